@@ -1,0 +1,79 @@
+//! The preload adapter: the shim's object is embedded in this binary, and the dynamic loader of
+//! each worker reads it from a sealed file in memory, which nobody can replace or change.
+//!
+//! The shim itself, in `shim/`, is a crate of its own that `build.rs` compiles.
+
+#[cfg(clippy)]
+#[allow(unsafe_code, reason = "the shim stands before libc; every block says why it is sound")]
+mod shim {
+    //! The shim's modules, compiled here only so that the lints read them.
+    pub mod abi;
+    pub mod channel;
+    #[path = "../../../wire/environment.rs"]
+    pub mod environment;
+    pub mod epoll;
+    pub mod hooks;
+    pub mod listening;
+    pub mod paths;
+    pub mod settings;
+    pub mod table;
+    pub mod text;
+}
+
+use crate::sys::{limits, memfd};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+/// The object that `build.rs` made.
+const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/shim.so"));
+
+/// The shim as a file that loaders can read.
+#[derive(Debug)]
+pub struct Shim {
+    file: OwnedFd,
+    reach: Reach,
+}
+
+/// How a worker reaches the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Through the master's `/proc` entry. Works behind wrappers that close inherited descriptors.
+    Master,
+    /// Through a descriptor that the worker inherits. The only way when the master has privileges
+    /// of its executable, because the kernel then hides its `/proc` entry from workers.
+    Inherited,
+}
+
+impl Shim {
+    /// Puts the shim into memory.
+    ///
+    /// # Errors
+    /// When memory or descriptors are short.
+    pub fn new() -> io::Result<Shim> {
+        let file = memfd::sealed(c"maitred-shim", OBJECT)?;
+        let reach = if limits::has_privileges_of_executable() { Reach::Inherited } else { Reach::Master };
+        Ok(Shim { file, reach })
+    }
+
+    /// The value of `LD_PRELOAD`, before what the user has in it already.
+    #[must_use]
+    pub fn preload(&self, present: Option<&OsStr>) -> OsString {
+        let number = self.file.as_raw_fd();
+        let mut value = OsString::from(match self.reach {
+            Reach::Master => format!("/proc/{}/fd/{number}", std::process::id()),
+            Reach::Inherited => format!("/proc/self/fd/{number}"),
+        });
+        if let Some(present) = present.filter(|p| !p.is_empty()) {
+            value.push(":");
+            value.push(present);
+        }
+        value
+    }
+
+    /// The descriptor that workers must inherit, if any.
+    #[must_use]
+    pub fn inherited(&self) -> Option<RawFd> {
+        (self.reach == Reach::Inherited).then(|| self.file.as_raw_fd())
+    }
+}

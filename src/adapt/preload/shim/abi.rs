@@ -1,0 +1,366 @@
+//! The border to the kernel and to the worker's own libc: system calls, their numbers and
+//! structures, and the next definition of each function that [`super::hooks`] stands before.
+//!
+//! System calls are made directly, so that the shim works under any libc and inside signal
+//! handlers. Where a call may block (accept, connect, recvmsg) the worker's libc makes it, because
+//! that keeps thread cancellation and other preloaded objects working.
+
+use core::ffi::{c_char, c_int, c_long, c_uint, c_void};
+use core::mem::transmute;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+pub const AF_UNIX: u16 = 1;
+pub const AF_INET: u16 = 2;
+pub const AF_INET6: u16 = 10;
+pub const SOCK_STREAM: c_int = 1;
+pub const SOCK_SEQPACKET: c_int = 5;
+pub const SOCK_NONBLOCK: c_int = 0o4000;
+pub const SOCK_CLOEXEC: c_int = 0o2000000;
+pub const O_NONBLOCK: c_long = 0o4000;
+pub const O_RDONLY_CLOEXEC: c_long = 0o2000000;
+pub const O_DIRECTORY: c_long = if cfg!(target_arch = "aarch64") { 0o40000 } else { 0o200000 };
+pub const AT_FDCWD: c_int = -100;
+pub const FD_CLOEXEC: c_long = 1;
+pub const F_DUPFD: c_int = 0;
+pub const F_GETFD: c_int = 1;
+pub const F_GETFL: c_int = 3;
+pub const F_SETFL: c_int = 4;
+pub const F_DUPFD_CLOEXEC: c_int = 1030;
+pub const FIONBIO: c_long = 0x5421;
+pub const SOL_SOCKET: c_int = 1;
+pub const SO_TYPE: c_int = 3;
+pub const SO_PEERCRED: c_int = 17;
+pub const SO_RCVTIMEO: c_int = 20;
+pub const SO_SNDTIMEO: c_int = 21;
+pub const SO_ACCEPTCONN: c_int = 30;
+pub const SO_RCVTIMEO_NEW: c_int = 66;
+pub const SO_SNDTIMEO_NEW: c_int = 67;
+pub const SCM_RIGHTS: c_int = 1;
+pub const MSG_CTRUNC: c_int = 0x8;
+pub const MSG_DONTWAIT: c_int = 0x40;
+pub const MSG_NOSIGNAL: c_int = 0x4000;
+pub const MSG_CMSG_CLOEXEC: c_int = 0x4000_0000;
+pub const POLLIN: i16 = 1;
+pub const EPOLL_CTL_ADD: c_long = 1;
+pub const EPOLL_CTL_DEL: c_long = 2;
+pub const RLIMIT_NOFILE: c_long = 7;
+pub const SIGKILL: c_long = 9;
+pub const SIGTERM: c_long = 15;
+
+pub const EINTR: c_int = 4;
+pub const EINVAL: c_int = 22;
+pub const EMFILE: c_int = 24;
+pub const ENOTCONN: c_int = 107;
+pub const ETIMEDOUT: c_int = 110;
+
+/// Longest socket address (`struct sockaddr_storage`).
+pub const ADDRESS_MAX: usize = 128;
+
+/// System call numbers; only those that the shim itself uses.
+#[cfg(target_arch = "x86_64")]
+pub mod nr {
+    pub const READ: i64 = 0;
+    pub const CLOSE: i64 = 3;
+    pub const FSTAT: i64 = 5;
+    pub const RT_SIGPROCMASK: i64 = 14;
+    pub const IOCTL: i64 = 16;
+    pub const SCHED_YIELD: i64 = 24;
+    pub const DUP: i64 = 32;
+    pub const GETPID: i64 = 39;
+    pub const SOCKET: i64 = 41;
+    pub const CONNECT: i64 = 42;
+    pub const ACCEPT: i64 = 43;
+    pub const SENDMSG: i64 = 46;
+    pub const RECVMSG: i64 = 47;
+    pub const SHUTDOWN: i64 = 48;
+    pub const BIND: i64 = 49;
+    pub const LISTEN: i64 = 50;
+    pub const GETSOCKNAME: i64 = 51;
+    pub const GETPEERNAME: i64 = 52;
+    pub const SOCKETPAIR: i64 = 53;
+    pub const SETSOCKOPT: i64 = 54;
+    pub const GETSOCKOPT: i64 = 55;
+    pub const KILL: i64 = 62;
+    pub const FCNTL: i64 = 72;
+    pub const GETCWD: i64 = 79;
+    pub const GETDENTS64: i64 = 217;
+    pub const EXIT_GROUP: i64 = 231;
+    pub const EPOLL_CTL: i64 = 233;
+    pub const OPENAT: i64 = 257;
+    pub const UNLINKAT: i64 = 263;
+    pub const READLINKAT: i64 = 267;
+    pub const PPOLL: i64 = 271;
+    pub const ACCEPT4: i64 = 288;
+    pub const DUP3: i64 = 292;
+    pub const PRLIMIT64: i64 = 302;
+}
+
+/// System call numbers; only those that the shim itself uses.
+#[cfg(target_arch = "aarch64")]
+pub mod nr {
+    pub const READ: i64 = 63;
+    pub const CLOSE: i64 = 57;
+    pub const FSTAT: i64 = 80;
+    pub const RT_SIGPROCMASK: i64 = 135;
+    pub const IOCTL: i64 = 29;
+    pub const SCHED_YIELD: i64 = 124;
+    pub const DUP: i64 = 23;
+    pub const GETPID: i64 = 172;
+    pub const SOCKET: i64 = 198;
+    pub const CONNECT: i64 = 203;
+    pub const ACCEPT: i64 = 202;
+    pub const SENDMSG: i64 = 211;
+    pub const RECVMSG: i64 = 212;
+    pub const SHUTDOWN: i64 = 210;
+    pub const BIND: i64 = 200;
+    pub const LISTEN: i64 = 201;
+    pub const GETSOCKNAME: i64 = 204;
+    pub const GETPEERNAME: i64 = 205;
+    pub const SOCKETPAIR: i64 = 199;
+    pub const SETSOCKOPT: i64 = 208;
+    pub const GETSOCKOPT: i64 = 209;
+    pub const KILL: i64 = 129;
+    pub const FCNTL: i64 = 25;
+    pub const GETCWD: i64 = 17;
+    pub const GETDENTS64: i64 = 61;
+    pub const EXIT_GROUP: i64 = 94;
+    pub const EPOLL_CTL: i64 = 21;
+    pub const OPENAT: i64 = 56;
+    pub const UNLINKAT: i64 = 35;
+    pub const READLINKAT: i64 = 78;
+    pub const PPOLL: i64 = 73;
+    pub const ACCEPT4: i64 = 242;
+    pub const DUP3: i64 = 24;
+    pub const PRLIMIT64: i64 = 261;
+}
+
+#[repr(C)]
+pub struct IoVec {
+    pub base: *mut c_void,
+    pub len: usize,
+}
+
+/// `struct msghdr` as glibc and musl have it on 64-bit machines.
+#[repr(C)]
+pub struct MsgHdr {
+    pub name: *mut c_void,
+    pub name_len: u32,
+    pub iov: *mut IoVec,
+    pub iov_len: usize,
+    pub control: *mut c_void,
+    pub control_len: usize,
+    pub flags: c_int,
+}
+
+/// A control message with room for two descriptors, the most that the shim sends.
+#[repr(C, align(8))]
+#[derive(Default)]
+pub struct Rights {
+    pub len: usize,
+    pub level: c_int,
+    pub kind: c_int,
+    pub fds: [c_int; 2],
+}
+
+/// Length of a control message with `fds` descriptors (`CMSG_LEN`).
+pub const fn rights_len(fds: usize) -> usize {
+    16 + 4 * fds
+}
+
+#[repr(C)]
+pub struct PollFd {
+    pub fd: c_int,
+    pub events: i16,
+    pub revents: i16,
+}
+
+#[repr(C)]
+pub struct TimeSpec {
+    pub seconds: i64,
+    pub nanos: i64,
+}
+
+/// `struct epoll_event`, packed on x86-64 only.
+#[cfg_attr(target_arch = "x86_64", repr(C, packed))]
+#[cfg_attr(not(target_arch = "x86_64"), repr(C))]
+#[derive(Clone, Copy)]
+pub struct EpollEvent {
+    pub events: u32,
+    pub data: u64,
+}
+
+/// Makes a system call; returns the kernel's value, negative errno on failure.
+///
+/// # Safety
+/// The arguments must be what the kernel expects for call `n`.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub unsafe fn raw(n: i64, a: [c_long; 6]) -> c_long {
+    let ret;
+    // SAFETY: the caller vouches for the arguments; clobbers are those of the x86-64 convention.
+    unsafe {
+        core::arch::asm!("syscall", inlateout("rax") n => ret,
+            in("rdi") a[0], in("rsi") a[1], in("rdx") a[2],
+            in("r10") a[3], in("r8") a[4], in("r9") a[5],
+            lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    ret
+}
+
+/// Makes a system call; returns the kernel's value, negative errno on failure.
+///
+/// # Safety
+/// The arguments must be what the kernel expects for call `n`.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+pub unsafe fn raw(n: i64, a: [c_long; 6]) -> c_long {
+    let ret;
+    // SAFETY: the caller vouches for the arguments; clobbers are those of the AArch64 convention.
+    unsafe {
+        core::arch::asm!("svc 0", in("x8") n, inlateout("x0") a[0] => ret,
+            in("x1") a[1], in("x2") a[2], in("x3") a[3], in("x4") a[4], in("x5") a[5],
+            options(nostack));
+    }
+    ret
+}
+
+/// A system call from its number and arguments; the kernel's value or negative errno.
+macro_rules! kernel {
+    ($n:expr $(, $a:expr)* $(,)?) => {{
+        let given = [$($a as core::ffi::c_long),*];
+        let mut args = [0 as core::ffi::c_long; 6];
+        args[..given.len()].copy_from_slice(&given);
+        // SAFETY: every use passes the kernel numbers, or pointers to memory that outlives the call.
+        unsafe { raw($n, args) }
+    }};
+}
+pub(crate) use kernel;
+
+unsafe extern "C" {
+    fn __errno_location() -> *mut c_int;
+    fn recvmsg(fd: c_int, message: *mut MsgHdr, flags: c_int) -> isize;
+    fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
+    static environ: *const *const c_char;
+}
+// Before glibc 2.34 `dlsym` lives in libdl, which the worker may not load: then the address is
+// null and the shim falls back on system calls.
+core::arch::global_asm!(".weak dlsym");
+
+/// The process's environment, as `NAME=value` strings, ended by null.
+pub fn environment() -> *const *const c_char {
+    // SAFETY: both libcs define `environ` and set it before constructors run.
+    unsafe { environ }
+}
+
+/// Sets the calling thread's `errno` and returns the -1 that goes with it.
+pub fn fail(errno: c_int) -> c_int {
+    // SAFETY: both libcs promise a valid pointer to the calling thread's errno.
+    unsafe { *__errno_location() = errno };
+    -1
+}
+
+/// Turns the kernel's answer into libc's: -1 and errno, or the value.
+pub fn outcome(ret: c_long) -> c_int {
+    if ret < 0 { fail(-ret as c_int) } else { ret as c_int }
+}
+
+/// libc's own `recvmsg`: it may block, and is a cancellation point as `accept` is.
+///
+/// # Safety
+/// `message` must describe valid buffers.
+pub unsafe fn receive(fd: c_int, message: &mut MsgHdr, flags: c_int) -> isize {
+    // SAFETY: the caller vouches for the buffers.
+    unsafe { recvmsg(fd, message, flags) }
+}
+
+pub fn getpid() -> c_int {
+    kernel!(nr::GETPID) as c_int
+}
+
+pub fn close(fd: c_int) {
+    kernel!(nr::CLOSE, fd);
+}
+
+pub fn abort() -> ! {
+    loop {
+        kernel!(nr::EXIT_GROUP, 134);
+    }
+}
+
+/// The inode of an open descriptor, or `None` if it is not open.
+pub fn inode(fd: c_int) -> Option<u64> {
+    let mut stat = [0u64; 32];
+    // `st_ino` is the second word on every 64-bit Linux.
+    (kernel!(nr::FSTAT, fd, stat.as_mut_ptr()) == 0).then_some(stat[1])
+}
+
+/// An integer socket option, or `None` if the descriptor is no socket.
+pub fn socket_option(fd: c_int, option: c_int) -> Option<c_int> {
+    let mut value: c_int = 0;
+    let mut len: c_uint = 4;
+    let ret = kernel!(nr::GETSOCKOPT, fd, SOL_SOCKET, option, &raw mut value, &raw mut len);
+    (ret == 0).then_some(value)
+}
+
+/// The functions for which the shim stands in, as the next object in load order defines them.
+macro_rules! next {
+    ($($name:ident ( $($arg:ident : $ty:ty),* ) else $fallback:expr;)*) => {
+        pub mod next {
+            use super::*;
+            $(
+                pub(super) mod $name {
+                    use super::*;
+                    pub static AT: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
+                }
+                /// The next definition of this function; a direct system call when there is none.
+                ///
+                /// # Safety
+                /// As for the function of that name in libc.
+                pub unsafe fn $name($($arg: $ty),*) -> c_int {
+                    let at = $name::AT.load(Ordering::Relaxed);
+                    if at.is_null() {
+                        return outcome($fallback);
+                    }
+                    // SAFETY: `at` is libc's function of this name, which has this signature.
+                    unsafe { transmute::<*mut c_void, unsafe extern "C" fn($($ty),*) -> c_int>(at)($($arg),*) }
+                }
+            )*
+        }
+        /// Finds the next definitions. Called once, while the process has a single thread.
+        pub fn resolve() {
+            let dlsym_at = dlsym as *const ();
+            // Hidden from the optimiser, which takes a function's address for never null.
+            if core::hint::black_box(dlsym_at).is_null() {
+                return;
+            }
+            const RTLD_NEXT: *mut c_void = -1isize as *mut c_void;
+            $(
+                // SAFETY: a valid handle and a terminated name.
+                let at = unsafe { dlsym(RTLD_NEXT, concat!(stringify!($name), "\0").as_ptr().cast()) };
+                next::$name::AT.store(at, Ordering::Relaxed);
+            )*
+        }
+    };
+}
+
+next! {
+    bind(fd: c_int, addr: *const u8, len: c_uint) else kernel!(nr::BIND, fd, addr, len);
+    listen(fd: c_int, backlog: c_int) else kernel!(nr::LISTEN, fd, backlog);
+    connect(fd: c_int, addr: *const u8, len: c_uint) else kernel!(nr::CONNECT, fd, addr, len);
+    accept(fd: c_int, addr: *mut u8, len: *mut c_uint) else kernel!(nr::ACCEPT, fd, addr, len);
+    accept4(fd: c_int, addr: *mut u8, len: *mut c_uint, flags: c_int) else kernel!(nr::ACCEPT4, fd, addr, len, flags);
+    close(fd: c_int) else kernel!(nr::CLOSE, fd);
+    shutdown(fd: c_int, how: c_int) else kernel!(nr::SHUTDOWN, fd, how);
+    dup(fd: c_int) else kernel!(nr::DUP, fd);
+    dup3(fd: c_int, to: c_int, flags: c_int) else kernel!(nr::DUP3, fd, to, flags);
+    dup2(fd: c_int, to: c_int) else if fd == to { kernel!(nr::FCNTL, fd, F_GETFD).min(0) + fd as c_long } else { kernel!(nr::DUP3, fd, to, 0) };
+    fcntl(fd: c_int, command: c_int, arg: c_long) else kernel!(nr::FCNTL, fd, command, arg);
+    getsockname(fd: c_int, addr: *mut u8, len: *mut c_uint) else kernel!(nr::GETSOCKNAME, fd, addr, len);
+    getpeername(fd: c_int, addr: *mut u8, len: *mut c_uint) else kernel!(nr::GETPEERNAME, fd, addr, len);
+    getsockopt(fd: c_int, level: c_int, option: c_int, value: *mut c_void, len: *mut c_uint) else kernel!(nr::GETSOCKOPT, fd, level, option, value, len);
+    setsockopt(fd: c_int, level: c_int, option: c_int, value: *const c_void, len: c_uint) else kernel!(nr::SETSOCKOPT, fd, level, option, value, len);
+    unlink(path: *const c_char) else kernel!(nr::UNLINKAT, AT_FDCWD, path, 0);
+    unlinkat(dir: c_int, path: *const c_char, flags: c_int) else kernel!(nr::UNLINKAT, dir, path, flags);
+    remove(path: *const c_char) else kernel!(nr::UNLINKAT, AT_FDCWD, path, 0);
+}

@@ -1,0 +1,159 @@
+//! Talking to the master: a request with its answer, and notes that need none.
+//!
+//! The inherited control channel is one socket for all processes and threads of a worker, so an
+//! answer that came back on it could be taken by the wrong one. Each request therefore brings the
+//! socket on which its answer shall come. When a wrapper has closed the channel, the master is
+//! reached through its door, an abstract socket, with the worker's token.
+
+use super::abi::*;
+use super::settings;
+use super::text::{PACKET_MAX, Packet};
+use core::ffi::{c_int, c_long, c_void};
+use core::ptr::null_mut;
+
+/// How long `bind` or `listen` waits for the master. It answers within a loop turn; longer means
+/// that it is stopped, and the program then gets `ETIMEDOUT`.
+const ANSWER_SECONDS: i64 = 30;
+
+/// What the master answered.
+pub struct Answer {
+    bytes: [u8; PACKET_MAX],
+    len: usize,
+    /// The descriptor that came with it, or -1.
+    pub fd: c_int,
+}
+
+impl Answer {
+    pub fn text(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// Sends a request, with the program's own socket, and waits for the answer. Errors are errnos.
+pub fn request(packet: &mut Packet, own: c_int) -> Result<Answer, c_int> {
+    if let Some(channel) = settings::channel() {
+        let mut pair = [-1 as c_int; 2];
+        let made = kernel!(nr::SOCKETPAIR, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair.as_mut_ptr());
+        if made < 0 {
+            return Err(-made as c_int);
+        }
+        packet.line("REPLY", format_args!("1"));
+        let sent = send(channel, packet, &[own, pair[1]], 0);
+        close(pair[1]);
+        let answer = sent.and_then(|()| wait(pair[0]));
+        close(pair[0]);
+        return answer;
+    }
+    let door = open_door(packet, &[own])?;
+    let answer = wait(door);
+    close(door);
+    answer
+}
+
+/// Tells the master something; what cannot be told is not worth failing the program's call for.
+pub fn tell(packet: &mut Packet) {
+    match settings::channel() {
+        // A note must not hold up the program when the master is slow: it is dropped instead.
+        Some(channel) => drop(send(channel, packet, &[], MSG_DONTWAIT)),
+        None => {
+            if let Ok(door) = open_door(packet, &[]) {
+                close(door);
+            }
+        }
+    }
+}
+
+/// Connects to the master's abstract socket and sends the packet with the worker's token.
+fn open_door(packet: &mut Packet, fds: &[c_int]) -> Result<c_int, c_int> {
+    let (name, token) = settings::door().ok_or(ENOTCONN)?;
+    let mut addr = [0u8; ADDRESS_MAX];
+    if name.len() > 100 {
+        return Err(EINVAL);
+    }
+    addr[..2].copy_from_slice(&AF_UNIX.to_ne_bytes());
+    addr[3..3 + name.len()].copy_from_slice(name);
+    let fd = kernel!(nr::SOCKET, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0) as c_int;
+    if fd < 0 {
+        return Err(-fd);
+    }
+    packet.push(b"TOKEN=");
+    packet.push(token);
+    packet.push(b"\n");
+    let connected = kernel!(nr::CONNECT, fd, addr.as_ptr(), 3 + name.len());
+    let result = if connected < 0 { Err(-connected as c_int) } else { send(fd, packet, fds, 0) };
+    match result {
+        Ok(()) => Ok(fd),
+        Err(errno) => {
+            close(fd);
+            Err(errno)
+        }
+    }
+}
+
+/// Sends one packet with up to two descriptors.
+fn send(socket: c_int, packet: &Packet, fds: &[c_int], flags: c_int) -> Result<(), c_int> {
+    if !packet.complete() {
+        return Err(EINVAL);
+    }
+    let bytes = packet.bytes();
+    let mut iov = IoVec { base: bytes.as_ptr().cast_mut().cast(), len: bytes.len() };
+    let mut rights = Rights { len: rights_len(fds.len()), level: SOL_SOCKET, kind: SCM_RIGHTS, fds: [-1; 2] };
+    rights.fds[..fds.len()].copy_from_slice(fds);
+    let with_fds = !fds.is_empty();
+    let message = MsgHdr {
+        name: null_mut(),
+        name_len: 0,
+        iov: &raw mut iov,
+        iov_len: 1,
+        control: if with_fds { (&raw mut rights).cast::<c_void>() } else { null_mut() },
+        control_len: if with_fds { rights.len.next_multiple_of(8) } else { 0 },
+        flags: 0,
+    };
+    loop {
+        match kernel!(nr::SENDMSG, socket, &raw const message, flags | MSG_NOSIGNAL) as c_int {
+            n if n >= 0 => return Ok(()),
+            n if -n == EINTR => {}
+            n => return Err(-n),
+        }
+    }
+}
+
+/// Waits for one packet.
+fn wait(socket: c_int) -> Result<Answer, c_int> {
+    let mut poll = PollFd { fd: socket, events: POLLIN, revents: 0 };
+    // ppoll writes the time that is left into this, so an interrupted wait does not start over.
+    let mut left = TimeSpec { seconds: ANSWER_SECONDS, nanos: 0 };
+    loop {
+        match kernel!(nr::PPOLL, &raw mut poll, 1, &raw mut left, 0) as c_int {
+            0 => return Err(ETIMEDOUT),
+            n if n > 0 => break,
+            n if -n == EINTR => {}
+            n => return Err(-n),
+        }
+    }
+    let mut answer = Answer { bytes: [0; PACKET_MAX], len: 0, fd: -1 };
+    let mut iov = IoVec { base: answer.bytes.as_mut_ptr().cast(), len: PACKET_MAX };
+    let mut rights = Rights::default();
+    let mut message = MsgHdr {
+        name: null_mut(),
+        name_len: 0,
+        iov: &raw mut iov,
+        iov_len: 1,
+        control: (&raw mut rights).cast(),
+        control_len: rights_len(1).next_multiple_of(8),
+        flags: 0,
+    };
+    let n: c_long = kernel!(nr::RECVMSG, socket, &raw mut message, MSG_CMSG_CLOEXEC);
+    if n < 0 {
+        return Err(-n as c_int);
+    }
+    if message.flags & MSG_CTRUNC != 0 {
+        return Err(EMFILE);
+    }
+    if rights.len == rights_len(1) && rights.level == SOL_SOCKET && rights.kind == SCM_RIGHTS {
+        answer.fd = rights.fds[0];
+    }
+    answer.len = n as usize;
+    // End of file: the master closed the socket without a word, which it does only when it ends.
+    if n == 0 { Err(ENOTCONN) } else { Ok(answer) }
+}

@@ -1,0 +1,382 @@
+//! The life of a listening socket: asked for at `bind`, put in place at `listen`, emptied by
+//! `accept`, given up at `close`.
+
+use super::abi::*;
+use super::channel::{request, tell};
+use super::table::{Entry, State, find, lock};
+use super::text::{Asked, Packet, family_of, in_family, port_of, set_port, value};
+use super::{epoll, paths, settings};
+use core::ffi::{c_int, c_uint, c_void};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
+
+/// The shim's own descriptors go here and above, out of the way of the program's low numbers.
+const HIGH_FD: c_int = 200;
+/// When the number of an accepted connection comes this near to the limit of descriptors, each
+/// `accept` first makes sure that one is free: a packet received without room for its descriptor
+/// would lose the connection.
+const FD_MARGIN: c_int = 64;
+
+static NEXT_ID: AtomicU32 = AtomicU32::new(1);
+/// Number from which on `accept` is careful; learnt at the first `listen`.
+static CAREFUL_FROM: AtomicI32 = AtomicI32::new(0);
+
+/// `bind`: `Some` is the result, `None` means that the address is not ours to manage.
+///
+/// # Safety
+/// `addr` must be readable for `len` bytes.
+pub unsafe fn bind(fd: c_int, addr: *const u8, len: c_uint) -> Option<c_int> {
+    if !settings::active() || find(fd).is_some() {
+        return None;
+    }
+    // SAFETY: as the caller vouches.
+    let family = unsafe { family_of(addr, len) }?;
+    if ![AF_INET, AF_INET6, AF_UNIX].contains(&family) || socket_option(fd, SO_TYPE) != Some(SOCK_STREAM) {
+        return None;
+    }
+    // SAFETY: as the caller vouches.
+    let asked = unsafe { Asked::read(addr, len) }?;
+    if asked.port() == Some(0) {
+        // The port is the kernel's choice, so nothing can be taken yet: bind for real, and ask the
+        // master only when it turns out that this is a listener and not a client.
+        // SAFETY: the arguments are the program's own.
+        let ret = unsafe { next::bind(fd, addr, len) };
+        if ret == 0 {
+            // SAFETY: as the caller vouches.
+            unsafe { remember(fd, family, State::Ephemeral, addr, len) };
+        }
+        return Some(ret);
+    }
+    // SAFETY: as the caller vouches.
+    let entry = unsafe { remember(fd, family, State::Bound, addr, len) }?;
+    match ask(fd, entry, &asked) {
+        Ok(()) => {
+            if let Asked::Path(path, len) = &asked {
+                paths::remember(&path[..*len]);
+            }
+            Some(0)
+        }
+        Err(errno) => {
+            let mut locked = lock();
+            if locked.forget(fd) {
+                locked.free(entry);
+            }
+            drop(locked);
+            Some(fail(errno))
+        }
+    }
+}
+
+/// Enters `fd` into the table with the address that the program gave.
+///
+/// # Safety
+/// `addr` must be readable for `len` bytes.
+unsafe fn remember(fd: c_int, family: u16, state: State, addr: *const u8, len: c_uint) -> Option<&'static Entry> {
+    let mut locked = lock();
+    let entry = locked.insert(fd, family, state)?;
+    let detail = locked.detail(entry);
+    let n = (len as usize).min(ADDRESS_MAX);
+    // SAFETY: both are readable and writable for `n` bytes.
+    unsafe { addr.copy_to_nonoverlapping(detail.name.as_mut_ptr(), n) };
+    detail.name_len = n as c_uint;
+    detail.id = (getpid() as u64) << 24 | u64::from(NEXT_ID.fetch_add(1, Relaxed));
+    Some(entry)
+}
+
+/// Asks the master for the address; on success the entry holds what it gave.
+fn ask(fd: c_int, entry: &'static Entry, asked: &Asked) -> Result<(), c_int> {
+    let id = lock().detail(entry).id;
+    let mut packet = Packet::new();
+    asked.write(&mut packet, "LISTEN");
+    packet.line("ID", format_args!("{id}"));
+    let answer = request(&mut packet, fd)?;
+    let text = answer.text();
+    if let Some(errno) = value(text, "ERROR").and_then(|e| e.parse().ok()) {
+        return Err(errno);
+    }
+    let (Some(address), true) = (value(text, "LISTENING"), answer.fd >= 0) else { return Err(EINVAL) };
+    let given = move_up(answer.fd);
+    let mut locked = lock();
+    locked.protect(given);
+    let detail = locked.detail(entry);
+    detail.given = given;
+    detail.adopted = value(text, "ADOPTED") == Some("1");
+    if let Some(port) = port_of(address) {
+        set_port(&mut detail.name, entry.family(), port);
+    }
+    // What `listen` does depends on who gives connections; until then the state carries it.
+    entry.set_state(if value(text, "VIA") == Some("handoff") { State::Bound } else { State::Shared });
+    Ok(())
+}
+
+/// Asks for an address whose port the kernel chose, now that it is known to be a listener.
+fn settle(fd: c_int, entry: &'static Entry) -> Result<(), c_int> {
+    if entry.state() != State::Ephemeral {
+        return Ok(());
+    }
+    let mut locked = lock();
+    let (name, len) = (locked.detail(entry).name, locked.detail(entry).name_len);
+    drop(locked);
+    // SAFETY: `name` is an array of at least `len` bytes.
+    let asked = unsafe { Asked::read(name.as_ptr(), len) }.ok_or(EINVAL)?;
+    ask(fd, entry, &asked)
+}
+
+/// `listen`: puts the master's socket in the place of the program's.
+pub fn listen(fd: c_int, entry: &'static Entry, backlog: c_int) -> c_int {
+    if let Err(errno) = settle(fd, entry) {
+        return fail(errno);
+    }
+    let mut locked = lock();
+    let detail = locked.detail(entry);
+    let (adopted, own, given, id) = (detail.adopted, detail.own, detail.given, detail.id);
+    let state = entry.state();
+    drop(locked);
+    if given < 0 {
+        // Called again, to change the backlog.
+        // SAFETY: no pointers.
+        return if own >= 0 && adopted { unsafe { next::listen(own, backlog) } } else { 0 };
+    }
+    if adopted {
+        // The listener is this very socket; listening here and now means that a client which this
+        // program starts next is not refused.
+        // SAFETY: no pointers.
+        let ret = unsafe { next::listen(fd, backlog) };
+        if ret < 0 {
+            return ret;
+        }
+    }
+    let mut limit = [0u64; 2];
+    kernel!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, 0, limit.as_mut_ptr());
+    CAREFUL_FROM.store((limit[0].min(1 << 30) as c_int - FD_MARGIN).max(0), Relaxed);
+    match state {
+        State::Shared if adopted => {
+            let mut locked = lock();
+            locked.detail(entry).given = -1;
+            locked.discard(given);
+        }
+        _ => put_in_place(fd, entry, given),
+    }
+    if state == State::Shared {
+        // SAFETY: no pointers.
+        let ret = if adopted { 0 } else { unsafe { next::listen(fd, backlog) } };
+        if ret < 0 {
+            return ret;
+        }
+    } else {
+        entry.set_state(State::Handoff);
+    }
+    note(entry, "ACCEPTING", id, Some(backlog));
+    0
+}
+
+/// Puts `given` under the number `fd` and under every copy of it, keeping the flags and the epoll
+/// registrations that the program set, and keeps the program's own socket for its options.
+fn put_in_place(fd: c_int, entry: &'static Entry, given: c_int) {
+    let own = kernel!(nr::FCNTL, fd, F_DUPFD_CLOEXEC, HIGH_FD) as c_int;
+    let flags = kernel!(nr::FCNTL, fd, F_GETFL);
+    let mut locked = lock();
+    locked.detail(entry).own = own;
+    locked.detail(entry).given = -1;
+    if own >= 0 {
+        locked.protect(own);
+    }
+    let mut number = if entry.refs() > 1 { locked.next_alias(entry, -1) } else { Some(fd) };
+    while let Some(fd) = number {
+        let cloexec = kernel!(nr::FCNTL, fd, F_GETFD) & FD_CLOEXEC;
+        let registrations = epoll::take(fd);
+        kernel!(nr::DUP3, given, fd, if cloexec != 0 { SOCK_CLOEXEC } else { 0 });
+        registrations.restore(fd);
+        number = if entry.refs() > 1 { locked.next_alias(entry, fd) } else { None };
+    }
+    locked.discard(given);
+    drop(locked);
+    if flags & O_NONBLOCK != 0 {
+        let on: c_int = 1;
+        kernel!(nr::IOCTL, fd, FIONBIO, &raw const on);
+    }
+}
+
+/// Moves a descriptor out of the low numbers, which programs expect to be dense.
+fn move_up(fd: c_int) -> c_int {
+    let high = kernel!(nr::FCNTL, fd, F_DUPFD_CLOEXEC, HIGH_FD) as c_int;
+    if high < 0 {
+        return fd;
+    }
+    close(fd);
+    high
+}
+
+/// `accept`: takes one connection from the hand-off socket.
+///
+/// # Safety
+/// `addr` and `len` must be null or as `accept(2)` wants them.
+pub unsafe fn take(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_uint, flags: c_int) -> c_int {
+    static LAST_FD: AtomicI32 = AtomicI32::new(0);
+    if flags & !(SOCK_NONBLOCK | SOCK_CLOEXEC) != 0 {
+        return fail(EINVAL);
+    }
+    if LAST_FD.load(Relaxed) >= CAREFUL_FROM.load(Relaxed) {
+        let spare = kernel!(nr::DUP, fd) as c_int;
+        if spare < 0 {
+            // The connection stays where it is, as with the kernel's own accept.
+            return fail(-spare);
+        }
+        close(spare);
+    }
+    let receive_flags = if flags & SOCK_CLOEXEC != 0 { MSG_CMSG_CLOEXEC } else { 0 };
+    loop {
+        let mut peer = [0u8; ADDRESS_MAX];
+        let mut iov = IoVec { base: peer.as_mut_ptr().cast(), len: ADDRESS_MAX };
+        let mut rights = Rights::default();
+        let mut message = MsgHdr {
+            name: null_mut(),
+            name_len: 0,
+            iov: &raw mut iov,
+            iov_len: 1,
+            control: (&raw mut rights).cast::<c_void>(),
+            control_len: rights_len(1).next_multiple_of(8),
+            flags: 0,
+        };
+        // SAFETY: all buffers live on this stack frame.
+        let n = unsafe { receive(fd, &mut message, receive_flags) };
+        if n < 0 {
+            return -1;
+        }
+        if message.flags & MSG_CTRUNC != 0 {
+            note(entry, "TRUNCATED", lock().detail(entry).id, None);
+            return fail(EMFILE);
+        }
+        let has_fd = message.control_len >= rights_len(1) && rights.level == SOL_SOCKET && rights.kind == SCM_RIGHTS;
+        if !has_fd {
+            if n == 0 {
+                return ended(entry);
+            }
+            // Not a hand-off; nobody but the master can have sent it, and it means nothing.
+            continue;
+        }
+        let connection = rights.fds[0];
+        LAST_FD.store(connection, Relaxed);
+        if flags & SOCK_NONBLOCK != 0 {
+            let on: c_int = 1;
+            kernel!(nr::IOCTL, connection, FIONBIO, &raw const on);
+        }
+        if !addr.is_null() && !len.is_null() {
+            let (peer, peer_len) = in_family(&peer[..n as usize], entry.family());
+            // SAFETY: as the caller vouches; `accept(2)` says that what does not fit is cut.
+            unsafe {
+                let room = (*len as usize).min(peer_len);
+                addr.copy_from_nonoverlapping(peer.as_ptr(), room);
+                *len = peer_len as c_uint;
+            }
+        }
+        return connection;
+    }
+}
+
+/// End of file on a hand-off socket: shut down by the program itself, or the master is gone.
+fn ended(entry: &'static Entry) -> c_int {
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    if entry.state() != State::Shut {
+        // No worker outlives its master. The first time is a request, the second is not.
+        let signal = if ASKED.fetch_add(1, Relaxed) == 0 { SIGTERM } else { SIGKILL };
+        kernel!(nr::KILL, getpid(), signal);
+    }
+    fail(EINVAL)
+}
+
+/// `connect` on a bound socket: it was a client's after all. `Some` is a failure.
+///
+/// # Safety
+/// As for `connect(2)`.
+pub unsafe fn give_up_for_client(fd: c_int, entry: &'static Entry) -> Option<c_int> {
+    let mut locked = lock();
+    let detail = locked.detail(entry);
+    let (name, len, adopted) = (detail.name, detail.name_len, detail.adopted);
+    let was = entry.state();
+    drop(locked);
+    if matches!(was, State::Handoff | State::Shut) {
+        return None;
+    }
+    forget(fd);
+    if was == State::Ephemeral || adopted {
+        return None;
+    }
+    // SAFETY: `name` is an array of at least `len` bytes.
+    let ret = unsafe { next::bind(fd, name.as_ptr(), len) };
+    (ret < 0).then_some(ret)
+}
+
+/// Forgets one number of a listening socket; with the last one the master is told.
+pub fn forget(fd: c_int) {
+    let Some(entry) = find(fd) else { return };
+    let mut locked = lock();
+    if !locked.forget(fd) {
+        return;
+    }
+    let detail = locked.detail(entry);
+    let (own, given, id, mine) = (detail.own, detail.given, detail.id, detail.owner == getpid());
+    let known = entry.state() != State::Ephemeral;
+    if own >= 0 {
+        locked.discard(own);
+    }
+    if given >= 0 {
+        locked.discard(given);
+    }
+    drop(locked);
+    // A forked child that closes its copy does not end the listening of the worker.
+    if mine && known {
+        note(entry, "CLOSE", id, None);
+    }
+    lock().free(entry);
+}
+
+/// The program shut its listener down: nothing more comes, and what waits goes to other workers.
+pub fn shut(entry: &'static Entry) {
+    let id = lock().detail(entry).id;
+    entry.set_state(State::Shut);
+    note(entry, "CLOSE", id, None);
+}
+
+/// Makes sure that the name of a listening socket is known and copies it as `getsockname` does.
+///
+/// # Safety
+/// As for `getsockname(2)`.
+pub unsafe fn name(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_uint) -> c_int {
+    if let Err(errno) = settle(fd, entry) {
+        return fail(errno);
+    }
+    let mut locked = lock();
+    let detail = locked.detail(entry);
+    // SAFETY: as the caller vouches; what does not fit is cut.
+    unsafe {
+        let room = (*len).min(detail.name_len) as usize;
+        addr.copy_from_nonoverlapping(detail.name.as_ptr(), room);
+        *len = detail.name_len;
+    }
+    0
+}
+
+/// The program's own socket, which carries its options, or `fd` itself before `listen`.
+pub fn options_of(fd: c_int, entry: &'static Entry) -> c_int {
+    match lock().detail(entry).own {
+        -1 => fd,
+        own => own,
+    }
+}
+
+fn note(entry: &'static Entry, key: &str, id: u64, backlog: Option<c_int>) {
+    let mut locked = lock();
+    let detail = locked.detail(entry);
+    let (name, len) = (detail.name, detail.name_len);
+    drop(locked);
+    // SAFETY: `name` is an array of at least `len` bytes.
+    let Some(asked) = (unsafe { Asked::read(name.as_ptr(), len) }) else { return };
+    let mut packet = Packet::new();
+    asked.write(&mut packet, key);
+    packet.line("ID", format_args!("{id}"));
+    if let Some(backlog) = backlog {
+        packet.line("BACKLOG", format_args!("{backlog}"));
+    }
+    tell(&mut packet);
+}

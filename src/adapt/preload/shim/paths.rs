@@ -1,0 +1,44 @@
+//! Unix socket paths that the master holds for all workers.
+//!
+//! Servers remove a stale socket file before they bind and their own file when they end. Alone that
+//! is right; as one of N workers it would take the path from the others, so for a path that the
+//! master holds the removal is only pretended. The master removes the file at its own end.
+
+use super::settings;
+use super::table::lock;
+use core::cell::UnsafeCell;
+
+/// Paths of this process that are remembered; more are simply removed when the program says so.
+const REMEMBERED: usize = 16;
+/// Longest path of a Unix socket (`unix(7)`).
+const PATH_MAX: usize = 108;
+
+struct Paths(UnsafeCell<[([u8; PATH_MAX], usize); REMEMBERED]>);
+// SAFETY: reached only with the table's lock held.
+unsafe impl Sync for Paths {}
+static PATHS: Paths = Paths(UnsafeCell::new([([0; PATH_MAX], 0); REMEMBERED]));
+
+/// Remembers a path that this process listens on through the master.
+pub fn remember(path: &[u8]) {
+    if path.len() > PATH_MAX || holds(path) {
+        return;
+    }
+    let _locked = lock();
+    // SAFETY: the lock is held.
+    let paths = unsafe { &mut *PATHS.0.get() };
+    if let Some((bytes, len)) = paths.iter_mut().find(|(_, len)| *len == 0) {
+        bytes[..path.len()].copy_from_slice(path);
+        *len = path.len();
+    }
+}
+
+/// Whether the master holds this (absolute) path.
+pub fn holds(path: &[u8]) -> bool {
+    if settings::unix_paths().split(|&b| b == b':').any(|held| held == path) {
+        return true;
+    }
+    let _locked = lock();
+    // SAFETY: the lock is held.
+    let paths = unsafe { &*PATHS.0.get() };
+    paths.iter().any(|(bytes, len)| *len > 0 && &bytes[..*len] == path)
+}

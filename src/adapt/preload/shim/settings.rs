@@ -1,0 +1,88 @@
+//! What the master told this process through its environment, read once before the program starts.
+
+use super::abi::{environment, inode};
+use super::environment::{CHANNEL, CHANNEL_INODE, DOOR, MASTER, UNIX_PATHS};
+use core::ffi::{CStr, c_int};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering::Relaxed};
+
+static ACTIVE: AtomicBool = AtomicBool::new(false);
+static CHANNEL_FD: AtomicI32 = AtomicI32::new(-1);
+static CHANNEL_INO: AtomicU64 = AtomicU64::new(0);
+static MASTER_PID: AtomicI32 = AtomicI32::new(0);
+static DOOR_TEXT: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
+static PATHS_TEXT: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Reads the environment. The strings stay where they are: the loader's copy lives as long as the
+/// process, and a program that edits its environment makes new strings.
+pub fn read() {
+    let mut at = environment();
+    if at.is_null() {
+        return;
+    }
+    loop {
+        // SAFETY: `environ` is an array of terminated strings, ended by null.
+        let entry = unsafe { *at };
+        if entry.is_null() {
+            break;
+        }
+        // SAFETY: not null, hence a terminated string.
+        let text = unsafe { CStr::from_ptr(entry) }.to_bytes();
+        if let Some(value) = value_of(text, CHANNEL) {
+            CHANNEL_FD.store(number(value).map_or(-1, |n| n as c_int), Relaxed);
+        } else if let Some(value) = value_of(text, CHANNEL_INODE) {
+            CHANNEL_INO.store(number(value).unwrap_or(0), Relaxed);
+        } else if let Some(value) = value_of(text, MASTER) {
+            MASTER_PID.store(number(value).map_or(0, |n| n as c_int), Relaxed);
+        } else if let Some(value) = value_of(text, DOOR) {
+            DOOR_TEXT.store(value.as_ptr().cast_mut(), Relaxed);
+        } else if let Some(value) = value_of(text, UNIX_PATHS) {
+            PATHS_TEXT.store(value.as_ptr().cast_mut(), Relaxed);
+        }
+        // SAFETY: the entry was not null, so the array goes on.
+        at = unsafe { at.add(1) };
+    }
+    let reachable = CHANNEL_FD.load(Relaxed) >= 0 || !DOOR_TEXT.load(Relaxed).is_null();
+    ACTIVE.store(reachable && MASTER_PID.load(Relaxed) > 0, Relaxed);
+}
+
+/// Whether a master stands behind this process.
+pub fn active() -> bool {
+    ACTIVE.load(Relaxed)
+}
+
+/// The control channel's descriptor, if that number still is the channel: a wrapper may have closed
+/// it and opened something else there.
+pub fn channel() -> Option<c_int> {
+    let fd = CHANNEL_FD.load(Relaxed);
+    (fd >= 0 && inode(fd) == Some(CHANNEL_INO.load(Relaxed))).then_some(fd)
+}
+
+pub fn master() -> c_int {
+    MASTER_PID.load(Relaxed)
+}
+
+/// The name of the master's abstract socket and this worker's secret.
+pub fn door() -> Option<(&'static [u8], &'static [u8])> {
+    let text = stored(&DOOR_TEXT)?;
+    let space = text.iter().position(|&b| b == b' ')?;
+    Some((&text[..space], &text[space + 1..]))
+}
+
+/// Paths of the Unix sockets that the master held when this worker was forked, colon-separated.
+pub fn unix_paths() -> &'static [u8] {
+    stored(&PATHS_TEXT).unwrap_or(b"")
+}
+
+fn stored(text: &AtomicPtr<u8>) -> Option<&'static [u8]> {
+    let at = text.load(Relaxed);
+    // SAFETY: set by `read` only, to a terminated string of the initial environment.
+    (!at.is_null()).then(|| unsafe { CStr::from_ptr(at.cast()) }.to_bytes())
+}
+
+fn value_of(entry: &'static [u8], name: &str) -> Option<&'static [u8]> {
+    entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
+}
+
+fn number(text: &[u8]) -> Option<u64> {
+    core::str::from_utf8(text).ok()?.parse().ok()
+}

@@ -1,0 +1,51 @@
+//! The preload shim: it lets an unmodified, dynamically linked server take its connections from
+//! maitred. The dynamic loader puts it before libc, so the calls in [`hooks`] land here first.
+//!
+//! A worker needs two things of a listening socket: to be told when a connection waits, and to
+//! take it. A `SOCK_SEQPACKET` socket on which each packet carries one connection gives both, so
+//! [`listening`] puts such a socket under the number of the worker's own listening descriptor and
+//! `accept` becomes one `recvmsg`. epoll, poll, select and blocking calls go on working, because
+//! the kernel really has a readable socket there.
+//!
+//! The object is a crate of its own, built by `build.rs` and embedded in the binary. It links to
+//! no libc: what it calls is resolved in whichever libc (glibc, musl) the worker already has.
+
+#![cfg_attr(not(clippy), no_std)]
+
+pub mod abi;
+pub mod channel;
+#[path = "../../../wire/environment.rs"]
+pub mod environment;
+pub mod epoll;
+pub mod hooks;
+pub mod listening;
+pub mod paths;
+pub mod settings;
+pub mod table;
+pub mod text;
+
+/// Runs when the dynamic loader has placed the shim and before the program's own code.
+extern "C" fn start() {
+    abi::resolve();
+    settings::read();
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static START: extern "C" fn() = start;
+
+/// Nothing here panics on outside input; were it to happen, the worker ends and is forked again.
+#[cfg(not(clippy))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    abi::abort()
+}
+
+// Objects of `core` that were compiled to unwind name this symbol. This crate aborts, so nothing
+// calls it; it is hidden, because a worker written in Rust has a real one.
+#[cfg(not(clippy))]
+core::arch::global_asm!(
+    ".globl rust_eh_personality",
+    ".hidden rust_eh_personality",
+    "rust_eh_personality: .quad 0"
+);

@@ -1,0 +1,97 @@
+//! The command line: what was typed. Each subcommand turns it into what is meant.
+
+mod list;
+mod logging;
+mod run;
+mod status;
+
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Exit code for wrong usage.
+const USAGE: u8 = 2;
+
+/// One process in front of N copies of any TCP server, which makes them a cluster
+#[derive(Debug, Parser)]
+#[command(
+    name = "maitred",
+    version,
+    max_term_width = 100,
+    help_expected = true,
+    after_help = "Without a subcommand, `run` is meant: maitred -w 4 -- node server.js"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run copies of a server in the foreground and share its connections among them
+    Run(run::RunArgs),
+    /// Show the workers of a running maitred and what they were given
+    Status(status::StatusArgs),
+    /// List the running maitreds of this user
+    #[command(visible_alias = "ls")]
+    List,
+}
+
+/// Runs the program; the exit codes are part of its interface.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse_from(with_run(std::env::args_os().collect())) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed pipe is no reason for another message.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match cli.command {
+        Command::Run(args) => run::main(args),
+        Command::Status(args) => status::main(&args),
+        Command::List => list::main(),
+    }
+}
+
+/// Puts in the word `run` where it was left out.
+fn with_run(mut words: Vec<OsString>) -> Vec<OsString> {
+    const KNOWN: [&str; 9] = ["run", "status", "list", "ls", "help", "-h", "--help", "-V", "--version"];
+    let first = words.get(1).and_then(|word| word.to_str());
+    if words.len() > 1 && !first.is_some_and(|word| KNOWN.contains(&word)) {
+        words.insert(1, "run".into());
+    }
+    words
+}
+
+/// Prints an error as one line, in the way of every Unix tool.
+fn complain(error: &dyn std::fmt::Display) {
+    eprintln!("maitred: {error}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    fn check(typed: &str, meant: &str) {
+        let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+        assert_eq!(with_run(words(typed)), words(meant));
+    }
+
+    #[test]
+    fn run_may_be_left_out() {
+        check("maitred node server.js", "maitred run node server.js");
+        check("maitred -w 4 -- node server.js", "maitred run -w 4 -- node server.js");
+        check("maitred run node", "maitred run node");
+        check("maitred status x", "maitred status x");
+        check("maitred --help", "maitred --help");
+        check("maitred", "maitred");
+    }
+}

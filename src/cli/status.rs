@@ -1,0 +1,113 @@
+//! `maitred status`: what a running master says of itself, as a table or as JSON.
+
+use super::complain;
+use crate::control::status::Status;
+use crate::control::{Request, client};
+use clap::Args;
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, Table};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Which maitred; may be left out when only one runs
+    name: Option<String>,
+
+    /// Print one JSON object, for scripts
+    #[arg(long)]
+    json: bool,
+
+    /// Path of the control socket, if it is not where the name says
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+}
+
+/// Asks and prints.
+pub fn main(args: &StatusArgs) -> ExitCode {
+    let shown = client::find(args.name.as_deref(), args.control.as_deref())
+        .and_then(|(name, path)| client::ask(&name, &path, &Request::Status))
+        .and_then(|answer| match args.json {
+            true => Ok(answer),
+            false => serde_json::from_str(&answer).map(|status| table(&status)).map_err(client::ClientError::Answer),
+        });
+    match shown {
+        Ok(text) => {
+            // A reader that has seen enough closes the pipe; that is no failure.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn table(status: &Status) -> String {
+    let mut text = format!(
+        "{}  pid {}  {} mode, {}, depth {}  up {}\n",
+        status.name,
+        status.pid,
+        status.mode,
+        status.policy,
+        status.depth,
+        seconds(status.uptime_s)
+    );
+    let mut listeners = right_aligned(&["LISTENER", "ACCEPTED", "QUEUED", "BACKLOG"], 1);
+    for l in &status.listeners {
+        listeners.add_row([l.address.clone(), l.accepted.to_string(), l.queued.to_string(), l.backlog.to_string()]);
+    }
+    let header = [
+        "SLOT", "ID", "PID", "GEN", "STATE", "ADAPTER", "HANDED", "TAKEN", "QUEUED", "OPEN", "RESTARTS", "UP", "CPU",
+        "RSS",
+    ];
+    let mut workers = right_aligned(&header, header.len());
+    for w in &status.workers {
+        let or_dash = |n: Option<String>| n.unwrap_or_else(|| "-".to_owned());
+        workers.add_row([
+            w.slot.to_string(),
+            or_dash(w.id.map(|id| id.to_string())),
+            or_dash(w.pid.map(|pid| pid.to_string())),
+            w.generation.to_string(),
+            w.state.clone(),
+            w.adapter.clone(),
+            w.handed.to_string(),
+            w.taken.to_string(),
+            w.queued.to_string(),
+            w.open.to_string(),
+            w.restarts.to_string(),
+            seconds(w.uptime_s),
+            format!("{:.1}s", w.cpu_s),
+            format!("{:.1}M", w.rss_bytes as f64 / 1e6),
+        ]);
+    }
+    let (t, f) = (&status.totals, &status.fairness);
+    text += &format!("\n{listeners}\n\n{workers}\n\n");
+    text += &format!(
+        "accepted {}  handed {}  returned {}  rescued {}  lost {}\n",
+        t.accepted, t.handed, t.returned, t.rescued, t.lost
+    );
+    text += &format!("fairness: Jain {:.4}  max/mean {:.4}  min {}  max {}\n", f.jain, f.max_over_mean, f.min, f.max);
+    text
+}
+
+/// A table without lines, its first `left` columns' words to the left where that reads better.
+fn right_aligned(header: &[&str], left: usize) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(header.to_vec());
+    for (index, column) in table.column_iter_mut().enumerate() {
+        let words = ["STATE", "ADAPTER", "LISTENER"].contains(&header[index]);
+        column.set_padding((0, 2));
+        if index >= left || !words {
+            column.set_cell_alignment(if words { CellAlignment::Left } else { CellAlignment::Right });
+        }
+    }
+    table
+}
+
+fn seconds(seconds: f64) -> String {
+    humantime::format_duration(Duration::from_secs(seconds as u64)).to_string()
+}

@@ -1,0 +1,112 @@
+//! One validated configuration: whatever is in it can be carried out, as far as that can be known
+//! before trying.
+
+pub mod bind;
+pub mod workers;
+
+use bind::Bind;
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The most slots that a master can have; the figure is generous for 128 cores and keeps a slip of
+/// the finger from eating the machine.
+pub const WORKERS_MAX: u32 = 1024;
+/// Descriptors that one worker costs the master: pidfd, channel, two ends of a hand-off socket, two
+/// pipes for its output.
+pub const DESCRIPTORS_PER_WORKER: u64 = 6;
+/// Descriptors that the master needs for itself.
+pub const DESCRIPTORS_OF_MASTER: u64 = 24;
+/// The default of `--depth`: enough that a worker is rarely passed over at a moment's delay, so the
+/// spread stays exact, and little enough that one that stops holds few connections.
+pub const DEPTH_DEFAULT: u32 = 64;
+/// The largest depth that an ordinary user's socket buffer (`net.core.wmem_max`, 212992 bytes by
+/// default) can hold at 768 bytes a connection.
+pub const DEPTH_MAX: u32 = 512;
+
+/// Who gives a connection its worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// The master accepts and hands each connection to the worker whose turn it is.
+    Handoff,
+    /// All workers accept on one listening socket; the kernel wakes whom it likes.
+    Shared,
+}
+
+/// Which worker is next, in hand-off mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// Each in turn.
+    RoundRobin,
+}
+
+/// How an unmodified worker is brought to take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Adapter {
+    /// By looking at the executable.
+    Auto,
+    /// A shim that the dynamic loader puts before libc.
+    Preload,
+    /// Listening descriptors at 3 and above, as `sd_listen_fds(3)` has it (shared mode with --bind).
+    Inherit,
+    /// The worker speaks maitred's protocol itself.
+    Native,
+}
+
+/// When lines of workers' output get the slot before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Prefix {
+    /// When standard output is a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never: the worker writes where the master writes.
+    Never,
+}
+
+/// Where the control socket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// In the usual place; a master that cannot have it there runs without.
+    Usual(PathBuf),
+    /// Where the operator said; a master that cannot have it there does not run.
+    Asked(PathBuf),
+}
+
+/// Everything `maitred run` needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Slots.
+    pub workers: u32,
+    /// Addresses bound before the first worker starts.
+    pub bind: Vec<Bind>,
+    /// Who gives a connection its worker.
+    pub mode: Mode,
+    /// Which worker is next.
+    pub policy: Policy,
+    /// How workers are brought to take part.
+    pub adapter: Adapter,
+    /// Untaken connections per worker before it is passed over.
+    pub depth: u32,
+    /// Name in the control socket, logs and metrics.
+    pub name: String,
+    /// The control socket.
+    pub control: Control,
+    /// Additions to the workers' environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Working directory of the workers.
+    pub cwd: Option<PathBuf>,
+    /// What asks a worker to end.
+    pub stop_signal: Signal,
+    /// How long it may take.
+    pub grace: Duration,
+    /// When workers' lines get the slot before them.
+    pub prefix: Prefix,
+    /// The command and its arguments; never empty.
+    pub command: Vec<OsString>,
+}

@@ -1,0 +1,94 @@
+//! The values of `--workers`: a number, `auto`, or `-K` for all cores but K.
+
+use super::WORKERS_MAX;
+use std::str::FromStr;
+
+/// How many workers are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// As many as there are usable cores, affinity and cgroup quota considered.
+    Auto,
+    /// This many.
+    Exactly(u32),
+    /// So many fewer than there are usable cores, but at least one.
+    CoresLess(u32),
+}
+
+/// A value of `--workers` that makes no sense.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum WorkersError {
+    /// Zero.
+    #[error("0 workers would serve nobody; use 1 or more, or auto")]
+    Zero,
+    /// More than [`WORKERS_MAX`].
+    #[error("{0} workers are more than the {WORKERS_MAX} that one maitred can have; auto uses one per core")]
+    TooMany(u64),
+    /// Not a number.
+    #[error("expected a number, auto, or -K for all cores but K")]
+    Form,
+}
+
+impl FromStr for Workers {
+    type Err = WorkersError;
+
+    fn from_str(text: &str) -> Result<Workers, WorkersError> {
+        if text == "auto" {
+            return Ok(Workers::Auto);
+        }
+        if let Some(less) = text.strip_prefix('-') {
+            return less.parse().map(Workers::CoresLess).map_err(|_| WorkersError::Form);
+        }
+        match text.parse::<u64>() {
+            Ok(0) => Err(WorkersError::Zero),
+            Ok(n) => match u32::try_from(n) {
+                Ok(workers) if workers <= WORKERS_MAX => Ok(Workers::Exactly(workers)),
+                _ => Err(WorkersError::TooMany(n)),
+            },
+            Err(_) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => {
+                Err(WorkersError::TooMany(u64::MAX))
+            }
+            Err(_) => Err(WorkersError::Form),
+        }
+    }
+}
+
+impl Workers {
+    /// The number, on a machine with so many usable cores.
+    #[must_use]
+    pub fn count(self, cores: u32) -> u32 {
+        let count = match self {
+            Workers::Auto => cores,
+            Workers::Exactly(workers) => workers,
+            Workers::CoresLess(less) => cores.saturating_sub(less),
+        };
+        count.clamp(1, WORKERS_MAX)
+    }
+}
+
+/// Usable cores: the affinity mask and the cgroup's quota count.
+#[must_use]
+pub fn usable_cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(WORKERS_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_auto_and_all_but_some() {
+        assert_eq!("4".parse(), Ok(Workers::Exactly(4)));
+        assert_eq!("auto".parse::<Workers>().unwrap().count(6), 6);
+        assert_eq!("-2".parse::<Workers>().unwrap().count(6), 4);
+        assert_eq!("-9".parse::<Workers>().unwrap().count(6), 1);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert_eq!("0".parse::<Workers>(), Err(WorkersError::Zero));
+        assert_eq!("1025".parse::<Workers>(), Err(WorkersError::TooMany(1025)));
+        assert_eq!("99999999999999999999999".parse::<Workers>(), Err(WorkersError::TooMany(u64::MAX)));
+        assert_eq!("".parse::<Workers>(), Err(WorkersError::Form));
+        assert_eq!("four".parse::<Workers>(), Err(WorkersError::Form));
+    }
+}

@@ -1,0 +1,159 @@
+//! The master's side of the control socket.
+
+use super::{Refusal, Request};
+use crate::master::event::{Event, Events};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, oneshot};
+use tracing::{debug, warn};
+
+/// Clients that are served at once; further ones wait.
+const CLIENTS_MAX: usize = 16;
+/// Longest request.
+const REQUEST_MAX: u64 = 4096;
+/// How long a client may take to send its request or to read the answer.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Another master has this name.
+    #[error("a maitred named {name:?} runs already (it holds {}); choose another --name, or stop it first", path.display())]
+    Taken {
+        /// The name that both want.
+        name: String,
+        /// The lock that the other one holds.
+        path: PathBuf,
+    },
+    /// The directory is not this user's own.
+    #[error("{} belongs to another user; set XDG_RUNTIME_DIR or give --control", .0.display())]
+    ForeignDirectory(PathBuf),
+    /// The system said no.
+    #[error("cannot make the control socket {}: {source}; give another path with --control", path.display())]
+    Io {
+        /// The socket's path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// The control socket; removed when dropped.
+#[derive(Debug)]
+pub struct ControlSocket {
+    path: PathBuf,
+    listener: Option<UnixListener>,
+    /// Held as long as this master runs, so that a stale socket file is told from a live one.
+    _lock: Flock<File>,
+}
+
+impl ControlSocket {
+    /// Takes the name. A socket file left over by a master that died is replaced.
+    ///
+    /// # Errors
+    /// [`ControlError::Taken`] when another master with this name runs.
+    pub fn bind(name: &str, path: &Path) -> Result<ControlSocket, ControlError> {
+        let io = |source| ControlError::Io { path: path.to_owned(), source };
+        if let Some(dir) = path.parent() {
+            make_private(dir, path)?;
+        }
+        let lock_path = path.with_extension("lock");
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path).map_err(io)?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+            nix::errno::Errno::EWOULDBLOCK => ControlError::Taken { name: name.to_owned(), path: lock_path.clone() },
+            errno => io(errno.into()),
+        })?;
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).map_err(io)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(io)?;
+        Ok(ControlSocket { path: path.to_owned(), listener: Some(listener), _lock: lock })
+    }
+
+    /// Answers clients from now on.
+    pub fn serve(&mut self, events: Events) {
+        if let Some(listener) = self.listener.take() {
+            tokio::task::spawn_local(accept(listener, events));
+        }
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+        let _ = std::fs::remove_file(self.path.with_extension("lock"));
+    }
+}
+
+/// Makes the directory of the default paths; one in a place that all users share must be ours.
+fn make_private(dir: &Path, path: &Path) -> Result<(), ControlError> {
+    let io = |source| ControlError::Io { path: path.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+    let owner = std::fs::metadata(dir).map_err(io)?.uid();
+    if dir == super::directory() && owner != nix::unistd::geteuid().as_raw() {
+        return Err(ControlError::ForeignDirectory(dir.to_owned()));
+    }
+    Ok(())
+}
+
+async fn accept(listener: UnixListener, events: Events) {
+    let places = Arc::new(Semaphore::new(CLIENTS_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((client, _)) => {
+                let events = events.clone();
+                tokio::task::spawn_local(async move {
+                    let _place = place;
+                    if tokio::time::timeout(CLIENT_TIMEOUT, serve(client, events)).await.is_err() {
+                        debug!("a control client took too long");
+                    }
+                });
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept on the control socket");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve(mut client: UnixStream, events: Events) {
+    let mut answer = match ask(&mut client, events).await {
+        Ok(answer) => answer,
+        Err(error) => serde_json::to_string(&Refusal { error }).unwrap_or_default(),
+    };
+    answer.push('\n');
+    // A client that is gone needs no answer.
+    let _ = client.write_all(answer.as_bytes()).await;
+}
+
+async fn ask(client: &mut UnixStream, events: Events) -> Result<String, String> {
+    // The file's mode keeps others out already; this also covers a socket whose mode was changed.
+    let peer = getsockopt(client, PeerCredentials).map_err(|errno| errno.to_string())?;
+    let me = nix::unistd::geteuid().as_raw();
+    if peer.uid() != me && peer.uid() != 0 {
+        warn!(uid = peer.uid(), "refused a control client of another user");
+        return Err(format!("this maitred belongs to user {me}"));
+    }
+    let mut line = String::new();
+    let read = BufReader::new(client.take(REQUEST_MAX)).read_line(&mut line).await;
+    read.map_err(|error| error.to_string())?;
+    let request: Request =
+        serde_json::from_str(&line).map_err(|error| format!("cannot understand the request: {error}"))?;
+    let (answer, answered) = oneshot::channel();
+    let gone = "the master is ending";
+    events.send(Event::Asked { request, answer }).await.map_err(|_| gone)?;
+    answered.await.map_err(|_| gone.to_owned())
+}

@@ -1,0 +1,100 @@
+//! What `maitred status --json` prints. Scripts rely on these names: they only ever grow.
+
+use crate::core::fairness::Fairness;
+use serde::{Deserialize, Serialize};
+
+/// The whole master.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// `--name`.
+    pub name: String,
+    /// Process id of the master.
+    pub pid: i32,
+    /// Version of the master.
+    pub version: String,
+    /// `--mode`.
+    pub mode: String,
+    /// `--policy`.
+    pub policy: String,
+    /// `--depth`.
+    pub depth: u32,
+    /// Seconds since the master started.
+    pub uptime_s: f64,
+    /// Every address that is held.
+    pub listeners: Vec<Listener>,
+    /// Every slot.
+    pub workers: Vec<Worker>,
+    /// Sums over the master's life.
+    pub totals: Totals,
+    /// Evenness of `handed` over the slots.
+    pub fairness: Fairness,
+}
+
+/// One address.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Listener {
+    /// The address, with its real port.
+    pub address: String,
+    /// Length of the kernel's accept queue.
+    pub backlog: u32,
+    /// Connections that the master accepted here.
+    pub accepted: u64,
+    /// Connections that wait in the kernel's accept queue.
+    pub queued: u32,
+}
+
+/// One slot and its worker. `handed`, `taken`, `returned` and `rescued` count over all workers that
+/// sat in the slot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Worker {
+    /// The slot.
+    pub slot: u32,
+    /// Id of the worker, the last one if the slot is empty.
+    pub id: Option<u64>,
+    /// Process id, if there is a worker.
+    pub pid: Option<i32>,
+    /// Which reload brought it.
+    pub generation: u32,
+    /// `starting`, `ready`, `draining`, `stalled`, `backoff` or `stopped`.
+    pub state: String,
+    /// How it was brought to take part.
+    pub adapter: String,
+    /// Connections given to it.
+    pub handed: u64,
+    /// Connections that it has received: given, less what waits, came back or was taken back.
+    pub taken: u64,
+    /// Connections that wait untaken.
+    pub queued: u64,
+    /// TCP connections that it has open now.
+    pub open: u64,
+    /// Connections that it sent back.
+    pub returned: u64,
+    /// Connections that were taken back from it.
+    pub rescued: u64,
+    /// Connections lost in it for want of a descriptor.
+    pub truncated: u64,
+    /// How often the slot was filled again.
+    pub restarts: u64,
+    /// Seconds since the worker was forked.
+    pub uptime_s: f64,
+    /// Resident memory of its processes.
+    pub rss_bytes: u64,
+    /// Processor seconds of its processes.
+    pub cpu_s: f64,
+}
+
+/// Sums over the master's life. `accepted + returned + rescued` is `handed` plus what is under way
+/// in the master at this moment (at most one per listener), plus `lost`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Hand-overs.
+    pub handed: u64,
+    /// Connections sent back by workers.
+    pub returned: u64,
+    /// Connections taken back from workers.
+    pub rescued: u64,
+    /// Connections that could be given to nobody; must be 0.
+    pub lost: u64,
+}

@@ -1,0 +1,11 @@
+//! Decides, touches nothing: no socket, no clock, no randomness of its own.
+//!
+//! [`policy`] answers "which worker is next", called directly on a connection's way. [`fleet`]
+//! lives the lives of the workers: events in, actions out, with `now` as an argument, so that a
+//! test can run a year in a millisecond.
+
+pub mod backoff;
+pub mod fairness;
+pub mod fleet;
+pub mod ids;
+pub mod policy;

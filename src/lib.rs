@@ -1,0 +1,45 @@
+//! `maitred` puts one process in front of N copies of any TCP server and makes them a cluster.
+//!
+//! # The straight way of a connection
+//!
+//! ```text
+//! client ──▶ kernel's accept queue ──▶ master ──▶ hand-off socket of one worker ──▶ accept()
+//!            sys::listen               master::accept    sys::fd                    in the worker
+//!                                      core::policy
+//!                                      master::handoff
+//! ```
+//!
+//! The master accepts a connection ([`master::accept`]), asks the policy whose turn it is
+//! ([`core::policy`], through [`master::seats`]) and sends the descriptor to that worker
+//! ([`master::handoff`], [`sys::fd`]). It keeps no table of connections: what a worker has not
+//! taken yet waits in the kernel's socket queue, of which the master holds the receiving end too,
+//! so that it can be taken back when the worker dies.
+//!
+//! # The other way: control
+//!
+//! [`cli`] → [`config`] → [`master::run`] → [`core::fleet`] → [`sys::spawn`] → ready. What happens
+//! to workers comes in as events, what is to be done goes out as actions; the fleet itself touches
+//! nothing.
+//!
+//! # How an unmodified program takes part
+//!
+//! [`adapt`] looks at the executable. Into a dynamically linked one the loader puts a shim
+//! ([`adapt::preload`]) that places the hand-off socket under the program's own listening
+//! descriptor. A program can also speak the protocol itself ([`wire`]); [`worker`] does that for
+//! Rust.
+//!
+//! # What is deliberately absent
+//!
+//! - [`core`] and [`wire`] touch no socket, no clock and no file.
+//! - Unsafe code lives in [`sys`] and in the shim, nowhere else.
+//! - The master never reads or writes a byte of a connection, and never keeps its descriptor.
+
+pub mod adapt;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod core;
+pub mod master;
+pub mod sys;
+pub mod wire;
+pub mod worker;

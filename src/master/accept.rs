@@ -1,0 +1,275 @@
+//! The accept loop of one listener: kernel queue → policy → worker.
+//!
+//! Accepts in bounded bursts until the kernel has nothing more. When everybody is full it stops
+//! accepting, and the kernel's queue holds the rest. Connections that ended or draining workers
+//! never took go first.
+
+use super::event::Event;
+use super::handoff::TakenBack;
+use super::listener::{Listener, Phase};
+use super::seats::Offered;
+use crate::sys::listen::{self, Accepted};
+use crate::sys::room::RoomWatch;
+use crate::sys::watch;
+use crate::wire::address::Address;
+use socket2::Socket;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+/// Connections accepted before other tasks of the master get their turn (Envoy starved its other
+/// listeners by accepting until `EAGAIN`, envoy#16213).
+const BURST: u32 = 64;
+/// Pause after descriptors or memory ran out; nothing says when there are some again.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// Pause after the user's limit of descriptors in flight was met. Any process of the user may hold
+/// them, so no event of ours says when one arrives.
+const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(5);
+
+/// What the loop has to do next.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// There may be more at once.
+    Again,
+    /// Wait for a connection: the kernel has none.
+    AwaitConnection,
+    /// Wait until a worker takes one.
+    AwaitRoom,
+    /// Wait for this long.
+    Pause(Duration),
+}
+
+/// A listener's set of hand-off sockets as the reactor wants it.
+struct WatchedRoom<'a>(&'a RoomWatch);
+
+impl AsFd for WatchedRoom<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for WatchedRoom<'_> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Gives the listener's connections to the workers until it is closed.
+pub async fn serve(listener: Rc<Listener>) {
+    let served = serve_until_closed(&listener).await;
+    listener.close();
+    let end = match served {
+        Ok(()) => Event::ListenerClosed,
+        Err(error) => Event::ListenerFailed { address: listener.address.to_string(), error },
+    };
+    // The receiver ends before its senders only when the process does.
+    let _ = listener.house.events.send(end).await;
+    // Draining workers may still have connections that they have not taken: until the master ends,
+    // those are watched, and given to others when their worker dies.
+    loop {
+        let waited = match place_waiting(&listener).await {
+            Next::Pause(time) => {
+                sleep(time).await;
+                Ok(())
+            }
+            Next::AwaitRoom => await_room(&listener).await,
+            Next::Again | Next::AwaitConnection => {
+                listener.changed.notified().await;
+                Ok(())
+            }
+        };
+        if waited.is_err() {
+            sleep(EXHAUSTED_PAUSE).await;
+        }
+    }
+}
+
+async fn serve_until_closed(listener: &Rc<Listener>) -> io::Result<()> {
+    let Some(socket) = listener.socket() else { return Ok(()) };
+    socket.set_nonblocking(true)?;
+    let watched = watch::readable(socket)?;
+    // What is taken after the order to close: what waited then. What comes later is refused.
+    let mut last_orders = None;
+    loop {
+        let mut next = place_waiting(listener).await;
+        if next == Next::Again && !listener.seats.has_room() {
+            next = Next::AwaitRoom;
+        }
+        if next == Next::Again && listener.phase.get() == Phase::Closing {
+            let orders = last_orders.get_or_insert_with(|| waiting_in_kernel(listener));
+            let (accepted, after) = burst(listener, watched.get_ref(), BURST.min(*orders))?;
+            *orders -= accepted;
+            if *orders == 0 || after == Next::AwaitConnection {
+                return Ok(());
+            }
+            next = after;
+        } else if next == Next::Again {
+            let mut guard = tokio::select! {
+                ready = watched.readable() => ready?,
+                () = listener.changed.notified() => continue,
+            };
+            next = burst(listener, watched.get_ref(), BURST)?.1;
+            if next == Next::AwaitConnection {
+                guard.clear_ready();
+            }
+        }
+        match next {
+            Next::Again => tokio::task::yield_now().await,
+            Next::AwaitConnection => {}
+            Next::AwaitRoom => await_room(listener).await?,
+            Next::Pause(time) => sleep(time).await,
+        }
+    }
+}
+
+/// Connections in the kernel's queue; where it does not tell, as many as fit into the queue.
+fn waiting_in_kernel(listener: &Listener) -> u32 {
+    match listener.address {
+        Address::Tcp(_) => listener.queued(),
+        Address::Unix(_) | Address::Abstract(_) => listener.backlog.get(),
+    }
+}
+
+/// Accepts up to `most` connections and hands them over.
+fn burst(listener: &Listener, socket: &Socket, most: u32) -> io::Result<(u32, Next)> {
+    for accepted in 0..most {
+        if !listener.seats.has_room() {
+            return Ok((accepted, Next::AwaitRoom));
+        }
+        let mut got = listen::accept(socket)?;
+        if let Accepted::Exhausted(_) = got {
+            // One connection at a time still goes through, on the reserve descriptor.
+            drop(listener.house.reserve.borrow_mut().take());
+            got = listen::accept(socket)?;
+        }
+        match got {
+            Accepted::Connection(connection, peer) => {
+                listener.accepted.set(listener.accepted.get() + 1);
+                let next = hand_over(listener, connection, listen::peer_bytes(&peer));
+                if listener.house.reserve.borrow().is_none() {
+                    listener.house.refill_reserve();
+                }
+                if next != Next::Again {
+                    return Ok((accepted + 1, next));
+                }
+            }
+            Accepted::Empty => return Ok((accepted, Next::AwaitConnection)),
+            Accepted::Aborted => {}
+            Accepted::Exhausted(error) => {
+                let pause_ms = EXHAUSTED_PAUSE.as_millis();
+                warn!(listener = %listener.address, %error, pause_ms, "cannot accept, pausing; raise the limit with ulimit -n");
+                listener.house.refill_reserve();
+                return Ok((accepted, Next::Pause(EXHAUSTED_PAUSE)));
+            }
+        }
+    }
+    Ok((most, Next::Again))
+}
+
+/// Hands one accepted connection over, or holds it until that is possible.
+#[inline]
+fn hand_over(listener: &Listener, connection: OwnedFd, peer: &[u8]) -> Next {
+    match listener.seats.offer(connection.as_fd(), peer, None) {
+        Offered::Handed => Next::Again,
+        not_handed => {
+            hold(listener, TakenBack::new(connection, peer));
+            wait_after(listener, &not_handed)
+        }
+    }
+}
+
+fn hold(listener: &Listener, connection: TakenBack) {
+    let before = listener.held.replace(Some(connection));
+    debug_assert!(before.is_none(), "the next is taken only when none is held");
+}
+
+/// What to wait for after a connection could not be handed over.
+fn wait_after(listener: &Listener, offered: &Offered) -> Next {
+    match offered {
+        Offered::Handed => Next::Again,
+        Offered::NoRoom => Next::AwaitRoom,
+        Offered::TooManyInFlight => Next::Pause(IN_FLIGHT_PAUSE),
+        Offered::Failed(error) => {
+            warn!(listener = %listener.address, %error, "cannot hand a connection over, trying again");
+            Next::Pause(EXHAUSTED_PAUSE)
+        }
+    }
+}
+
+/// Gives the held connection, and those in the queues of ended and draining workers, to others.
+async fn place_waiting(listener: &Listener) -> Next {
+    if let Some(held) = listener.held.take() {
+        let offered = listener.seats.offer(held.connection.as_fd(), held.peer(), None);
+        if !matches!(offered, Offered::Handed) {
+            hold(listener, held);
+            return wait_after(listener, &offered);
+        }
+    }
+    if !listener.seats.has_orphans() {
+        return Next::Again;
+    }
+    // Taking back needs a free descriptor; without one the kernel would drop the connection.
+    drop(listener.house.reserve.borrow_mut().take());
+    let next = rescue(listener);
+    listener.house.refill_reserve();
+    for worker in listener.seats.drop_empty_orphans() {
+        let _ = listener.house.events.send(Event::HandoffEmptied { worker }).await;
+    }
+    next
+}
+
+/// Moves connections from orphaned queues to workers with room.
+fn rescue(listener: &Listener) -> Next {
+    let Some(orphan) = listener.seats.orphan() else { return Next::Again };
+    let mut rescued = 0u32;
+    let next = loop {
+        if !listener.seats.has_room() {
+            break Next::AwaitRoom;
+        }
+        match orphan.take_back() {
+            Ok(taken) => {
+                rescued += 1;
+                let offered = listener.seats.offer(taken.connection.as_fd(), taken.peer(), None);
+                if !matches!(offered, Offered::Handed) {
+                    hold(listener, taken);
+                    break wait_after(listener, &offered);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Next::Again,
+            Err(error) => {
+                listener.house.lost.set(listener.house.lost.get() + 1);
+                warn!(worker = orphan.worker.0, %error, "a connection was lost while it was taken back");
+            }
+        }
+    };
+    if rescued > 0 {
+        let (slot, worker) = (orphan.slot.0, orphan.worker.0);
+        info!(listener = %listener.address, slot, worker, rescued, "gave untaken connections to other workers");
+    }
+    next
+}
+
+/// Waits until a worker takes a connection, or something about the seats changes.
+async fn await_room(listener: &Listener) -> io::Result<()> {
+    if listener.seats.is_empty() && !listener.seats.has_orphans() {
+        listener.changed.notified().await;
+        return Ok(());
+    }
+    let watched = watch::readable(WatchedRoom(&listener.room))?;
+    // What was taken before this line shows in the queues; what is taken after it wakes us.
+    listener.room.clear();
+    for worker in listener.seats.drop_empty_orphans() {
+        let _ = listener.house.events.send(Event::HandoffEmptied { worker }).await;
+    }
+    if listener.seats.has_room() {
+        return Ok(());
+    }
+    tokio::select! {
+        ready = watched.readable() => drop(ready?),
+        () = listener.changed.notified() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! Everything that can happen to the master, as one closed list.
+
+use crate::control::Request;
+use crate::core::fleet::{Exit, Stop};
+use crate::core::ids::WorkerId;
+use crate::wire::packet::{Malformed, Packet};
+use std::os::fd::OwnedFd;
+use tokio::sync::{mpsc, oneshot};
+
+/// Events that may wait; whoever has one more waits in turn, so that a worker which floods its
+/// channel slows itself and nobody else.
+pub const EVENTS_MAX: usize = 256;
+
+/// Where events go.
+pub type Events = mpsc::Sender<Event>;
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A worker said something on its channel, or through the door.
+    Packet(FromWorker),
+    /// A worker said something that makes no sense.
+    Malformed { worker: WorkerId, what: Malformed },
+    /// A worker's process ended; it is reaped.
+    WorkerEnded { worker: WorkerId, exit: Exit },
+    /// A hand-off socket that gets nothing new is empty.
+    HandoffEmptied { worker: WorkerId },
+    /// A listener took its last connection and is closed.
+    ListenerClosed,
+    /// A listener cannot be used any more.
+    ListenerFailed { address: String, error: std::io::Error },
+    /// A child ended, perhaps one that is not a worker.
+    ChildEnded,
+    /// Somebody asks through the control socket.
+    Asked { request: Request, answer: oneshot::Sender<String> },
+    /// A signal asks for the end.
+    Stop(Stop),
+    /// `TTIN`.
+    More,
+    /// `TTOU`.
+    Fewer,
+    /// A signal that has no effect yet.
+    Unheeded { signal: &'static str, because: &'static str },
+}
+
+/// A worker's packet.
+#[derive(Debug)]
+pub struct FromWorker {
+    /// Who said it.
+    pub worker: WorkerId,
+    /// What it says.
+    pub packet: Packet,
+    /// Descriptors that came with it.
+    pub fds: Vec<OwnedFd>,
+    /// The connection through the door on which it came, if not on the channel.
+    pub door: Option<OwnedFd>,
+}

@@ -1,0 +1,203 @@
+//! The sending side of one worker's hand-off socket.
+//!
+//! The kernel's socket queue is the table of connections in flight. The master keeps its own
+//! duplicate of the *receiving* end, so the queue outlives the worker, and what the worker never
+//! took can be taken back ([`Handoff::take_back`]).
+
+use crate::core::ids::{Slot, WorkerId};
+use crate::sys::fd::{self, Sent};
+use crate::sys::watch;
+use crate::wire::packet::RequestId;
+use crate::wire::peer::PEER_MAX;
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+
+/// How full a worker may get.
+#[derive(Clone, Copy, Debug)]
+pub struct Depth {
+    /// Connections that may wait untaken.
+    pub connections: u32,
+    /// What one of them adds to [`fd::unsent_bytes`].
+    pub packet_cost: u32,
+}
+
+/// What happened to the connections of one slot, over all workers that sat in it.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Given to a worker, repeated hand-offs included.
+    pub handed: Cell<u64>,
+    /// Sent back by a worker that would not have them.
+    pub returned: Cell<u64>,
+    /// Taken back untaken.
+    pub rescued: Cell<u64>,
+    /// Lost in a worker that had no free descriptor (`MSG_CTRUNC`).
+    pub truncated: Cell<u64>,
+}
+
+/// Adds one.
+pub fn count(counter: &Cell<u64>) {
+    counter.set(counter.get() + 1);
+}
+
+/// One hand-off socket.
+#[derive(Debug)]
+pub struct Handoff {
+    /// Whose it is.
+    pub worker: WorkerId,
+    /// Where that worker sits.
+    pub slot: Slot,
+    /// The worker's name for it.
+    pub request: RequestId,
+    /// Counters of the slot.
+    pub counters: Rc<Counters>,
+    send: AsyncFd<OwnedFd>,
+    receive: OwnedFd,
+    depth: Cell<Depth>,
+    /// Connections that may be sent before the kernel is asked again how many wait. The queue only
+    /// shrinks in between, so the limit holds, and the question costs one call in `depth`.
+    room: Cell<u32>,
+    /// Woken once, when the worker can return nothing more.
+    finished: Notify,
+}
+
+/// A connection that was taken back, with its payload.
+#[derive(Debug)]
+pub struct TakenBack {
+    /// The connection.
+    pub connection: OwnedFd,
+    peer: [u8; PEER_MAX],
+    peer_len: usize,
+}
+
+impl TakenBack {
+    /// A connection that waits in the master; a peer's address longer than any is cut.
+    #[must_use]
+    pub fn new(connection: OwnedFd, address: &[u8]) -> TakenBack {
+        let mut peer = [0; PEER_MAX];
+        let peer_len = address.len().min(PEER_MAX);
+        peer[..peer_len].copy_from_slice(&address[..peer_len]);
+        TakenBack { connection, peer, peer_len }
+    }
+
+    /// The peer's address, as the packet carried it.
+    #[must_use]
+    pub fn peer(&self) -> &[u8] {
+        &self.peer[..self.peer_len]
+    }
+}
+
+impl Handoff {
+    /// A new pair of sockets; returns the worker's end beside it.
+    ///
+    /// # Errors
+    /// When no descriptor is free.
+    pub fn new(
+        worker: WorkerId,
+        slot: Slot,
+        request: RequestId,
+        counters: Rc<Counters>,
+        depth: Depth,
+    ) -> io::Result<(Handoff, OwnedFd)> {
+        let (send, workers_end) = fd::pair()?;
+        // epoll reports a take only while at most a quarter of the buffer is used (`unix_writable`
+        // in net/unix/af_unix.c), so four times the depth. The kernel doubles what it is given.
+        let bytes = depth.connections as usize * depth.packet_cost as usize * 2;
+        fd::set_send_buffer(send.as_fd(), bytes)?;
+        nix::fcntl::fcntl(&send, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+        let receive = workers_end.try_clone()?;
+        let send = watch::readable(send)?;
+        let (depth, room) = (Cell::new(depth), Cell::new(0));
+        let finished = Notify::new();
+        Ok((Handoff { worker, slot, request, counters, send, receive, depth, room, finished }, workers_end))
+    }
+
+    /// Whether one more connection may be sent.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        if self.room.get() == 0 {
+            self.room.set(self.depth.get().connections.saturating_sub(self.queued()));
+        }
+        self.room.get() > 0
+    }
+
+    /// Connections that the worker has not taken yet.
+    #[inline]
+    pub fn queued(&self) -> u32 {
+        let bytes = fd::unsent_bytes(self.sender()).expect("SIOCOUTQ works on every socket");
+        bytes.div_ceil(self.depth.get().packet_cost)
+    }
+
+    /// Sends one connection.
+    ///
+    /// # Errors
+    /// Only what has no name in [`Sent`].
+    #[inline]
+    pub fn send(&self, connection: BorrowedFd<'_>, peer: &[u8]) -> io::Result<Sent> {
+        let sent = fd::send_connection(self.sender(), connection, peer)?;
+        match sent {
+            Sent::Sent => {
+                self.room.set(self.room.get().saturating_sub(1));
+                count(&self.counters.handed);
+            }
+            Sent::Full => {
+                // The buffer holds less than the depth: from now on that is the depth.
+                let depth = self.depth.get();
+                self.depth.set(Depth { connections: self.queued().max(1).min(depth.connections), ..depth });
+                self.room.set(0);
+            }
+            Sent::TooManyInFlight | Sent::Closed => {}
+        }
+        Ok(sent)
+    }
+
+    /// Takes back one connection that the worker has not taken. Each packet is received by exactly
+    /// one side, so this is right while the worker lives, too.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing waits; `Other` when the connection was lost because the master had
+    /// no free descriptor.
+    pub fn take_back(&self) -> io::Result<TakenBack> {
+        loop {
+            let mut peer = [0; PEER_MAX];
+            let received = fd::receive(self.receive.as_fd(), &mut peer)?;
+            let [first, _] = received.fds;
+            if let Some(connection) = first {
+                count(&self.counters.rescued);
+                return Ok(TakenBack { connection, peer, peer_len: received.len });
+            }
+            if received.fds_lost {
+                return Err(io::Error::other("no descriptor free"));
+            }
+            if received.len == 0 {
+                // The worker shut its end down and nothing is left in it.
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+        }
+    }
+
+    /// Says that the worker returns nothing more: it ended, or closed its socket.
+    pub fn finish(&self) {
+        self.finished.notify_one();
+    }
+
+    /// Waits for [`Handoff::finish`].
+    pub async fn is_finished(&self) {
+        self.finished.notified().await;
+    }
+
+    /// The sending end, to watch or to read returned connections from.
+    #[must_use]
+    pub fn watch(&self) -> &AsyncFd<OwnedFd> {
+        &self.send
+    }
+
+    /// The sending end.
+    #[must_use]
+    pub fn sender(&self) -> BorrowedFd<'_> {
+        self.send.get_ref().as_fd()
+    }
+}

@@ -1,0 +1,219 @@
+//! One address that the master holds for the workers.
+
+use super::event::Events;
+use super::handoff::{Depth, Handoff, TakenBack};
+use super::seats::Seats;
+use crate::sys::listen;
+use crate::sys::room::RoomWatch;
+use crate::wire::address::Address;
+use socket2::Socket;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::rc::Rc;
+use tokio::sync::Notify;
+
+/// What all listeners share.
+#[derive(Debug)]
+pub struct House {
+    /// How full a worker may get.
+    pub depth: Depth,
+    /// Kept open so that there is a descriptor to be had when all others are used up.
+    pub reserve: RefCell<Option<OwnedFd>>,
+    /// Connections that could be given to nobody.
+    pub lost: Cell<u64>,
+    /// Where the accept loops report.
+    pub events: Events,
+}
+
+impl House {
+    /// Opens the reserve descriptor again, if that is possible now.
+    pub fn refill_reserve(&self) {
+        let mut reserve = self.reserve.borrow_mut();
+        if reserve.is_none() {
+            *reserve = std::fs::File::open("/dev/null").ok().map(OwnedFd::from);
+        }
+    }
+}
+
+/// Why a listener exists, and thereby when it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// `--bind` or a service manager asked for it; it lives as long as the master.
+    Operator,
+    /// A worker asked for it.
+    Worker,
+}
+
+/// Which address a worker must ask for to be served here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The address as asked for; port 0 stays 0.
+    pub asked: Address,
+    /// A worker's nth listening socket on port 0 of this address shares the nth listener.
+    pub index: usize,
+}
+
+/// How far the listener is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Accepting.
+    Open,
+    /// Takes what waits in the kernel's queue, then closes.
+    Closing,
+}
+
+/// A listener.
+#[derive(Debug)]
+pub struct Listener {
+    /// What it answers to.
+    pub key: Key,
+    /// Where it really listens.
+    pub address: Address,
+    /// Why it exists.
+    pub origin: Origin,
+    /// Who takes part.
+    pub seats: Seats,
+    /// Tells the accept loop that something other than a connection came.
+    pub changed: Notify,
+    /// Connections accepted.
+    pub accepted: Cell<u64>,
+    /// The backlog that `listen` was last called with.
+    pub backlog: Cell<u32>,
+    /// How far it is in its life.
+    pub phase: Cell<Phase>,
+    /// What it shares with the others.
+    pub house: Rc<House>,
+    /// Reports takes while everybody is full.
+    pub room: RoomWatch,
+    /// A connection that was taken from the kernel and that nobody had room for. At most one: the
+    /// next is taken only when it is gone.
+    pub held: RefCell<Option<TakenBack>>,
+    socket: RefCell<Option<Rc<Socket>>>,
+    /// Whether options of a worker's socket were copied.
+    styled: Cell<bool>,
+    path: Option<UnixPath>,
+}
+
+/// A socket file that the master made, with a spare name: should a worker remove the file, it is
+/// put back under its name, still the same socket.
+#[derive(Debug)]
+struct UnixPath {
+    path: PathBuf,
+    spare: PathBuf,
+}
+
+impl Listener {
+    /// A listener on a bound socket.
+    ///
+    /// # Errors
+    /// When no descriptor is free.
+    pub fn new(key: Key, socket: Socket, origin: Origin, house: Rc<House>) -> io::Result<Listener> {
+        let address = listen::local_address(&socket).unwrap_or_else(|_| key.asked.clone());
+        Ok(Listener {
+            path: None,
+            address,
+            key,
+            origin,
+            seats: Seats::default(),
+            changed: Notify::new(),
+            accepted: Cell::new(0),
+            backlog: Cell::new(0),
+            phase: Cell::new(Phase::Open),
+            house,
+            room: RoomWatch::new()?,
+            held: RefCell::new(None),
+            socket: RefCell::new(Some(Rc::new(socket))),
+            styled: Cell::new(false),
+        })
+    }
+
+    /// Marks the socket file as the master's: kept while it runs, removed at its end.
+    pub fn own_path(&mut self) {
+        let Address::Unix(path) = &self.address else { return };
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let spare = path.with_file_name(format!(".{name}.maitred-{}", std::process::id()));
+        let _ = std::fs::remove_file(&spare);
+        // Without a spare name a removed file cannot be put back; the listener works all the same.
+        let _ = std::fs::hard_link(path, &spare);
+        self.path = Some(UnixPath { path: path.clone(), spare });
+    }
+
+    /// Puts the socket file back if somebody removed it.
+    pub fn restore_path(&self) {
+        if let Some(UnixPath { path, spare }) = &self.path {
+            if std::fs::hard_link(spare, path).is_ok() {
+                tracing::warn!(path = %path.display(), "a worker removed the socket file; put it back");
+            }
+        }
+    }
+
+    /// The socket, until it is closed.
+    #[must_use]
+    pub fn socket(&self) -> Option<Rc<Socket>> {
+        self.socket.borrow().clone()
+    }
+
+    /// Calls `listen(2)`; a larger backlog than before enlarges the queue.
+    ///
+    /// # Errors
+    /// That of `listen(2)`.
+    pub fn listen(&self, backlog: u32) -> io::Result<()> {
+        if let Some(socket) = self.socket() {
+            socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+            self.backlog.set(backlog);
+        }
+        Ok(())
+    }
+
+    /// Gives the listener the options that the first worker set on its own socket.
+    pub fn style_after(&self, own: &OwnedFd) {
+        if !self.styled.replace(true) {
+            if let Some(socket) = self.socket() {
+                listen::copy_options(own.as_fd(), socket.as_fd());
+            }
+        }
+    }
+
+    /// Connections in the kernel's accept queue.
+    #[must_use]
+    pub fn queued(&self) -> u32 {
+        self.socket().map_or(0, |socket| listen::queued(socket.as_fd()))
+    }
+
+    /// Lets a worker take part.
+    ///
+    /// # Errors
+    /// When the kernel cannot watch one socket more.
+    pub fn seat(&self, handoff: &Rc<Handoff>) -> io::Result<()> {
+        self.room.add(handoff.sender())?;
+        self.seats.add(Rc::clone(handoff));
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Closes the socket. A worker may hold a duplicate of it, so it is shut down first.
+    pub fn close(&self) {
+        if let Some(socket) = self.socket.borrow_mut().take() {
+            if !matches!(self.address, Address::Unix(_) | Address::Abstract(_)) || self.origin == Origin::Worker {
+                let _ = socket.shutdown(std::net::Shutdown::Both);
+            }
+        }
+        if let Some(UnixPath { path, spare }) = &self.path {
+            // Only if the file still is ours: somebody else may have bound there since.
+            if same_file(path, spare) {
+                let _ = std::fs::remove_file(path);
+            }
+            let _ = std::fs::remove_file(spare);
+        }
+    }
+}
+
+fn same_file(a: &std::path::Path, b: &std::path::Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (std::fs::symlink_metadata(a), std::fs::symlink_metadata(b)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
+}

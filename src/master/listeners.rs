@@ -1,0 +1,173 @@
+//! All addresses that the master holds, and which of them serves a worker's request.
+
+use super::accept;
+use super::listener::{House, Key, Listener, Origin, Phase};
+use crate::config::Mode;
+use crate::core::ids::WorkerId;
+use crate::sys::listen;
+use crate::wire::address::Address;
+use crate::wire::packet::Ownership;
+use nix::errno::Errno;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use tokio::task::JoinHandle;
+
+/// Addresses that may be held at once; a worker that asks for one more gets `EMFILE`.
+pub const LISTENERS_MAX: usize = 1024;
+
+/// All listeners.
+#[derive(Debug)]
+pub struct Listeners {
+    mode: Mode,
+    house: Rc<House>,
+    all: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    listener: Rc<Listener>,
+    serving: Option<JoinHandle<()>>,
+}
+
+/// A listener for a worker, and whether its own socket became it.
+#[derive(Debug)]
+pub struct Found {
+    /// The listener.
+    pub listener: Rc<Listener>,
+    /// Whose socket it is.
+    pub ownership: Ownership,
+    /// The worker's socket, when it did not become the listener.
+    pub own: Option<OwnedFd>,
+}
+
+impl Listeners {
+    /// None yet.
+    #[must_use]
+    pub fn new(mode: Mode, house: Rc<House>) -> Listeners {
+        Listeners { mode, house, all: Vec::new() }
+    }
+
+    /// Every listener.
+    pub fn iter(&self) -> impl Iterator<Item = &Rc<Listener>> {
+        self.all.iter().map(|entry| &entry.listener)
+    }
+
+    /// Adds one that the operator asked for, and accepts there at once: early clients wait.
+    ///
+    /// # Errors
+    /// When no descriptor is free.
+    pub fn add_bound(&mut self, listener: Listener) -> Rc<Listener> {
+        let listener = Rc::new(listener);
+        self.all.push(Entry { listener: Rc::clone(&listener), serving: None });
+        self.serve(&listener);
+        listener
+    }
+
+    /// The listener for a worker's request; made now if the address is new. `held` tells how many
+    /// sockets the worker has on a listener already.
+    ///
+    /// # Errors
+    /// What `bind` shall return in the worker.
+    pub fn find_or_bind(
+        &mut self,
+        asked: &Address,
+        own: Option<OwnedFd>,
+        held: impl Fn(&Listener) -> bool,
+    ) -> io::Result<Found> {
+        let existing = self.existing(asked, held);
+        let index = match existing {
+            Ok(listener) => {
+                listener.restore_path();
+                return Ok(Found { listener, ownership: Ownership::Master, own });
+            }
+            Err(index) => index,
+        };
+        if self.all.len() >= LISTENERS_MAX {
+            return Err(Errno::EMFILE.into());
+        }
+        let (socket, ownership) = match own {
+            Some(own) => (listen::adopt(own, asked)?, Ownership::Adopted),
+            None => {
+                let socket = match asked {
+                    Address::Unix(path) => listen::bind_unix(path, None)?,
+                    Address::Tcp(_) | Address::Abstract(_) => listen::bind(asked)?,
+                };
+                (socket, Ownership::Master)
+            }
+        };
+        let key = Key { asked: asked.clone(), index };
+        let mut listener = Listener::new(key, socket, Origin::Worker, Rc::clone(&self.house))?;
+        listener.own_path();
+        let listener = Rc::new(listener);
+        self.all.push(Entry { listener: Rc::clone(&listener), serving: None });
+        Ok(Found { listener, ownership, own: None })
+    }
+
+    /// A listener that serves the request, or the index that a new one would have.
+    fn existing(&self, asked: &Address, held: impl Fn(&Listener) -> bool) -> Result<Rc<Listener>, usize> {
+        let serves =
+            |l: &&Rc<Listener>| l.key.asked == *asked || (l.origin == Origin::Operator && l.key.asked.covers(asked));
+        let open = |l: &&Rc<Listener>| l.phase.get() == Phase::Open;
+        let mut candidates = self.iter().filter(open).filter(serves).peekable();
+        if asked.is_ephemeral() {
+            // The worker's nth socket on port 0 is the nth listener, so two of them stay apart.
+            let next = candidates.find(|l| !held(l));
+            let taken = self.iter().filter(|l| l.key.asked == *asked).count();
+            return next.cloned().ok_or(taken);
+        }
+        candidates.peek().map(|l| Rc::clone(l)).or_else(|| self.on_real_port(asked)).ok_or(0)
+    }
+
+    /// A worker may ask for the real port of a listener that was bound to port 0 (`{port}`).
+    fn on_real_port(&self, asked: &Address) -> Option<Rc<Listener>> {
+        let same = |l: &&Rc<Listener>| l.address == *asked || (l.origin == Origin::Operator && l.address.covers(asked));
+        self.iter().find(same).cloned()
+    }
+
+    /// Begins to accept, if the master does that in this mode and has not begun yet.
+    pub fn serve(&mut self, listener: &Rc<Listener>) {
+        let entry = self.all.iter_mut().find(|entry| Rc::ptr_eq(&entry.listener, listener));
+        if let Some(entry) = entry.filter(|entry| self.mode == Mode::Handoff && entry.serving.is_none()) {
+            entry.serving = Some(tokio::task::spawn_local(accept::serve(Rc::clone(listener))));
+        }
+    }
+
+    /// Gives nothing more to a worker, anywhere.
+    pub fn retire(&self, worker: WorkerId) {
+        for listener in self.iter() {
+            listener.seats.retire(worker, None);
+            listener.restore_path();
+            listener.changed.notify_one();
+        }
+    }
+
+    /// Tells every listener to take what waits and close. Those that the master does not accept on
+    /// are closed at once. Returns how many will report [`super::event::Event::ListenerClosed`].
+    pub fn close_all(&self) -> usize {
+        let mut closing = 0;
+        for entry in &self.all {
+            entry.listener.phase.set(Phase::Closing);
+            entry.listener.changed.notify_one();
+            match entry.serving {
+                Some(_) => closing += 1,
+                None => entry.listener.close(),
+            }
+        }
+        closing
+    }
+
+    /// Closes a listener that no worker uses any more, if it is not the operator's.
+    pub fn drop_unused(&mut self, listener: &Rc<Listener>) {
+        if listener.origin == Origin::Operator || !listener.seats.is_empty() {
+            return;
+        }
+        if let Some(index) = self.all.iter().position(|entry| Rc::ptr_eq(&entry.listener, listener)) {
+            let entry = self.all.swap_remove(index);
+            if let Some(serving) = entry.serving {
+                serving.abort();
+            }
+            entry.listener.close();
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The loop that joins [`crate::core`] and [`crate::sys`].
+//!
+//! A connection goes one straight way: [`accept`] takes it from the kernel, [`seats`] asks the
+//! policy whose turn it is, [`handoff`] sends it. Those are direct calls with no table of
+//! connections and no allocation. The life of workers goes another way: everything that happens is
+//! an [`event::Event`], [`run`] handles one at a time and carries out what
+//! [`crate::core::fleet`] decides.
+
+pub mod accept;
+pub mod channel;
+pub mod door;
+pub mod event;
+pub mod handoff;
+pub mod listener;
+pub mod listeners;
+pub mod output;
+pub mod returned;
+pub mod run;
+pub mod seats;
+pub mod start;
+pub mod status;
+pub mod worker;

@@ -1,0 +1,223 @@
+//! Workers' standard output and error: passed on line by line, with the slot before each line if
+//! wanted, and the last lines of error output remembered for the report of a failure.
+//!
+//! A thread of its own does the blocking writes: a terminal or pipe that does not read must never
+//! hold up the master's loop. When it does not read, the workers' pipes fill and the workers wait,
+//! as they would have without us.
+
+use crate::core::ids::Slot;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Lines of error output that are remembered of each worker.
+pub const LAST_WORDS: usize = 10;
+/// A longer line is passed on in pieces.
+const LINE_MAX: usize = 8192;
+/// How long the rest of the output is waited for when the master ends.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+/// Enough for one line and a few calls.
+const STACK: usize = 128 * 1024;
+
+/// Which of the two streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// Whether lines get the slot before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefixed {
+    /// `3| line`
+    WithSlot,
+    /// `line`
+    Plain,
+}
+
+/// The last lines that a worker wrote to its standard error.
+#[derive(Debug, Default)]
+pub struct LastWords {
+    lines: Mutex<VecDeque<String>>,
+    /// Woken when the stream ended.
+    ended: Notify,
+}
+
+impl LastWords {
+    /// The lines, once the stream has ended or it took too long to end.
+    pub async fn wait(&self) -> Vec<String> {
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, self.ended.notified()).await;
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    fn add(&self, line: &[u8]) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == LAST_WORDS {
+            lines.pop_front();
+        }
+        lines.push_back(String::from_utf8_lossy(line).trim_end().to_owned());
+    }
+}
+
+/// One stream of one worker.
+#[derive(Debug)]
+pub struct Stream {
+    /// Whose.
+    pub slot: Slot,
+    /// Which.
+    pub kind: Kind,
+    /// The reading end, not blocking.
+    pub pipe: OwnedFd,
+    /// How to pass it on.
+    pub prefixed: Prefixed,
+    /// Where its last lines are remembered.
+    pub last_words: Option<Arc<LastWords>>,
+}
+
+/// The thread that passes output on.
+#[derive(Debug)]
+pub struct Output {
+    streams: Option<mpsc::Sender<Stream>>,
+    wake: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Output {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When no thread or descriptor can be had.
+    pub fn start() -> io::Result<Output> {
+        let (streams, incoming) = mpsc::channel();
+        let wake = Arc::new(EventFd::new()?);
+        let woken = Arc::clone(&wake);
+        let pump = move || Pump { incoming, woken, open: Vec::new() }.run();
+        let thread = std::thread::Builder::new().name("output".into()).stack_size(STACK).spawn(pump)?;
+        Ok(Output { streams: Some(streams), wake, thread: Some(thread) })
+    }
+
+    /// Passes one more stream on.
+    pub fn add(&self, stream: Stream) {
+        if let Some(streams) = &self.streams {
+            // The thread ends only after this sender is gone.
+            let _ = streams.send(stream);
+            let _ = self.wake.write(1);
+        }
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.streams = None;
+        let _ = self.wake.write(1);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Pump {
+    incoming: mpsc::Receiver<Stream>,
+    woken: Arc<EventFd>,
+    open: Vec<Open>,
+}
+
+struct Open {
+    stream: Stream,
+    partial: Vec<u8>,
+}
+
+impl Pump {
+    fn run(mut self) {
+        let mut end: Option<Instant> = None;
+        loop {
+            loop {
+                match self.incoming.try_recv() {
+                    Ok(stream) => self.open.push(Open { stream, partial: Vec::new() }),
+                    Err(mpsc::TryRecvError::Empty) => break,
+                    Err(mpsc::TryRecvError::Disconnected) => {
+                        end.get_or_insert_with(|| Instant::now() + FLUSH_TIMEOUT);
+                        break;
+                    }
+                }
+            }
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero() || self.open.is_empty()) {
+                return;
+            }
+            self.wait(left);
+        }
+    }
+
+    /// Waits for output and passes it on.
+    fn wait(&mut self, at_most: Option<Duration>) {
+        let timeout = at_most.and_then(|t| PollTimeout::try_from(t).ok()).unwrap_or(PollTimeout::NONE);
+        let mut watched: Vec<_> =
+            self.open.iter().map(|open| PollFd::new(open.stream.pipe.as_fd(), PollFlags::POLLIN)).collect();
+        watched.push(PollFd::new(self.woken.as_fd(), PollFlags::POLLIN));
+        if poll(&mut watched, timeout).is_err() {
+            return;
+        }
+        let readable: Vec<bool> = watched.iter().map(|fd| fd.any().unwrap_or(false)).collect();
+        drop(watched);
+        if readable.last() == Some(&true) {
+            let _ = self.woken.read();
+        }
+        let mut readable = readable.into_iter();
+        self.open.retain_mut(|open| !readable.next().unwrap_or(false) || open.pass_on());
+    }
+}
+
+impl Open {
+    /// Passes on what is there; false when the stream has ended.
+    fn pass_on(&mut self) -> bool {
+        let mut buffer = [0; LINE_MAX];
+        let read = match nix::unistd::read(&self.stream.pipe, &mut buffer) {
+            Ok(0) => None,
+            Ok(n) => Some(&buffer[..n]),
+            Err(Errno::EAGAIN | Errno::EINTR) => return true,
+            Err(_) => None,
+        };
+        let mut lines = Vec::new();
+        let mut rest = read.unwrap_or(b"");
+        while let Some(end) = rest.iter().position(|&b| b == b'\n') {
+            self.partial.extend_from_slice(&rest[..=end]);
+            self.line(&mut lines);
+            rest = &rest[end + 1..];
+        }
+        self.partial.extend_from_slice(rest);
+        if self.partial.len() >= LINE_MAX || (read.is_none() && !self.partial.is_empty()) {
+            self.partial.push(b'\n');
+            self.line(&mut lines);
+        }
+        // Nobody reads what we write any more: nothing can be done, and the worker must go on.
+        let _ = match self.stream.kind {
+            Kind::Out => io::stdout().lock().write_all(&lines).and_then(|()| io::stdout().flush()),
+            Kind::Err => io::stderr().lock().write_all(&lines),
+        };
+        if let (None, Some(last_words)) = (read, &self.stream.last_words) {
+            last_words.ended.notify_one();
+        }
+        read.is_some()
+    }
+
+    /// Moves the collected line to what is written.
+    fn line(&mut self, lines: &mut Vec<u8>) {
+        if let Some(last_words) = &self.stream.last_words {
+            last_words.add(&self.partial);
+        }
+        if self.stream.prefixed == Prefixed::WithSlot {
+            lines.extend_from_slice(format!("{}| ", self.stream.slot).as_bytes());
+        }
+        lines.append(&mut self.partial);
+    }
+}

@@ -1,0 +1,85 @@
+//! Connections that a worker sends back on its hand-off socket because it will not have them.
+
+use super::handoff::{Handoff, count};
+use super::listener::Listener;
+use super::seats::Offered;
+use crate::sys::{fd, listen};
+use crate::wire::peer::PEER_MAX;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+/// Pause before a returned connection is offered again when nobody else could have it, so that one
+/// worker that refuses everything cannot make the two of us spin.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Reads what the worker returns and gives it to others, one at a time; further ones wait in the
+/// socket. Ends when the worker can return nothing more and everything was read.
+pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
+    let mut nonsense = 0u64;
+    let mut finished = false;
+    loop {
+        let ready = tokio::select! {
+            biased;
+            () = handoff.is_finished(), if !finished => {
+                finished = true;
+                continue;
+            }
+            ready = handoff.watch().readable(), if !finished => Some(ready),
+            () = std::future::ready(()), if finished => None,
+        };
+        let Ok(ready) = ready.transpose() else { return };
+        let received = match fd::receive(handoff.sender(), &mut [0; PEER_MAX]) {
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => match ready {
+                Some(mut ready) => {
+                    ready.clear_ready();
+                    continue;
+                }
+                None => return,
+            },
+            Err(error) => {
+                debug!(slot = handoff.slot.0, %error, "the hand-off socket returns nothing more");
+                return;
+            }
+        };
+        let [connection, _] = received.fds;
+        match connection.filter(|c| listen::is_connection(c.as_fd())) {
+            Some(connection) => {
+                count(&handoff.counters.returned);
+                place(&listener, &handoff, connection).await;
+            }
+            None if received.len == 0 => return,
+            None => {
+                nonsense += 1;
+                // The first tells what is wrong; a flood of them must not fill the log.
+                if nonsense.is_power_of_two() {
+                    let (slot, worker) = (handoff.slot.0, handoff.worker.0);
+                    warn!(slot, worker, nonsense, "a worker sent something that is no connection back");
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+/// Gives a returned connection to another worker, or after a pause to whoever has room.
+async fn place(listener: &Listener, handoff: &Handoff, connection: OwnedFd) {
+    let peer = listen::peer_of(connection.as_fd());
+    let mut except = Some(handoff.slot);
+    loop {
+        if let Offered::Handed = listener.seats.offer(connection.as_fd(), listen::peer_bytes(&peer), except) {
+            return;
+        }
+        if except.is_some() && listener.seats.anybody_but(handoff.slot) {
+            // Others are only full for now.
+            sleep(PAUSE / 10).await;
+            continue;
+        }
+        sleep(PAUSE).await;
+        except = None;
+    }
+}

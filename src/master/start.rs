@@ -1,0 +1,254 @@
+//! Starting one worker: its environment, its descriptors, its process, and the tasks that watch it.
+
+use super::channel;
+use super::door::{Door, secret};
+use super::event::{Event, Events};
+use super::listeners::Listeners;
+use super::output::{Kind, LastWords, Output, Prefixed, Stream};
+use super::worker::Worker;
+use crate::adapt::inspect::Executable;
+use crate::adapt::preload::Shim;
+use crate::adapt::{self, Chosen};
+use crate::config::{Config, Mode};
+use crate::core::ids::{Generation, Slot, WorkerId};
+use crate::sys::{fd, reap, spawn, watch};
+use crate::wire::address::Address;
+use crate::wire::environment as env;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::io::unix::AsyncFd;
+
+/// The channel's number in the worker; high, so that a worker's own low numbers stay dense.
+const CHANNEL_FD: i32 = 100;
+/// Variables that are meant for the master and would mislead a worker.
+const SCRUBBED: [&str; 7] = [
+    env::LISTEN_FDS,
+    env::LISTEN_PID,
+    env::LISTEN_FDNAMES,
+    env::LISTEN_PIDFDID,
+    env::NOTIFY_SOCKET,
+    env::WATCHDOG_USEC,
+    env::WATCHDOG_PID,
+];
+
+/// Why a worker could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The command is not there any more, or cannot be executed.
+    #[error(transparent)]
+    NotExecutable(#[from] adapt::inspect::NotExecutable),
+    /// It cannot take part.
+    #[error(transparent)]
+    Adapt(#[from] adapt::AdaptError),
+    /// Descriptors or memory ran out.
+    #[error("cannot prepare a worker: {0}; raise the limit with ulimit -n, or start fewer workers")]
+    Prepare(#[from] io::Error),
+    /// The process could not be made.
+    #[error(transparent)]
+    Spawn(#[from] spawn::SpawnError),
+}
+
+/// What every worker is started with.
+#[derive(Debug)]
+pub struct Starter {
+    /// The configuration.
+    pub config: Rc<Config>,
+    /// The shim, as a file for the loader.
+    pub shim: Shim,
+    /// The other way to the master.
+    pub door: Door,
+    /// The thread that passes output on.
+    pub output: Output,
+    /// Whether lines get the slot before them.
+    pub prefixed: Prefixed,
+    /// Soft limit of descriptors that workers start with.
+    pub descriptors: u64,
+    /// Where what happens to the worker is reported.
+    pub events: Events,
+}
+
+impl Starter {
+    /// Looks at the command and chooses the adapter.
+    ///
+    /// # Errors
+    /// [`StartError::NotExecutable`] or [`StartError::Adapt`].
+    pub fn look(&self) -> Result<(Executable, Chosen, String), StartError> {
+        let path = self.lookup(OsStr::new("PATH"));
+        let executable = adapt::inspect::inspect(&self.config.command[0], path.as_deref(), self.config.cwd.as_deref())?;
+        let (chosen, reason) = adapt::choose(&self.config, &executable)?;
+        Ok((executable, chosen, reason))
+    }
+
+    /// A variable as the worker will see it.
+    fn lookup(&self, name: &OsStr) -> Option<OsString> {
+        let given = self.config.env.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+        given.or_else(|| std::env::var_os(name))
+    }
+
+    /// Forks a worker into a slot.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(
+        &self,
+        slot: Slot,
+        id: WorkerId,
+        generation: Generation,
+        listeners: &Listeners,
+    ) -> Result<Worker, StartError> {
+        let (executable, adapter, _) = self.look()?;
+        let (ours, theirs) = fd::pair()?;
+        let theirs = fd::duplicate_above(theirs.as_fd(), CHANNEL_FD)?;
+        let token = secret()?;
+        let last_words = Arc::new(LastWords::default());
+        let inherited = match self.config.mode {
+            Mode::Shared => operator_sockets(listeners)?,
+            Mode::Handoff => Vec::new(),
+        };
+        let (error_read, error_write) = spawn::output_pipe()?;
+        let (out_read, out_write) = match self.prefixed {
+            Prefixed::WithSlot => spawn::output_pipe().map(|(r, w)| (Some(r), spawn::Stream::Pipe(w)))?,
+            Prefixed::Plain => (None, spawn::Stream::Inherit),
+        };
+
+        let own = [
+            (env::SLOT, slot.to_string()),
+            (env::WORKER, id.to_string()),
+            (env::GENERATION, generation.to_string()),
+            (env::CHANNEL, theirs.as_raw_fd().to_string()),
+            (env::CHANNEL_INODE, fd::inode(theirs.as_fd())?.to_string()),
+            (env::DOOR, format!("{} {token}", self.door.name())),
+            (env::MASTER, std::process::id().to_string()),
+            (env::UNIX_PATHS, unix_paths(listeners)),
+            (env::NODE_APP_INSTANCE, slot.to_string()),
+        ];
+        let mut variables: Vec<(OsString, OsString)> =
+            std::env::vars_os().filter(|(name, _)| !SCRUBBED.iter().any(|s| name == s)).collect();
+        let mut set = |name: &OsStr, value: OsString| {
+            variables.retain(|(n, _)| n != name);
+            variables.push((name.to_owned(), value));
+        };
+        for (name, value) in own {
+            set(OsStr::new(name), value.into());
+        }
+        if adapter == Chosen::Preload {
+            let present = self.lookup(OsStr::new(env::PRELOAD));
+            set(OsStr::new(env::PRELOAD), self.shim.preload(present.as_deref()));
+        }
+        if !inherited.is_empty() {
+            set(OsStr::new(env::LISTEN_FDS), inherited.len().to_string().into());
+            set(OsStr::new(env::LISTEN_FDNAMES), vec!["maitred"; inherited.len()].join(":").into());
+        }
+        for (name, value) in &self.config.env {
+            if name != env::PRELOAD {
+                set(name, value.clone());
+            }
+        }
+
+        let keep = [theirs.as_raw_fd()].into_iter().chain(self.shim.inherited()).collect();
+        let program = spawn::Program {
+            path: executable.path,
+            args: self.arguments(slot, listeners),
+            env: variables,
+            cwd: self.config.cwd.clone(),
+            stdout: out_write,
+            stderr: spawn::Stream::Pipe(error_write),
+            keep,
+            listen_fds: inherited,
+            descriptors: self.descriptors,
+        };
+        let child = spawn::spawn(&program)?;
+        drop((program, theirs));
+
+        let stream = |kind, pipe, last_words| Stream { slot, kind, pipe, prefixed: self.prefixed, last_words };
+        self.output.add(stream(Kind::Err, error_read, Some(Arc::clone(&last_words))));
+        if let Some(pipe) = out_read {
+            self.output.add(stream(Kind::Out, pipe, None));
+        }
+        nix::fcntl::fcntl(&ours, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
+            .map_err(io::Error::from)?;
+        let channel = Rc::new(watch::readable(ours)?);
+        let pidfd = watch::readable(child.pidfd)?;
+        self.door.tokens.borrow_mut().insert(token.clone(), id);
+        let tasks = vec![
+            tokio::task::spawn_local(channel::serve(Rc::clone(&channel), id, self.events.clone())),
+            tokio::task::spawn_local(watch(pidfd, child.pid, id, self.events.clone())),
+        ];
+        Ok(Worker {
+            id,
+            slot,
+            generation,
+            pid: child.pid,
+            adapter,
+            since: Instant::now(),
+            token,
+            channel,
+            last_words,
+            requests: Vec::new(),
+            tasks,
+            malformed: 0,
+        })
+    }
+
+    /// The command's words, with `{slot}`, `{port}` and `{fd}` replaced.
+    fn arguments(&self, slot: Slot, listeners: &Listeners) -> Vec<OsString> {
+        let port = listeners.iter().find_map(|l| match l.address {
+            Address::Tcp(address) => Some(address.port().to_string()),
+            Address::Unix(_) | Address::Abstract(_) => None,
+        });
+        let fd = (self.config.mode == Mode::Shared && !self.config.bind.is_empty()).then(|| "3".to_owned());
+        let places = [("{slot}", Some(slot.to_string())), ("{port}", port), ("{fd}", fd)];
+        let replace = |word: &OsString| match word.to_str() {
+            Some(text) => {
+                let known = places.iter().filter_map(|(place, value)| Some((place, value.as_ref()?)));
+                known.fold(text.to_owned(), |text, (place, value)| text.replace(place, value)).into()
+            }
+            None => word.clone(),
+        };
+        self.config.command.iter().map(replace).collect()
+    }
+}
+
+/// Copies of the sockets that `--bind` made, in its order.
+fn operator_sockets(listeners: &Listeners) -> io::Result<Vec<OwnedFd>> {
+    use super::listener::Origin;
+    let bound = listeners.iter().filter(|l| l.origin == Origin::Operator).filter_map(|l| l.socket());
+    bound.map(|socket| socket.as_fd().try_clone_to_owned()).collect()
+}
+
+fn unix_paths(listeners: &Listeners) -> String {
+    let paths = listeners.iter().filter_map(|l| match &l.address {
+        Address::Unix(path) if !path.as_os_str().as_bytes().contains(&b':') => Some(path.display().to_string()),
+        _ => None,
+    });
+    paths.collect::<Vec<_>>().join(":")
+}
+
+/// Waits for the end of the worker's process. Kills what is left of its group while the dead leader
+/// still holds the group's number, then reaps the leader and reports.
+async fn watch(pidfd: AsyncFd<OwnedFd>, pid: Pid, worker: WorkerId, events: Events) {
+    loop {
+        let Ok(mut ready) = pidfd.readable().await else { return };
+        let _ = reap::signal_group(pid, Signal::SIGKILL);
+        match reap::reap(pidfd.get_ref().as_fd()) {
+            Ok(Some(exit)) => {
+                let _ = events.send(Event::WorkerEnded { worker, exit }).await;
+                return;
+            }
+            Ok(None) => ready.clear_ready(),
+            // Somebody else reaped it; how it ended is not to be known.
+            Err(_) => {
+                let exit = crate::core::fleet::Exit::Code(0);
+                let _ = events.send(Event::WorkerEnded { worker, exit }).await;
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Putting together what `maitred status` shows.
+
+use super::handoff::Counters;
+use super::listeners::Listeners;
+use super::worker::Worker;
+use crate::config::Config;
+use crate::control::status;
+use crate::core::fairness::Fairness;
+use crate::core::fleet::Fleet;
+use crate::core::ids::{Slot, WorkerId};
+use crate::sys::process::Usage;
+use crate::wire::address::Address;
+use nix::unistd::Pid;
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::time::Instant;
+
+/// Everything that a status is made of.
+pub struct View<'a> {
+    pub config: &'a Config,
+    pub since: Instant,
+    pub fleet: &'a Fleet,
+    pub listeners: &'a Listeners,
+    pub workers: &'a HashMap<WorkerId, Worker>,
+    pub counters: &'a [Rc<Counters>],
+    pub accepted_before: u64,
+    pub lost: u64,
+}
+
+impl View<'_> {
+    /// The process groups of the workers.
+    pub fn groups(&self) -> Vec<Pid> {
+        self.workers.values().map(|worker| worker.pid).collect()
+    }
+
+    /// The ports that are held.
+    pub fn ports(&self) -> HashSet<u16> {
+        let port = |address: &Address| match address {
+            Address::Tcp(address) => Some(address.port()),
+            Address::Unix(_) | Address::Abstract(_) => None,
+        };
+        self.listeners.iter().filter_map(|l| port(&l.address)).collect()
+    }
+
+    /// The whole status but for the usage of the machine, which [`add_usage`] fills in.
+    pub fn status(&self) -> status::Status {
+        let workers: Vec<_> = (0..self.fleet.seats().len()).map(|slot| self.worker(Slot(slot as u32))).collect();
+        let sum = |of: fn(&Counters) -> &Cell<u64>| self.counters.iter().map(|c| of(c).get()).sum();
+        let handed: Vec<u64> = workers.iter().map(|w| w.handed).collect();
+        let policy = serde_json::to_value(self.config.policy).ok();
+        let mode = serde_json::to_value(self.config.mode).ok();
+        let name =
+            |value: Option<serde_json::Value>| value.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        status::Status {
+            name: self.config.name.clone(),
+            pid: std::process::id() as i32,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mode: name(mode),
+            policy: name(policy),
+            depth: self.config.depth,
+            uptime_s: self.since.elapsed().as_secs_f64(),
+            listeners: self.listeners.iter().map(|l| listener(l)).collect(),
+            workers,
+            totals: status::Totals {
+                accepted: self.accepted_before + self.listeners.iter().map(|l| l.accepted.get()).sum::<u64>(),
+                handed: sum(|c| &c.handed),
+                returned: sum(|c| &c.returned),
+                rescued: sum(|c| &c.rescued),
+                lost: self.lost,
+            },
+            fairness: Fairness::of(&handed),
+        }
+    }
+
+    fn worker(&self, slot: Slot) -> status::Worker {
+        let seat = &self.fleet.seats()[slot.index()];
+        let worker = seat.state.worker().and_then(|id| self.workers.get(&id));
+        let counters = self.counters.get(slot.index());
+        let get = |of: fn(&Counters) -> &Cell<u64>| counters.map_or(0, |c| of(c).get());
+        let queued: u64 = self.listeners.iter().map(|l| l.seats.queued_at(slot)).sum();
+        let (handed, returned, rescued) = (get(|c| &c.handed), get(|c| &c.returned), get(|c| &c.rescued));
+        status::Worker {
+            slot: slot.0,
+            id: seat.state.worker().or(seat.last_worker).map(|id| id.0),
+            pid: worker.map(|w| w.pid.as_raw()),
+            generation: worker.map_or(self.fleet.generation(), |w| w.generation).0,
+            state: seat.state.name().to_owned(),
+            adapter: worker.map_or("", |w| w.adapter.name()).to_owned(),
+            handed,
+            taken: handed.saturating_sub(returned + rescued + queued),
+            queued,
+            open: 0,
+            returned,
+            rescued,
+            truncated: get(|c| &c.truncated),
+            restarts: seat.restarts,
+            uptime_s: worker.map_or(0.0, |w| w.since.elapsed().as_secs_f64()),
+            rss_bytes: 0,
+            cpu_s: 0.0,
+        }
+    }
+}
+
+fn listener(listener: &super::listener::Listener) -> status::Listener {
+    status::Listener {
+        address: listener.address.to_string(),
+        backlog: listener.backlog.get(),
+        accepted: listener.accepted.get(),
+        queued: listener.queued(),
+    }
+}
+
+/// Fills in what `/proc` tells.
+pub fn add_usage(status: &mut status::Status, usage: &HashMap<Pid, Usage>) {
+    for worker in &mut status.workers {
+        let found = worker.pid.and_then(|pid| usage.get(&Pid::from_raw(pid)));
+        if let Some(usage) = found {
+            worker.open = usage.open;
+            worker.rss_bytes = usage.rss_bytes;
+            worker.cpu_s = usage.cpu_s;
+        }
+    }
+}

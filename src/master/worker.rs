@@ -1,0 +1,105 @@
+//! One worker as the master knows it.
+
+use super::handoff::Handoff;
+use super::listener::Listener;
+use super::output::LastWords;
+use crate::adapt::Chosen;
+use crate::core::ids::{Generation, Slot, WorkerId};
+use crate::wire::packet::{FromWorker, RequestId, ToWorker};
+use nix::unistd::Pid;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::io::unix::AsyncFd;
+use tokio::task::JoinHandle;
+use tracing::debug;
+
+/// Addresses that one worker can ask for at once; one more gets `EMFILE`.
+pub const REQUESTS_MAX: usize = 256;
+
+/// A running worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// Who.
+    pub id: WorkerId,
+    /// Where it sits.
+    pub slot: Slot,
+    /// Which reload brought it.
+    pub generation: Generation,
+    /// Its process, which also names its group.
+    pub pid: Pid,
+    /// How it takes part.
+    pub adapter: Chosen,
+    /// When it was forked.
+    pub since: Instant,
+    /// Its secret at the door.
+    pub token: String,
+    /// The master's end of the control channel.
+    pub channel: Rc<AsyncFd<OwnedFd>>,
+    /// What it wrote to its standard error last.
+    pub last_words: Arc<LastWords>,
+    /// What it asked for.
+    pub requests: Vec<Request>,
+    /// Tasks that end with it.
+    pub tasks: Vec<JoinHandle<()>>,
+    /// Packets of it that made no sense.
+    pub malformed: u64,
+}
+
+/// One `LISTEN` of a worker.
+#[derive(Debug)]
+pub struct Request {
+    /// The worker's name for it.
+    pub id: RequestId,
+    /// The address that serves it.
+    pub listener: Rc<Listener>,
+    /// The socket that it got, in hand-off mode.
+    pub handoff: Option<Rc<Handoff>>,
+    /// The worker's own socket, until its options are known.
+    pub own: Option<OwnedFd>,
+}
+
+impl Worker {
+    /// Whether it has a socket on this listener.
+    #[must_use]
+    pub fn holds(&self, listener: &Listener) -> bool {
+        self.requests.iter().any(|request| std::ptr::eq(&*request.listener, listener))
+    }
+
+    /// Takes a request out.
+    pub fn take_request(&mut self, id: RequestId) -> Option<Request> {
+        let index = self.requests.iter().position(|request| request.id == id)?;
+        Some(self.requests.swap_remove(index))
+    }
+
+    /// Tells it something that it may ignore.
+    pub fn tell(&self, message: &ToWorker) {
+        if let Err(error) = super::channel::tell(self.channel.get_ref().as_fd(), message, None) {
+            debug!(slot = self.slot.0, worker = self.id.0, %error, ?message, "the worker does not hear");
+        }
+    }
+
+    /// Stops watching it, after its end.
+    pub fn forget(&self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.requests.iter().filter_map(|request| request.handoff.as_ref()).for_each(|handoff| handoff.finish());
+    }
+}
+
+/// The name of what a worker said, for the log.
+#[must_use]
+pub fn name_of(said: &FromWorker) -> &'static str {
+    match said {
+        FromWorker::Listen(_) => "LISTEN",
+        FromWorker::Accepting { .. } => "ACCEPTING",
+        FromWorker::Close { .. } => "CLOSE",
+        FromWorker::Truncated { .. } => "TRUNCATED",
+        FromWorker::Ready => "READY",
+        FromWorker::Stopping => "STOPPING",
+        FromWorker::Status(_) => "STATUS",
+        FromWorker::Watchdog => "WATCHDOG",
+        FromWorker::Ping(_) => "PING",
+        FromWorker::Pong(_) => "PONG",
+    }
+}

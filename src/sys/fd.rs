@@ -1,0 +1,239 @@
+//! Passing descriptors over `SOCK_SEQPACKET` pairs (`unix(7)`, `SCM_RIGHTS`).
+//!
+//! One packet carries one connection. The hot path ([`send_connection`]) builds its control message
+//! on the stack; the rare packets of the control channel go through the `sendfd` crate.
+
+use sendfd::SendWithFd;
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
+
+/// Most descriptors that one packet of a worker brings: its own socket and one for the answer.
+pub const FDS_MAX: usize = 2;
+
+/// What became of a connection that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It waits at the worker now.
+    Sent,
+    /// The socket's buffer is full.
+    Full,
+    /// Too many descriptors are in flight for this user (`ETOOMANYREFS`, `unix(7)`), or the kernel
+    /// has no memory for one more.
+    TooManyInFlight,
+    /// The worker's side does not receive any more.
+    Closed,
+}
+
+/// A control message with room for [`FDS_MAX`] descriptors, aligned as `cmsghdr` wants it.
+#[repr(C, align(8))]
+struct Control([u8; 24]);
+
+const HEADER: usize = size_of::<libc::cmsghdr>();
+const _: () = assert!(HEADER + FDS_MAX * size_of::<RawFd>() <= size_of::<Control>());
+
+/// Two connected `SOCK_SEQPACKET` sockets, both close-on-exec.
+///
+/// # Errors
+/// That of `socketpair(2)`, usually that no descriptor is free.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// Sends one connection with its peer's address as the payload. Never blocks, never allocates.
+///
+/// # Errors
+/// Only what has no name in [`Sent`].
+#[inline]
+pub fn send_connection(socket: BorrowedFd<'_>, connection: BorrowedFd<'_>, peer: &[u8]) -> io::Result<Sent> {
+    let mut control = Control([0; 24]);
+    let mut iov = libc::iovec { iov_base: peer.as_ptr().cast_mut().cast(), iov_len: peer.len() };
+    let length = HEADER + size_of::<RawFd>();
+    // SAFETY: a zeroed msghdr is valid; the pointers set below outlive the call. `control` is
+    // aligned for, and larger than, a cmsghdr with one descriptor.
+    let sent = unsafe {
+        let header = control.0.as_mut_ptr().cast::<libc::cmsghdr>();
+        (*header).cmsg_len = length as _;
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        libc::CMSG_DATA(header).cast::<RawFd>().write_unaligned(connection.as_raw_fd());
+        let mut message: libc::msghdr = zeroed();
+        message.msg_iov = &raw mut iov;
+        message.msg_iovlen = 1;
+        message.msg_control = control.0.as_mut_ptr().cast();
+        message.msg_controllen = size_of::<Control>().min(length.next_multiple_of(8)) as _;
+        libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    };
+    if sent >= 0 {
+        return Ok(Sent::Sent);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EINTR) => Ok(Sent::Full),
+        Some(libc::ETOOMANYREFS | libc::ENOBUFS | libc::ENOMEM) => Ok(Sent::TooManyInFlight),
+        Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => Ok(Sent::Closed),
+        _ => Err(error),
+    }
+}
+
+/// Sends a packet of the control channel, with at most one descriptor. Never blocks.
+///
+/// # Errors
+/// `WouldBlock` when the other side does not read; `BrokenPipe` when it is gone.
+pub fn send_packet(socket: BorrowedFd<'_>, text: &str, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    // sendfd knows the socket types of std; a SEQPACKET socket sends as a datagram one does.
+    let socket = UnixDatagram::from(socket.try_clone_to_owned()?);
+    socket.set_nonblocking(true)?;
+    let fds: Vec<RawFd> = fd.iter().map(AsRawFd::as_raw_fd).collect();
+    socket.send_with_fd(text.as_bytes(), &fds)?;
+    Ok(())
+}
+
+/// One packet as received.
+#[derive(Debug, Default)]
+pub struct Received {
+    /// Bytes of payload; 0 is end of file.
+    pub len: usize,
+    /// The descriptors that came with it, close-on-exec.
+    pub fds: [Option<OwnedFd>; FDS_MAX],
+    /// The payload was longer than the buffer.
+    pub cut: bool,
+    /// Descriptors were lost, because none was free here or more came than [`FDS_MAX`].
+    pub fds_lost: bool,
+}
+
+/// Receives one packet without blocking, whatever the mode of the socket: it may be shared with a
+/// worker, whose choice of blocking or not must not be touched.
+///
+/// # Errors
+/// `WouldBlock` when there is none.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    receive_with(socket, buffer, libc::MSG_DONTWAIT)
+}
+
+/// Receives one packet; blocks when the socket does.
+///
+/// # Errors
+/// `WouldBlock` when there is none and the socket does not block.
+pub fn receive_blocking(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    receive_with(socket, buffer, 0)
+}
+
+fn receive_with(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: libc::c_int) -> io::Result<Received> {
+    let mut control = Control([0; 24]);
+    let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: a zeroed msghdr is valid; the buffers outlive the call.
+    let (len, message) = unsafe {
+        let mut message: libc::msghdr = zeroed();
+        message.msg_iov = &raw mut iov;
+        message.msg_iovlen = 1;
+        message.msg_control = control.0.as_mut_ptr().cast();
+        message.msg_controllen = size_of::<Control>() as _;
+        (libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags | libc::MSG_CMSG_CLOEXEC), message)
+    };
+    if len < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut received = Received {
+        len: len as usize,
+        cut: message.msg_flags & libc::MSG_TRUNC != 0,
+        fds_lost: message.msg_flags & libc::MSG_CTRUNC != 0,
+        ..Received::default()
+    };
+    // SAFETY: the kernel wrote `msg_controllen` bytes of well-formed control messages into
+    // `control`; the descriptors in an SCM_RIGHTS message are new and owned by nobody else.
+    unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        if !header.is_null() && (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
+            let count = ((*header).cmsg_len as usize - HEADER) / size_of::<RawFd>();
+            let data = libc::CMSG_DATA(header).cast::<RawFd>();
+            for (index, place) in received.fds.iter_mut().enumerate().take(count) {
+                *place = Some(OwnedFd::from_raw_fd(data.add(index).read_unaligned()));
+            }
+        }
+    }
+    Ok(received)
+}
+
+/// Bytes of the sending side that the receiver has not taken (`SIOCOUTQ`, which `unix(7)` sockets
+/// answer with the memory of the waiting packets).
+///
+/// # Errors
+/// That of the ioctl; a socket always answers.
+#[inline]
+pub fn unsent_bytes(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the ioctl writes one int.
+    let ret = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(bytes.max(0) as u32) }
+}
+
+/// What one waiting connection adds to [`unsent_bytes`]: it differs between kernels, so it is
+/// measured, with the longest payload.
+///
+/// # Errors
+/// When no socket pair can be had.
+pub fn packet_cost() -> io::Result<u32> {
+    let (send, _receive) = pair()?;
+    let (passed, _other) = pair()?;
+    send_connection(send.as_fd(), passed.as_fd(), &[0; 28])?;
+    Ok(unsent_bytes(send.as_fd())?.max(1))
+}
+
+/// Sets the send buffer; the kernel doubles the number for its own bookkeeping and bounds it by
+/// `net.core.wmem_max`, except for the privileged.
+///
+/// # Errors
+/// That of `setsockopt(2)`.
+pub fn set_send_buffer(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt};
+    if setsockopt(&socket, sockopt::SndBufForce, &bytes).is_err() {
+        setsockopt(&socket, sockopt::SndBuf, &bytes)?;
+    }
+    Ok(())
+}
+
+/// A copy of a descriptor at `lowest` or above, close-on-exec; at any number when the limit of
+/// descriptors leaves no room up there.
+///
+/// # Errors
+/// When no descriptor is free.
+pub fn duplicate_above(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
+    use nix::fcntl::{FcntlArg, fcntl};
+    let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(lowest)).or_else(|_| fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3)))?;
+    // SAFETY: fcntl just made this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Inode number of an open file.
+///
+/// # Errors
+/// That of `fstat(2)`.
+pub fn inode(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(nix::sys::stat::fstat(fd)?.st_ino)
+}
+
+/// Takes over a descriptor that this process inherited under a number that its environment names.
+///
+/// # Errors
+/// When the number is not open.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: borrowed only for the call; an unused number gives EBADF.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+    // SAFETY: it is open, and the environment's contract makes this process its owner. The callers
+    // take each number once.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Sends a packet of the control channel without descriptors; waits while the other side is busy.
+///
+/// # Errors
+/// `BrokenPipe` when the other side is gone.
+pub fn send_packet_blocking(socket: BorrowedFd<'_>, text: &str) -> io::Result<()> {
+    use nix::sys::socket::{MsgFlags, send};
+    send(socket.as_raw_fd(), text.as_bytes(), MsgFlags::MSG_NOSIGNAL)?;
+    Ok(())
+}

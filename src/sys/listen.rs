@@ -1,0 +1,251 @@
+//! Listening sockets: making, adopting, accepting, and what the kernel tells of them.
+
+use crate::wire::address::Address;
+use nix::sys::socket::{getsockopt, sockopt};
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// What an attempt to accept came to.
+#[derive(Debug)]
+pub enum Accepted {
+    /// A connection and its peer's address.
+    Connection(OwnedFd, SockAddr),
+    /// Nobody waits.
+    Empty,
+    /// The peer, or the network, ended it before we came; the next may be there.
+    Aborted,
+    /// Descriptors or memory ran out, here or in the whole system (`EMFILE`, `ENFILE`, `ENOBUFS`,
+    /// `ENOMEM`). Trying again at once would spin.
+    Exhausted(io::Error),
+}
+
+/// Accepts one connection, close-on-exec and blocking, as a plain `accept` gives it.
+///
+/// # Errors
+/// Only what says that the listener itself is unusable.
+#[inline]
+pub fn accept(listener: &Socket) -> io::Result<Accepted> {
+    let error = match listener.accept() {
+        Ok((socket, peer)) => return Ok(Accepted::Connection(socket.into(), peer)),
+        Err(error) => error,
+    };
+    Ok(match error.raw_os_error() {
+        Some(libc::EAGAIN) => Accepted::Empty,
+        // Errors of the connection, not of the listener (`accept(2)`, "Error handling").
+        Some(
+            libc::ECONNABORTED
+            | libc::EINTR
+            | libc::EPROTO
+            | libc::ENETDOWN
+            | libc::ENOPROTOOPT
+            | libc::EHOSTDOWN
+            | libc::ENONET
+            | libc::EHOSTUNREACH
+            | libc::EOPNOTSUPP
+            | libc::ENETUNREACH
+            | libc::EPERM,
+        ) => Accepted::Aborted,
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Accepted::Exhausted(error),
+        _ => return Err(error),
+    })
+}
+
+/// A peer's address as the kernel wrote it.
+#[must_use]
+pub fn peer_bytes(peer: &SockAddr) -> &[u8] {
+    // SAFETY: a SockAddr is a sockaddr_storage of which `len` bytes are meant; it is initialised.
+    unsafe { std::slice::from_raw_parts(peer.as_ptr().cast(), peer.len() as usize) }
+}
+
+/// The peer's address of a connection; a bare family when it has none any more.
+#[must_use]
+pub fn peer_of(connection: BorrowedFd<'_>) -> SockAddr {
+    let socket = socket2::SockRef::from(&connection);
+    socket.peer_addr().unwrap_or_else(|_| SockAddr::from(std::net::SocketAddr::from(([0, 0, 0, 0], 0))))
+}
+
+/// Whether a descriptor is a connected stream, as a returned connection must be.
+#[must_use]
+pub fn is_connection(fd: BorrowedFd<'_>) -> bool {
+    let listening = getsockopt(&fd, sockopt::AcceptConn).unwrap_or(true);
+    !listening && socket2::SockRef::from(&fd).r#type().is_ok_and(|kind| kind == Type::STREAM)
+}
+
+/// Makes a socket bound to a TCP address or an abstract name. `SO_REUSEADDR` only: a second master
+/// must be told that the address is taken.
+///
+/// # Errors
+/// That of `bind(2)` above all.
+pub fn bind(address: &Address) -> io::Result<Socket> {
+    let name = name_of(address)?;
+    let domain = Domain::from(i32::from(name.family()));
+    let socket = Socket::new(domain, Type::STREAM, None)?;
+    if domain == Domain::IPV6 {
+        // `[::]` means both families, whatever the system's default is.
+        socket.set_only_v6(false)?;
+    }
+    bind_socket(&socket, &name)?;
+    Ok(socket)
+}
+
+/// Binds a worker's own socket, which thereby becomes the listener with all options that the
+/// worker set. One that is bound already (to a port that the kernel chose) stays as it is.
+///
+/// # Errors
+/// That of `bind(2)` above all.
+pub fn adopt(own: OwnedFd, address: &Address) -> io::Result<Socket> {
+    let socket = Socket::from(own);
+    if socket.r#type()? != Type::STREAM {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    if !address.is_ephemeral() {
+        bind_socket(&socket, &name_of(address)?)?;
+    }
+    Ok(socket)
+}
+
+fn bind_socket(socket: &Socket, name: &SockAddr) -> io::Result<()> {
+    if !name.is_unix() {
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(false)?;
+    }
+    socket.bind(name)
+}
+
+fn name_of(address: &Address) -> io::Result<SockAddr> {
+    match address {
+        Address::Tcp(addr) => Ok(SockAddr::from(*addr)),
+        Address::Unix(path) => SockAddr::unix(path),
+        Address::Abstract(name) => SockAddr::unix(format!("\0{name}")),
+    }
+}
+
+/// Where a socket is really bound, in the words of the control channel.
+///
+/// # Errors
+/// When it is bound to nothing that has a name.
+pub fn local_address(socket: &Socket) -> io::Result<Address> {
+    let name = socket.local_addr()?;
+    let unix = || name.as_pathname().map(|p| Address::Unix(p.to_owned()));
+    let abstract_name = || {
+        let bytes = name.as_abstract_namespace()?;
+        Some(Address::Abstract(String::from_utf8_lossy(bytes).into_owned()))
+    };
+    name.as_socket()
+        .map(Address::Tcp)
+        .or_else(unix)
+        .or_else(abstract_name)
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// Connections that wait in the kernel's accept queue (`tcpi_unacked` of a listening socket); 0 for
+/// families that do not tell.
+#[must_use]
+pub fn queued(listener: BorrowedFd<'_>) -> u32 {
+    // SAFETY: a zeroed tcp_info is valid, and the kernel writes at most `len` bytes of it.
+    unsafe {
+        let mut info: libc::tcp_info = std::mem::zeroed();
+        let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+        let ret = libc::getsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut len,
+        );
+        if ret == 0 { info.tcpi_unacked } else { 0 }
+    }
+}
+
+/// Options that an accepted connection inherits from its listener, or that act on the listener
+/// itself: what a worker sets on its own socket must reach the listener that serves in its place.
+const INHERITED: [(libc::c_int, libc::c_int); 14] = [
+    (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+    (libc::SOL_SOCKET, libc::SO_PRIORITY),
+    (libc::SOL_SOCKET, libc::SO_OOBINLINE),
+    (libc::SOL_SOCKET, libc::SO_RCVLOWAT),
+    (libc::IPPROTO_TCP, libc::TCP_NODELAY),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
+    (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
+    (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
+    (libc::IPPROTO_TCP, libc::TCP_QUICKACK),
+    (libc::IPPROTO_TCP, libc::TCP_FASTOPEN),
+    (libc::IPPROTO_IP, libc::IP_TOS),
+    (libc::IPPROTO_IP, libc::IP_TTL),
+];
+
+/// Copies those options of `from` that differ on `to`. What the kernel refuses is left: the
+/// listener works without it.
+pub fn copy_options(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
+    for (level, option) in INHERITED {
+        let (wanted, present) = (int_option(from, level, option), int_option(to, level, option));
+        if let Some(value) = wanted.filter(|_| wanted != present) {
+            set_int_option(to, level, option, value);
+        }
+    }
+    if let (Ok(wanted), Ok(present)) = (getsockopt(&from, sockopt::Linger), getsockopt(&to, sockopt::Linger)) {
+        if (wanted.l_onoff, wanted.l_linger) != (present.l_onoff, present.l_linger) {
+            let _ = nix::sys::socket::setsockopt(&to, sockopt::Linger, &wanted);
+        }
+    }
+    // The kernel reports twice what was asked (`socket(7)`); a size left at its default is tuned by
+    // TCP itself and must stay so.
+    let fresh = Socket::new(Domain::IPV4, Type::STREAM, None);
+    for option in [libc::SO_RCVBUF, libc::SO_SNDBUF] {
+        let Ok(fresh) = &fresh else { break };
+        let wanted = int_option(from, libc::SOL_SOCKET, option);
+        if let Some(value) = wanted.filter(|_| wanted != int_option(fresh.as_fd(), libc::SOL_SOCKET, option)) {
+            set_int_option(to, libc::SOL_SOCKET, option, value / 2);
+        }
+    }
+}
+
+fn int_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> Option<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to `value`.
+    let ret = unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, (&raw mut value).cast(), &raw mut len) };
+    (ret == 0).then_some(value)
+}
+
+fn set_int_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: libc::c_int) {
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel reads `len` bytes of `value`.
+    unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), len) };
+}
+
+/// Makes a Unix socket at `path`. A socket file that nobody listens on any more is removed first;
+/// anything else there is left and refused.
+///
+/// # Errors
+/// `AddrInUse` when somebody listens there; `AlreadyExists` when it is no socket.
+pub fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
+    use nix::sys::stat::{Mode, umask};
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => match std::os::unix::net::UnixStream::connect(path) {
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+            _ => return Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
+        },
+        Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    match mode {
+        None => socket.bind(&SockAddr::unix(path)?)?,
+        Some(mode) => {
+            // Closed to everybody until it has the mode that was asked for.
+            let before = umask(Mode::from_bits_truncate(0o777));
+            let bound = SockAddr::unix(path).and_then(|name| socket.bind(&name));
+            umask(before);
+            bound?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+        }
+    }
+    Ok(socket)
+}

@@ -1,0 +1,65 @@
+//! What `/proc` tells of the workers, read only when somebody asks.
+
+use nix::unistd::Pid;
+use procfs::WithCurrentSystemInfo;
+use procfs::process::{FDTarget, Process, Stat, all_processes};
+use std::collections::{HashMap, HashSet};
+
+/// One worker's use of the machine, over all processes of its group.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// Resident memory.
+    pub rss_bytes: u64,
+    /// Processor time, user and system, of the living processes.
+    pub cpu_s: f64,
+    /// TCP connections on the given ports that it has open.
+    pub open: u64,
+}
+
+/// The usage of each of these process groups. A group that ended is missing; what `/proc` does not
+/// show us counts as nothing.
+#[must_use]
+pub fn usage(groups: &[Pid], ports: &HashSet<u16>) -> HashMap<Pid, Usage> {
+    let connections = connections_on(ports);
+    let mut found: HashMap<Pid, Usage> = HashMap::new();
+    for process in all_processes().into_iter().flatten().flatten() {
+        let Ok(stat) = process.stat() else { continue };
+        let group = Pid::from_raw(stat.pgrp);
+        if !groups.contains(&group) {
+            continue;
+        }
+        let usage = found.entry(group).or_default();
+        usage.rss_bytes += stat.rss_bytes().get();
+        usage.cpu_s += cpu_seconds(&stat);
+        usage.open += open_of(&process, &connections);
+    }
+    found
+}
+
+fn cpu_seconds(stat: &Stat) -> f64 {
+    (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64
+}
+
+/// Inodes of the sockets that are connections on one of `ports`.
+fn connections_on(ports: &HashSet<u16>) -> HashSet<u64> {
+    use procfs::net::TcpState::{Close, Listen, TimeWait};
+    let tables = [procfs::net::tcp(), procfs::net::tcp6()];
+    let entries = tables.into_iter().flatten().flatten();
+    entries
+        .filter(|e| ports.contains(&e.local_address.port()) && ![Listen, TimeWait, Close].contains(&e.state))
+        .map(|e| e.inode)
+        .collect()
+}
+
+fn open_of(process: &Process, connections: &HashSet<u64>) -> u64 {
+    if connections.is_empty() {
+        return 0;
+    }
+    let inode = |target| match target {
+        FDTarget::Socket(inode) if connections.contains(&inode) => Some(inode),
+        _ => None,
+    };
+    let fds = process.fd().into_iter().flatten().flatten();
+    // A descriptor that was duplicated still is one connection.
+    fds.filter_map(|fd| inode(fd.target)).collect::<HashSet<_>>().len() as u64
+}

@@ -1,0 +1,66 @@
+//! Learning that processes ended, and removing them (`pidfd_open(2)`, `waitid(2)`).
+
+use crate::core::fleet::Exit;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::Pid;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// A handle that becomes readable when the process ends, and that no other process can ever be
+/// meant by.
+///
+/// # Errors
+/// That of `pidfd_open(2)`; Linux before 5.3 does not have it.
+pub fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; a descriptor that comes back is new, ours and close-on-exec.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0);
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd as i32)) }
+    }
+}
+
+/// Removes the ended process behind a pidfd and tells how it ended; `None` while it runs.
+///
+/// # Errors
+/// That of `waitid(2)`; `ECHILD` when it is no child of this process.
+pub fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
+    let status = waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG)?;
+    Ok(exit_of(status))
+}
+
+fn exit_of(status: WaitStatus) -> Option<Exit> {
+    match status {
+        WaitStatus::Exited(_, code) => Some(Exit::Code(code)),
+        WaitStatus::Signaled(_, signal, _) => Some(Exit::Signal(signal as i32)),
+        _ => None,
+    }
+}
+
+/// Removes ended children that are none of ours: descendants of workers whose own parent ended, and
+/// everything orphaned when we are process 1. Stops before a child of ours, whose pidfd reports it.
+/// Returns how many were removed.
+pub fn reap_strangers(is_ours: impl Fn(Pid) -> bool) -> usize {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let mut removed = 0;
+    while let Ok(status) = waitid(Id::All, look) {
+        let Some(pid) = status.pid().filter(|pid| !is_ours(*pid)) else { break };
+        if waitpid(pid, Some(WaitPidFlag::WNOHANG)).is_err() {
+            break;
+        }
+        removed += 1;
+    }
+    removed
+}
+
+/// Sends a signal to a whole process group. A group that is gone is no error.
+///
+/// # Errors
+/// `EPERM` when the group changed its user.
+pub fn signal_group(leader: Pid, signal: Signal) -> io::Result<()> {
+    match killpg(leader, signal) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}

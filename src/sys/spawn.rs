@@ -1,0 +1,323 @@
+//! Forking a worker and executing its command.
+//!
+//! `std::process::Command` cannot write the child's own pid into its environment, which
+//! `LISTEN_PID` needs, so fork and exec are made here. Between the two only async-signal-safe calls
+//! are made, on memory that was prepared before: the master has other threads.
+
+use nix::unistd::Pid;
+use std::ffi::{CString, OsStr, OsString};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+/// Decimal digits of the largest pid, the room that `LISTEN_PID` is given.
+const PID_DIGITS: usize = 10;
+
+/// Where a stream of the worker goes.
+#[derive(Debug)]
+pub enum Stream {
+    /// Where the master's own goes.
+    Inherit,
+    /// Into this pipe.
+    Pipe(OwnedFd),
+}
+
+/// What is to be executed, and with what.
+#[derive(Debug)]
+pub struct Program {
+    /// The executable, already found.
+    pub path: PathBuf,
+    /// Arguments, the zeroth included.
+    pub args: Vec<OsString>,
+    /// The whole environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Working directory, if not the master's.
+    pub cwd: Option<PathBuf>,
+    /// Standard output.
+    pub stdout: Stream,
+    /// Standard error.
+    pub stderr: Stream,
+    /// A descriptor that stays open under its own number.
+    pub keep: Vec<RawFd>,
+    /// Descriptors that the child finds at 3 and above (`sd_listen_fds(3)`); when there are any,
+    /// the environment gets `LISTEN_PID`.
+    pub listen_fds: Vec<OwnedFd>,
+    /// Soft limit of descriptors to start with.
+    pub descriptors: u64,
+}
+
+/// A child that could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// No pipe or no process could be made.
+    #[error("cannot fork a worker: {0}; raise ulimit -u or free memory")]
+    Fork(io::Error),
+    /// The working directory cannot be entered.
+    #[error("cannot enter {}: {source}; check --cwd", dir.display())]
+    Directory {
+        /// The directory that was asked for.
+        dir: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The kernel refused to execute the file.
+    #[error("cannot execute {}: {source}", path.display())]
+    Exec {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A text has a zero byte in it.
+    #[error("{0:?} contains a zero byte")]
+    ZeroByte(OsString),
+}
+
+/// A started child.
+#[derive(Debug)]
+pub struct Child {
+    /// Its process id, which also names its process group.
+    pub pid: Pid,
+    /// Becomes readable when it ends.
+    pub pidfd: OwnedFd,
+}
+
+/// Forks a child into a process group of its own and executes the program in it.
+///
+/// The child dies with the calling thread (`PR_SET_PDEATHSIG`), so call this from the thread that
+/// lives as long as the process. Its signals are at their defaults and unblocked; its standard
+/// input is empty.
+///
+/// # Errors
+/// [`SpawnError`], also for failures that happen in the child up to and including `execve(2)`.
+pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
+    let path = c_string(program.path.as_os_str())?;
+    let args = program.args.iter().map(|a| c_string(a)).collect::<Result<Vec<_>, _>>()?;
+    let mut env = Vec::with_capacity(program.env.len() + 1);
+    for (name, value) in &program.env {
+        env.push(c_string(&OsString::from_vec([name.as_bytes(), value.as_bytes()].join(&b'=')))?);
+    }
+    // The child writes its pid over the zeros.
+    let mut listen_pid = format!("LISTEN_PID={:0PID_DIGITS$}", 0).into_bytes();
+    listen_pid.push(0);
+    let digits = listen_pid.len() - 1 - PID_DIGITS;
+
+    let argv: Vec<_> = args.iter().map(|a| a.as_ptr()).chain([std::ptr::null()]).collect();
+    let listen_pid_entry = (!program.listen_fds.is_empty()).then_some(listen_pid.as_ptr().cast());
+    let envp: Vec<_> = env.iter().map(|e| e.as_ptr()).chain(listen_pid_entry).chain([std::ptr::null()]).collect();
+    let cwd = program.cwd.as_ref().map(|dir| c_string(dir.as_os_str())).transpose()?;
+    let null = std::fs::File::open("/dev/null").map_err(SpawnError::Fork)?;
+    let (report, low) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(fork_error)?;
+    // Out of the way of the listening descriptors.
+    let child_report =
+        super::fd::duplicate_above(low.as_fd(), 3 + program.listen_fds.len() as RawFd).map_err(SpawnError::Fork)?;
+    drop(low);
+
+    let plan = ChildPlan {
+        parent: Pid::this().as_raw(),
+        path: path.as_ptr(),
+        argv: argv.as_ptr(),
+        envp: envp.as_ptr(),
+        cwd: cwd.as_ref().map_or(std::ptr::null(), |c| c.as_ptr()),
+        stdin: null.as_raw_fd(),
+        stdout: stream_fd(&program.stdout),
+        stderr: stream_fd(&program.stderr),
+        keep: &program.keep,
+        listen: program.listen_fds.iter().map(AsRawFd::as_raw_fd).collect(),
+        listen_pid_digits: listen_pid[digits..].as_mut_ptr(),
+        descriptors: program.descriptors,
+        report: child_report.as_raw_fd(),
+    };
+    // SAFETY: the child only runs `ChildPlan::run`, which keeps to async-signal-safe calls on
+    // memory prepared above, and never returns.
+    let pid = match unsafe { libc::fork() } {
+        -1 => return Err(SpawnError::Fork(io::Error::last_os_error())),
+        // SAFETY: this is the child, and the plan's pointers are valid in its copy of the memory.
+        0 => unsafe { plan.run() },
+        pid => Pid::from_raw(pid),
+    };
+    drop(child_report);
+    match read_report(report) {
+        None => {
+            let pidfd = super::reap::pidfd(pid).map_err(|source| {
+                let _ = super::reap::signal_group(pid, nix::sys::signal::Signal::SIGKILL);
+                let _ = nix::sys::wait::waitpid(pid, None);
+                SpawnError::Fork(source)
+            })?;
+            Ok(Child { pid, pidfd })
+        }
+        Some((step, source)) => {
+            let _ = nix::sys::wait::waitpid(pid, None);
+            Err(match (step, &program.cwd) {
+                (Step::Directory, Some(dir)) => SpawnError::Directory { dir: dir.clone(), source },
+                (Step::Prepare, _) => SpawnError::Fork(source),
+                _ => SpawnError::Exec { path: program.path.clone(), source },
+            })
+        }
+    }
+}
+
+fn fork_error(errno: nix::Error) -> SpawnError {
+    SpawnError::Fork(errno.into())
+}
+
+fn c_string(text: &OsStr) -> Result<CString, SpawnError> {
+    CString::new(text.as_bytes()).map_err(|_| SpawnError::ZeroByte(text.to_owned()))
+}
+
+fn stream_fd(stream: &Stream) -> RawFd {
+    match stream {
+        Stream::Inherit => -1,
+        Stream::Pipe(fd) => fd.as_raw_fd(),
+    }
+}
+
+/// What the child was doing when it failed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Step {
+    Prepare = 1,
+    Directory = 2,
+    Exec = 3,
+}
+
+/// Reads the child's report: end of file means that it executed its program.
+fn read_report(report: OwnedFd) -> Option<(Step, io::Error)> {
+    let mut bytes = Vec::new();
+    let read = std::fs::File::from(report).read_to_end(&mut bytes);
+    let (step, errno) = bytes.split_first_chunk::<1>().filter(|_| read.is_ok())?;
+    let step = match step[0] {
+        1 => Step::Prepare,
+        2 => Step::Directory,
+        _ => Step::Exec,
+    };
+    let errno = errno.first_chunk::<4>().map_or(0, |e| i32::from_ne_bytes(*e));
+    Some((step, io::Error::from_raw_os_error(errno)))
+}
+
+/// Everything the child needs, as numbers and pointers that stay valid across the fork.
+struct ChildPlan<'a> {
+    parent: libc::pid_t,
+    path: *const libc::c_char,
+    argv: *const *const libc::c_char,
+    envp: *const *const libc::c_char,
+    cwd: *const libc::c_char,
+    stdin: RawFd,
+    stdout: RawFd,
+    stderr: RawFd,
+    keep: &'a [RawFd],
+    listen: Vec<RawFd>,
+    listen_pid_digits: *mut u8,
+    descriptors: u64,
+    report: RawFd,
+}
+
+impl ChildPlan<'_> {
+    /// The child's whole life before its program.
+    ///
+    /// # Safety
+    /// Call in a freshly forked child only; the pointers must be valid.
+    unsafe fn run(&self) -> ! {
+        // SAFETY: async-signal-safe calls (`signal-safety(7)`) on valid arguments only.
+        unsafe {
+            libc::setpgid(0, 0);
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            if libc::getppid() != self.parent {
+                // The master ended before the line above could take effect.
+                libc::_exit(127);
+            }
+            for signal in 1..=64 {
+                // KILL, STOP and libc's own refuse; all others get their default.
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            let mut none: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut none);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+            for (from, to) in [(self.stdin, 0), (self.stdout, 1), (self.stderr, 2)] {
+                if from >= 0 && libc::dup2(from, to) < 0 {
+                    self.fail(Step::Prepare);
+                }
+            }
+            for &fd in self.keep {
+                libc::fcntl(fd, libc::F_SETFD, 0);
+            }
+            self.place_listen_fds();
+            let mut limit: libc::rlimit = std::mem::zeroed();
+            if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+                limit.rlim_cur = self.descriptors;
+                libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+            }
+            if !self.cwd.is_null() && libc::chdir(self.cwd) < 0 {
+                self.fail(Step::Directory);
+            }
+            libc::execve(self.path, self.argv, self.envp);
+            self.fail(Step::Exec)
+        }
+    }
+
+    /// Puts the listening descriptors at 3 and above and writes the pid that they are meant for.
+    ///
+    /// # Safety
+    /// As for [`ChildPlan::run`].
+    unsafe fn place_listen_fds(&self) {
+        // SAFETY: as in `run`; the digits point into the environment prepared before the fork.
+        unsafe {
+            let first_free = 3 + self.listen.len() as RawFd;
+            // First out of each other's way, then down.
+            for (index, &fd) in self.listen.iter().enumerate() {
+                let away = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, first_free);
+                let target = 3 + index as RawFd;
+                if away < 0 || target == self.report || libc::dup2(away, target) < 0 {
+                    self.fail(Step::Prepare);
+                }
+            }
+            // Without leading zeros, which some readers would take for octal.
+            let (mut pid, mut digits, mut len) = (libc::getpid(), [0u8; PID_DIGITS], 0);
+            while pid > 0 && len < PID_DIGITS {
+                digits[len] = b'0' + (pid % 10) as u8;
+                pid /= 10;
+                len += 1;
+            }
+            for (place, digit) in digits[..len].iter().rev().enumerate() {
+                *self.listen_pid_digits.add(place) = *digit;
+            }
+            *self.listen_pid_digits.add(len) = 0;
+        }
+    }
+
+    /// Reports what failed and ends.
+    ///
+    /// # Safety
+    /// As for [`ChildPlan::run`].
+    unsafe fn fail(&self, step: Step) -> ! {
+        let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0).to_ne_bytes();
+        let report = [step as u8, errno[0], errno[1], errno[2], errno[3]];
+        // SAFETY: writes five bytes of a local array.
+        unsafe {
+            libc::write(self.report, report.as_ptr().cast(), report.len());
+            libc::_exit(127)
+        }
+    }
+}
+
+/// A pipe for a worker's output; the reading end does not block.
+///
+/// # Errors
+/// When no descriptor is free.
+pub fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+    Ok((read, write))
+}
+
+/// Takes the descriptors that a service manager passed to this very process (`sd_listen_fds(3)`).
+///
+/// # Errors
+/// When a number that the environment promises is not open.
+pub fn take_listen_fds() -> io::Result<Vec<OwnedFd>> {
+    let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<i32>().ok());
+    let meant_for_us = number(crate::wire::environment::LISTEN_PID) == Some(Pid::this().as_raw());
+    let count = number(crate::wire::environment::LISTEN_FDS).filter(|_| meant_for_us).unwrap_or(0);
+    (3..3 + count.clamp(0, 1024)).map(super::fd::inherited).collect()
+}

@@ -1,0 +1,43 @@
+//! The names of the environment variables that carry maitred's facts to a worker.
+//!
+//! Only constants, no code: the preload shim includes this very file, so that both sides of the
+//! process boundary read the same spelling.
+
+/// Slot of the worker, `0..N-1`; stable when the worker is forked again.
+pub const SLOT: &str = "MAITRED_SLOT";
+/// Unique id of the worker; grows with every fork.
+pub const WORKER: &str = "MAITRED_WORKER";
+/// Generation of the worker; one more per reload.
+pub const GENERATION: &str = "MAITRED_GENERATION";
+/// Descriptor number of the control channel.
+pub const CHANNEL: &str = "MAITRED_CHANNEL";
+/// Inode of the control channel's socket: proof that the descriptor number still means the channel
+/// when a wrapper has closed inherited descriptors and opened others.
+pub const CHANNEL_INODE: &str = "MAITRED_CHANNEL_INODE";
+/// `NAME TOKEN`: abstract Unix socket where the master is reached when the channel was closed, and
+/// the worker's secret that opens it.
+pub const DOOR: &str = "MAITRED_DOOR";
+/// Process id of the master: a socket whose `SO_PEERCRED` names it was made by the master.
+pub const MASTER: &str = "MAITRED_MASTER";
+/// Colon-separated paths of Unix sockets that the master holds; a worker's `unlink` of one of them
+/// must not take it from the others.
+pub const UNIX_PATHS: &str = "MAITRED_UNIX";
+/// The slot again, under the name that PM2 users read.
+pub const NODE_APP_INSTANCE: &str = "NODE_APP_INSTANCE";
+/// Where the dynamic loader looks for the shim.
+pub const PRELOAD: &str = "LD_PRELOAD";
+
+/// Number of listening descriptors, from 3 upwards (`sd_listen_fds(3)`).
+pub const LISTEN_FDS: &str = "LISTEN_FDS";
+/// Process id for which `LISTEN_FDS` is meant (`sd_listen_fds(3)`).
+pub const LISTEN_PID: &str = "LISTEN_PID";
+/// Colon-separated names of the descriptors (`sd_listen_fds_with_names(3)`).
+pub const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
+/// Newer libsystemd checks this too, so an inherited one must be scrubbed.
+pub const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
+/// The master's own readiness socket, not the worker's business (`sd_notify(3)`).
+pub const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
+/// The master's own watchdog interval, not the worker's business (`sd_watchdog_enabled(3)`).
+pub const WATCHDOG_USEC: &str = "WATCHDOG_USEC";
+/// The master's own watchdog process id, not the worker's business.
+pub const WATCHDOG_PID: &str = "WATCHDOG_PID";
