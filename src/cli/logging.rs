@@ -20,7 +20,6 @@ pub enum LogFormat {
 }
 
 /// Starts the log; lines are flushed when the guard is dropped. `RUST_LOG` refines the level.
-#[must_use]
 pub fn start(format: LogFormat, level: Level) -> WorkerGuard {
     let (writer, guard) =
         NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(std::io::stderr());

@@ -3,23 +3,6 @@
 //!
 //! The shim itself, in `shim/`, is a crate of its own that `build.rs` compiles.
 
-#[cfg(clippy)]
-#[allow(unsafe_code, reason = "the shim stands before libc; every block says why it is sound")]
-mod shim {
-    //! The shim's modules, compiled here only so that the lints read them.
-    pub mod abi;
-    pub mod channel;
-    #[path = "../../../wire/environment.rs"]
-    pub mod environment;
-    pub mod epoll;
-    pub mod hooks;
-    pub mod listening;
-    pub mod paths;
-    pub mod settings;
-    pub mod table;
-    pub mod text;
-}
-
 use crate::sys::{limits, memfd};
 use std::ffi::{OsStr, OsString};
 use std::io;

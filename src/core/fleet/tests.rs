@@ -51,7 +51,8 @@ fn a_worker_that_crashes_again_and_again_waits_longer_each_time() {
         worker = forked(&actions)[0];
         fleet.handle(now, Event::Ready(worker));
     }
-    assert!(delays.is_sorted(), "{delays:?}");
+    // Near the cap the jitter is larger than the growth.
+    assert!(delays[..8].is_sorted(), "{delays:?}");
     assert!(delays[0] <= backoff::BASE);
     assert!(*delays.last().unwrap() > backoff::CAP / 2);
     // After a healthy while the next crash is a first one.
@@ -198,7 +199,8 @@ impl Story {
             (9, _) if self.pick(30) == 0 => Event::StopAsked(Stop::Patient),
             (10, _) if self.fleet.is_stopping() => Event::ListenersClosed,
             _ => {
-                self.now += Duration::from_millis(self.pick(40_000));
+                let passed = Duration::from_millis(self.pick(40_000));
+                self.now += passed;
                 Event::Tick
             }
         }

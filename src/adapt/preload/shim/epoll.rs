@@ -69,7 +69,7 @@ impl Registrations {
     /// Reads `/proc/self/fdinfo/SET`, in which an epoll descriptor lists one line for each watched
     /// file: `tfd: 5 events: 80000019 data: 5 …` (`proc(5)`).
     fn look_into(&mut self, set: c_int, fd: c_int) {
-        let mut path = Packet::new();
+        let mut path = Packet::default();
         let _ = write!(path, "/proc/self/fdinfo/{set}\0");
         let file = kernel!(nr::OPENAT, AT_FDCWD, path.bytes().as_ptr(), O_RDONLY_CLOEXEC) as c_int;
         if file < 0 {

@@ -81,10 +81,11 @@ pub unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
 
 /// After a successful `dup*` the copy means what the original means.
 fn copied(fd: c_int, copy: c_int) -> c_int {
-    if copy >= 0 && copy != fd {
-        if let Some(entry) = find(fd) {
-            lock().alias(entry, copy);
-        }
+    if copy >= 0
+        && copy != fd
+        && let Some(entry) = find(fd)
+    {
+        lock().alias(entry, copy);
     }
     copy
 }

@@ -86,7 +86,7 @@ unsafe fn remember(fd: c_int, family: u16, state: State, addr: *const u8, len: c
 /// Asks the master for the address; on success the entry holds what it gave.
 fn ask(fd: c_int, entry: &'static Entry, asked: &Asked) -> Result<(), c_int> {
     let id = lock().detail(entry).id;
-    let mut packet = Packet::new();
+    let mut packet = Packet::default();
     asked.write(&mut packet, "LISTEN");
     packet.line("ID", format_args!("{id}"));
     let answer = request(&mut packet, fd)?;
@@ -372,7 +372,7 @@ fn note(entry: &'static Entry, key: &str, id: u64, backlog: Option<c_int>) {
     drop(locked);
     // SAFETY: `name` is an array of at least `len` bytes.
     let Some(asked) = (unsafe { Asked::read(name.as_ptr(), len) }) else { return };
-    let mut packet = Packet::new();
+    let mut packet = Packet::default();
     asked.write(&mut packet, key);
     packet.line("ID", format_args!("{id}"));
     if let Some(backlog) = backlog {

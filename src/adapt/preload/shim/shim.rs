@@ -10,7 +10,7 @@
 //! The object is a crate of its own, built by `build.rs` and embedded in the binary. It links to
 //! no libc: what it calls is resolved in whichever libc (glibc, musl) the worker already has.
 
-#![cfg_attr(not(clippy), no_std)]
+#![no_std]
 
 pub mod abi;
 pub mod channel;
@@ -35,7 +35,6 @@ extern "C" fn start() {
 static START: extern "C" fn() = start;
 
 /// Nothing here panics on outside input; were it to happen, the worker ends and is forked again.
-#[cfg(not(clippy))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     abi::abort()
@@ -43,9 +42,4 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 
 // Objects of `core` that were compiled to unwind name this symbol. This crate aborts, so nothing
 // calls it; it is hidden, because a worker written in Rust has a real one.
-#[cfg(not(clippy))]
-core::arch::global_asm!(
-    ".globl rust_eh_personality",
-    ".hidden rust_eh_personality",
-    "rust_eh_personality: .quad 0"
-);
+core::arch::global_asm!(".globl rust_eh_personality", ".hidden rust_eh_personality", "rust_eh_personality: .quad 0");

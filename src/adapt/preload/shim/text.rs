@@ -17,11 +17,13 @@ pub struct Packet {
     cut: bool,
 }
 
-impl Packet {
-    pub const fn new() -> Packet {
+impl Default for Packet {
+    fn default() -> Packet {
         Packet { bytes: [0; PACKET_MAX], len: 0, cut: false }
     }
+}
 
+impl Packet {
     pub fn push(&mut self, bytes: &[u8]) {
         let room = PACKET_MAX - self.len;
         self.cut |= bytes.len() > room;
@@ -72,6 +74,7 @@ pub unsafe fn family_of(addr: *const u8, len: u32) -> Option<u16> {
 }
 
 /// An address as the program passes it to `bind`.
+#[allow(clippy::large_enum_variant, reason = "lives on the stack for one call; there is no heap here")]
 pub enum Asked {
     Ip(SocketAddr),
     /// Absolute path, in a buffer ended by its length.
@@ -177,7 +180,7 @@ pub fn absolute_at(dir: i32, path: &[u8]) -> Option<([u8; ADDRESS_MAX * 3], usiz
     if dir == AT_FDCWD || path.first() == Some(&b'/') {
         return absolute(path);
     }
-    let mut link = Packet::new();
+    let mut link = Packet::default();
     let _ = write!(link, "/proc/self/fd/{dir}\0");
     let mut buffer = [0u8; ADDRESS_MAX * 3];
     let n = kernel!(nr::READLINKAT, AT_FDCWD, link.bytes().as_ptr(), buffer.as_mut_ptr(), buffer.len());
