@@ -35,7 +35,12 @@ fn main() {
     let accept_close = c_program("benches/peers/accept-close.c");
 
     let subjects = [
-        Subject::maitred("node ×4, maitred handoff", "handoff", WORKERS, &["node", "worker-examples/unaware.js", "{port}"]),
+        Subject::maitred(
+            "node ×4, maitred handoff",
+            "handoff",
+            WORKERS,
+            &["node", "worker-examples/unaware.js", "{port}"],
+        ),
         Subject::cluster("node ×4, cluster round-robin", "rr"),
         Subject::cluster("node ×4, cluster shared handle", "none"),
         Subject::maitred("epoll ×4, maitred handoff", "handoff", WORKERS, &[&epoll_server, "{port}"]),
@@ -47,7 +52,10 @@ fn main() {
     for round in 0..rounds {
         for subject in &subjects {
             let run = measure(subject, connections);
-            eprintln!("round {round}: {:32} {:8.0}/s  front {:6.2} µs/connection", subject.name, run.rate, run.front_cpu_us);
+            eprintln!(
+                "round {round}: {:32} {:8.0}/s  front {:6.2} µs/connection",
+                subject.name, run.rate, run.front_cpu_us
+            );
             report.add(subject.name, run);
         }
     }
@@ -58,7 +66,8 @@ fn main() {
     if let Some(dir) = std::env::var_os("MAITRED_BENCH_RESULTS").map(PathBuf::from) {
         std::fs::create_dir_all(&dir).expect("results directory");
         std::fs::write(dir.join("summary.txt"), &text).expect("summary");
-        std::fs::write(dir.join("raw.json"), serde_json::to_string_pretty(&raw).expect("JSON") + "\n").expect("raw data");
+        std::fs::write(dir.join("raw.json"), serde_json::to_string_pretty(&raw).expect("JSON") + "\n")
+            .expect("raw data");
     }
 }
 
@@ -107,19 +116,29 @@ impl Subject {
                 command
             }
         };
-        command.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command.envs(self.env);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{:?}: {error}; is it installed?", self.command));
         let (stream, wanted): (Box<dyn Read + Send>, _) = match self.kind {
             Kind::Plain => (Box::new(child.stdout.take().expect("piped")), 1),
-            Kind::Maitred(_, workers) => (Box::new(child.stderr.take().expect("piped")), workers.parse().expect("number")),
+            Kind::Maitred(_, workers) => {
+                (Box::new(child.stderr.take().expect("piped")), workers.parse().expect("number"))
+            }
         };
         let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
         let seen = lines.by_ref().filter(|line| line.contains("ready")).take(wanted).count();
         assert_eq!(seen, wanted, "{} did not get ready", self.name);
         // Read on, so that nobody waits for a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
-        Running { child, address: ([127, 0, 0, 1], port).into(), control: matches!(self.kind, Kind::Maitred(..)).then_some(control) }
+        Running {
+            child,
+            address: ([127, 0, 0, 1], port).into(),
+            control: matches!(self.kind, Kind::Maitred(..)).then_some(control),
+        }
     }
 }
 
@@ -304,30 +323,60 @@ impl Report {
         let mut text = format!(
             "{connections} connections a run, {CLIENTS} closed-loop clients, one request per connection, {rounds} interleaved \
              rounds, medians\nmachine: {}\ncommand: cargo bench --bench front\n\n{:34} {:>10} {:>14} {:>9}  {}\n",
-            machine(), "", "per second", "front µs/conn", "max−min", "(per second: min … max)"
+            machine(),
+            "",
+            "per second",
+            "front µs/conn",
+            "max−min",
+            "(per second: min … max)"
         );
         let mut raw = serde_json::Map::new();
         for (name, runs) in &self.runs {
             let spread = runs.iter().filter_map(|run| Some(run.handed.iter().max()? - run.handed.iter().min()?)).max();
             let spread = spread.filter(|_| name.contains("handoff")).map_or("–".to_owned(), |s| s.to_string());
             let rates: Vec<f64> = runs.iter().map(|run| run.rate).collect();
-            let (low, high) = (rates.iter().copied().fold(f64::MAX, f64::min), rates.iter().copied().fold(0.0, f64::max));
+            let (low, high) =
+                (rates.iter().copied().fold(f64::MAX, f64::min), rates.iter().copied().fold(0.0, f64::max));
             let (rate, cpu) = (self.median(name, |run| run.rate), self.median(name, |run| run.front_cpu_us));
             let _ = writeln!(text, "{name:34} {rate:10.0} {cpu:14.2} {spread:>9}  ({low:.0} … {high:.0})");
-            let each = |run: &Run| json!({ "per_second": run.rate, "front_cpu_us": run.front_cpu_us, "handed": run.handed });
+            let each =
+                |run: &Run| json!({ "per_second": run.rate, "front_cpu_us": run.front_cpu_us, "handed": run.handed });
             raw.insert((*name).to_owned(), runs.iter().map(each).collect());
         }
         let rate = |name: &str| self.median(name, |run| run.rate);
         let cpu = |name: &str| self.median(name, |run| run.front_cpu_us);
-        let start_extra = median(start.iter().filter_map(|s| Some(s["behind_ms"].as_f64()? - s["alone_ms"].as_f64()?)).collect());
-        let (node, rr, none) = ("node ×4, maitred handoff", "node ×4, cluster round-robin", "node ×4, cluster shared handle");
+        let start_extra =
+            median(start.iter().filter_map(|s| Some(s["behind_ms"].as_f64()? - s["alone_ms"].as_f64()?)).collect());
+        let (node, rr, none) =
+            ("node ×4, maitred handoff", "node ×4, cluster round-robin", "node ×4, cluster shared handle");
         let (handoff, shared, least) = ("epoll ×4, maitred handoff", "epoll ×4, maitred shared", "accept and close");
-        let _ = writeln!(text, "\nrate, node handoff / cluster round-robin   {:.3}  (wanted: ≥ 1.4)", rate(node) / rate(rr));
-        let _ = writeln!(text, "rate, node handoff / cluster shared handle {:.3}  (wanted: ≥ 0.95)", rate(node) / rate(none));
-        let _ = writeln!(text, "front CPU, maitred / Node's primary        {:.3}  (wanted: ≤ 0.4)", cpu(node) / cpu(rr));
-        let _ = writeln!(text, "rate, epoll handoff / shared               {:.3}  (wanted: ≥ 0.95)", rate(handoff) / rate(shared));
-        let _ = writeln!(text, "front CPU, hand-off / accept and close     {:.3}  (wanted: ≤ 1.15)", cpu(handoff) / cpu(least));
-        let _ = writeln!(text, "resident KiB after connections             {} after {}  (wanted: ≤ 12288, no growth)", memory["rss_kib"], memory["connections"]);
+        let _ = writeln!(
+            text,
+            "\nrate, node handoff / cluster round-robin   {:.3}  (wanted: ≥ 1.4)",
+            rate(node) / rate(rr)
+        );
+        let _ = writeln!(
+            text,
+            "rate, node handoff / cluster shared handle {:.3}  (wanted: ≥ 0.95)",
+            rate(node) / rate(none)
+        );
+        let _ =
+            writeln!(text, "front CPU, maitred / Node's primary        {:.3}  (wanted: ≤ 0.4)", cpu(node) / cpu(rr));
+        let _ = writeln!(
+            text,
+            "rate, epoll handoff / shared               {:.3}  (wanted: ≥ 0.95)",
+            rate(handoff) / rate(shared)
+        );
+        let _ = writeln!(
+            text,
+            "front CPU, hand-off / accept and close     {:.3}  (wanted: ≤ 1.15)",
+            cpu(handoff) / cpu(least)
+        );
+        let _ = writeln!(
+            text,
+            "resident KiB after connections             {} after {}  (wanted: ≤ 12288, no growth)",
+            memory["rss_kib"], memory["connections"]
+        );
         let _ = writeln!(text, "first answer later than alone              {start_extra:.1} ms  (wanted: ≤ 50)");
         let raw = json!({ "machine": machine(), "connections": connections, "clients": CLIENTS, "runs": raw, "memory": memory, "start_up": start });
         (text, raw)
@@ -342,10 +391,19 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let info = read("/proc/cpuinfo");
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("").trim_start_matches(['\t', ' ', ':']);
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or("")
+        .trim_start_matches(['\t', ' ', ':']);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let node = Command::new("node").arg("--version").output().map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
-    format!("{cores} cores, {model}, Linux {}, Node {}", read("/proc/sys/kernel/osrelease").trim(), node.unwrap_or_default())
+    let node =
+        Command::new("node").arg("--version").output().map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
+    format!(
+        "{cores} cores, {model}, Linux {}, Node {}",
+        read("/proc/sys/kernel/osrelease").trim(),
+        node.unwrap_or_default()
+    )
 }
 
 fn free_port() -> u16 {

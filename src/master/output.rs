@@ -8,7 +8,7 @@
 use crate::core::ids::Slot;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::EventFd;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -98,7 +98,7 @@ impl Output {
     /// When no thread or descriptor can be had.
     pub fn start() -> io::Result<Output> {
         let (streams, incoming) = mpsc::channel();
-        let wake = Arc::new(EventFd::new()?);
+        let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
         let woken = Arc::clone(&wake);
         let pump = move || Pump { incoming, woken, open: Vec::new() }.run();
         let thread = std::thread::Builder::new().name("output".into()).stack_size(STACK).spawn(pump)?;

@@ -357,11 +357,12 @@ pub unsafe fn name(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_
     0
 }
 
-/// The program's own socket, which carries its options, or `fd` itself before `listen`.
+/// The program's own socket, which carries its options while the hand-off socket is in its place;
+/// otherwise `fd` itself.
 pub fn options_of(fd: c_int, entry: &'static Entry) -> c_int {
-    match lock().detail(entry).own {
-        -1 => fd,
-        own => own,
+    match (entry.state(), lock().detail(entry).own) {
+        (State::Handoff | State::Shut, own) if own >= 0 => own,
+        _ => fd,
     }
 }
 

@@ -1,0 +1,21 @@
+//! The front as its users meet it, through the real binary with real workers. Everything here needs
+//! nothing but Rust, a C compiler and Python 3; real servers are in `tests/servers.rs`.
+//!
+//! - `serving`: every way of waiting gets its exact share
+//! - `addresses`: what can be bound, by whom, and who may have it afterwards
+//! - `native`: the protocol, spoken by hand and by the Rust library
+//! - `supervision`: forking, crashing, stopping, scaling
+//! - `misbehaviour`: workers that do what they should not
+//! - `limits`: too few descriptors, too little room
+//! - `refusals`: what cannot be started, and what is said about it
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod addresses;
+mod limits;
+mod misbehaviour;
+mod native;
+mod refusals;
+mod serving;
+mod supervision;
