@@ -94,6 +94,10 @@ async fn serve_until_closed(listener: &Rc<Listener>) -> io::Result<()> {
     // What is taken after the order to close: what waited then. What comes later is refused.
     let mut last_orders = None;
     loop {
+        if listener.phase.get() == Phase::Closing && listener.seats.is_empty() {
+            // Nobody is left who could take what waits.
+            return Ok(());
+        }
         let mut next = place_waiting(listener).await;
         if next == Next::Again && !listener.seats.has_room() {
             next = Next::AwaitRoom;

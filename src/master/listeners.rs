@@ -157,17 +157,23 @@ impl Listeners {
         closing
     }
 
-    /// Closes a listener that no worker uses any more, if it is not the operator's.
-    pub fn drop_unused(&mut self, listener: &Rc<Listener>) {
-        if listener.origin == Origin::Operator || !listener.seats.is_empty() {
-            return;
-        }
-        if let Some(index) = self.all.iter().position(|entry| Rc::ptr_eq(&entry.listener, listener)) {
-            let entry = self.all.swap_remove(index);
-            if let Some(serving) = entry.serving {
-                serving.abort();
-            }
-            entry.listener.close();
-        }
+    /// Closes the listeners that no worker uses any more and that are not the operator's; returns
+    /// what each of them had accepted.
+    pub fn drop_unused(&mut self, in_use: impl Fn(&Listener) -> bool) -> Vec<u64> {
+        let unused = |entry: &mut Entry| {
+            let listener = &entry.listener;
+            let waits = listener.seats.has_orphans() || listener.held.borrow().is_some();
+            listener.origin == Origin::Worker && !waits && !in_use(listener)
+        };
+        let dropped = self.all.extract_if(.., unused);
+        dropped
+            .map(|entry| {
+                if let Some(serving) = entry.serving {
+                    serving.abort();
+                }
+                entry.listener.close();
+                entry.listener.accepted.get()
+            })
+            .collect()
     }
 }

@@ -392,6 +392,7 @@ impl Master {
     }
 
     async fn emptied(&mut self, worker: WorkerId) {
+        self.drop_unused_listeners();
         if !self.has_untaken(worker) {
             self.handle_fleet(fleet::Event::Emptied(worker)).await;
         }
@@ -581,11 +582,18 @@ impl Master {
             handoff.finish();
         }
         listener.changed.notify_one();
-        let in_use = self.workers.values().any(|worker| worker.holds(&listener));
-        let somebody_comes_back = self.workers.len() < self.fleet.seats().len() || self.fleet.is_stopping();
-        if !in_use && !somebody_comes_back && !listener.seats.has_orphans() {
-            self.accepted_before += listener.accepted.get();
-            self.listeners.drop_unused(&listener);
+        self.drop_unused_listeners();
+    }
+
+    /// Closes addresses that workers asked for and gave up. While a worker is missing they stay: it
+    /// may come back and ask for them, and clients wait meanwhile instead of being refused.
+    fn drop_unused_listeners(&mut self) {
+        if self.workers.len() < self.fleet.seats().len() || self.fleet.is_stopping() {
+            return;
+        }
+        let in_use = |listener: &Listener| self.workers.values().any(|worker| worker.holds(listener));
+        for accepted in self.listeners.drop_unused(in_use) {
+            self.accepted_before += accepted;
         }
     }
 
