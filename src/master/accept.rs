@@ -152,6 +152,9 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> io::Result<(u32, Ne
         match got {
             Accepted::Connection(connection, peer) => {
                 listener.accepted.set(listener.accepted.get() + 1);
+                if listener.exhausted.replace(false) {
+                    info!(listener = %listener.address, "accepting again");
+                }
                 let next = hand_over(listener, connection, listen::peer_bytes(&peer));
                 if listener.house.reserve.borrow().is_none() {
                     listener.house.refill_reserve();
@@ -164,7 +167,10 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> io::Result<(u32, Ne
             Accepted::Aborted => {}
             Accepted::Exhausted(error) => {
                 let pause_ms = EXHAUSTED_PAUSE.as_millis();
-                warn!(listener = %listener.address, %error, pause_ms, "cannot accept, pausing; raise the limit with ulimit -n");
+                // One line for the whole time in which nothing goes.
+                if !listener.exhausted.replace(true) {
+                    warn!(listener = %listener.address, %error, pause_ms, "cannot accept, pausing; raise the limit with ulimit -n");
+                }
                 listener.house.refill_reserve();
                 return Ok((accepted, Next::Pause(EXHAUSTED_PAUSE)));
             }

@@ -90,6 +90,8 @@ pub struct Listener {
     /// A connection that was taken from the kernel and that nobody had room for. At most one: the
     /// next is taken only when it is gone.
     pub held: RefCell<Option<TakenBack>>,
+    /// Whether descriptors or memory ran out and no connection was accepted since.
+    pub exhausted: Cell<bool>,
     socket: RefCell<Option<Rc<Socket>>>,
     /// Whether options of a worker's socket were copied.
     styled: Cell<bool>,
@@ -124,6 +126,7 @@ impl Listener {
             house,
             room: RoomWatch::new()?,
             held: RefCell::new(None),
+            exhausted: Cell::new(false),
             socket: RefCell::new(Some(Rc::new(socket))),
             styled: Cell::new(false),
         })

@@ -148,7 +148,10 @@ struct Master {
     workers: HashMap<WorkerId, Worker>,
     counters: Vec<Rc<Counters>>,
     finished: bool,
+    /// Why the master will end with an error.
     failure: Option<RunError>,
+    /// Why the last worker did not come up, in case none ever does.
+    boot_failure: Option<RunError>,
     _control: Option<ControlSocket>,
 }
 
@@ -213,6 +216,7 @@ impl Master {
             counters: Vec::new(),
             finished: false,
             failure: None,
+            boot_failure: None,
             _control: control,
             config,
         };
@@ -327,9 +331,7 @@ impl Master {
             }
             Err(error) => {
                 error!(slot = slot.0, worker = id.0, %error, "cannot start a worker");
-                if self.workers.is_empty() && self.failure.is_none() {
-                    self.failure = Some(RunError::Start(error));
-                }
+                self.boot_failure = Some(RunError::Start(error));
                 Some(fleet::Event::ForkFailed(id))
             }
         }
@@ -366,14 +368,16 @@ impl Master {
         };
         let command = self.config.command.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ");
         let message = format!("no worker came up: `{command}` ended with {exit} before it listened; {said}");
-        if !matches!(self.failure, Some(RunError::Start(_) | RunError::Bind { .. })) {
-            self.failure = Some(RunError::GaveUp(message));
+        // That an address was refused explains more than what the worker made of it.
+        if !matches!(self.boot_failure, Some(RunError::Bind { .. })) {
+            self.boot_failure = Some(RunError::GaveUp(message));
         }
     }
 
     fn give_up(&mut self, slot: Slot, attempts: u32) {
         error!(slot = slot.0, attempts, "no worker came up, giving up");
-        self.failure.get_or_insert_with(|| RunError::GaveUp("no worker came up".to_owned()));
+        let why = self.boot_failure.take();
+        self.failure = Some(why.unwrap_or_else(|| RunError::GaveUp("no worker came up".to_owned())));
     }
 
     fn finish(&mut self) {
@@ -488,7 +492,7 @@ impl Master {
                 warn!(worker = id.0, %address, %error, "a worker cannot have the address{}", advice(&address, &error));
                 if self.fleet.was_never_ready() && errno == libc::EADDRINUSE {
                     let shown = address.trim_start_matches("tcp:").to_owned();
-                    self.failure = Some(RunError::Bind { address: shown, source: error });
+                    self.boot_failure = Some(RunError::Bind { address: shown, source: error });
                 }
                 (ToWorker::Error { errno, id: request }, None)
             }

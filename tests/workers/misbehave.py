@@ -22,7 +22,7 @@ def listen(control, address="tcp:127.0.0.1:0", number=1):
     control.send(f"LISTEN={address}\nID={number}\n".encode())
     while True:
         answer, fds, _, _ = socket.recv_fds(control, 4096, 1)
-        if fds:
+        if fds and f"ID={number}\n".encode() in answer:
             door = socket.socket(fileno=fds[0])
             break
     control.send(f"ACCEPTING={address}\nID={number}\n".encode())
@@ -64,7 +64,7 @@ elif habit == "garbage":
                    b"ACCEPTING=tcp:127.0.0.1:1\nID=99", b"CLOSE=x\nID=7", b"ID=1", b"PING=many", b"x" * 4096, b"y" * 60000,
                    b"LISTEN=tcp:127.0.0.1:0\nID=5\nREPLY=1", b"LISTEN=unix:/no/such/dir/s\nID=6", b"\n\n", b"A=B"]:
         control.send(packet)
-    socket.send_fds(control, [b"LISTEN=tcp:127.0.0.1:0\nID=8\n"], [0])  # a file as its own socket
+    socket.send_fds(control, [b"LISTEN=tcp:127.0.0.3:0\nID=8\n"], [0])  # a file as its own socket
     serve(listen(control, number=42))
 elif habit == "garbage-back":  # sends on the hand-off socket what is no connection
     door = listen(channel())

@@ -10,8 +10,9 @@ use core::ffi::{c_int, c_uint, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
 
-/// The shim's own descriptors go here and above, out of the way of the program's low numbers.
-const HIGH_FD: c_int = 200;
+/// The shim's own descriptors go here and above, out of the way of the program's low numbers; lower
+/// where the limit of descriptors leaves no room up there.
+const HIGH_FDS: [c_int; 3] = [200, 32, 3];
 /// When the number of an accepted connection comes this near to the limit of descriptors, each
 /// `accept` first makes sure that one is free: a packet received without room for its descriptor
 /// would lose the connection.
@@ -173,7 +174,7 @@ pub fn listen(fd: c_int, entry: &'static Entry, backlog: c_int) -> c_int {
 /// Puts `given` under the number `fd` and under every copy of it, keeping the flags and the epoll
 /// registrations that the program set, and keeps the program's own socket for its options.
 fn put_in_place(fd: c_int, entry: &'static Entry, given: c_int) {
-    let own = kernel!(nr::FCNTL, fd, F_DUPFD_CLOEXEC, HIGH_FD) as c_int;
+    let own = high_copy(fd);
     let flags = kernel!(nr::FCNTL, fd, F_GETFL);
     let mut locked = lock();
     locked.detail(entry).own = own;
@@ -199,12 +200,18 @@ fn put_in_place(fd: c_int, entry: &'static Entry, given: c_int) {
 
 /// Moves a descriptor out of the low numbers, which programs expect to be dense.
 fn move_up(fd: c_int) -> c_int {
-    let high = kernel!(nr::FCNTL, fd, F_DUPFD_CLOEXEC, HIGH_FD) as c_int;
+    let high = high_copy(fd);
     if high < 0 {
         return fd;
     }
     close(fd);
     high
+}
+
+/// A close-on-exec copy as far up as the limit allows, or -1.
+fn high_copy(fd: c_int) -> c_int {
+    let copy = |lowest| kernel!(nr::FCNTL, fd, F_DUPFD_CLOEXEC, lowest) as c_int;
+    HIGH_FDS.into_iter().map(copy).find(|copy| *copy >= 0).unwrap_or(-1)
 }
 
 /// `accept`: takes one connection from the hand-off socket.
