@@ -231,7 +231,7 @@ fn drive(address: SocketAddr, connections: u64) {
         assert!(ready > 0, "a connection hung: {ended} of {connections} ended");
         for event in &events[..ready] {
             let key = event.data() as usize;
-            let over = match (&sockets[key]).as_ref().expect("open").read(&mut buffer) {
+            let over = match sockets[key].as_ref().expect("open").read(&mut buffer) {
                 Ok(0) => true,
                 Ok(_) => false,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => false,

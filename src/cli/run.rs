@@ -23,8 +23,8 @@ pub struct RunArgs {
 
     /// Bind this address before the first worker starts, so that early clients wait
     ///
-    /// ":80" (IPv4 and IPv6), "127.0.0.1:80", "[::1]:80", "localhost:80", "unix:/path?mode=660",
-    /// "unix:@name", "fd://3". Port 0 lets the kernel choose. May be given several times. Without
+    /// `:80` (IPv4 and IPv6), `127.0.0.1:80`, `[::1]:80`, `localhost:80`, `unix:/path?mode=660`,
+    /// `unix:@name`, `fd://3`. Port 0 lets the kernel choose. May be given several times. Without
     /// it, whatever address a worker listens on is bound on demand and shared.
     #[arg(short, long, value_name = "ADDR")]
     bind: Vec<Bind>,

@@ -2,7 +2,7 @@
 //! [`Action`]s. [`crate::master`] carries them out and reports back.
 //!
 //! What is wanted (how many slots, stopping or not) and what is seen (each slot's [`State`]) are
-//! kept apart; after every event [`Fleet::reconcile`] closes the gap. The law of use: one event,
+//! kept apart; after every event `reconcile` closes the gap. The law of use: one event,
 //! carry out all actions, next event; call with [`Event::Tick`] when [`Fleet::wakes_at`] is due.
 
 use super::backoff;
@@ -491,11 +491,12 @@ impl Fleet {
     }
 
     fn enforce_deadline(&mut self, now: Instant, index: usize, actions: &mut Vec<Action>) {
-        if let State::Draining { worker, phase, deadline: Some(deadline) } = &mut self.seats[index].state {
-            if *phase != Drain::Killed && *deadline <= now {
-                *phase = Drain::Killed;
-                actions.push(Action::Kill { worker: *worker, because: KillReason::GraceOver });
-            }
+        if let State::Draining { worker, phase, deadline: Some(deadline) } = &mut self.seats[index].state
+            && *phase != Drain::Killed
+            && *deadline <= now
+        {
+            *phase = Drain::Killed;
+            actions.push(Action::Kill { worker: *worker, because: KillReason::GraceOver });
         }
     }
 

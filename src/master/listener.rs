@@ -145,10 +145,10 @@ impl Listener {
 
     /// Puts the socket file back if somebody removed it.
     pub fn restore_path(&self) {
-        if let Some(UnixPath { path, spare }) = &self.path {
-            if std::fs::hard_link(spare, path).is_ok() {
-                tracing::warn!(path = %path.display(), "a worker removed the socket file; put it back");
-            }
+        if let Some(UnixPath { path, spare }) = &self.path
+            && std::fs::hard_link(spare, path).is_ok()
+        {
+            tracing::warn!(path = %path.display(), "a worker removed the socket file; put it back");
         }
     }
 
@@ -172,10 +172,10 @@ impl Listener {
 
     /// Gives the listener the options that the first worker set on its own socket.
     pub fn style_after(&self, own: &OwnedFd) {
-        if !self.styled.replace(true) {
-            if let Some(socket) = self.socket() {
-                listen::copy_options(own.as_fd(), socket.as_fd());
-            }
+        if !self.styled.replace(true)
+            && let Some(socket) = self.socket()
+        {
+            listen::copy_options(own.as_fd(), socket.as_fd());
         }
     }
 
@@ -196,12 +196,13 @@ impl Listener {
         Ok(())
     }
 
-    /// Closes the socket. A worker may hold a duplicate of it, so it is shut down first.
+    /// Closes the socket. One that was a worker's own is shut down first, because the worker still
+    /// has it; one that a service manager passed must stay as it is for the next start.
     pub fn close(&self) {
-        if let Some(socket) = self.socket.borrow_mut().take() {
-            if !matches!(self.address, Address::Unix(_) | Address::Abstract(_)) || self.origin == Origin::Worker {
-                let _ = socket.shutdown(std::net::Shutdown::Both);
-            }
+        if let Some(socket) = self.socket.borrow_mut().take()
+            && self.origin == Origin::Worker
+        {
+            let _ = socket.shutdown(std::net::Shutdown::Both);
         }
         if let Some(UnixPath { path, spare }) = &self.path {
             // Only if the file still is ours: somebody else may have bound there since.

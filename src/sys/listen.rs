@@ -187,10 +187,10 @@ pub fn copy_options(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
             set_int_option(to, level, option, value);
         }
     }
-    if let (Ok(wanted), Ok(present)) = (getsockopt(&from, sockopt::Linger), getsockopt(&to, sockopt::Linger)) {
-        if (wanted.l_onoff, wanted.l_linger) != (present.l_onoff, present.l_linger) {
-            let _ = nix::sys::socket::setsockopt(&to, sockopt::Linger, &wanted);
-        }
+    if let (Ok(wanted), Ok(present)) = (getsockopt(&from, sockopt::Linger), getsockopt(&to, sockopt::Linger))
+        && (wanted.l_onoff, wanted.l_linger) != (present.l_onoff, present.l_linger)
+    {
+        let _ = nix::sys::socket::setsockopt(&to, sockopt::Linger, &wanted);
     }
     // The kernel reports twice what was asked (`socket(7)`); a size left at its default is tuned by
     // TCP itself and must stay so.
