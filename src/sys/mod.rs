@@ -11,5 +11,6 @@ pub mod memfd;
 pub mod process;
 pub mod reap;
 pub mod room;
+pub mod sock_diag;
 pub mod spawn;
 pub mod watch;

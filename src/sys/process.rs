@@ -1,5 +1,6 @@
 //! What `/proc` tells of the workers, read only when somebody asks.
 
+use super::sock_diag;
 use nix::unistd::Pid;
 use procfs::WithCurrentSystemInfo;
 use procfs::process::{FDTarget, Process, Stat, all_processes};
@@ -20,7 +21,7 @@ pub struct Usage {
 /// show us counts as nothing.
 #[must_use]
 pub fn usage(groups: &[Pid], ports: &HashSet<u16>) -> HashMap<Pid, Usage> {
-    let connections = connections_on(ports);
+    let connections = sock_diag::connections_on(ports).unwrap_or_default();
     let mut found: HashMap<Pid, Usage> = HashMap::new();
     for process in all_processes().into_iter().flatten().flatten() {
         let Ok(stat) = process.stat() else { continue };
@@ -38,17 +39,6 @@ pub fn usage(groups: &[Pid], ports: &HashSet<u16>) -> HashMap<Pid, Usage> {
 
 fn cpu_seconds(stat: &Stat) -> f64 {
     (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64
-}
-
-/// Inodes of the sockets that are connections on one of `ports`.
-fn connections_on(ports: &HashSet<u16>) -> HashSet<u64> {
-    use procfs::net::TcpState::{Close, Listen, TimeWait};
-    let tables = [procfs::net::tcp(), procfs::net::tcp6()];
-    let entries = tables.into_iter().flatten().flatten();
-    entries
-        .filter(|e| ports.contains(&e.local_address.port()) && ![Listen, TimeWait, Close].contains(&e.state))
-        .map(|e| e.inode)
-        .collect()
 }
 
 fn open_of(process: &Process, connections: &HashSet<u64>) -> u64 {
