@@ -249,6 +249,12 @@ impl Fleet {
         !self.was_ready
     }
 
+    /// Whether every slot has a worker that is ready.
+    #[must_use]
+    pub fn all_ready(&self) -> bool {
+        self.seats.iter().all(|seat| matches!(seat.state, State::Ready { .. }))
+    }
+
     /// Whether this worker serves, or is about to.
     #[must_use]
     pub fn is_wanted(&self, worker: WorkerId) -> bool {

@@ -90,6 +90,9 @@ pub struct Listener {
     /// A connection that was taken from the kernel and that nobody had room for. At most one: the
     /// next is taken only when it is gone.
     pub held: RefCell<Option<TakenBack>>,
+    /// Whether the last worker that listened here closed its socket while it lived on. Death is no
+    /// such thing: the next worker comes back here, and clients wait meanwhile.
+    pub given_up: Cell<bool>,
     /// Whether descriptors or memory ran out and no connection was accepted since.
     pub exhausted: Cell<bool>,
     socket: RefCell<Option<Rc<Socket>>>,
@@ -126,6 +129,7 @@ impl Listener {
             house,
             room: RoomWatch::new()?,
             held: RefCell::new(None),
+            given_up: Cell::new(false),
             exhausted: Cell::new(false),
             socket: RefCell::new(Some(Rc::new(socket))),
             styled: Cell::new(false),

@@ -157,13 +157,13 @@ impl Listeners {
         closing
     }
 
-    /// Closes the listeners that no worker uses any more and that are not the operator's; returns
+    /// Closes the listeners that workers gave up and that are not the operator's; returns
     /// what each of them had accepted.
     pub fn drop_unused(&mut self, in_use: impl Fn(&Listener) -> bool) -> Vec<u64> {
         let unused = |entry: &mut Entry| {
             let listener = &entry.listener;
             let waits = listener.seats.has_orphans() || listener.held.borrow().is_some();
-            listener.origin == Origin::Worker && !waits && !in_use(listener)
+            listener.origin == Origin::Worker && listener.given_up.get() && !waits && !in_use(listener)
         };
         let dropped = self.all.extract_if(.., unused);
         dropped

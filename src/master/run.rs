@@ -519,6 +519,7 @@ impl Master {
         }
         let found = self.listeners.find_or_bind(&listen.address, own, |listener| worker.holds(listener))?;
         let listener = found.listener;
+        listener.given_up.set(false);
         let (via, handoff, socket) = match self.config.mode {
             Mode::Handoff => {
                 let counters = Rc::clone(&self.counters[worker.slot.index()]);
@@ -586,13 +587,16 @@ impl Master {
             handoff.finish();
         }
         listener.changed.notify_one();
+        if !self.workers.values().any(|worker| worker.holds(&listener)) {
+            listener.given_up.set(true);
+        }
         self.drop_unused_listeners();
     }
 
-    /// Closes addresses that workers asked for and gave up. While a worker is missing they stay: it
-    /// may come back and ask for them, and clients wait meanwhile instead of being refused.
+    /// Closes addresses that workers asked for and gave up. While a worker is missing or starting
+    /// they stay: it may come back and ask for them.
     fn drop_unused_listeners(&mut self) {
-        if self.workers.len() < self.fleet.seats().len() || self.fleet.is_stopping() {
+        if self.fleet.is_stopping() || !self.fleet.all_ready() {
             return;
         }
         let in_use = |listener: &Listener| self.workers.values().any(|worker| worker.holds(listener));

@@ -355,7 +355,8 @@ while True:
     let maitred = Maitred::start_as(command, &args).ready(2);
     let mut bodies: Vec<_> = (0..2).map(|_| request(maitred.address())).collect();
     bodies.sort_by_key(|body| format!("{body:?}"));
-    assert_eq!(bodies, ["0 0 1 1 1 - /usr", "1 1 2 1 1 - /usr"].map(|text| Reply::Body(text.into())));
+    let expected = ["0 0 1 1 1 - /usr", "1 1 2 1 1 - /usr"].map(|text| Reply::Body(text.into()));
+    assert_eq!(bodies, expected, "{:?} {}", maitred.logged("worker ended"), maitred.output());
     // The slot stays, the worker's id grows.
     kill(maitred.pid(0), SIGKILL);
     maitred.wait_for("worker ready", 3);

@@ -6,6 +6,7 @@
 use super::abi::*;
 use super::listening;
 use super::paths;
+use super::process::owns_memory;
 use super::table::{State, find, is_internal, lock};
 use super::text::{absolute, absolute_at};
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
@@ -84,6 +85,7 @@ fn copied(fd: c_int, copy: c_int) -> c_int {
     if copy >= 0
         && copy != fd
         && let Some(entry) = find(fd)
+        && owns_memory()
     {
         lock().alias(entry, copy);
     }
@@ -118,9 +120,44 @@ pub unsafe extern "C" fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
 /// other on the machines that the shim is built for.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fcntl(fd: c_int, command: c_int, arg: c_long) -> c_int {
+    let between = |fd| find(fd).filter(|entry| listening::is_asked(entry));
     // SAFETY: the program's own arguments.
-    let ret = unsafe { next::fcntl(fd, command, arg) };
-    if command == F_DUPFD || command == F_DUPFD_CLOEXEC { copied(fd, ret) } else { ret }
+    let call = |arg| unsafe { next::fcntl(fd, command, arg) };
+    match command {
+        F_DUPFD | F_DUPFD_CLOEXEC => copied(fd, call(arg)),
+        F_GETFL => match (call(arg), between(fd)) {
+            (flags, Some(entry)) if flags >= 0 => with_nonblocking(c_long::from(flags), entry.nonblocking()) as c_int,
+            (flags, _) => flags,
+        },
+        F_SETFL => match between(fd) {
+            Some(entry) => {
+                entry.set_nonblocking(arg & O_NONBLOCK != 0);
+                let present = kernel!(nr::FCNTL, fd, F_GETFL) & O_NONBLOCK != 0;
+                call(with_nonblocking(arg, present))
+            }
+            None => call(arg),
+        },
+        _ => call(arg),
+    }
+}
+
+fn with_nonblocking(flags: c_long, on: bool) -> c_long {
+    if on { flags | O_NONBLOCK } else { flags & !O_NONBLOCK }
+}
+
+/// `ioctl(2)`, of which only `FIONBIO` matters here; it is variadic as `fcntl` is.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ioctl(fd: c_int, request: c_long, arg: *mut c_void) -> c_int {
+    if request as u32 == FIONBIO as u32
+        && let Some(entry) = find(fd).filter(|entry| listening::is_asked(entry))
+        && !arg.is_null()
+    {
+        // SAFETY: `FIONBIO` takes a pointer to an int.
+        entry.set_nonblocking(unsafe { arg.cast::<c_int>().read_unaligned() } != 0);
+        return 0;
+    }
+    // SAFETY: the program's own arguments.
+    unsafe { next::ioctl(fd, request, arg) }
 }
 
 /// The name under which glibc exports `fcntl` for programs with 64-bit file offsets.

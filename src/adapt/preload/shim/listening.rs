@@ -3,6 +3,7 @@
 
 use super::abi::*;
 use super::channel::{request, tell};
+use super::process::owns_memory;
 use super::table::{Entry, State, find, lock};
 use super::text::{Asked, Packet, family_of, in_family, port_of, set_port, value};
 use super::{epoll, paths, settings};
@@ -75,6 +76,7 @@ pub unsafe fn bind(fd: c_int, addr: *const u8, len: c_uint) -> Option<c_int> {
 unsafe fn remember(fd: c_int, family: u16, state: State, addr: *const u8, len: c_uint) -> Option<&'static Entry> {
     let mut locked = lock();
     let entry = locked.insert(fd, family, state)?;
+    entry.set_nonblocking(kernel!(nr::FCNTL, fd, F_GETFL) & O_NONBLOCK != 0);
     let detail = locked.detail(entry);
     let n = (len as usize).min(ADDRESS_MAX);
     // SAFETY: both are readable and writable for `n` bytes.
@@ -155,6 +157,8 @@ pub fn listen(fd: c_int, entry: &'static Entry, backlog: c_int) -> c_int {
             let mut locked = lock();
             locked.detail(entry).given = -1;
             locked.discard(given);
+            drop(locked);
+            set_nonblocking(fd, entry.nonblocking());
         }
         _ => put_in_place(fd, entry, given),
     }
@@ -175,7 +179,6 @@ pub fn listen(fd: c_int, entry: &'static Entry, backlog: c_int) -> c_int {
 /// registrations that the program set, and keeps the program's own socket for its options.
 fn put_in_place(fd: c_int, entry: &'static Entry, given: c_int) {
     let own = high_copy(fd);
-    let flags = kernel!(nr::FCNTL, fd, F_GETFL);
     let mut locked = lock();
     locked.detail(entry).own = own;
     locked.detail(entry).given = -1;
@@ -192,10 +195,19 @@ fn put_in_place(fd: c_int, entry: &'static Entry, given: c_int) {
     }
     locked.discard(given);
     drop(locked);
-    if flags & O_NONBLOCK != 0 {
-        let on: c_int = 1;
-        kernel!(nr::IOCTL, fd, FIONBIO, &raw const on);
+    if entry.nonblocking() {
+        set_nonblocking(fd, true);
     }
+}
+
+fn set_nonblocking(fd: c_int, on: bool) {
+    let on = c_int::from(on);
+    kernel!(nr::IOCTL, fd, FIONBIO, &raw const on);
+}
+
+/// Whether the master has answered and `listen` was not called yet.
+pub fn is_asked(entry: &'static Entry) -> bool {
+    matches!(entry.state(), State::Bound | State::Shared) && lock().detail(entry).given >= 0
 }
 
 /// Moves a descriptor out of the low numbers, which programs expect to be dense.
@@ -265,8 +277,7 @@ pub unsafe fn take(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_
         let connection = rights.fds[0];
         LAST_FD.store(connection, Relaxed);
         if flags & SOCK_NONBLOCK != 0 {
-            let on: c_int = 1;
-            kernel!(nr::IOCTL, connection, FIONBIO, &raw const on);
+            set_nonblocking(connection, true);
         }
         if !addr.is_null() && !len.is_null() {
             let (peer, peer_len) = in_family(&peer[..n as usize], entry.family());
@@ -316,7 +327,7 @@ pub unsafe fn give_up_for_client(fd: c_int, entry: &'static Entry) -> Option<c_i
 
 /// Forgets one number of a listening socket; with the last one the master is told.
 pub fn forget(fd: c_int) {
-    let Some(entry) = find(fd) else { return };
+    let Some(entry) = find(fd).filter(|_| owns_memory()) else { return };
     let mut locked = lock();
     if !locked.forget(fd) {
         return;

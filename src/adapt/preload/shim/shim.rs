@@ -20,6 +20,7 @@ pub mod epoll;
 pub mod hooks;
 pub mod listening;
 pub mod paths;
+pub mod process;
 pub mod settings;
 pub mod table;
 pub mod text;
@@ -27,6 +28,7 @@ pub mod text;
 /// Runs when the dynamic loader has placed the shim and before the program's own code.
 extern "C" fn start() {
     abi::resolve();
+    process::start();
     settings::read();
 }
 

@@ -8,7 +8,7 @@
 use super::abi::{ADDRESS_MAX, getpid, kernel, nr, raw};
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_uint};
-use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU16, AtomicU32, Ordering::*};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, Ordering::*};
 
 /// Descriptor numbers above this are left alone: the listener then works without maitred.
 const DESCRIPTORS: usize = 65_536;
@@ -49,6 +49,10 @@ pub struct Entry {
     refs: AtomicU32,
     /// Family that the program asked for, which accepted addresses must have.
     family: AtomicU16,
+    /// Whether the program wants the descriptor not to block. Kept here between `bind` and `listen`:
+    /// the program's socket may be the master's listener by then, and whether that blocks is none of
+    /// the program's business.
+    nonblocking: AtomicBool,
     detail: UnsafeCell<Detail>,
 }
 
@@ -79,6 +83,7 @@ impl Entry {
             state: AtomicU8::new(0),
             refs: AtomicU32::new(0),
             family: AtomicU16::new(0),
+            nonblocking: AtomicBool::new(false),
             detail: UnsafeCell::new(Detail {
                 id: 0,
                 owner: 0,
@@ -108,6 +113,15 @@ impl Entry {
 
     pub fn family(&self) -> u16 {
         self.family.load(Relaxed)
+    }
+
+    /// Whether the descriptor is not to block.
+    pub fn nonblocking(&self) -> bool {
+        self.nonblocking.load(Relaxed)
+    }
+
+    pub fn set_nonblocking(&self, on: bool) {
+        self.nonblocking.store(on, Relaxed);
     }
 
     /// How many descriptor numbers mean this socket.
