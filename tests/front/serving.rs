@@ -55,6 +55,20 @@ fn a_server_that_is_a_client_first() {
 }
 
 #[test]
+fn a_server_that_chooses_late_whether_to_block() {
+    for mode in ["block", "poll", "epoll"] {
+        serves_exactly(&["-w", "4", "--", &server(), mode, "0", "late"]);
+    }
+}
+
+#[test]
+fn a_server_whose_children_close_their_copy_of_the_listener() {
+    for mode in ["block", "epoll"] {
+        serves_exactly(&["-w", "4", "--", &server(), mode, "0", "children"]);
+    }
+}
+
+#[test]
 fn pythons_threading_http_server() {
     let script = root().join("worker-examples/unaware.py");
     serves_exactly(&["-w", "4", "--", "python3", script.to_str().unwrap(), "0"]);

@@ -6,6 +6,8 @@
 //         twice          listens on the address with two sockets
 //         v6             binds ::1, all: binds ::, mapped: binds ::ffff:127.0.0.1
 //         client         first makes a client connection from a bound source address
+//         late           chooses whether to block between bind and listen
+//         children       starts children, by fork and vfork, that close their copy of the listener
 //         idle           keeps every connection open without answering
 //         rlimit=N       sets its limit of descriptors
 #define _GNU_SOURCE
@@ -18,13 +20,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-static int idle, close_after = -1;
+static int idle, late, close_after = -1;
 static char answer[512];
 static int answer_len;
 
@@ -100,11 +103,17 @@ static void check_listener(int fd) {
 
 static int listen_on(struct sockaddr *addr, socklen_t len, int nonblock, int set) {
   int one = 1, fd = socket(addr->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (nonblock) fcntl(fd, F_SETFL, O_NONBLOCK);
+  if (nonblock != late) fcntl(fd, F_SETFL, O_NONBLOCK);
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
   struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = 0x1122334455667788};
   if (set >= 0 && epoll_ctl(set, EPOLL_CTL_ADD, fd, &event)) fail("epoll_ctl");
   if (bind(fd, addr, len)) fail("bind");
+  if (late) {
+    int on = nonblock;
+    if (ioctl(fd, FIONBIO, &on)) fail("FIONBIO");
+    if (!(fcntl(fd, F_GETFL) & O_NONBLOCK) != !nonblock) fail("O_NONBLOCK was not kept");
+    if (fcntl(fd, F_SETFL, nonblock ? O_NONBLOCK : 0)) fail("F_SETFL");
+  }
   // Some programs duplicate the socket before they listen on it.
   int copy = dup(fd);
   struct sockaddr_storage before, after;
@@ -147,6 +156,7 @@ int main(int argc, char **argv) {
   }
   if (option(argc, argv, "client")) be_a_client();
   idle = option(argc, argv, "idle") != NULL;
+  late = option(argc, argv, "late") != NULL;
   if ((value = option(argc, argv, "close-after"))) close_after = atoi(value);
 
   struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -167,6 +177,16 @@ int main(int argc, char **argv) {
   fds[0] = listen_on(addr, len, nonblock, early ? set : -1);
   if (option(argc, argv, "twice")) fds[count++] = listen_on(addr, len, nonblock, -1);
 
+  if (option(argc, argv, "children"))
+    for (int i = 0; i < 10; i++) {
+      pid_t child = i % 2 ? fork() : vfork();
+      if (child == 0) {
+        close(fds[0]);
+        dup2(2, fds[0]);
+        _exit(0);
+      }
+      waitpid(child, NULL, 0);
+    }
   if ((value = option(argc, argv, "fork")))
     for (int i = 0; i < atoi(value); i++)
       if (fork() == 0) {

@@ -76,7 +76,6 @@ pub unsafe fn bind(fd: c_int, addr: *const u8, len: c_uint) -> Option<c_int> {
 unsafe fn remember(fd: c_int, family: u16, state: State, addr: *const u8, len: c_uint) -> Option<&'static Entry> {
     let mut locked = lock();
     let entry = locked.insert(fd, family, state)?;
-    entry.set_nonblocking(kernel!(nr::FCNTL, fd, F_GETFL) & O_NONBLOCK != 0);
     let detail = locked.detail(entry);
     let n = (len as usize).min(ADDRESS_MAX);
     // SAFETY: both are readable and writable for `n` bytes.
@@ -88,6 +87,8 @@ unsafe fn remember(fd: c_int, family: u16, state: State, addr: *const u8, len: c
 
 /// Asks the master for the address; on success the entry holds what it gave.
 fn ask(fd: c_int, entry: &'static Entry, asked: &Asked) -> Result<(), c_int> {
+    // From the answer on the master may change this for its own purposes.
+    entry.set_nonblocking(kernel!(nr::FCNTL, fd, F_GETFL) & O_NONBLOCK != 0);
     let id = lock().detail(entry).id;
     let mut packet = Packet::default();
     asked.write(&mut packet, "LISTEN");
