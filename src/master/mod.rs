@@ -7,16 +7,20 @@
 //! [`crate::core::fleet`] decides.
 
 pub mod accept;
+pub mod bind;
 pub mod channel;
 pub mod door;
+pub mod error;
 pub mod event;
 pub mod handoff;
 pub mod listener;
 pub mod listeners;
 pub mod output;
+mod requests;
 pub mod returned;
 pub mod run;
 pub mod seats;
+pub mod signals;
 pub mod start;
 pub mod status;
 pub mod worker;

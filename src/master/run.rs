@@ -1,117 +1,34 @@
 //! The master's loop: one event at a time in, the fleet's actions out.
 
+use super::bind::{bind_all, bind_control};
 use super::door::Door;
-use super::event::{EVENTS_MAX, Event, FromWorker};
-use super::handoff::{Counters, Depth, Handoff, count};
-use super::listener::{House, Key, Listener, Origin};
+use super::error::RunError;
+use super::event::{EVENTS_MAX, Event};
+use super::handoff::{Counters, Depth};
+use super::listener::House;
 use super::listeners::Listeners;
 use super::output::{Output, Prefixed};
-use super::start::{StartError, Starter};
+use super::signals::forward_signals;
+use super::start::Starter;
 use super::status::{View, add_usage};
-use super::worker::{REQUESTS_MAX, Request, Worker, name_of};
-use super::{channel, returned};
+use super::worker::Worker;
 use crate::adapt::preload::Shim;
-use crate::config::bind::Bind;
-use crate::config::{Config, Control, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode, Prefix, WORKERS_MAX};
-use crate::control::server::{ControlError, ControlSocket};
+use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Prefix, WORKERS_MAX};
+use crate::control::server::ControlSocket;
 use crate::control::{self, Refusal};
 use crate::core::fleet::{self, Action, Exit, Fleet, Plan, Stop};
 use crate::core::ids::{Generation, Slot, WorkerId};
-use crate::sys::{fd, limits, listen, process, reap, spawn};
-use crate::wire::address::Address;
-use crate::wire::packet::{self, AnswerTo, Listen, RequestId, ToWorker, Via};
-use nix::errno::Errno;
+use crate::sys::{fd, limits, process, reap, spawn};
+use crate::wire::packet::ToWorker;
 use nix::sys::signal::Signal;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
-use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info, warn};
-
-/// Backlog of addresses that are bound before any worker says one; the kernel cuts it to
-/// `net.core.somaxconn`.
-const BACKLOG: u32 = 4096;
-
-/// Why the master did not get going, or did not get on.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// An address of `--bind` cannot be had.
-    #[error("cannot bind {address}: {source}{}", advice(address, source))]
-    Bind {
-        /// The address.
-        address: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A worker cannot be started.
-    #[error(transparent)]
-    Start(#[from] StartError),
-    /// The control socket cannot be had.
-    #[error("{0}")]
-    Control(#[from] ControlError),
-    /// More workers than the limit of descriptors allows.
-    #[error(
-        "cannot run {workers} workers: they need about {needed} descriptors and the limit is {limit}; raise it with \
-         ulimit -n, or start fewer workers"
-    )]
-    Descriptors {
-        /// `--workers`.
-        workers: u32,
-        /// What they need.
-        needed: u64,
-        /// What there is.
-        limit: u64,
-    },
-    /// The first generation never came up.
-    #[error("{0}")]
-    GaveUp(String),
-    /// Something that the master cannot do without.
-    #[error("cannot start: {0}")]
-    System(#[from] io::Error),
-    /// A listener broke while running.
-    #[error("cannot go on accepting on {address}: {source}")]
-    Listener {
-        /// The address.
-        address: String,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-impl RunError {
-    /// The exit code that goes with it.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            RunError::Listener { .. } => 1,
-            _ => 3,
-        }
-    }
-}
-
-/// What to do about an address that cannot be bound.
-fn advice(address: &str, error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(libc::EADDRINUSE) => {
-            let port = address.rsplit(':').next().unwrap_or_default();
-            match address.starts_with("unix:") {
-                true => "; another server listens there".to_owned(),
-                false => format!("; find its owner with ss -ltnp 'sport = :{port}', or choose another port"),
-            }
-        }
-        Some(libc::EACCES) if address.starts_with("unix:") => "; the directory must be writable".to_owned(),
-        Some(libc::EACCES) => "; use a port above 1023, or grant CAP_NET_BIND_SERVICE".to_owned(),
-        Some(libc::EADDRNOTAVAIL) => "; no interface of this machine has that address".to_owned(),
-        Some(libc::EBADF) => "; no such descriptor was passed to maitred".to_owned(),
-        _ if error.kind() == io::ErrorKind::AlreadyExists => "; there is a file that is no socket".to_owned(),
-        _ => String::new(),
-    }
-}
 
 /// Runs until the fleet has ended.
 ///
@@ -134,24 +51,24 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     master.failure.map_or(Ok(()), Err)
 }
 
-struct Master {
-    config: Rc<Config>,
-    since: Instant,
-    starter: Starter,
-    house: Rc<House>,
-    listeners: Listeners,
+pub(super) struct Master {
+    pub(super) config: Rc<Config>,
+    pub(super) since: Instant,
+    pub(super) starter: Starter,
+    pub(super) house: Rc<House>,
+    pub(super) listeners: Listeners,
     /// Connections accepted on listeners that are closed by now.
-    accepted_before: u64,
+    pub(super) accepted_before: u64,
     /// Listeners that were told to close and have not reported yet.
-    closing: usize,
-    fleet: Fleet,
-    workers: HashMap<WorkerId, Worker>,
-    counters: Vec<Rc<Counters>>,
-    finished: bool,
+    pub(super) closing: usize,
+    pub(super) fleet: Fleet,
+    pub(super) workers: HashMap<WorkerId, Worker>,
+    pub(super) counters: Vec<Rc<Counters>>,
+    pub(super) finished: bool,
     /// Why the master will end with an error.
-    failure: Option<RunError>,
+    pub(super) failure: Option<RunError>,
     /// Why the last worker did not come up, in case none ever does.
-    boot_failure: Option<RunError>,
+    pub(super) boot_failure: Option<RunError>,
     _control: Option<ControlSocket>,
 }
 
@@ -249,7 +166,7 @@ impl Master {
     }
 
     /// Tells the fleet and carries out what it decides. A failed fork is an event again.
-    async fn handle_fleet(&mut self, event: fleet::Event) {
+    pub(super) async fn handle_fleet(&mut self, event: fleet::Event) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             for action in self.fleet.handle(Instant::now(), event) {
@@ -416,195 +333,6 @@ impl Master {
         }
     }
 
-    /// A worker said something.
-    async fn heard(&mut self, from: FromWorker) {
-        let FromWorker { worker: id, packet, mut fds, door } = from;
-        for said in packet.says {
-            if !self.workers.contains_key(&id) {
-                return;
-            }
-            debug!(worker = id.0, said = name_of(&said), "heard");
-            match said {
-                packet::FromWorker::Listen(listen) => self.listen(id, listen, std::mem::take(&mut fds), door.as_ref()),
-                packet::FromWorker::Accepting { id: request, backlog } => self.accepting(id, request, backlog).await,
-                packet::FromWorker::Close { id: request } => self.close(id, request),
-                packet::FromWorker::Truncated { .. } => self.truncated(id),
-                packet::FromWorker::Ready => self.handle_fleet(fleet::Event::Ready(id)).await,
-                packet::FromWorker::Stopping => info!(worker = id.0, "the worker is about to end"),
-                packet::FromWorker::Status(text) => info!(worker = id.0, text, "the worker says"),
-                packet::FromWorker::Watchdog | packet::FromWorker::Pong(_) => {}
-                packet::FromWorker::Ping(n) => {
-                    if let Some(worker) = self.workers.get(&id) {
-                        worker.tell(&ToWorker::Pong(n));
-                    }
-                }
-            }
-        }
-    }
-
-    fn malformed(&mut self, id: WorkerId, what: &str) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
-        worker.malformed += 1;
-        // The first tells what is wrong; a flood of them must not fill the log.
-        if worker.malformed.is_power_of_two() {
-            warn!(
-                slot = worker.slot.0,
-                worker = id.0,
-                malformed = worker.malformed,
-                what,
-                "a worker sent a packet that makes no sense"
-            );
-        }
-    }
-
-    fn truncated(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.get(&id) else { return };
-        if let Some(counters) = self.counters.get(worker.slot.index()) {
-            count(&counters.truncated);
-            if counters.truncated.get().is_power_of_two() {
-                let (slot, truncated) = (worker.slot.0, counters.truncated.get());
-                warn!(
-                    slot,
-                    worker = id.0,
-                    truncated,
-                    "a worker without a free descriptor lost a connection; raise its ulimit -n"
-                );
-            }
-        }
-    }
-
-    /// `LISTEN`: finds or makes the listener and sends the worker its socket.
-    fn listen(&mut self, id: WorkerId, listen: Listen, fds: Vec<OwnedFd>, door: Option<&OwnedFd>) {
-        let mut fds = fds.into_iter();
-        let (own, reply) = match listen.answer {
-            AnswerTo::AttachedSocket => {
-                let (first, second) = (fds.next(), fds.next());
-                if second.is_some() { (first, second) } else { (None, first) }
-            }
-            AnswerTo::Sender => (fds.next(), None),
-        };
-        let request = listen.id;
-        let (answer, socket) = match self.serve_request(id, &listen, own) {
-            Ok((answer, socket)) => (answer, Some(socket)),
-            Err(error) => {
-                let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
-                let address = listen.address.to_string();
-                warn!(worker = id.0, %address, %error, "a worker cannot have the address{}", advice(&address, &error));
-                if self.fleet.was_never_ready() && errno == libc::EADDRINUSE {
-                    let shown = address.trim_start_matches("tcp:").to_owned();
-                    self.boot_failure = Some(RunError::Bind { address: shown, source: error });
-                }
-                (ToWorker::Error { errno, id: request }, None)
-            }
-        };
-        let Some(worker) = self.workers.get(&id) else { return };
-        let to = reply.as_ref().or(door).map_or(worker.channel.get_ref().as_fd(), AsFd::as_fd);
-        if let Err(error) = channel::tell(to, &answer, socket.as_ref().map(AsFd::as_fd)) {
-            warn!(slot = worker.slot.0, worker = id.0, %error, "cannot answer a worker");
-            self.close(id, request);
-        }
-    }
-
-    fn serve_request(
-        &mut self,
-        id: WorkerId,
-        listen: &Listen,
-        own: Option<OwnedFd>,
-    ) -> io::Result<(ToWorker, OwnedFd)> {
-        // The same name again means that the old socket is gone, with the program that had it.
-        self.close(id, listen.id);
-        let worker = self.workers.get_mut(&id).ok_or(Errno::ESRCH)?;
-        if worker.requests.len() >= REQUESTS_MAX {
-            return Err(Errno::EMFILE.into());
-        }
-        let found = self.listeners.find_or_bind(&listen.address, own, |listener| worker.holds(listener))?;
-        let listener = found.listener;
-        listener.given_up.set(false);
-        let (via, handoff, socket) = match self.config.mode {
-            Mode::Handoff => {
-                let counters = Rc::clone(&self.counters[worker.slot.index()]);
-                let (handoff, socket) = Handoff::new(id, worker.slot, listen.id, counters, self.house.depth)?;
-                (Via::Handoff, Some(Rc::new(handoff)), socket)
-            }
-            Mode::Shared => {
-                let socket = listener.socket().ok_or(Errno::ESHUTDOWN)?;
-                (Via::Shared, None, socket.as_fd().try_clone_to_owned()?)
-            }
-        };
-        if let Some(handoff) = &handoff {
-            tokio::task::spawn_local(returned::serve(Rc::clone(&listener), Rc::clone(handoff)));
-        }
-        let address = listener.address.clone();
-        debug!(slot = worker.slot.0, worker = id.0, asked = %listen.address, %address, ownership = ?found.ownership, "serving a worker's address");
-        worker.requests.push(Request { id: listen.id, listener, handoff, own: found.own });
-        Ok((ToWorker::Listening { address, id: listen.id, via, ownership: found.ownership }, socket))
-    }
-
-    /// `ACCEPTING`: the worker takes part from now on.
-    async fn accepting(&mut self, id: WorkerId, request: RequestId, backlog: Option<u32>) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
-        let (slot, uptime_ms) = (worker.slot.0, worker.since.elapsed().as_millis());
-        let Some(request) = worker.requests.iter_mut().find(|r| r.id == request) else {
-            debug!(worker = id.0, "a worker accepts on an address that it did not ask for");
-            return;
-        };
-        let listener = Rc::clone(&request.listener);
-        if let Some(own) = request.own.take() {
-            listener.style_after(&own);
-        }
-        let backlog = backlog.unwrap_or(BACKLOG).max(1);
-        let grows = backlog > listener.backlog.get();
-        let seated = match (&request.handoff, grows) {
-            (Some(handoff), true) => listener.listen(backlog).and_then(|()| listener.seat(handoff)),
-            (Some(handoff), false) => listener.seat(handoff),
-            (None, _) => {
-                listener.backlog.set(backlog.max(listener.backlog.get()));
-                Ok(())
-            }
-        };
-        if let Err(error) = seated {
-            warn!(slot, worker = id.0, %error, "a worker cannot take part");
-            return;
-        }
-        self.listeners.serve(&listener);
-        let draining = self.fleet.is_stopping() || !self.fleet.is_wanted(id);
-        if draining {
-            listener.seats.retire(id, None);
-            return;
-        }
-        info!(slot, worker = id.0, address = %listener.address, uptime_ms, "worker ready");
-        self.handle_fleet(fleet::Event::Ready(id)).await;
-    }
-
-    /// `CLOSE`: the worker listens there no more; what it has not taken goes to others.
-    fn close(&mut self, id: WorkerId, request: RequestId) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
-        let Some(request) = worker.take_request(request) else { return };
-        debug!(slot = worker.slot.0, worker = id.0, address = %request.listener.address, "a worker stopped listening");
-        let listener = request.listener;
-        if let Some(handoff) = request.handoff {
-            listener.seats.retire(id, Some(request.id));
-            handoff.finish();
-        }
-        listener.changed.notify_one();
-        if !self.workers.values().any(|worker| worker.holds(&listener)) {
-            listener.given_up.set(true);
-        }
-        self.drop_unused_listeners();
-    }
-
-    /// Closes addresses that workers asked for and gave up. While a worker is missing or starting
-    /// they stay: it may come back and ask for them.
-    fn drop_unused_listeners(&mut self) {
-        if self.fleet.is_stopping() || !self.fleet.all_ready() {
-            return;
-        }
-        let in_use = |listener: &Listener| self.workers.values().any(|worker| worker.holds(listener));
-        for accepted in self.listeners.drop_unused(in_use) {
-            self.accepted_before += accepted;
-        }
-    }
-
     fn view(&self) -> View<'_> {
         View {
             config: &self.config,
@@ -637,138 +365,4 @@ impl Master {
 
 fn refusal(why: &str) -> String {
     serde_json::to_string(&Refusal { error: why.to_owned() }).unwrap_or_default()
-}
-
-fn bind_control(config: &Config) -> Result<Option<ControlSocket>, RunError> {
-    let (path, usual) = match &config.control {
-        Control::Usual(path) => (path, true),
-        Control::Asked(path) => (path, false),
-    };
-    match ControlSocket::bind(&config.name, path) {
-        Ok(socket) => Ok(Some(socket)),
-        Err(error @ ControlError::Io { .. }) if usual => {
-            warn!(path = %path.display(), %error, "no control socket; status and other commands will not reach this maitred");
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Binds what `--bind` asks for and what a service manager passed.
-fn bind_all(
-    config: &Config,
-    inherited: Vec<OwnedFd>,
-    listeners: &mut Listeners,
-    house: &Rc<House>,
-) -> Result<(), RunError> {
-    let mut inherited: Vec<Option<OwnedFd>> = inherited.into_iter().map(Some).collect();
-    let mut add = |address: &Address, made: io::Result<socket2::Socket>, file: FileOf| {
-        let shown = address.to_string().trim_start_matches("tcp:").to_owned();
-        let fail = |source| RunError::Bind { address: shown.clone(), source };
-        let socket = made.map_err(fail)?;
-        let index = listeners.iter().filter(|l| l.key.asked == *address).count();
-        let key = Key { asked: address.clone(), index };
-        let mut listener = Listener::new(key, socket, Origin::Operator, Rc::clone(house)).map_err(fail)?;
-        if file == FileOf::Master {
-            listener.own_path();
-        }
-        listener.listen(BACKLOG).map_err(fail)?;
-        let listener = listeners.add_bound(listener);
-        info!(address = %listener.address, "listening");
-        Ok::<(), RunError>(())
-    };
-    for bind in &config.bind {
-        match bind {
-            Bind::Any(port) => {
-                let (v6, v4) = (([0u16; 8], *port).into(), ([0u8; 4], *port).into());
-                let made = listen::bind(&Address::Tcp(v6));
-                match made {
-                    // A machine without IPv6.
-                    Err(e)
-                        if e.raw_os_error() == Some(libc::EAFNOSUPPORT)
-                            || e.raw_os_error() == Some(libc::EADDRNOTAVAIL) =>
-                    {
-                        add(&Address::Tcp(v4), listen::bind(&Address::Tcp(v4)), FileOf::Nobody)?;
-                    }
-                    made => add(&Address::Tcp(v6), made, FileOf::Nobody)?,
-                }
-            }
-            Bind::Tcp(addresses) => {
-                for &address in addresses {
-                    add(&Address::Tcp(address), listen::bind(&Address::Tcp(address)), FileOf::Nobody)?;
-                }
-            }
-            Bind::Unix { path, mode } => {
-                add(&Address::Unix(path.clone()), listen::bind_unix(path, *mode), FileOf::Master)?;
-            }
-            Bind::Abstract(name) => {
-                let address = Address::Abstract(name.clone());
-                add(&address, listen::bind(&address), FileOf::Nobody)?;
-            }
-            Bind::Inherited(number) => {
-                let passed = usize::try_from(number - 3).ok().and_then(|i| inherited.get_mut(i)?.take());
-                let fd = match passed {
-                    Some(fd) => Ok(fd),
-                    None => fd::inherited(*number),
-                };
-                let fd = fd.map_err(|source| RunError::Bind { address: format!("fd://{number}"), source })?;
-                let (address, socket) = inherited_address(fd, *number)?;
-                add(&address, Ok(socket), FileOf::Nobody)?;
-            }
-        }
-    }
-    for (index, fd) in inherited.into_iter().enumerate() {
-        if let Some(fd) = fd {
-            let (address, socket) = inherited_address(fd, 3 + index as i32)?;
-            add(&address, Ok(socket), FileOf::Nobody)?;
-        }
-    }
-    Ok(())
-}
-
-/// Who made the file of a Unix socket, and so removes it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum FileOf {
-    Master,
-    Nobody,
-}
-
-fn inherited_address(fd: OwnedFd, number: i32) -> Result<(Address, socket2::Socket), RunError> {
-    let fail = |source| RunError::Bind { address: format!("fd://{number}"), source };
-    let socket = socket2::Socket::from(fd);
-    if socket.r#type().map_err(fail)? != socket2::Type::STREAM {
-        return Err(fail(io::Error::other("it is no stream socket")));
-    }
-    Ok((listen::local_address(&socket).map_err(fail)?, socket))
-}
-
-/// Turns signals into events.
-fn forward_signals(events: &mpsc::Sender<Event>) -> io::Result<()> {
-    const LATER: &str = "this version does not know it";
-    let table: [(SignalKind, fn() -> Event); 9] = [
-        (SignalKind::terminate(), || Event::Stop(Stop::Graceful)),
-        (SignalKind::interrupt(), || Event::Stop(Stop::Graceful)),
-        (SignalKind::quit(), || Event::Stop(Stop::Patient)),
-        (SignalKind::child(), || Event::ChildEnded),
-        (SignalKind::from_raw(libc::SIGTTIN), || Event::More),
-        (SignalKind::from_raw(libc::SIGTTOU), || Event::Fewer),
-        (SignalKind::hangup(), || Event::Unheeded { signal: "HUP", because: LATER }),
-        (SignalKind::user_defined1(), || Event::Unheeded {
-            signal: "USR1",
-            because: "there are no log files to reopen",
-        }),
-        (SignalKind::user_defined2(), || Event::Unheeded { signal: "USR2", because: LATER }),
-    ];
-    for (kind, event) in table {
-        let mut stream = signal(kind)?;
-        let events = events.clone();
-        tokio::task::spawn_local(async move {
-            while stream.recv().await.is_some() {
-                if events.send(event()).await.is_err() {
-                    return;
-                }
-            }
-        });
-    }
-    Ok(())
 }

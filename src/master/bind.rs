@@ -1,0 +1,122 @@
+//! What is bound before the first worker starts: the control socket, the addresses of `--bind`, and
+//! those that a service manager passed.
+
+use super::error::RunError;
+use super::listener::{House, Key, Listener, Origin};
+use super::listeners::Listeners;
+use crate::config::bind::Bind;
+use crate::config::{Config, Control};
+use crate::control::server::{ControlError, ControlSocket};
+use crate::sys::{fd, listen};
+use crate::wire::address::Address;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use tracing::{info, warn};
+
+/// Backlog of addresses that are bound before any worker says one; the kernel cuts it to
+/// `net.core.somaxconn`.
+pub const BACKLOG: u32 = 4096;
+
+pub fn bind_control(config: &Config) -> Result<Option<ControlSocket>, RunError> {
+    let (path, usual) = match &config.control {
+        Control::Usual(path) => (path, true),
+        Control::Asked(path) => (path, false),
+    };
+    match ControlSocket::bind(&config.name, path) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error @ ControlError::Io { .. }) if usual => {
+            warn!(path = %path.display(), %error, "no control socket; status and other commands will not reach this maitred");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Binds what `--bind` asks for and what a service manager passed.
+pub fn bind_all(
+    config: &Config,
+    inherited: Vec<OwnedFd>,
+    listeners: &mut Listeners,
+    house: &Rc<House>,
+) -> Result<(), RunError> {
+    let mut inherited: Vec<Option<OwnedFd>> = inherited.into_iter().map(Some).collect();
+    let mut add = |address: &Address, made: io::Result<socket2::Socket>, file: FileOf| {
+        let shown = address.to_string().trim_start_matches("tcp:").to_owned();
+        let fail = |source| RunError::Bind { address: shown.clone(), source };
+        let socket = made.map_err(fail)?;
+        let index = listeners.iter().filter(|l| l.key.asked == *address).count();
+        let key = Key { asked: address.clone(), index };
+        let mut listener = Listener::new(key, socket, Origin::Operator, Rc::clone(house)).map_err(fail)?;
+        if file == FileOf::Master {
+            listener.own_path();
+        }
+        listener.listen(BACKLOG).map_err(fail)?;
+        let listener = listeners.add_bound(listener);
+        info!(address = %listener.address, "listening");
+        Ok::<(), RunError>(())
+    };
+    for bind in &config.bind {
+        match bind {
+            Bind::Any(port) => {
+                let (v6, v4) = (([0u16; 8], *port).into(), ([0u8; 4], *port).into());
+                let made = listen::bind(&Address::Tcp(v6));
+                match made {
+                    // A machine without IPv6.
+                    Err(e)
+                        if e.raw_os_error() == Some(libc::EAFNOSUPPORT)
+                            || e.raw_os_error() == Some(libc::EADDRNOTAVAIL) =>
+                    {
+                        add(&Address::Tcp(v4), listen::bind(&Address::Tcp(v4)), FileOf::Nobody)?;
+                    }
+                    made => add(&Address::Tcp(v6), made, FileOf::Nobody)?,
+                }
+            }
+            Bind::Tcp(addresses) => {
+                for &address in addresses {
+                    add(&Address::Tcp(address), listen::bind(&Address::Tcp(address)), FileOf::Nobody)?;
+                }
+            }
+            Bind::Unix { path, mode } => {
+                add(&Address::Unix(path.clone()), listen::bind_unix(path, *mode), FileOf::Master)?;
+            }
+            Bind::Abstract(name) => {
+                let address = Address::Abstract(name.clone());
+                add(&address, listen::bind(&address), FileOf::Nobody)?;
+            }
+            Bind::Inherited(number) => {
+                let passed = usize::try_from(number - 3).ok().and_then(|i| inherited.get_mut(i)?.take());
+                let fd = match passed {
+                    Some(fd) => Ok(fd),
+                    None => fd::inherited(*number),
+                };
+                let fd = fd.map_err(|source| RunError::Bind { address: format!("fd://{number}"), source })?;
+                let (address, socket) = inherited_address(fd, *number)?;
+                add(&address, Ok(socket), FileOf::Nobody)?;
+            }
+        }
+    }
+    for (index, fd) in inherited.into_iter().enumerate() {
+        if let Some(fd) = fd {
+            let (address, socket) = inherited_address(fd, 3 + index as i32)?;
+            add(&address, Ok(socket), FileOf::Nobody)?;
+        }
+    }
+    Ok(())
+}
+
+/// Who made the file of a Unix socket, and so removes it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FileOf {
+    Master,
+    Nobody,
+}
+
+fn inherited_address(fd: OwnedFd, number: i32) -> Result<(Address, socket2::Socket), RunError> {
+    let fail = |source| RunError::Bind { address: format!("fd://{number}"), source };
+    let socket = socket2::Socket::from(fd);
+    if socket.r#type().map_err(fail)? != socket2::Type::STREAM {
+        return Err(fail(io::Error::other("it is no stream socket")));
+    }
+    Ok((listen::local_address(&socket).map_err(fail)?, socket))
+}

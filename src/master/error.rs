@@ -1,0 +1,81 @@
+//! Why the master did not get going, or did not get on, in words that say what to do.
+
+use super::start::StartError;
+use crate::control::server::ControlError;
+use std::io;
+
+/// Why the master did not get going, or did not get on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// An address of `--bind` cannot be had.
+    #[error("cannot bind {address}: {source}{}", advice(address, source))]
+    Bind {
+        /// The address.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A worker cannot be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The control socket cannot be had.
+    #[error("{0}")]
+    Control(#[from] ControlError),
+    /// More workers than the limit of descriptors allows.
+    #[error(
+        "cannot run {workers} workers: they need about {needed} descriptors and the limit is {limit}; raise it with \
+         ulimit -n, or start fewer workers"
+    )]
+    Descriptors {
+        /// `--workers`.
+        workers: u32,
+        /// What they need.
+        needed: u64,
+        /// What there is.
+        limit: u64,
+    },
+    /// The first generation never came up.
+    #[error("{0}")]
+    GaveUp(String),
+    /// Something that the master cannot do without.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+    /// A listener broke while running.
+    #[error("cannot go on accepting on {address}: {source}")]
+    Listener {
+        /// The address.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl RunError {
+    /// The exit code that goes with it.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            RunError::Listener { .. } => 1,
+            _ => 3,
+        }
+    }
+}
+
+/// What to do about an address that cannot be bound.
+pub fn advice(address: &str, error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => {
+            let port = address.rsplit(':').next().unwrap_or_default();
+            match address.starts_with("unix:") {
+                true => "; another server listens there".to_owned(),
+                false => format!("; find its owner with ss -ltnp 'sport = :{port}', or choose another port"),
+            }
+        }
+        Some(libc::EACCES) if address.starts_with("unix:") => "; the directory must be writable".to_owned(),
+        Some(libc::EACCES) => "; use a port above 1023, or grant CAP_NET_BIND_SERVICE".to_owned(),
+        Some(libc::EADDRNOTAVAIL) => "; no interface of this machine has that address".to_owned(),
+        Some(libc::EBADF) => "; no such descriptor was passed to maitred".to_owned(),
+        _ if error.kind() == io::ErrorKind::AlreadyExists => "; there is a file that is no socket".to_owned(),
+        _ => String::new(),
+    }
+}

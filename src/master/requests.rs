@@ -1,0 +1,210 @@
+//! What workers say, and what the master does about it.
+
+use super::bind::BACKLOG;
+use super::error::{RunError, advice};
+use super::event::FromWorker;
+use super::handoff::{Handoff, count};
+use super::listener::Listener;
+use super::run::Master;
+use super::worker::{REQUESTS_MAX, Request, name_of};
+use super::{channel, returned};
+use crate::config::Mode;
+use crate::core::fleet;
+use crate::core::ids::WorkerId;
+use crate::wire::packet::{self, AnswerTo, Listen, RequestId, ToWorker, Via};
+use nix::errno::Errno;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use tracing::{debug, info, warn};
+
+impl Master {
+    /// A worker said something.
+    pub(super) async fn heard(&mut self, from: FromWorker) {
+        let FromWorker { worker: id, packet, mut fds, door } = from;
+        for said in packet.says {
+            if !self.workers.contains_key(&id) {
+                return;
+            }
+            debug!(worker = id.0, said = name_of(&said), "heard");
+            match said {
+                packet::FromWorker::Listen(listen) => self.listen(id, listen, std::mem::take(&mut fds), door.as_ref()),
+                packet::FromWorker::Accepting { id: request, backlog } => self.accepting(id, request, backlog).await,
+                packet::FromWorker::Close { id: request } => self.close(id, request),
+                packet::FromWorker::Truncated { .. } => self.truncated(id),
+                packet::FromWorker::Ready => self.handle_fleet(fleet::Event::Ready(id)).await,
+                packet::FromWorker::Stopping => info!(worker = id.0, "the worker is about to end"),
+                packet::FromWorker::Status(text) => info!(worker = id.0, text, "the worker says"),
+                packet::FromWorker::Watchdog | packet::FromWorker::Pong(_) => {}
+                packet::FromWorker::Ping(n) => {
+                    if let Some(worker) = self.workers.get(&id) {
+                        worker.tell(&ToWorker::Pong(n));
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn malformed(&mut self, id: WorkerId, what: &str) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.malformed += 1;
+        // The first tells what is wrong; a flood of them must not fill the log.
+        if worker.malformed.is_power_of_two() {
+            warn!(
+                slot = worker.slot.0,
+                worker = id.0,
+                malformed = worker.malformed,
+                what,
+                "a worker sent a packet that makes no sense"
+            );
+        }
+    }
+
+    fn truncated(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        if let Some(counters) = self.counters.get(worker.slot.index()) {
+            count(&counters.truncated);
+            if counters.truncated.get().is_power_of_two() {
+                let (slot, truncated) = (worker.slot.0, counters.truncated.get());
+                warn!(
+                    slot,
+                    worker = id.0,
+                    truncated,
+                    "a worker without a free descriptor lost a connection; raise its ulimit -n"
+                );
+            }
+        }
+    }
+
+    /// `LISTEN`: finds or makes the listener and sends the worker its socket.
+    fn listen(&mut self, id: WorkerId, listen: Listen, fds: Vec<OwnedFd>, door: Option<&OwnedFd>) {
+        let mut fds = fds.into_iter();
+        let (own, reply) = match listen.answer {
+            AnswerTo::AttachedSocket => {
+                let (first, second) = (fds.next(), fds.next());
+                if second.is_some() { (first, second) } else { (None, first) }
+            }
+            AnswerTo::Sender => (fds.next(), None),
+        };
+        let request = listen.id;
+        let (answer, socket) = match self.serve_request(id, &listen, own) {
+            Ok((answer, socket)) => (answer, Some(socket)),
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+                let address = listen.address.to_string();
+                warn!(worker = id.0, %address, %error, "a worker cannot have the address{}", advice(&address, &error));
+                if self.fleet.was_never_ready() && errno == libc::EADDRINUSE {
+                    let shown = address.trim_start_matches("tcp:").to_owned();
+                    self.boot_failure = Some(RunError::Bind { address: shown, source: error });
+                }
+                (ToWorker::Error { errno, id: request }, None)
+            }
+        };
+        let Some(worker) = self.workers.get(&id) else { return };
+        let to = reply.as_ref().or(door).map_or(worker.channel.get_ref().as_fd(), AsFd::as_fd);
+        if let Err(error) = channel::tell(to, &answer, socket.as_ref().map(AsFd::as_fd)) {
+            warn!(slot = worker.slot.0, worker = id.0, %error, "cannot answer a worker");
+            self.close(id, request);
+        }
+    }
+
+    fn serve_request(
+        &mut self,
+        id: WorkerId,
+        listen: &Listen,
+        own: Option<OwnedFd>,
+    ) -> io::Result<(ToWorker, OwnedFd)> {
+        // The same name again means that the old socket is gone, with the program that had it.
+        self.close(id, listen.id);
+        let worker = self.workers.get_mut(&id).ok_or(Errno::ESRCH)?;
+        if worker.requests.len() >= REQUESTS_MAX {
+            return Err(Errno::EMFILE.into());
+        }
+        let found = self.listeners.find_or_bind(&listen.address, own, |listener| worker.holds(listener))?;
+        let listener = found.listener;
+        listener.given_up.set(false);
+        let (via, handoff, socket) = match self.config.mode {
+            Mode::Handoff => {
+                let counters = Rc::clone(&self.counters[worker.slot.index()]);
+                let (handoff, socket) = Handoff::new(id, worker.slot, listen.id, counters, self.house.depth)?;
+                (Via::Handoff, Some(Rc::new(handoff)), socket)
+            }
+            Mode::Shared => {
+                let socket = listener.socket().ok_or(Errno::ESHUTDOWN)?;
+                (Via::Shared, None, socket.as_fd().try_clone_to_owned()?)
+            }
+        };
+        if let Some(handoff) = &handoff {
+            tokio::task::spawn_local(returned::serve(Rc::clone(&listener), Rc::clone(handoff)));
+        }
+        let address = listener.address.clone();
+        debug!(slot = worker.slot.0, worker = id.0, asked = %listen.address, %address, ownership = ?found.ownership, "serving a worker's address");
+        worker.requests.push(Request { id: listen.id, listener, handoff, own: found.own });
+        Ok((ToWorker::Listening { address, id: listen.id, via, ownership: found.ownership }, socket))
+    }
+
+    /// `ACCEPTING`: the worker takes part from now on.
+    async fn accepting(&mut self, id: WorkerId, request: RequestId, backlog: Option<u32>) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let (slot, uptime_ms) = (worker.slot.0, worker.since.elapsed().as_millis());
+        let Some(request) = worker.requests.iter_mut().find(|r| r.id == request) else {
+            debug!(worker = id.0, "a worker accepts on an address that it did not ask for");
+            return;
+        };
+        let listener = Rc::clone(&request.listener);
+        if let Some(own) = request.own.take() {
+            listener.style_after(&own);
+        }
+        let backlog = backlog.unwrap_or(BACKLOG).max(1);
+        let grows = backlog > listener.backlog.get();
+        let seated = match (&request.handoff, grows) {
+            (Some(handoff), true) => listener.listen(backlog).and_then(|()| listener.seat(handoff)),
+            (Some(handoff), false) => listener.seat(handoff),
+            (None, _) => {
+                listener.backlog.set(backlog.max(listener.backlog.get()));
+                Ok(())
+            }
+        };
+        if let Err(error) = seated {
+            warn!(slot, worker = id.0, %error, "a worker cannot take part");
+            return;
+        }
+        self.listeners.serve(&listener);
+        let draining = self.fleet.is_stopping() || !self.fleet.is_wanted(id);
+        if draining {
+            listener.seats.retire(id, None);
+            return;
+        }
+        info!(slot, worker = id.0, address = %listener.address, uptime_ms, "worker ready");
+        self.handle_fleet(fleet::Event::Ready(id)).await;
+    }
+
+    /// `CLOSE`: the worker listens there no more; what it has not taken goes to others.
+    fn close(&mut self, id: WorkerId, request: RequestId) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(request) = worker.take_request(request) else { return };
+        debug!(slot = worker.slot.0, worker = id.0, address = %request.listener.address, "a worker stopped listening");
+        let listener = request.listener;
+        if let Some(handoff) = request.handoff {
+            listener.seats.retire(id, Some(request.id));
+            handoff.finish();
+        }
+        listener.changed.notify_one();
+        if !self.workers.values().any(|worker| worker.holds(&listener)) {
+            listener.given_up.set(true);
+        }
+        self.drop_unused_listeners();
+    }
+
+    /// Closes addresses that workers asked for and gave up. While a worker is missing or starting
+    /// they stay: it may come back and ask for them.
+    pub(super) fn drop_unused_listeners(&mut self) {
+        if self.fleet.is_stopping() || !self.fleet.all_ready() {
+            return;
+        }
+        let in_use = |listener: &Listener| self.workers.values().any(|worker| worker.holds(listener));
+        for accepted in self.listeners.drop_unused(in_use) {
+            self.accepted_before += accepted;
+        }
+    }
+}
