@@ -22,8 +22,9 @@ pub const DESCRIPTORS_OF_MASTER: u64 = 24;
 /// The default of `--depth`: enough that a worker is rarely passed over at a moment's delay, so the
 /// spread stays exact, and little enough that one that stops holds few connections.
 pub const DEPTH_DEFAULT: u32 = 64;
-/// The largest depth that an ordinary user's socket buffer (`net.core.wmem_max`, 212992 bytes by
-/// default) can hold at 768 bytes a connection.
+/// The largest depth that an ordinary user's socket buffer (twice `net.core.wmem_max`, 212992 bytes by
+/// default) can hold at 768 bytes a connection. Above a quarter of that a full worker is heard of
+/// only when it has taken that many (`unix_writable` in net/unix/af_unix.c).
 pub const DEPTH_MAX: u32 = 512;
 
 /// Who gives a connection its worker.

@@ -92,7 +92,7 @@ impl ControlSocket {
 impl Drop for ControlSocket {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
-        let _ = std::fs::remove_file(self.path.with_extension("lock"));
+        // The lock file stays: removing it could take it from a master that has just opened it.
     }
 }
 

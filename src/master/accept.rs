@@ -5,7 +5,7 @@
 //! never took go first.
 
 use super::event::Event;
-use super::handoff::TakenBack;
+use super::handoff::{Handoff, TakenBack, count};
 use super::listener::{Listener, Phase};
 use super::seats::Offered;
 use crate::sys::listen::{self, Accepted};
@@ -28,6 +28,10 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// Pause after the user's limit of descriptors in flight was met. Any process of the user may hold
 /// them, so no event of ours says when one arrives.
 const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(5);
+
+/// While ended or draining workers have untaken connections: how soon those are looked after again.
+/// A worker that takes them itself is not always heard of.
+const ORPHANS_RECHECK: Duration = Duration::from_millis(5);
 
 /// What the loop has to do next.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,8 +71,8 @@ pub async fn serve(listener: Rc<Listener>) {
     };
     // The receiver ends before its senders only when the process does.
     let _ = listener.house.events.send(end).await;
-    // Draining workers may still have connections that they have not taken: until the master ends,
-    // those are watched, and given to others when their worker dies.
+    // Draining workers may still have connections that they have not taken; until the master ends,
+    // somebody must see when they have.
     loop {
         let waited = match place_waiting(&listener).await {
             Next::Pause(time) => {
@@ -76,6 +80,10 @@ pub async fn serve(listener: Rc<Listener>) {
                 Ok(())
             }
             Next::AwaitRoom => await_room(&listener).await,
+            Next::Again | Next::AwaitConnection if listener.seats.has_orphans() => {
+                sleep(ORPHANS_RECHECK).await;
+                Ok(())
+            }
             Next::Again | Next::AwaitConnection => {
                 listener.changed.notified().await;
                 Ok(())
@@ -106,7 +114,8 @@ async fn serve_until_closed(listener: &Rc<Listener>) -> io::Result<()> {
             let orders = last_orders.get_or_insert_with(|| waiting_in_kernel(listener));
             let (accepted, after) = burst(listener, watched.get_ref(), BURST.min(*orders))?;
             *orders -= accepted;
-            if *orders == 0 || after == Next::AwaitConnection {
+            let last = *orders == 0 || after == Next::AwaitConnection;
+            if last && listener.held.borrow().is_none() {
                 return Ok(());
             }
             next = after;
@@ -114,6 +123,7 @@ async fn serve_until_closed(listener: &Rc<Listener>) -> io::Result<()> {
             let mut guard = tokio::select! {
                 ready = watched.readable() => ready?,
                 () = listener.changed.notified() => continue,
+                () = sleep(ORPHANS_RECHECK), if listener.seats.has_orphans() => continue,
             };
             next = burst(listener, watched.get_ref(), BURST)?.1;
             if next == Next::AwaitConnection {
@@ -233,7 +243,13 @@ async fn place_waiting(listener: &Listener) -> Next {
 
 /// Moves connections from orphaned queues to workers with room.
 fn rescue(listener: &Listener) -> Next {
-    let Some(orphan) = listener.seats.orphan() else { return Next::Again };
+    let orphans = listener.seats.orphans();
+    let rescued = orphans.iter().map(|orphan| rescue_from(listener, orphan));
+    // The first that says why it cannot go on speaks for all.
+    rescued.into_iter().find(|next| *next != Next::Again).unwrap_or(Next::Again)
+}
+
+fn rescue_from(listener: &Listener, orphan: &Handoff) -> Next {
     let mut rescued = 0u32;
     let next = loop {
         if !listener.seats.has_room() {
@@ -250,7 +266,8 @@ fn rescue(listener: &Listener) -> Next {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Next::Again,
             Err(error) => {
-                listener.house.lost.set(listener.house.lost.get() + 1);
+                count(&orphan.counters.rescued);
+                count(&listener.house.lost);
                 warn!(worker = orphan.worker.0, %error, "a connection was lost while it was taken back");
             }
         }

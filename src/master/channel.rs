@@ -53,7 +53,7 @@ pub fn read(socket: BorrowedFd<'_>) -> io::Result<Option<Said>> {
     let mut buffer = [0; PACKET_MAX];
     let received = fd::receive(socket, &mut buffer)?;
     let fds: Vec<_> = received.fds.into_iter().flatten().collect();
-    if received.len == 0 && fds.is_empty() {
+    if received.len == 0 && fds.is_empty() && fd::is_hung_up(socket) {
         return Ok(None);
     }
     if received.cut {

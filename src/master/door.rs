@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Semaphore;
@@ -100,6 +101,15 @@ async fn accept(socket: AsyncFd<OwnedFd>, tokens: Tokens, events: Events) {
     }
 }
 
+/// Says that somebody knocked who should not, but not each time: anybody on the machine can knock.
+fn strange(what: &str) {
+    static KNOCKS: AtomicU64 = AtomicU64::new(0);
+    let knocks = KNOCKS.fetch_add(1, Ordering::Relaxed) + 1;
+    if knocks.is_power_of_two() {
+        warn!(knocks, "{what}");
+    }
+}
+
 fn accept_visitor(door: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let (visitor, _) = SockRef::from(&door).accept()?;
     visitor.set_nonblocking(true)?;
@@ -121,12 +131,12 @@ async fn hear(visitor: OwnedFd, tokens: &Tokens, events: &Events) {
                         let door = Some(visitor.into_inner());
                         let _ = events.send(Event::Packet(FromWorker { worker, packet, fds, door })).await;
                     }
-                    None => warn!("a process without a worker's token knocked"),
+                    None => strange("a process without a worker's token knocked"),
                 }
                 return;
             }
-            Ok(Some(Said::Malformed(what))) => {
-                warn!(%what, "a process knocked and said nonsense");
+            Ok(Some(Said::Malformed(_))) => {
+                strange("a process knocked and said nonsense");
                 return;
             }
             Ok(None) | Err(_) => return,

@@ -3,9 +3,11 @@
 use super::event::Events;
 use super::handoff::{Depth, Handoff, TakenBack};
 use super::seats::Seats;
+use crate::core::ids::WorkerId;
 use crate::sys::listen;
 use crate::sys::room::RoomWatch;
 use crate::wire::address::Address;
+use crate::wire::packet::RequestId;
 use socket2::Socket;
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -90,6 +92,9 @@ pub struct Listener {
     /// A connection that was taken from the kernel and that nobody had room for. At most one: the
     /// next is taken only when it is gone.
     pub held: RefCell<Option<TakenBack>>,
+    /// Whose socket became this listener. When that worker gives it up before it ever listened, it was
+    /// a client's socket after all, and nobody can listen there.
+    pub adopted_from: Cell<Option<(WorkerId, RequestId)>>,
     /// Whether the last worker that listened here closed its socket while it lived on. Death is no
     /// such thing: the next worker comes back here, and clients wait meanwhile.
     pub given_up: Cell<bool>,
@@ -129,6 +134,7 @@ impl Listener {
             house,
             room: RoomWatch::new()?,
             held: RefCell::new(None),
+            adopted_from: Cell::new(None),
             given_up: Cell::new(false),
             exhausted: Cell::new(false),
             socket: RefCell::new(Some(Rc::new(socket))),
@@ -201,10 +207,11 @@ impl Listener {
     }
 
     /// Closes the socket. One that was a worker's own is shut down first, because the worker still
-    /// has it; one that a service manager passed must stay as it is for the next start.
+    /// has it (unless it never listened and is a client's by now); one that a service manager passed must stay as it is for the next start.
     pub fn close(&self) {
         if let Some(socket) = self.socket.borrow_mut().take()
             && self.origin == Origin::Worker
+            && self.backlog.get() > 0
         {
             let _ = socket.shutdown(std::net::Shutdown::Both);
         }

@@ -6,7 +6,7 @@ use crate::config::Mode;
 use crate::core::ids::WorkerId;
 use crate::sys::listen;
 use crate::wire::address::Address;
-use crate::wire::packet::Ownership;
+use crate::wire::packet::{Listen, Ownership};
 use nix::errno::Errno;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -71,10 +71,11 @@ impl Listeners {
     /// What `bind` shall return in the worker.
     pub fn find_or_bind(
         &mut self,
-        asked: &Address,
+        request: &Listen,
         own: Option<OwnedFd>,
         held: impl Fn(&Listener) -> bool,
     ) -> io::Result<Found> {
+        let asked = &request.address;
         let existing = self.existing(asked, held);
         let index = match existing {
             Ok(listener) => {
@@ -87,10 +88,10 @@ impl Listeners {
             return Err(Errno::EMFILE.into());
         }
         let (socket, ownership) = match own {
-            Some(own) => (listen::adopt(own, asked)?, Ownership::Adopted),
+            Some(own) => (listen::adopt(own, asked, request.umask)?, Ownership::Adopted),
             None => {
                 let socket = match asked {
-                    Address::Unix(path) => listen::bind_unix(path, None)?,
+                    Address::Unix(path) => listen::bind_unix(path, request.umask.map(|mask| 0o777 & !mask))?,
                     Address::Tcp(_) | Address::Abstract(_) => listen::bind(asked)?,
                 };
                 (socket, Ownership::Master)
@@ -112,9 +113,11 @@ impl Listeners {
         let mut candidates = self.iter().filter(open).filter(serves).peekable();
         if asked.is_ephemeral() {
             // The worker's nth socket on port 0 is the nth listener, so two of them stay apart.
-            let next = candidates.find(|l| !held(l));
+            // One that is really listened on goes before one that may turn out a client's socket.
+            let free: Vec<_> = candidates.filter(|l| !held(l)).collect();
+            let next = free.iter().find(|l| l.backlog.get() > 0).or(free.first()).map(|l| Rc::clone(l));
             let taken = self.iter().filter(|l| l.key.asked == *asked).count();
-            return next.cloned().ok_or(taken);
+            return next.ok_or(taken);
         }
         candidates.peek().map(|l| Rc::clone(l)).or_else(|| self.on_real_port(asked)).ok_or(0)
     }
@@ -150,11 +153,17 @@ impl Listeners {
             entry.listener.phase.set(Phase::Closing);
             entry.listener.changed.notify_one();
             match entry.serving {
-                Some(_) => closing += 1,
-                None => entry.listener.close(),
+                Some(_) if entry.listener.socket().is_some() => closing += 1,
+                _ => entry.listener.close(),
             }
         }
         closing
+    }
+
+    /// Forgets a listener on which nobody ever listened.
+    pub fn discard(&mut self, listener: &Rc<Listener>) {
+        self.all.retain(|entry| !Rc::ptr_eq(&entry.listener, listener));
+        listener.close();
     }
 
     /// Closes the listeners that workers gave up and that are not the operator's; returns

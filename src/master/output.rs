@@ -13,7 +13,6 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -88,7 +87,8 @@ pub struct Stream {
 pub struct Output {
     streams: Option<mpsc::Sender<Stream>>,
     wake: Arc<EventFd>,
-    thread: Option<JoinHandle<()>>,
+    /// Closed when the thread has ended.
+    finished: mpsc::Receiver<()>,
 }
 
 impl Output {
@@ -100,9 +100,13 @@ impl Output {
         let (streams, incoming) = mpsc::channel();
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
         let woken = Arc::clone(&wake);
-        let pump = move || Pump { incoming, woken, open: Vec::new() }.run();
-        let thread = std::thread::Builder::new().name("output".into()).stack_size(STACK).spawn(pump)?;
-        Ok(Output { streams: Some(streams), wake, thread: Some(thread) })
+        let (ending, finished) = mpsc::channel();
+        let pump = move || {
+            Pump { incoming, woken, open: Vec::new() }.run();
+            drop(ending);
+        };
+        std::thread::Builder::new().name("output".into()).stack_size(STACK).spawn(pump)?;
+        Ok(Output { streams: Some(streams), wake, finished })
     }
 
     /// Passes one more stream on.
@@ -119,9 +123,9 @@ impl Drop for Output {
     fn drop(&mut self) {
         self.streams = None;
         let _ = self.wake.write(1);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        // A reader that reads no more must not keep the master from its end, so the thread is left
+        // alone when it takes too long.
+        let _ = self.finished.recv_timeout(FLUSH_TIMEOUT * 2);
     }
 }
 

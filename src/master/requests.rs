@@ -4,14 +4,14 @@ use super::bind::BACKLOG;
 use super::error::{RunError, advice};
 use super::event::FromWorker;
 use super::handoff::{Handoff, count};
-use super::listener::Listener;
+use super::listener::{Listener, Phase};
 use super::run::Master;
 use super::worker::{REQUESTS_MAX, Request, name_of};
 use super::{channel, returned};
 use crate::config::Mode;
 use crate::core::fleet;
 use crate::core::ids::WorkerId;
-use crate::wire::packet::{self, AnswerTo, Listen, RequestId, ToWorker, Via};
+use crate::wire::packet::{self, AnswerTo, Listen, Ownership, RequestId, ToWorker, Via};
 use nix::errno::Errno;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -120,9 +120,12 @@ impl Master {
         if worker.requests.len() >= REQUESTS_MAX {
             return Err(Errno::EMFILE.into());
         }
-        let found = self.listeners.find_or_bind(&listen.address, own, |listener| worker.holds(listener))?;
+        let found = self.listeners.find_or_bind(listen, own, |listener| worker.holds(listener))?;
         let listener = found.listener;
         listener.given_up.set(false);
+        if found.ownership == Ownership::Adopted {
+            listener.adopted_from.set(Some((id, listen.id)));
+        }
         let (via, handoff, socket) = match self.config.mode {
             Mode::Handoff => {
                 let counters = Rc::clone(&self.counters[worker.slot.index()]);
@@ -134,12 +137,9 @@ impl Master {
                 (Via::Shared, None, socket.as_fd().try_clone_to_owned()?)
             }
         };
-        if let Some(handoff) = &handoff {
-            tokio::task::spawn_local(returned::serve(Rc::clone(&listener), Rc::clone(handoff)));
-        }
         let address = listener.address.clone();
         debug!(slot = worker.slot.0, worker = id.0, asked = %listen.address, %address, ownership = ?found.ownership, "serving a worker's address");
-        worker.requests.push(Request { id: listen.id, listener, handoff, own: found.own });
+        worker.requests.push(Request { id: listen.id, listener, handoff, own: found.own, accepting: false });
         Ok((ToWorker::Listening { address, id: listen.id, via, ownership: found.ownership }, socket))
     }
 
@@ -147,17 +147,25 @@ impl Master {
     async fn accepting(&mut self, id: WorkerId, request: RequestId, backlog: Option<u32>) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let (slot, uptime_ms) = (worker.slot.0, worker.since.elapsed().as_millis());
-        let Some(request) = worker.requests.iter_mut().find(|r| r.id == request) else {
+        let Some(index) = worker.requests.iter().position(|r| r.id == request) else {
             debug!(worker = id.0, "a worker accepts on an address that it did not ask for");
             return;
         };
+        if let Err(error) = self.rehome(id, index) {
+            warn!(slot, worker = id.0, %error, "a worker cannot take part");
+            return;
+        }
+        let Some(request) = self.workers.get_mut(&id).and_then(|worker| worker.requests.get_mut(index)) else { return };
         let listener = Rc::clone(&request.listener);
+        let first = !std::mem::replace(&mut request.accepting, true);
         if let Some(own) = request.own.take() {
             listener.style_after(&own);
         }
         let backlog = backlog.unwrap_or(BACKLOG).max(1);
         let grows = backlog > listener.backlog.get();
         let seated = match (&request.handoff, grows) {
+            (Some(_), true) if !first => listener.listen(backlog),
+            (Some(_), false) if !first => Ok(()),
             (Some(handoff), true) => listener.listen(backlog).and_then(|()| listener.seat(handoff)),
             (Some(handoff), false) => listener.seat(handoff),
             (None, _) => {
@@ -169,6 +177,12 @@ impl Master {
             warn!(slot, worker = id.0, %error, "a worker cannot take part");
             return;
         }
+        if !first {
+            return;
+        }
+        if let Some(handoff) = &request.handoff {
+            tokio::task::spawn_local(returned::serve(Rc::clone(&listener), Rc::clone(handoff)));
+        }
         self.listeners.serve(&listener);
         let draining = self.fleet.is_stopping() || !self.fleet.is_wanted(id);
         if draining {
@@ -177,6 +191,25 @@ impl Master {
         }
         info!(slot, worker = id.0, address = %listener.address, uptime_ms, "worker ready");
         self.handle_fleet(fleet::Event::Ready(id)).await;
+        self.drop_unused_listeners();
+    }
+
+    /// Gives a request another listener when its own turned out to be a client's socket and is gone:
+    /// between `bind` and `listen` the two look alike.
+    fn rehome(&mut self, id: WorkerId, index: usize) -> io::Result<()> {
+        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
+        let request = &mut worker.requests[index];
+        if request.listener.socket().is_some() || request.listener.phase.get() == Phase::Closing {
+            return Ok(());
+        }
+        let address = request.listener.key.asked.clone();
+        let (own, asked) =
+            (request.own.take(), Listen { address, id: request.id, answer: AnswerTo::Sender, umask: None });
+        let found = self.listeners.find_or_bind(&asked, own, |listener| worker.holds(listener))?;
+        let request = &mut worker.requests[index];
+        request.listener = found.listener;
+        request.own = found.own;
+        Ok(())
     }
 
     /// `CLOSE`: the worker listens there no more; what it has not taken goes to others.
@@ -190,6 +223,10 @@ impl Master {
             handoff.finish();
         }
         listener.changed.notify_one();
+        if listener.backlog.get() == 0 && listener.adopted_from.get() == Some((id, request.id)) {
+            self.listeners.discard(&listener);
+            return;
+        }
         if !self.workers.values().any(|worker| worker.holds(&listener)) {
             listener.given_up.set(true);
         }

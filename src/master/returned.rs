@@ -52,7 +52,7 @@ pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
                 count(&handoff.counters.returned);
                 place(&listener, &handoff, connection).await;
             }
-            None if received.len == 0 => return,
+            None if received.len == 0 && fd::is_hung_up(handoff.sender()) => return,
             None => {
                 nonsense += 1;
                 // The first tells what is wrong; a flood of them must not fill the log.

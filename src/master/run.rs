@@ -150,8 +150,10 @@ impl Master {
             Event::ListenerFailed { address, error } => {
                 error!(address, %error, "cannot go on accepting, stopping");
                 self.failure.get_or_insert(RunError::Listener { address, source: error });
-                self.closing = self.closing.saturating_sub(1);
-                self.handle_fleet(fleet::Event::StopAsked(Stop::Graceful)).await;
+                match self.fleet.is_stopping() {
+                    true => self.listener_closed().await,
+                    false => self.handle_fleet(fleet::Event::StopAsked(Stop::Graceful)).await,
+                }
             }
             Event::ChildEnded => self.reap_strangers(),
             Event::Asked { request, answer } => self.answer(&request, answer),

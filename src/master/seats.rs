@@ -115,9 +115,9 @@ impl Seats {
         }
     }
 
-    /// The first socket in which untaken connections of an ended or draining worker may wait.
-    pub fn orphan(&self) -> Option<Rc<Handoff>> {
-        self.orphans.borrow().first().cloned()
+    /// The sockets in which untaken connections of ended or draining workers may wait.
+    pub fn orphans(&self) -> Vec<Rc<Handoff>> {
+        self.orphans.borrow().clone()
     }
 
     /// Whether there are orphans.

@@ -28,7 +28,7 @@ use tokio::io::unix::AsyncFd;
 /// The channel's number in the worker; high, so that a worker's own low numbers stay dense.
 const CHANNEL_FD: i32 = 100;
 /// Variables that are meant for the master and would mislead a worker.
-const SCRUBBED: [&str; 7] = [
+const SCRUBBED: [&str; 8] = [
     env::LISTEN_FDS,
     env::LISTEN_PID,
     env::LISTEN_FDNAMES,
@@ -36,6 +36,8 @@ const SCRUBBED: [&str; 7] = [
     env::NOTIFY_SOCKET,
     env::WATCHDOG_USEC,
     env::WATCHDOG_PID,
+    // How many copies was asked of the master: gunicorn and puma would each make that many again.
+    "WEB_CONCURRENCY",
 ];
 
 /// Why a worker could not be started.

@@ -56,6 +56,8 @@ pub struct Request {
     pub listener: Rc<Listener>,
     /// The socket that it got, in hand-off mode.
     pub handoff: Option<Rc<Handoff>>,
+    /// Whether the worker said `ACCEPTING`.
+    pub accepting: bool,
     /// The worker's own socket, until its options are known.
     pub own: Option<OwnedFd>,
 }

@@ -228,6 +228,16 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Whether the other side is gone. A packet without bytes looks like the end of file; this tells.
+#[must_use]
+pub fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let half_closed = PollFlags::from_bits_retain(libc::POLLRDHUP);
+    let mut polled = [PollFd::new(socket, half_closed)];
+    let gone = half_closed | PollFlags::POLLHUP | PollFlags::POLLERR;
+    poll(&mut polled, PollTimeout::ZERO).is_err() || polled[0].revents().is_some_and(|seen| seen.intersects(gone))
+}
+
 /// Sends a packet of the control channel without descriptors; waits while the other side is busy.
 ///
 /// # Errors

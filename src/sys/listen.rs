@@ -91,17 +91,22 @@ pub fn bind(address: &Address) -> io::Result<Socket> {
 }
 
 /// Binds a worker's own socket, which thereby becomes the listener with all options that the
-/// worker set. One that is bound already (to a port that the kernel chose) stays as it is.
+/// worker set. One that is bound already (to a port that the kernel chose) stays as it is. A socket
+/// file gets the mode that the worker's own mask gives it.
 ///
 /// # Errors
 /// That of `bind(2)` above all.
-pub fn adopt(own: OwnedFd, address: &Address) -> io::Result<Socket> {
+pub fn adopt(own: OwnedFd, address: &Address, umask: Option<u32>) -> io::Result<Socket> {
     let socket = Socket::from(own);
     if socket.r#type()? != Type::STREAM {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     if !address.is_ephemeral() {
-        bind_socket(&socket, &name_of(address)?)?;
+        let name = name_of(address)?;
+        match umask {
+            Some(mask) => with_umask(mask, || bind_socket(&socket, &name))?,
+            None => bind_socket(&socket, &name)?,
+        }
     }
     Ok(socket)
 }
@@ -224,8 +229,7 @@ fn set_int_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, v
 /// # Errors
 /// `AddrInUse` when somebody listens there; `AlreadyExists` when it is no socket.
 pub fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
-    use nix::sys::stat::{Mode, umask};
-    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    use std::os::unix::fs::FileTypeExt;
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => match std::os::unix::net::UnixStream::connect(path) {
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
@@ -236,16 +240,21 @@ pub fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
         Err(e) => return Err(e),
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let name = SockAddr::unix(path)?;
     match mode {
-        None => socket.bind(&SockAddr::unix(path)?)?,
-        Some(mode) => {
-            // Closed to everybody until it has the mode that was asked for.
-            let before = umask(Mode::from_bits_truncate(0o777));
-            let bound = SockAddr::unix(path).and_then(|name| socket.bind(&name));
-            umask(before);
-            bound?;
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-        }
+        None => socket.bind(&name)?,
+        // By the mask and not by chmod, which could be sent elsewhere by a link put there meanwhile.
+        Some(mode) => with_umask(0o777 & !mode, || socket.bind(&name))?,
     }
     Ok(socket)
+}
+
+/// Does something under another file mode mask. The mask belongs to the whole process, but no other
+/// thread of the master makes files.
+fn with_umask<T>(mask: u32, act: impl FnOnce() -> T) -> T {
+    use nix::sys::stat::{Mode, umask};
+    let before = umask(Mode::from_bits_truncate(mask));
+    let done = act();
+    umask(before);
+    done
 }

@@ -114,6 +114,9 @@ pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
         super::fd::duplicate_above(low.as_fd(), 3 + program.listen_fds.len() as RawFd).map_err(SpawnError::Fork)?;
     drop(low);
 
+    let above = |fd: &OwnedFd| super::fd::duplicate_above(fd.as_fd(), 3 + program.listen_fds.len() as RawFd);
+    let listen = program.listen_fds.iter().map(above).collect::<io::Result<Vec<_>>>().map_err(SpawnError::Fork)?;
+
     let plan = ChildPlan {
         parent: Pid::this().as_raw(),
         path: path.as_ptr(),
@@ -124,7 +127,7 @@ pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
         stdout: stream_fd(&program.stdout),
         stderr: stream_fd(&program.stderr),
         keep: &program.keep,
-        listen: program.listen_fds.iter().map(AsRawFd::as_raw_fd).collect(),
+        listen: listen.iter().map(AsRawFd::as_raw_fd).collect(),
         listen_pid_digits: listen_pid[digits..].as_mut_ptr(),
         descriptors: program.descriptors,
         report: child_report.as_raw_fd(),
@@ -264,11 +267,10 @@ impl ChildPlan<'_> {
         // SAFETY: as in `run`; the digits point into the environment prepared before the fork.
         unsafe {
             let first_free = 3 + self.listen.len() as RawFd;
-            // First out of each other's way, then down.
             for (index, &fd) in self.listen.iter().enumerate() {
-                let away = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, first_free);
+                // The sources lie above the targets, see `spawn`.
                 let target = 3 + index as RawFd;
-                if away < 0 || target == self.report || libc::dup2(away, target) < 0 {
+                if fd < first_free || self.report < first_free || libc::dup2(fd, target) < 0 {
                     self.fail(Step::Prepare);
                 }
             }

@@ -17,7 +17,7 @@ pub const CHANNEL_INODE: &str = "MAITRED_CHANNEL_INODE";
 /// `NAME TOKEN`: abstract Unix socket where the master is reached when the channel was closed, and
 /// the worker's secret that opens it.
 pub const DOOR: &str = "MAITRED_DOOR";
-/// Process id of the master: a socket whose `SO_PEERCRED` names it was made by the master.
+/// Process id of the master.
 pub const MASTER: &str = "MAITRED_MASTER";
 /// Colon-separated paths of Unix sockets that the master holds; a worker's `unlink` of one of them
 /// must not take it from the others.

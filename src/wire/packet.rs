@@ -46,6 +46,8 @@ pub struct Listen {
     pub id: RequestId,
     /// Where the answer goes.
     pub answer: AnswerTo,
+    /// The worker's file mode mask, for a socket in the file system.
+    pub umask: Option<u32>,
 }
 
 /// Where the answer to a request goes.
@@ -139,7 +141,8 @@ pub fn read(bytes: &[u8]) -> Result<Packet, Malformed> {
             Some("1") => AnswerTo::AttachedSocket,
             _ => AnswerTo::Sender,
         };
-        says.push(FromWorker::Listen(Listen { address, id: fields.id("LISTEN")?, answer }));
+        let umask = fields.text("UMASK").and_then(|octal| u32::from_str_radix(octal, 8).ok());
+        says.push(FromWorker::Listen(Listen { address, id: fields.id("LISTEN")?, answer, umask }));
     }
     if fields.address("ACCEPTING")?.is_some() {
         let backlog = fields.number::<i64>("BACKLOG")?.map(|b| u32::try_from(b.max(0)).unwrap_or(u32::MAX));
@@ -268,11 +271,11 @@ mod tests {
         let address: Address = "tcp:127.0.0.1:8080".parse().unwrap();
         check(
             "LISTEN=tcp:127.0.0.1:8080\nID=7\n",
-            &[FromWorker::Listen(Listen { address: address.clone(), id: 7, answer: AnswerTo::Sender })],
+            &[FromWorker::Listen(Listen { address: address.clone(), id: 7, answer: AnswerTo::Sender, umask: None })],
         );
         check(
             "LISTEN=tcp:127.0.0.1:8080\nID=7\nREPLY=1",
-            &[FromWorker::Listen(Listen { address, id: 7, answer: AnswerTo::AttachedSocket })],
+            &[FromWorker::Listen(Listen { address, id: 7, answer: AnswerTo::AttachedSocket, umask: None })],
         );
     }
 

@@ -137,6 +137,9 @@ static void be_a_client(void) {
   int client = socket(AF_INET, SOCK_STREAM, 0);
   struct sockaddr_in source = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   if (bind(client, (struct sockaddr *)&source, sizeof source)) fail("bind of a client");
+  struct sockaddr_in named;
+  socklen_t named_len = sizeof named;
+  if (getsockname(client, (struct sockaddr *)&named, &named_len) || !named.sin_port) fail("getsockname of a client");
   any.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   if (connect(client, (struct sockaddr *)&any, sizeof any)) fail("connect of a bound client");
   int peer = accept(server, NULL, NULL);

@@ -43,9 +43,9 @@ pub const MSG_CMSG_CLOEXEC: c_int = 0x4000_0000;
 pub const POLLIN: i16 = 1;
 pub const EPOLL_CTL_ADD: c_long = 1;
 pub const EPOLL_CTL_DEL: c_long = 2;
-pub const RLIMIT_NOFILE: c_long = 7;
 pub const SIGKILL: c_long = 9;
 pub const SIGTERM: c_long = 15;
+pub const SIGCHLD: c_long = 17;
 
 pub const EINTR: c_int = 4;
 pub const EINVAL: c_int = 22;
@@ -82,9 +82,11 @@ pub mod nr {
     pub const SOCKETPAIR: i64 = 53;
     pub const SETSOCKOPT: i64 = 54;
     pub const GETSOCKOPT: i64 = 55;
+    pub const CLONE: i64 = 56;
     pub const KILL: i64 = 62;
     pub const FCNTL: i64 = 72;
     pub const GETCWD: i64 = 79;
+    pub const UMASK: i64 = 95;
     pub const GETDENTS64: i64 = 217;
     pub const EXIT_GROUP: i64 = 231;
     pub const EPOLL_CTL: i64 = 233;
@@ -94,7 +96,6 @@ pub mod nr {
     pub const PPOLL: i64 = 271;
     pub const ACCEPT4: i64 = 288;
     pub const DUP3: i64 = 292;
-    pub const PRLIMIT64: i64 = 302;
 }
 
 /// System call numbers; only those that the shim itself uses.
@@ -123,9 +124,11 @@ pub mod nr {
     pub const SOCKETPAIR: i64 = 199;
     pub const SETSOCKOPT: i64 = 208;
     pub const GETSOCKOPT: i64 = 209;
+    pub const CLONE: i64 = 220;
     pub const KILL: i64 = 129;
     pub const FCNTL: i64 = 25;
     pub const GETCWD: i64 = 17;
+    pub const UMASK: i64 = 166;
     pub const GETDENTS64: i64 = 61;
     pub const EXIT_GROUP: i64 = 94;
     pub const EPOLL_CTL: i64 = 21;
@@ -135,7 +138,6 @@ pub mod nr {
     pub const PPOLL: i64 = 73;
     pub const ACCEPT4: i64 = 242;
     pub const DUP3: i64 = 24;
-    pub const PRLIMIT64: i64 = 261;
 }
 
 #[repr(C)]
@@ -348,6 +350,7 @@ macro_rules! next {
 }
 
 next! {
+    fork() else kernel!(nr::CLONE, SIGCHLD, 0, 0, 0);
     bind(fd: c_int, addr: *const u8, len: c_uint) else kernel!(nr::BIND, fd, addr, len);
     listen(fd: c_int, backlog: c_int) else kernel!(nr::LISTEN, fd, backlog);
     connect(fd: c_int, addr: *const u8, len: c_uint) else kernel!(nr::CONNECT, fd, addr, len);

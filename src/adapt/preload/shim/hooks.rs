@@ -73,11 +73,24 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
-    if let Some(entry) = find(fd).filter(|e| e.state() == State::Handoff) {
-        listening::shut(entry);
+    if let Some(entry) = find(fd).filter(|e| matches!(e.state(), State::Handoff | State::Shared))
+        && listening::shut(entry)
+    {
+        return 0;
     }
     // SAFETY: no pointers.
     unsafe { next::shutdown(fd, how) }
+}
+
+/// The child takes its memory over at once, before it may lend it to a child of its own by `vfork`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fork() -> c_int {
+    // SAFETY: no pointers.
+    let child = unsafe { next::fork() };
+    if child == 0 {
+        owns_memory();
+    }
+    child
 }
 
 /// After a successful `dup*` the copy means what the original means.

@@ -9,19 +9,12 @@ use super::text::{Asked, Packet, family_of, in_family, port_of, set_port, value}
 use super::{epoll, paths, settings};
 use core::ffi::{c_int, c_uint, c_void};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// The shim's own descriptors go here and above, out of the way of the program's low numbers; lower
 /// where the limit of descriptors leaves no room up there.
 const HIGH_FDS: [c_int; 3] = [200, 32, 3];
-/// When the number of an accepted connection comes this near to the limit of descriptors, each
-/// `accept` first makes sure that one is free: a packet received without room for its descriptor
-/// would lose the connection.
-const FD_MARGIN: c_int = 64;
-
 static NEXT_ID: AtomicU32 = AtomicU32::new(1);
-/// Number from which on `accept` is careful; learnt at the first `listen`.
-static CAREFUL_FROM: AtomicI32 = AtomicI32::new(0);
 
 /// `bind`: `Some` is the result, `None` means that the address is not ours to manage.
 ///
@@ -81,6 +74,7 @@ unsafe fn remember(fd: c_int, family: u16, state: State, addr: *const u8, len: c
     // SAFETY: both are readable and writable for `n` bytes.
     unsafe { addr.copy_to_nonoverlapping(detail.name.as_mut_ptr(), n) };
     detail.name_len = n as c_uint;
+    detail.ephemeral = state == State::Ephemeral;
     detail.id = (getpid() as u64) << 24 | u64::from(NEXT_ID.fetch_add(1, Relaxed));
     Some(entry)
 }
@@ -93,6 +87,9 @@ fn ask(fd: c_int, entry: &'static Entry, asked: &Asked) -> Result<(), c_int> {
     let mut packet = Packet::default();
     asked.write(&mut packet, "LISTEN");
     packet.line("ID", format_args!("{id}"));
+    if let Asked::Path(..) = asked {
+        packet.line("UMASK", format_args!("{:o}", umask()));
+    }
     let answer = request(&mut packet, fd)?;
     let text = answer.text();
     if let Some(errno) = value(text, "ERROR").and_then(|e| e.parse().ok()) {
@@ -111,6 +108,14 @@ fn ask(fd: c_int, entry: &'static Entry, asked: &Asked) -> Result<(), c_int> {
     // What `listen` does depends on who gives connections; until then the state carries it.
     entry.set_state(if value(text, "VIA") == Some("handoff") { State::Bound } else { State::Shared });
     Ok(())
+}
+
+/// The file mode mask, which can only be read by setting it.
+fn umask() -> c_int {
+    let _signals_wait = lock();
+    let mask = kernel!(nr::UMASK, 0o777);
+    kernel!(nr::UMASK, mask);
+    mask as c_int
 }
 
 /// Asks for an address whose port the kernel chose, now that it is known to be a listener.
@@ -150,9 +155,6 @@ pub fn listen(fd: c_int, entry: &'static Entry, backlog: c_int) -> c_int {
             return ret;
         }
     }
-    let mut limit = [0u64; 2];
-    kernel!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, 0, limit.as_mut_ptr());
-    CAREFUL_FROM.store((limit[0].min(1 << 30) as c_int - FD_MARGIN).max(0), Relaxed);
     match state {
         State::Shared if adopted => {
             let mut locked = lock();
@@ -232,18 +234,17 @@ fn high_copy(fd: c_int) -> c_int {
 /// # Safety
 /// `addr` and `len` must be null or as `accept(2)` wants them.
 pub unsafe fn take(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_uint, flags: c_int) -> c_int {
-    static LAST_FD: AtomicI32 = AtomicI32::new(0);
     if flags & !(SOCK_NONBLOCK | SOCK_CLOEXEC) != 0 {
         return fail(EINVAL);
     }
-    if LAST_FD.load(Relaxed) >= CAREFUL_FROM.load(Relaxed) {
-        let spare = kernel!(nr::DUP, fd) as c_int;
-        if spare < 0 {
-            // The connection stays where it is, as with the kernel's own accept.
-            return fail(-spare);
-        }
-        close(spare);
+    // A packet received without a free number for its descriptor would lose the connection, so make
+    // sure of one first. Both calls together cost a hundredth of what a connection costs.
+    let spare = kernel!(nr::FCNTL, fd, F_DUPFD_CLOEXEC, 0) as c_int;
+    if spare < 0 {
+        // The connection stays where it is, as with the kernel's own accept.
+        return fail(-spare);
     }
+    close(spare);
     let receive_flags = if flags & SOCK_CLOEXEC != 0 { MSG_CMSG_CLOEXEC } else { 0 };
     loop {
         let mut peer = [0u8; ADDRESS_MAX];
@@ -264,7 +265,8 @@ pub unsafe fn take(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_
             return -1;
         }
         if message.flags & MSG_CTRUNC != 0 {
-            note(entry, "TRUNCATED", lock().detail(entry).id, None);
+            let id = lock().detail(entry).id;
+            note(entry, "TRUNCATED", id, None);
             return fail(EMFILE);
         }
         let has_fd = message.control_len >= rights_len(1) && rights.level == SOL_SOCKET && rights.kind == SCM_RIGHTS;
@@ -276,7 +278,6 @@ pub unsafe fn take(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_
             continue;
         }
         let connection = rights.fds[0];
-        LAST_FD.store(connection, Relaxed);
         if flags & SOCK_NONBLOCK != 0 {
             set_nonblocking(connection, true);
         }
@@ -311,14 +312,16 @@ fn ended(entry: &'static Entry) -> c_int {
 pub unsafe fn give_up_for_client(fd: c_int, entry: &'static Entry) -> Option<c_int> {
     let mut locked = lock();
     let detail = locked.detail(entry);
-    let (name, len, adopted) = (detail.name, detail.name_len, detail.adopted);
+    let (name, len) = (detail.name, detail.name_len);
+    // Bound to a port of the kernel's choice by the program itself, or by the master for it.
+    let is_bound = detail.ephemeral || detail.adopted;
     let was = entry.state();
     drop(locked);
     if matches!(was, State::Handoff | State::Shut) {
         return None;
     }
     forget(fd);
-    if was == State::Ephemeral || adopted {
+    if is_bound {
         return None;
     }
     // SAFETY: `name` is an array of at least `len` bytes.
@@ -351,10 +354,15 @@ pub fn forget(fd: c_int) {
 }
 
 /// The program shut its listener down: nothing more comes, and what waits goes to other workers.
-pub fn shut(entry: &'static Entry) {
+/// True when the descriptor is the listening socket of all workers, which must stay open.
+pub fn shut(entry: &'static Entry) -> bool {
     let id = lock().detail(entry).id;
-    entry.set_state(State::Shut);
+    let shared = entry.state() == State::Shared;
+    if !shared {
+        entry.set_state(State::Shut);
+    }
     note(entry, "CLOSE", id, None);
+    shared
 }
 
 /// Makes sure that the name of a listening socket is known and copies it as `getsockname` does.

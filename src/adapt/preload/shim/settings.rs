@@ -2,18 +2,47 @@
 
 use super::abi::{environment, inode};
 use super::environment::{CHANNEL, CHANNEL_INODE, DOOR, MASTER, UNIX_PATHS};
+use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_int};
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 static CHANNEL_FD: AtomicI32 = AtomicI32::new(-1);
 static CHANNEL_INO: AtomicU64 = AtomicU64::new(0);
 static MASTER_PID: AtomicI32 = AtomicI32::new(0);
-static DOOR_TEXT: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
-static PATHS_TEXT: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
+static DOOR_TEXT: Text<256> = Text::new();
+static PATHS_TEXT: Text<4096> = Text::new();
 
-/// Reads the environment. The strings stay where they are: the loader's copy lives as long as the
-/// process, and a program that edits its environment makes new strings.
+/// A copy of a variable: programs that set their process title write over the original.
+struct Text<const MAX: usize> {
+    bytes: UnsafeCell<[u8; MAX]>,
+    len: AtomicUsize,
+}
+
+// SAFETY: written once by `read`, while the process has a single thread; only read later.
+unsafe impl<const MAX: usize> Sync for Text<MAX> {}
+
+impl<const MAX: usize> Text<MAX> {
+    const fn new() -> Text<MAX> {
+        Text { bytes: UnsafeCell::new([0; MAX]), len: AtomicUsize::new(0) }
+    }
+
+    /// Keeps a copy; what does not fit is as if it were not there.
+    fn keep(&self, value: &[u8]) {
+        if value.len() <= MAX {
+            // SAFETY: called by `read` only, before there is anybody who reads.
+            unsafe { (&mut *self.bytes.get())[..value.len()].copy_from_slice(value) };
+            self.len.store(value.len(), Relaxed);
+        }
+    }
+
+    fn get(&'static self) -> &'static [u8] {
+        // SAFETY: never written again after `read`.
+        unsafe { &(&*self.bytes.get())[..self.len.load(Relaxed)] }
+    }
+}
+
+/// Reads the environment.
 pub fn read() {
     let mut at = environment();
     if at.is_null() {
@@ -34,14 +63,14 @@ pub fn read() {
         } else if let Some(value) = value_of(text, MASTER) {
             MASTER_PID.store(number(value).map_or(0, |n| n as c_int), Relaxed);
         } else if let Some(value) = value_of(text, DOOR) {
-            DOOR_TEXT.store(value.as_ptr().cast_mut(), Relaxed);
+            DOOR_TEXT.keep(value);
         } else if let Some(value) = value_of(text, UNIX_PATHS) {
-            PATHS_TEXT.store(value.as_ptr().cast_mut(), Relaxed);
+            PATHS_TEXT.keep(value);
         }
         // SAFETY: the entry was not null, so the array goes on.
         at = unsafe { at.add(1) };
     }
-    let reachable = CHANNEL_FD.load(Relaxed) >= 0 || !DOOR_TEXT.load(Relaxed).is_null();
+    let reachable = CHANNEL_FD.load(Relaxed) >= 0 || !DOOR_TEXT.get().is_empty();
     ACTIVE.store(reachable && MASTER_PID.load(Relaxed) > 0, Relaxed);
 }
 
@@ -57,26 +86,16 @@ pub fn channel() -> Option<c_int> {
     (fd >= 0 && inode(fd) == Some(CHANNEL_INO.load(Relaxed))).then_some(fd)
 }
 
-pub fn master() -> c_int {
-    MASTER_PID.load(Relaxed)
-}
-
 /// The name of the master's abstract socket and this worker's secret.
 pub fn door() -> Option<(&'static [u8], &'static [u8])> {
-    let text = stored(&DOOR_TEXT)?;
+    let text = DOOR_TEXT.get();
     let space = text.iter().position(|&b| b == b' ')?;
     Some((&text[..space], &text[space + 1..]))
 }
 
 /// Paths of the Unix sockets that the master held when this worker was forked, colon-separated.
 pub fn unix_paths() -> &'static [u8] {
-    stored(&PATHS_TEXT).unwrap_or(b"")
-}
-
-fn stored(text: &AtomicPtr<u8>) -> Option<&'static [u8]> {
-    let at = text.load(Relaxed);
-    // SAFETY: set by `read` only, to a terminated string of the initial environment.
-    (!at.is_null()).then(|| unsafe { CStr::from_ptr(at.cast()) }.to_bytes())
+    PATHS_TEXT.get()
 }
 
 fn value_of(entry: &'static [u8], name: &str) -> Option<&'static [u8]> {

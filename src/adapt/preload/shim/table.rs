@@ -70,6 +70,8 @@ pub struct Detail {
     pub own: c_int,
     /// What the master sent and `listen` will put in place, or -1.
     pub given: c_int,
+    /// Whether the program bound it for real, to a port that the kernel chose.
+    pub ephemeral: bool,
     /// Whether the master made the program's own socket the listener.
     pub adopted: bool,
     /// The address as the program asked for it, with the real port.
@@ -89,6 +91,7 @@ impl Entry {
                 owner: 0,
                 own: -1,
                 given: -1,
+                ephemeral: false,
                 adopted: false,
                 name: [0; ADDRESS_MAX],
                 name_len: 0,
