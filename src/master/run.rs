@@ -18,6 +18,7 @@ use crate::control::server::ControlSocket;
 use crate::control::{self, Refusal};
 use crate::core::fleet::{self, Action, Exit, Fleet, Plan, Stop};
 use crate::core::ids::{Generation, Slot, WorkerId};
+use crate::sys::guard::Guard;
 use crate::sys::{fd, limits, process, reap, spawn};
 use crate::wire::packet::ToWorker;
 use nix::sys::signal::Signal;
@@ -83,6 +84,7 @@ impl Master {
         }
         let spare = limit.hard.saturating_sub(DESCRIPTORS_OF_MASTER) / DESCRIPTORS_PER_WORKER;
         limits::become_subreaper()?;
+        let guard = Rc::new(Guard::start()?);
         let inherited = spawn::take_listen_fds()?;
 
         let (sender, events) = mpsc::channel(EVENTS_MAX);
@@ -96,6 +98,7 @@ impl Master {
         };
         let starter = Starter {
             config: Rc::clone(&config),
+            guard,
             shim: Shim::new()?,
             door: Door::open()?,
             output: Output::start()?,

@@ -11,6 +11,7 @@ use crate::adapt::preload::Shim;
 use crate::adapt::{self, Chosen};
 use crate::config::{Config, Mode};
 use crate::core::ids::{Generation, Slot, WorkerId};
+use crate::sys::guard::Guard;
 use crate::sys::{fd, reap, spawn, watch};
 use crate::wire::address::Address;
 use crate::wire::environment as env;
@@ -62,6 +63,8 @@ pub enum StartError {
 pub struct Starter {
     /// The configuration.
     pub config: Rc<Config>,
+    /// Kills what is left of the workers should the master be killed.
+    pub guard: Rc<Guard>,
     /// The shim, as a file for the loader.
     pub shim: Shim,
     /// The other way to the master.
@@ -167,6 +170,7 @@ impl Starter {
             descriptors: self.descriptors,
         };
         let child = spawn::spawn(&program)?;
+        self.guard.add(child.pid);
         drop((program, theirs));
 
         let stream = |kind, pipe, last_words| Stream { slot, kind, pipe, prefixed: self.prefixed, last_words };
@@ -181,7 +185,7 @@ impl Starter {
         self.door.tokens.borrow_mut().insert(token.clone(), id);
         let tasks = vec![
             tokio::task::spawn_local(channel::serve(Rc::clone(&channel), id, self.events.clone())),
-            tokio::task::spawn_local(watch(pidfd, child.pid, id, self.events.clone())),
+            tokio::task::spawn_local(watch(pidfd, child.pid, id, Rc::clone(&self.guard), self.events.clone())),
         ];
         Ok(Worker {
             id,
@@ -235,10 +239,11 @@ fn unix_paths(listeners: &Listeners) -> String {
 
 /// Waits for the end of the worker's process. Kills what is left of its group while the dead leader
 /// still holds the group's number, then reaps the leader and reports.
-async fn watch(pidfd: AsyncFd<OwnedFd>, pid: Pid, worker: WorkerId, events: Events) {
+async fn watch(pidfd: AsyncFd<OwnedFd>, pid: Pid, worker: WorkerId, guard: Rc<Guard>, events: Events) {
     loop {
         let Ok(mut ready) = pidfd.readable().await else { return };
         let _ = reap::signal_group(pid, Signal::SIGKILL);
+        guard.remove(pid);
         match reap::reap(pidfd.get_ref().as_fd()) {
             Ok(Some(exit)) => {
                 let _ = events.send(Event::WorkerEnded { worker, exit }).await;

@@ -62,7 +62,7 @@ elif habit == "garbage":
     control = channel()
     for packet in [b"\xff\xfe\x00", b"hello", b"=", b"LISTEN=", b"LISTEN=tcp:127.0.0.1:0", b"LISTEN=nowhere\nID=1",
                    b"ACCEPTING=tcp:127.0.0.1:1\nID=99", b"CLOSE=x\nID=7", b"ID=1", b"PING=many", b"x" * 4096, b"y" * 60000,
-                   b"LISTEN=tcp:127.0.0.1:0\nID=5\nREPLY=1", b"LISTEN=unix:/no/such/dir/s\nID=6", b"\n\n", b"A=B"]:
+                   b"LISTEN=tcp:127.0.0.4:0\nID=5\nREPLY=1", b"LISTEN=unix:/no/such/dir/s\nID=6", b"\n\n", b"A=B"]:
         control.send(packet)
     socket.send_fds(control, [b"LISTEN=tcp:127.0.0.3:0\nID=8\n"], [0])  # a file as its own socket
     serve(listen(control, number=42))

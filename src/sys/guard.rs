@@ -1,0 +1,118 @@
+//! A small process that outlives the master for one moment: should the master be killed, it kills
+//! what is left of the workers.
+//!
+//! The parent-death signal (`prctl(2)`) reaches a worker's first process only, not the children that
+//! it forked, nor the server behind a shell or `npm`. The guard knows the workers' process groups
+//! from shared memory and learns of the master's end from a pipe.
+
+use nix::unistd::Pid;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+
+/// Process groups that can be guarded at once: a worker for every slot, and as many that end.
+const GROUPS: usize = 2 * crate::config::WORKERS_MAX as usize;
+
+/// The master's side of the guard; the guard itself ends when this is dropped.
+#[derive(Debug)]
+pub struct Guard {
+    groups: NonNull<[AtomicI32; GROUPS]>,
+    process: Pid,
+    /// Never written to: its closing is the message.
+    life: Option<OwnedFd>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.life = None;
+        // It ends at once then; a reaper elsewhere may have been faster.
+        let _ = nix::sys::wait::waitpid(self.process, None);
+    }
+}
+
+impl Guard {
+    /// Forks the guard. Call before anything is opened that must not stay open twice.
+    ///
+    /// # Errors
+    /// When no process, memory or descriptor can be had.
+    pub fn start() -> io::Result<Guard> {
+        let (death, life) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        let groups = shared_groups()?;
+        // SAFETY: the child only runs `watch`, which keeps to async-signal-safe calls and never
+        // returns.
+        match unsafe { libc::fork() } {
+            -1 => Err(io::Error::last_os_error()),
+            // SAFETY: this is the child.
+            0 => unsafe { watch(groups, death.as_raw_fd()) },
+            pid => Ok(Guard { groups, process: Pid::from_raw(pid), life: Some(life) }),
+        }
+    }
+
+    /// Guards the process group of a worker.
+    pub fn add(&self, group: Pid) {
+        let free = |place: &&AtomicI32| place.compare_exchange(0, group.as_raw(), SeqCst, SeqCst).is_ok();
+        // One that finds no place still has its parent-death signal.
+        let _ = self.table().iter().find(free);
+    }
+
+    /// Forgets a group, before its number can be given to another.
+    pub fn remove(&self, group: Pid) {
+        for place in self.table() {
+            let _ = place.compare_exchange(group.as_raw(), 0, SeqCst, SeqCst);
+        }
+    }
+
+    fn table(&self) -> &[AtomicI32; GROUPS] {
+        // SAFETY: mapped by `start`, never unmapped, and atomics may be shared.
+        unsafe { self.groups.as_ref() }
+    }
+}
+
+/// Zeroed memory that a forked child shares.
+fn shared_groups() -> io::Result<NonNull<[AtomicI32; GROUPS]>> {
+    // SAFETY: asks for new memory; nothing else is touched.
+    let memory = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            GROUPS * size_of::<AtomicI32>(),
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    match NonNull::new(memory.cast()) {
+        Some(groups) if memory != libc::MAP_FAILED => Ok(groups),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The guard's whole life.
+///
+/// # Safety
+/// Call in a freshly forked child only.
+unsafe fn watch(groups: NonNull<[AtomicI32; GROUPS]>, death: i32) -> ! {
+    // SAFETY: async-signal-safe calls (`signal-safety(7)`) on valid arguments only.
+    unsafe {
+        // A group of its own and deaf to signals: what ends the master from a terminal must not end
+        // the guard first.
+        libc::setpgid(0, 0);
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
+        libc::prctl(libc::PR_SET_NAME, c"maitred-guard".as_ptr());
+        // Nothing stays open here, above all not the other end of the pipe.
+        libc::dup2(death, 0);
+        libc::syscall(libc::SYS_close_range, 1, u32::MAX, 0);
+        let mut byte = 0u8;
+        while libc::read(0, (&raw mut byte).cast(), 1) < 0 {}
+        for group in groups.as_ref() {
+            let group = group.load(SeqCst);
+            if group > 0 {
+                libc::kill(-group, libc::SIGKILL);
+            }
+        }
+        libc::_exit(0)
+    }
+}
