@@ -123,7 +123,7 @@ async fn serve_until_closed(listener: &Rc<Listener>) -> io::Result<()> {
             let mut guard = tokio::select! {
                 ready = watched.readable() => ready?,
                 () = listener.changed.notified() => continue,
-                () = sleep(ORPHANS_RECHECK), if listener.seats.has_orphans() => continue,
+                () = recheck(), if listener.seats.has_orphans() => continue,
             };
             next = burst(listener, watched.get_ref(), BURST)?.1;
             if next == Next::AwaitConnection {
@@ -137,6 +137,11 @@ async fn serve_until_closed(listener: &Rc<Listener>) -> io::Result<()> {
             Next::Pause(time) => sleep(time).await,
         }
     }
+}
+
+/// Made only when it is waited for: a timer costs something even when it is not.
+async fn recheck() {
+    sleep(ORPHANS_RECHECK).await;
 }
 
 /// Connections in the kernel's queue; where it does not tell, as many as fit into the queue.

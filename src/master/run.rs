@@ -85,6 +85,9 @@ impl Master {
         let spare = limit.hard.saturating_sub(DESCRIPTORS_OF_MASTER) / DESCRIPTORS_PER_WORKER;
         limits::become_subreaper()?;
         let guard = Rc::new(Guard::start()?);
+        if let Err(error) = limits::wake_without_preempting() {
+            debug!(%error, "the master preempts its workers");
+        }
         let inherited = spawn::take_listen_fds()?;
 
         let (sender, events) = mpsc::channel(EVENTS_MAX);

@@ -43,6 +43,7 @@ pub const MSG_CMSG_CLOEXEC: c_int = 0x4000_0000;
 pub const POLLIN: i16 = 1;
 pub const EPOLL_CTL_ADD: c_long = 1;
 pub const EPOLL_CTL_DEL: c_long = 2;
+pub const RLIMIT_NOFILE: c_long = 7;
 pub const SIGKILL: c_long = 9;
 pub const SIGTERM: c_long = 15;
 pub const SIGCHLD: c_long = 17;
@@ -96,6 +97,7 @@ pub mod nr {
     pub const PPOLL: i64 = 271;
     pub const ACCEPT4: i64 = 288;
     pub const DUP3: i64 = 292;
+    pub const PRLIMIT64: i64 = 302;
 }
 
 /// System call numbers; only those that the shim itself uses.
@@ -138,6 +140,7 @@ pub mod nr {
     pub const PPOLL: i64 = 73;
     pub const ACCEPT4: i64 = 242;
     pub const DUP3: i64 = 24;
+    pub const PRLIMIT64: i64 = 261;
 }
 
 #[repr(C)]

@@ -9,11 +9,21 @@ use super::text::{Asked, Packet, family_of, in_family, port_of, set_port, value}
 use super::{epoll, paths, settings};
 use core::ffi::{c_int, c_uint, c_void};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
 
 /// The shim's own descriptors go here and above, out of the way of the program's low numbers; lower
 /// where the limit of descriptors leaves no room up there.
 const HIGH_FDS: [c_int; 3] = [200, 32, 3];
+/// A packet received without a free number for its descriptor would lose the connection. So when any
+/// connection's number ever came this near to the limit of descriptors, and always where the limit is
+/// no larger, each `accept` first makes sure that a number is free, which takes two system calls.
+const FD_MARGIN: u64 = 1024;
+
+/// The highest number of an accepted connection. Numbers are given lowest first, so a table that is
+/// nearly full shows here.
+static HIGHEST_FD: AtomicI32 = AtomicI32::new(0);
+/// Number from which on `accept` is careful; learnt at `listen`.
+static CAREFUL_FROM: AtomicI32 = AtomicI32::new(0);
 static NEXT_ID: AtomicU32 = AtomicU32::new(1);
 
 /// `bind`: `Some` is the result, `None` means that the address is not ours to manage.
@@ -155,6 +165,9 @@ pub fn listen(fd: c_int, entry: &'static Entry, backlog: c_int) -> c_int {
             return ret;
         }
     }
+    let mut limit = [0u64; 2];
+    kernel!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, 0, limit.as_mut_ptr());
+    CAREFUL_FROM.store(limit[0].saturating_sub(FD_MARGIN).min(1 << 30) as c_int, Relaxed);
     match state {
         State::Shared if adopted => {
             let mut locked = lock();
@@ -237,14 +250,14 @@ pub unsafe fn take(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_
     if flags & !(SOCK_NONBLOCK | SOCK_CLOEXEC) != 0 {
         return fail(EINVAL);
     }
-    // A packet received without a free number for its descriptor would lose the connection, so make
-    // sure of one first. Both calls together cost a hundredth of what a connection costs.
-    let spare = kernel!(nr::FCNTL, fd, F_DUPFD_CLOEXEC, 0) as c_int;
-    if spare < 0 {
-        // The connection stays where it is, as with the kernel's own accept.
-        return fail(-spare);
+    if HIGHEST_FD.load(Relaxed) >= CAREFUL_FROM.load(Relaxed) {
+        let spare = kernel!(nr::FCNTL, fd, F_DUPFD_CLOEXEC, 0) as c_int;
+        if spare < 0 {
+            // The connection stays where it is, as with the kernel's own accept.
+            return fail(-spare);
+        }
+        close(spare);
     }
-    close(spare);
     let receive_flags = if flags & SOCK_CLOEXEC != 0 { MSG_CMSG_CLOEXEC } else { 0 };
     loop {
         let mut peer = [0u8; ADDRESS_MAX];
@@ -278,6 +291,9 @@ pub unsafe fn take(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_
             continue;
         }
         let connection = rights.fds[0];
+        if connection > HIGHEST_FD.load(Relaxed) {
+            HIGHEST_FD.store(connection, Relaxed);
+        }
         if flags & SOCK_NONBLOCK != 0 {
             set_nonblocking(connection, true);
         }
