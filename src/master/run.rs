@@ -85,6 +85,8 @@ impl Master {
         let spare = limit.hard.saturating_sub(DESCRIPTORS_OF_MASTER) / DESCRIPTORS_PER_WORKER;
         limits::become_subreaper()?;
         let guard = Rc::new(Guard::start()?);
+        let output = Output::start()?;
+        // After the threads were started, which keep the ordinary policy.
         if let Err(error) = limits::wake_without_preempting() {
             debug!(%error, "the master preempts its workers");
         }
@@ -104,7 +106,7 @@ impl Master {
             guard,
             shim: Shim::new()?,
             door: Door::open()?,
-            output: Output::start()?,
+            output,
             prefixed,
             descriptors: limit.soft,
             events: sender.clone(),

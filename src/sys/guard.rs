@@ -44,7 +44,7 @@ impl Guard {
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             // SAFETY: this is the child.
-            0 => unsafe { watch(groups, death.as_raw_fd()) },
+            0 => unsafe { watch(groups, death.as_raw_fd(), life.as_raw_fd()) },
             pid => Ok(Guard { groups, process: Pid::from_raw(pid), life: Some(life) }),
         }
     }
@@ -92,7 +92,7 @@ fn shared_groups() -> io::Result<NonNull<[AtomicI32; GROUPS]>> {
 ///
 /// # Safety
 /// Call in a freshly forked child only.
-unsafe fn watch(groups: NonNull<[AtomicI32; GROUPS]>, death: i32) -> ! {
+unsafe fn watch(groups: NonNull<[AtomicI32; GROUPS]>, death: i32, life: i32) -> ! {
     // SAFETY: async-signal-safe calls (`signal-safety(7)`) on valid arguments only.
     unsafe {
         // A group of its own and deaf to signals: what ends the master from a terminal must not end
@@ -102,7 +102,9 @@ unsafe fn watch(groups: NonNull<[AtomicI32; GROUPS]>, death: i32) -> ! {
         libc::sigfillset(&raw mut all);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
         libc::prctl(libc::PR_SET_NAME, c"maitred-guard".as_ptr());
-        // Nothing stays open here, above all not the other end of the pipe.
+        // Nothing stays open here, above all not the other end of the pipe; kernels before 5.9 cannot
+        // close the rest at once, which then is little.
+        libc::close(life);
         libc::dup2(death, 0);
         libc::syscall(libc::SYS_close_range, 1, u32::MAX, 0);
         let mut byte = 0u8;

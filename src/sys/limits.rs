@@ -2,6 +2,7 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// The limits of open descriptors (`RLIMIT_NOFILE`), soft and hard.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +35,11 @@ pub fn become_subreaper() -> io::Result<()> {
     Ok(nix::sys::prctl::set_child_subreaper(true)?)
 }
 
+/// Whether [`wake_without_preempting`] changed this process's policy.
+static CHANGED: AtomicBool = AtomicBool::new(false);
+
 /// Lets this thread wake without pushing a running worker off its processor (`SCHED_BATCH`,
-/// `sched(7)`); children start as usual. Only a thread of the ordinary policy is changed.
+/// `sched(7)`). Only a thread of the ordinary policy is changed; [`like_before`] undoes it in a child.
 ///
 /// A front that preempts its workers for each connection makes two switches of each. With this it
 /// comes when a worker pauses, and finds several connections at once: measured with Node workers on
@@ -48,15 +52,27 @@ pub fn wake_without_preempting() -> io::Result<()> {
     let ordinary = libc::sched_param { sched_priority: 0 };
     // SAFETY: the kernel reads one valid structure; 0 means the calling thread.
     let done = unsafe {
-        match libc::sched_getscheduler(0) {
-            libc::SCHED_OTHER => {
-                libc::sched_setscheduler(0, libc::SCHED_BATCH | libc::SCHED_RESET_ON_FORK, &raw const ordinary)
-            }
+        if libc::sched_getscheduler(0) != libc::SCHED_OTHER {
             // The operator chose another one.
-            chosen => chosen.min(0),
+            return Ok(());
         }
+        libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const ordinary)
     };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    CHANGED.store(true, Relaxed);
+    Ok(())
+}
+
+/// Gives a freshly forked child the policy that its master was started with: a worker is to compete
+/// as it would without us. Async-signal-safe.
+pub fn like_before() {
+    let ordinary = libc::sched_param { sched_priority: 0 };
+    if CHANGED.load(Relaxed) {
+        // SAFETY: the kernel reads one valid structure; 0 means the calling thread.
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const ordinary) };
+    }
 }
 
 /// Whether this process has privileges that its executable gave it (file capabilities, setuid): a

@@ -230,6 +230,7 @@ impl ChildPlan<'_> {
                 // The master ended before the line above could take effect.
                 libc::_exit(127);
             }
+            super::limits::like_before();
             for signal in 1..=64 {
                 // KILL, STOP and libc's own refuse; all others get their default.
                 libc::signal(signal, libc::SIG_DFL);

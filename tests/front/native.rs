@@ -53,6 +53,13 @@ fn the_rust_library_blocking_and_tokio() {
 }
 
 #[test]
+fn axum_with_the_library_as_its_listener() {
+    let maitred = Maitred::start(&["-w", "4", "--adapter", "native", "--", &example("axum"), "127.0.0.1:0"]).ready(4);
+    check_exact_spread(&maitred, 400, 16);
+    maitred.stop();
+}
+
+#[test]
 fn an_unaware_tokio_server() {
     let maitred = Maitred::start(&["-w", "4", "--", &example("unaware_tokio"), "0"]).ready(4);
     check_exact_spread(&maitred, 400, 16);

@@ -355,6 +355,20 @@ fn lines_of_workers_get_their_slot_when_asked_for() {
 }
 
 #[test]
+fn a_worker_is_scheduled_as_it_would_be_without_us() {
+    let maitred = Maitred::start(&["-w", "1", "--", &server(), "poll", "0"]).ready(1);
+    // Field 41 of /proc/PID/stat; the name before it may contain anything, so count from its end.
+    let policy = |pid: i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.split(' ').nth(38).unwrap().to_owned()
+    };
+    // The tests' own policy is the ordinary one, 0; the master's is SCHED_BATCH, 3.
+    assert_eq!(policy(maitred.pid(0)), policy(std::process::id() as i32));
+    assert_eq!(policy(maitred.child.id() as i32), "3");
+    maitred.stop();
+}
+
+#[test]
 fn a_worker_finds_its_place_in_its_environment() {
     let script = "import os, socket
 server = socket.create_server(('127.0.0.1', 0))

@@ -82,7 +82,7 @@ pub fn example(name: &str) -> String {
     let mut cargo = Command::new(env!("CARGO"));
     cargo
         .current_dir(root())
-        .args(["build", "--quiet", "--example", name])
+        .args(["build", "--quiet", "--all-features", "--example", name])
         .arg("--target-dir")
         .arg(directory.parent().unwrap());
     if directory.ends_with("release") {
