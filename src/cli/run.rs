@@ -4,7 +4,7 @@ use super::logging::{self, LogFormat};
 use super::{USAGE, complain};
 use crate::config::bind::Bind;
 use crate::config::workers::{Workers, usable_cores};
-use crate::config::{Adapter, Config, Control, DEPTH_DEFAULT, DEPTH_MAX, Mode, Policy, Prefix};
+use crate::config::{Adapter, Config, Control, DEPTH_DEFAULT, DEPTH_MAX, Mode, Named, Policy, Prefix};
 use crate::{control, master};
 use clap::Args;
 use nix::sys::signal::Signal;
@@ -129,7 +129,10 @@ fn config(args: RunArgs) -> Result<Config, String> {
     if let Some(dir) = args.cwd.as_ref().filter(|dir| !dir.is_dir()) {
         return Err(format!("cannot run workers in {}: it is no directory; check --cwd", dir.display()));
     }
-    let name = args.name.unwrap_or_else(|| base_name(&args.command[0]));
+    let (name, named) = match args.name {
+        Some(name) => (name, Named::ByOperator),
+        None => (base_name(&args.command[0]), Named::ByCommand),
+    };
     let control = match args.control {
         Some(path) => Control::Asked(path),
         None => Control::Usual(control::socket_path(&name)),
@@ -142,6 +145,7 @@ fn config(args: RunArgs) -> Result<Config, String> {
         adapter: args.adapter,
         depth: args.depth,
         name,
+        named,
         control,
         env: args.env,
         cwd: args.cwd,

@@ -85,6 +85,14 @@ fn table(status: &Status) -> String {
         ]);
     }
     let (t, f) = (&status.totals, &status.fairness);
+    if status.mode == "shared" {
+        return text
+            + "\n"
+            + &listeners.to_string()
+            + "\n\n"
+            + &workers.to_string()
+            + "\n\nin shared mode the kernel gives the connections: nothing is counted but what is open\n";
+    }
     text += &format!("\n{listeners}\n\n{workers}\n\n");
     text += &format!(
         "accepted {}  handed {}  returned {}  rescued {}  lost {}\n",

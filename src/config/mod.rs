@@ -70,6 +70,15 @@ pub enum Prefix {
     Never,
 }
 
+/// Where the name comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// `--name`: exactly this one.
+    ByOperator,
+    /// The command's: another one will do if it is taken.
+    ByCommand,
+}
+
 /// Where the control socket is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
@@ -96,6 +105,8 @@ pub struct Config {
     pub depth: u32,
     /// Name in the control socket, logs and metrics.
     pub name: String,
+    /// Where the name comes from.
+    pub named: Named,
     /// The control socket.
     pub control: Control,
     /// Additions to the workers' environment.

@@ -13,6 +13,10 @@ use std::time::{Duration, Instant};
 /// before the master gives up.
 pub const BOOT_ATTEMPTS: u32 = 3;
 
+/// A second request to stop that comes sooner than this is the same one: wrappers forward a signal
+/// that the whole group gets anyway (`timeout(1)` does).
+pub const SAME_REQUEST: Duration = Duration::from_millis(500);
+
 /// What the fleet is told to be.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -101,6 +105,8 @@ pub enum Action {
     GiveUp { slot: Slot, worker: WorkerId, attempts: u32 },
     /// All workers are gone, as asked or given up; end the master.
     Finish,
+    /// The second request to stop: whoever still runs is killed.
+    StopAtOnce,
     /// The asked size was refused.
     SizeRefused { workers: u32 },
     /// The wanted size changed.
@@ -207,6 +213,8 @@ pub struct Fleet {
     random: u64,
     /// While the fleet stops: until when workers still get what waited in the accept queues.
     closing: Option<Closing>,
+    /// When the last request to stop came that was not the same again.
+    stop_asked: Option<Instant>,
     /// Whether any worker was ever ready: from then on nothing makes the master give up.
     was_ready: bool,
     /// Whether the end was announced by [`Action::Finish`].
@@ -226,6 +234,7 @@ impl Fleet {
             // Xorshift must not start at zero.
             random: plan.seed | 1,
             closing: None,
+            stop_asked: None,
             was_ready: false,
             ended: false,
         }
@@ -376,6 +385,11 @@ impl Fleet {
     }
 
     fn stop(&mut self, now: Instant, stop: Stop, actions: &mut Vec<Action>) {
+        let repeated = self.stop_asked.is_some_and(|asked| now.duration_since(asked) < SAME_REQUEST);
+        if self.wanted == Wanted::Stopped(Stop::Graceful) && stop == Stop::Graceful && repeated {
+            return;
+        }
+        self.stop_asked = Some(now);
         let stop = match (self.wanted, stop) {
             (Wanted::Running(_), first) => {
                 actions.push(Action::CloseListeners);
@@ -383,7 +397,10 @@ impl Fleet {
                 first
             }
             // The second request of any kind but QUIT means now.
-            (Wanted::Stopped(Stop::Graceful | Stop::Immediate), Stop::Graceful | Stop::Immediate) => Stop::Immediate,
+            (Wanted::Stopped(Stop::Graceful | Stop::Immediate), Stop::Graceful | Stop::Immediate) => {
+                actions.push(Action::StopAtOnce);
+                Stop::Immediate
+            }
             (Wanted::Stopped(Stop::Patient), asked) => asked,
             (Wanted::Stopped(already), Stop::Patient) => already,
         };

@@ -5,7 +5,7 @@ use super::error::RunError;
 use super::listener::{House, Key, Listener, Origin};
 use super::listeners::Listeners;
 use crate::config::bind::Bind;
-use crate::config::{Config, Control};
+use crate::config::{Config, Control, Named};
 use crate::control::server::{ControlError, ControlSocket};
 use crate::sys::{fd, listen};
 use crate::wire::address::Address;
@@ -18,20 +18,43 @@ use tracing::{info, warn};
 /// `net.core.somaxconn`.
 pub const BACKLOG: u32 = 4096;
 
-pub fn bind_control(config: &Config) -> Result<Option<ControlSocket>, RunError> {
-    let (path, usual) = match &config.control {
-        Control::Usual(path) => (path, true),
-        Control::Asked(path) => (path, false),
+/// Takes the control socket. A name that only comes from the command is no reason to refuse a second
+/// server that is run by the same interpreter: it gets a number.
+///
+/// # Errors
+/// [`ControlError`], unless the master can do without.
+pub fn bind_control(config: &mut Config) -> Result<Option<ControlSocket>, RunError> {
+    let path = match &config.control {
+        Control::Asked(path) => return Ok(Some(ControlSocket::bind(&config.name, path)?)),
+        Control::Usual(path) => path.clone(),
     };
-    match ControlSocket::bind(&config.name, path) {
+    let mut bound = ControlSocket::bind(&config.name, &path);
+    for number in 2..=NAMESAKES_MAX {
+        match bound {
+            Err(ControlError::Taken { .. }) if config.named == Named::ByCommand => {
+                let name = format!("{}-{number}", config.name);
+                bound = ControlSocket::bind(&name, &path.with_file_name(format!("{name}.sock")));
+                if bound.is_ok() {
+                    info!(name, "another maitred has the name of this command; taking the next");
+                    config.name = name;
+                    break;
+                }
+            }
+            _ => break,
+        }
+    }
+    match bound {
         Ok(socket) => Ok(Some(socket)),
-        Err(error @ ControlError::Io { .. }) if usual => {
+        Err(error @ (ControlError::Io { .. } | ControlError::ForeignDirectory(_))) => {
             warn!(path = %path.display(), %error, "no control socket; status and other commands will not reach this maitred");
             Ok(None)
         }
         Err(error) => Err(error.into()),
     }
 }
+
+/// Masters that may run with the same command's name.
+const NAMESAKES_MAX: u32 = 100;
 
 /// Binds what `--bind` asks for and what a service manager passed.
 pub fn bind_all(

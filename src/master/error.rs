@@ -71,6 +71,7 @@ pub fn advice(address: &str, error: &io::Error) -> String {
                 false => format!("; find its owner with ss -ltnp 'sport = :{port}', or choose another port"),
             }
         }
+        Some(libc::ENOENT) if address.starts_with("unix:") => "; create its directory first".to_owned(),
         Some(libc::EACCES) if address.starts_with("unix:") => "; the directory must be writable".to_owned(),
         Some(libc::EACCES) => "; use a port above 1023, or grant CAP_NET_BIND_SERVICE".to_owned(),
         Some(libc::EADDRNOTAVAIL) => "; no interface of this machine has that address".to_owned(),

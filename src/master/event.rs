@@ -39,6 +39,8 @@ pub enum Event {
     More,
     /// `TTOU`.
     Fewer,
+    /// The workers have had their time to start.
+    LookAround,
     /// A signal that has no effect yet.
     Unheeded { signal: &'static str, because: &'static str },
 }

@@ -5,7 +5,7 @@ use super::door::Door;
 use super::error::RunError;
 use super::event::{EVENTS_MAX, Event};
 use super::handoff::{Counters, Depth};
-use super::listener::House;
+use super::listener::{House, Listener, Origin};
 use super::listeners::Listeners;
 use super::output::{Output, Prefixed};
 use super::signals::forward_signals;
@@ -13,7 +13,7 @@ use super::start::Starter;
 use super::status::{View, add_usage};
 use super::worker::Worker;
 use crate::adapt::preload::Shim;
-use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Prefix, WORKERS_MAX};
+use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode, Prefix, WORKERS_MAX};
 use crate::control::server::ControlSocket;
 use crate::control::{self, Refusal};
 use crate::core::fleet::{self, Action, Exit, Fleet, Plan, Stop};
@@ -26,10 +26,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep_until;
+use tokio::time::{sleep, sleep_until};
 use tracing::{debug, error, info, warn};
+
+/// How long workers may take to listen before the log wonders.
+const LOOK_AROUND: Duration = Duration::from_secs(10);
 
 /// Runs until the fleet has ended.
 ///
@@ -38,6 +41,11 @@ use tracing::{debug, error, info, warn};
 pub async fn run(config: Config) -> Result<(), RunError> {
     let (mut master, mut events) = Master::prepare(config)?;
     master.handle_fleet(fleet::Event::Begin).await;
+    let later = master.house.events.clone();
+    tokio::task::spawn_local(async move {
+        sleep(LOOK_AROUND).await;
+        let _ = later.send(Event::LookAround).await;
+    });
     while !master.finished {
         let wake = master.fleet.wakes_at();
         let event = tokio::select! {
@@ -75,13 +83,14 @@ pub(super) struct Master {
 
 impl Master {
     /// Takes everything that can be refused, before the first worker is forked.
-    fn prepare(config: Config) -> Result<(Master, mpsc::Receiver<Event>), RunError> {
-        let config = Rc::new(config);
+    fn prepare(mut config: Config) -> Result<(Master, mpsc::Receiver<Event>), RunError> {
         let limit = limits::raise_descriptor_limit()?;
         let needed = u64::from(config.workers) * DESCRIPTORS_PER_WORKER + DESCRIPTORS_OF_MASTER;
         if needed > limit.hard {
             return Err(RunError::Descriptors { workers: config.workers, needed, limit: limit.hard });
         }
+        let mut control = bind_control(&mut config)?;
+        let config = Rc::new(config);
         let spare = limit.hard.saturating_sub(DESCRIPTORS_OF_MASTER) / DESCRIPTORS_PER_WORKER;
         limits::become_subreaper()?;
         let guard = Rc::new(Guard::start()?);
@@ -113,7 +122,6 @@ impl Master {
         };
         let (executable, adapter, reason) = starter.look()?;
         info!(command = %executable.path.display(), adapter = adapter.name(), reason, "chose the adapter");
-        let mut control = bind_control(&config)?;
         let mut listeners = Listeners::new(config.mode, Rc::clone(&house));
         bind_all(&config, inherited, &mut listeners, &house)?;
         if let Some(control) = &mut control {
@@ -171,7 +179,31 @@ impl Master {
             }
             Event::More => self.handle_fleet(fleet::Event::More).await,
             Event::Fewer => self.handle_fleet(fleet::Event::Fewer).await,
+            Event::LookAround => self.look_around(),
             Event::Unheeded { signal, because } => warn!(signal, because, "signal without effect"),
+        }
+    }
+
+    /// Says what an operator would otherwise only wonder about: addresses that nobody serves, workers
+    /// that have not listened.
+    fn look_around(&self) {
+        if self.config.mode == Mode::Handoff {
+            let served = |l: &&Rc<Listener>| !l.seats.is_empty();
+            let elsewhere: Vec<_> = self.listeners.iter().filter(served).map(|l| l.address.to_string()).collect();
+            for listener in self.listeners.iter().filter(|l| l.origin == Origin::Operator && l.seats.is_empty()) {
+                let address = &listener.address;
+                warn!(%address, workers_listen_on = ?elsewhere, "no worker serves this address of --bind; clients there wait");
+            }
+        }
+        for (slot, seat) in self.fleet.seats().iter().enumerate() {
+            if let fleet::State::Starting { worker, .. } = seat.state {
+                warn!(
+                    slot,
+                    worker = worker.0,
+                    after_s = LOOK_AROUND.as_secs(),
+                    "this worker has not listened yet; is it a server?"
+                );
+            }
         }
     }
 
@@ -234,7 +266,10 @@ impl Master {
             }
             Action::GiveUp { slot, attempts, .. } => self.give_up(slot, attempts),
             Action::Finish => self.finish(),
-            Action::SizeRefused { workers } => warn!(workers, "the number of workers cannot change that way"),
+            Action::StopAtOnce => warn!("asked to stop a second time, killing what still runs"),
+            Action::SizeRefused { workers } => {
+                warn!(workers, "the number of workers stays: one is the least, and descriptors set the most");
+            }
             Action::Resized { workers } => info!(workers, "the number of workers changes"),
         }
         None

@@ -3,6 +3,7 @@
 use super::event::Event;
 use crate::core::fleet::Stop;
 use std::io;
+use std::os::fd::AsFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -11,7 +12,6 @@ use tokio::sync::mpsc;
 /// # Errors
 /// When a handler cannot be installed.
 pub fn forward_signals(events: &mpsc::Sender<Event>) -> io::Result<()> {
-    const LATER: &str = "this version does not know it";
     let table: [(SignalKind, fn() -> Event); 9] = [
         (SignalKind::terminate(), || Event::Stop(Stop::Graceful)),
         (SignalKind::interrupt(), || Event::Stop(Stop::Graceful)),
@@ -19,7 +19,7 @@ pub fn forward_signals(events: &mpsc::Sender<Event>) -> io::Result<()> {
         (SignalKind::child(), || Event::ChildEnded),
         (SignalKind::from_raw(libc::SIGTTIN), || Event::More),
         (SignalKind::from_raw(libc::SIGTTOU), || Event::Fewer),
-        (SignalKind::hangup(), || Event::Unheeded { signal: "HUP", because: LATER }),
+        (SignalKind::hangup(), hangup),
         (SignalKind::user_defined1(), || Event::Unheeded {
             signal: "USR1",
             because: "there are no log files to reopen",
@@ -39,3 +39,16 @@ pub fn forward_signals(events: &mpsc::Sender<Event>) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// `HUP` from somebody who wants a reload, or from a terminal that was closed: then nobody sees this
+/// master any more, and it ends as every program in that terminal does.
+fn hangup() -> Event {
+    use nix::errno::Errno;
+    let gone = |fd: std::os::fd::BorrowedFd<'_>| matches!(nix::sys::termios::tcgetattr(fd), Err(Errno::EIO));
+    match gone(std::io::stdin().as_fd()) || gone(std::io::stderr().as_fd()) {
+        true => Event::Stop(Stop::Graceful),
+        false => Event::Unheeded { signal: "HUP", because: LATER },
+    }
+}
+
+const LATER: &str = "this version does not know it";

@@ -212,6 +212,13 @@ fn a_second_signal_kills_at_once_also_after_quit() {
             maitred.signal(signal);
             maitred.wait_for("stopping", sent + 1);
         }
+        // A repetition at once is taken for the same request, so the last is sent until it is heard.
+        let deadline = Instant::now() + PATIENCE;
+        while maitred.logged("asked to stop a second time, killing what still runs").is_empty() {
+            assert!(Instant::now() < deadline, "a second signal is never heard");
+            maitred.signal(signals[signals.len() - 1]);
+            std::thread::sleep(Duration::from_millis(100));
+        }
         let (status, output) = maitred.wait();
         assert_eq!(status.code(), Some(0), "{output}");
     }
@@ -393,6 +400,59 @@ while True:
     let bodies: Vec<_> = (0..2).map(|_| request(maitred.address())).collect();
     assert!(bodies.contains(&Reply::Body("0 0 3 1 1 - /usr".into())), "{bodies:?}");
     maitred.stop();
+}
+
+#[test]
+fn two_servers_of_one_interpreter_get_two_names() {
+    use std::io::BufRead;
+    let home = scratch("names");
+    std::fs::create_dir_all(&home).unwrap();
+    let in_home = |words: &[&str]| {
+        let mut command = maitred();
+        command.env("XDG_RUNTIME_DIR", &home).args(words);
+        as_ordinary_user(&mut command);
+        command
+    };
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(&home, Some(65534), Some(65534)).unwrap();
+    }
+    let line = format!("exec {} poll 0", server());
+    let mut children: Vec<_> = (0..2)
+        .map(|_| {
+            let mut command = in_home(&["-w", "1", "--", "sh", "-c", &line]);
+            let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+            let mut lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+            assert!(lines.any(|line| line.contains("worker ready")));
+            (child, lines)
+        })
+        .collect();
+    let listed = in_home(&["list"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&listed.stdout), "sh\nsh-2\n");
+    for (child, _) in &mut children {
+        kill(child.id() as i32, SIGTERM);
+        assert_eq!(wait_child(child).code(), Some(0));
+    }
+}
+
+#[test]
+fn a_closed_terminal_ends_the_master() {
+    // A terminal of its own, closed once a worker serves.
+    let script = "import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+seen = b''
+while b'worker ready' not in seen:
+    seen += os.read(terminal, 4096)
+os.close(terminal)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))";
+    let control = scratch("tty.sock");
+    let mut command = std::process::Command::new("timeout");
+    command.args(["20", "python3", "-c", script]).arg(maitred().get_program());
+    command.args(["run", "-w", "1", "--control"]).arg(&control).args(["--", &server(), "poll", "0"]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "0", "{said}");
 }
 
 #[test]
