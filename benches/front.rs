@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench front` prints a summary. With `MAITRED_BENCH_RESULTS=DIR` it also writes
 //! `summary.txt` and `raw.json` there. `MAITRED_BENCH_CONNECTIONS` and `MAITRED_BENCH_ROUNDS`
-//! change the size; `cargo test` runs it small. Needs Node and a C compiler.
+//! change the size; `cargo test --bench front` runs it small. Needs Node and a C compiler.
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::time::ClockId;

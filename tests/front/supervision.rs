@@ -402,20 +402,25 @@ while True:
     maitred.stop();
 }
 
-#[test]
-fn two_servers_of_one_interpreter_get_two_names() {
-    use std::io::BufRead;
-    let home = scratch("names");
+/// Makes commands of an ordinary user with a runtime directory of their own.
+fn at_home(name: &str) -> impl Fn(&[&str]) -> std::process::Command {
+    let home = scratch(name);
     std::fs::create_dir_all(&home).unwrap();
-    let in_home = |words: &[&str]| {
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(&home, Some(65534), Some(65534)).unwrap();
+    }
+    move |words| {
         let mut command = maitred();
         command.env("XDG_RUNTIME_DIR", &home).args(words);
         as_ordinary_user(&mut command);
         command
-    };
-    if nix::unistd::geteuid().is_root() {
-        std::os::unix::fs::chown(&home, Some(65534), Some(65534)).unwrap();
     }
+}
+
+#[test]
+fn two_servers_of_one_interpreter_get_two_names() {
+    use std::io::BufRead;
+    let in_home = at_home("names");
     let line = format!("exec {} poll 0", server());
     let mut children: Vec<_> = (0..2)
         .map(|_| {
@@ -457,18 +462,8 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))";
 
 #[test]
 fn list_and_status_find_a_master_by_its_name() {
-    let home = scratch("home");
-    std::fs::create_dir_all(&home).unwrap();
     let name = format!("listed-{}", std::process::id());
-    let in_home = |words: &[&str]| {
-        let mut command = maitred();
-        command.env("XDG_RUNTIME_DIR", &home).args(words);
-        as_ordinary_user(&mut command);
-        command
-    };
-    if nix::unistd::geteuid().is_root() {
-        std::os::unix::fs::chown(&home, Some(65534), Some(65534)).unwrap();
-    }
+    let in_home = at_home("home");
     let mut child = in_home(&["-w", "1", "--name", &name, "--log-format", "json", "--", &server(), "poll", "0"])
         .stderr(std::process::Stdio::piped())
         .spawn()
