@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 /// meant by.
 ///
 /// # Errors
-/// That of `pidfd_open(2)`; Linux before 5.3 does not have it.
+/// That of `pidfd_open(2)`; Linux before 5.3 does not have it, and 5.4 is needed to wait for one.
 pub fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
     // SAFETY: no pointers; a descriptor that comes back is new, ours and close-on-exec.
     unsafe {
