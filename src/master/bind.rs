@@ -12,6 +12,7 @@ use crate::wire::address::Address;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 use tracing::{info, warn};
 
 /// Backlog of addresses that are bound before any worker says one; the kernel cuts it to
@@ -83,29 +84,29 @@ pub fn bind_all(
         match bind {
             Bind::Any(port) => {
                 let (v6, v4) = (([0u16; 8], *port).into(), ([0u8; 4], *port).into());
-                let made = listen::bind(&Address::Tcp(v6));
+                let made = patiently(|| listen::bind(&Address::Tcp(v6)));
                 match made {
                     // A machine without IPv6.
                     Err(e)
                         if e.raw_os_error() == Some(libc::EAFNOSUPPORT)
                             || e.raw_os_error() == Some(libc::EADDRNOTAVAIL) =>
                     {
-                        add(&Address::Tcp(v4), listen::bind(&Address::Tcp(v4)), FileOf::Nobody)?;
+                        add(&Address::Tcp(v4), patiently(|| listen::bind(&Address::Tcp(v4))), FileOf::Nobody)?;
                     }
                     made => add(&Address::Tcp(v6), made, FileOf::Nobody)?,
                 }
             }
             Bind::Tcp(addresses) => {
                 for &address in addresses {
-                    add(&Address::Tcp(address), listen::bind(&Address::Tcp(address)), FileOf::Nobody)?;
+                    add(&Address::Tcp(address), patiently(|| listen::bind(&Address::Tcp(address))), FileOf::Nobody)?;
                 }
             }
             Bind::Unix { path, mode } => {
-                add(&Address::Unix(path.clone()), listen::bind_unix(path, *mode), FileOf::Master)?;
+                add(&Address::Unix(path.clone()), patiently(|| listen::bind_unix(path, *mode)), FileOf::Master)?;
             }
             Bind::Abstract(name) => {
                 let address = Address::Abstract(name.clone());
-                add(&address, listen::bind(&address), FileOf::Nobody)?;
+                add(&address, patiently(|| listen::bind(&address)), FileOf::Nobody)?;
             }
             Bind::Inherited(number) => {
                 let passed = usize::try_from(number - 3).ok().and_then(|i| inherited.get_mut(i)?.take());
@@ -126,6 +127,23 @@ pub fn bind_all(
         }
     }
     Ok(())
+}
+
+/// How often an address that is taken is tried again, and how long the pause is: the workers of a
+/// master that was killed a moment ago may still be on their way out (nginx does the same).
+const BIND_ATTEMPTS: u32 = 10;
+const BIND_PAUSE: Duration = Duration::from_millis(50);
+
+/// Binds, with patience for an address that is about to become free. Nothing runs yet that this
+/// could hold up.
+fn patiently(bind: impl Fn() -> io::Result<socket2::Socket>) -> io::Result<socket2::Socket> {
+    for _ in 0..BIND_ATTEMPTS {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => std::thread::sleep(BIND_PAUSE),
+            bound => return bound,
+        }
+    }
+    bind()
 }
 
 /// Who made the file of a Unix socket, and so removes it.

@@ -146,7 +146,9 @@ impl Listener {
     pub fn own_path(&mut self) {
         let Address::Unix(path) = &self.address else { return };
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let spare = path.with_file_name(format!(".{name}.maitred-{}", std::process::id()));
+        let prefix = format!(".{name}.maitred-");
+        remove_spares_of_the_dead(path, &prefix);
+        let spare = path.with_file_name(format!("{prefix}{}", std::process::id()));
         let _ = std::fs::remove_file(&spare);
         // Without a spare name a removed file cannot be put back; the listener works all the same.
         let _ = std::fs::hard_link(path, &spare);
@@ -221,6 +223,18 @@ impl Listener {
                 let _ = std::fs::remove_file(path);
             }
             let _ = std::fs::remove_file(spare);
+        }
+    }
+}
+
+/// Removes the spare names that masters left which were killed.
+fn remove_spares_of_the_dead(path: &std::path::Path, prefix: &str) {
+    let files = path.parent().and_then(|dir| std::fs::read_dir(dir).ok()).into_iter().flatten().flatten();
+    for file in files {
+        let name = file.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(prefix)).and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = std::fs::remove_file(file.path());
         }
     }
 }

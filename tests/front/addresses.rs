@@ -92,11 +92,20 @@ while True:
             kill(maitred.child.id() as i32, SIGKILL);
             maitred.child.wait().unwrap();
             assert!(path.exists(), "nobody could remove it");
+            assert_eq!(spares(&path), 1);
         } else {
             maitred.stop();
             assert!(!path.exists(), "the file is left behind");
+            assert_eq!(spares(&path), 0);
         }
     }
+}
+
+/// Spare names of a socket file, of living and dead masters.
+fn spares(path: &std::path::Path) -> usize {
+    let prefix = format!(".{}.maitred-", path.file_name().unwrap().to_str().unwrap());
+    let files = std::fs::read_dir(path.parent().unwrap()).unwrap().flatten();
+    files.filter(|file| file.file_name().to_str().unwrap().starts_with(&prefix)).count()
 }
 
 fn exchange_unix(path: &std::path::Path) -> Reply {
@@ -143,6 +152,20 @@ fn the_port_is_free_again_after_the_end() {
     assert!(matches!(request(address), Reply::Body(_)));
     maitred.stop();
     TcpListener::bind(address).expect("nobody listens there any more");
+}
+
+#[test]
+fn a_new_master_has_the_address_of_a_killed_one_at_once() {
+    let mut maitred =
+        Maitred::start(&["-w", "4", "-b", "127.0.0.1:0", "--", &server(), "poll", "{port}", "fork=2"]).ready(4);
+    let address = maitred.address();
+    for _ in 0..5 {
+        maitred.child.kill().unwrap();
+        let bind = address.to_string();
+        maitred = Maitred::start(&["-w", "4", "-b", &bind, "--", &server(), "poll", "{port}", "fork=2"]).ready(4);
+        assert!(matches!(request(address), Reply::Body(_)));
+    }
+    maitred.stop();
 }
 
 #[test]
