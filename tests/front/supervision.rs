@@ -64,7 +64,7 @@ fn a_killed_worker_loses_only_what_it_had_taken() {
         let begun = Instant::now();
         let mut kills = 0usize;
         while begun.elapsed() < Duration::from_secs(15) {
-            // The rhythm, one kill a second; it synchronises nothing.
+            // The rhythm of the kills, one a second; it synchronises nothing.
             std::thread::sleep(Duration::from_secs(1));
             let status = maitred.status();
             let victims: Vec<_> =
@@ -217,6 +217,7 @@ fn a_second_signal_kills_at_once_also_after_quit() {
         while maitred.logged("asked to stop a second time, killing what still runs").is_empty() {
             assert!(Instant::now() < deadline, "a second signal is never heard");
             maitred.signal(signals[signals.len() - 1]);
+            // Only so as not to flood the master with signals; the log line is what is waited for.
             std::thread::sleep(Duration::from_millis(100));
         }
         let (status, output) = maitred.wait();
