@@ -35,6 +35,7 @@
 //! - The master never reads or writes a byte of a connection, and never keeps its descriptor.
 
 pub mod adapt;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod control;

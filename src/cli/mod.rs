@@ -1,10 +1,13 @@
 //! The command line: what was typed. Each subcommand turns it into what is meant.
 
+mod bench;
 mod list;
 mod logging;
 mod run;
 mod status;
+mod workers;
 
+use crate::bench::subject::WORKER_COMMAND;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -32,6 +35,11 @@ enum Command {
     Run(run::RunArgs),
     /// Show the workers of a running maitred and what they were given
     Status(status::StatusArgs),
+    /// Compare modes, or anything that serves: fairness, rate, latency, costs
+    Bench(Box<bench::BenchArgs>),
+    /// The built-in worker of `bench`
+    #[command(hide = true)]
+    BenchWorker,
     /// List the running maitreds of this user
     #[command(visible_alias = "ls")]
     List,
@@ -51,13 +59,16 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Run(args) => run::main(args),
         Command::Status(args) => status::main(&args),
+        Command::Bench(args) => bench::main(*args),
+        Command::BenchWorker => bench::worker(),
         Command::List => list::main(),
     }
 }
 
 /// Puts in the word `run` where it was left out.
 fn with_run(mut words: Vec<OsString>) -> Vec<OsString> {
-    const KNOWN: [&str; 9] = ["run", "status", "list", "ls", "help", "-h", "--help", "-V", "--version"];
+    const KNOWN: [&str; 11] =
+        ["run", "status", "list", "ls", "bench", WORKER_COMMAND, "help", "-h", "--help", "-V", "--version"];
     let first = words.get(1).and_then(|word| word.to_str());
     if words.len() > 1 && !first.is_some_and(|word| KNOWN.contains(&word)) {
         words.insert(1, "run".into());

@@ -1,25 +1,22 @@
 //! `maitred run`: from what was typed to a [`Config`], then the master's loop.
 
 use super::logging::{self, LogFormat};
+use super::workers::WorkerArgs;
 use super::{USAGE, complain};
 use crate::config::bind::Bind;
-use crate::config::workers::{Workers, usable_cores};
-use crate::config::{Adapter, Config, Control, DEPTH_DEFAULT, DEPTH_MAX, Mode, Named, Policy, Prefix};
+use crate::config::{Config, Control, Mode, Named, Prefix};
 use crate::{control, master};
 use clap::Args;
-use nix::sys::signal::Signal;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::str::FromStr;
 use std::time::Duration;
 use tracing::error;
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Copies of the server: a number, auto (usable cores), or -K (usable cores less K)
-    #[arg(short, long, value_name = "N", env = "WEB_CONCURRENCY", default_value = "auto", allow_hyphen_values = true)]
-    workers: Workers,
+    #[command(flatten)]
+    workers: WorkerArgs,
 
     /// Bind this address before the first worker starts, so that early clients wait
     ///
@@ -33,18 +30,6 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value = "handoff")]
     mode: Mode,
 
-    /// Which worker is next, in handoff mode
-    #[arg(long, value_enum, default_value = "round-robin")]
-    policy: Policy,
-
-    /// How the command is brought to take part; auto looks at the executable
-    #[arg(long, value_enum, default_value = "auto")]
-    adapter: Adapter,
-
-    /// Untaken connections per worker before it is passed over
-    #[arg(long, value_name = "N", default_value_t = DEPTH_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEPTH_MAX)))]
-    depth: u32,
-
     /// Name in the control socket and in logs; the command's base name by default
     #[arg(long, value_parser = name)]
     name: Option<String>,
@@ -54,18 +39,6 @@ pub struct RunArgs {
     /// By default $XDG_RUNTIME_DIR/maitred/NAME.sock, for root /run/maitred/NAME.sock.
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
-
-    /// Add a variable to the workers' environment; may be given several times
-    #[arg(long, value_name = "KEY=VALUE", value_parser = variable)]
-    env: Vec<(OsString, OsString)>,
-
-    /// Working directory of the workers
-    #[arg(long, value_name = "DIR")]
-    cwd: Option<PathBuf>,
-
-    /// Signal that asks a worker to end
-    #[arg(long, value_name = "SIG", default_value = "TERM", value_parser = stop_signal)]
-    stop_signal: Signal,
 
     /// How long a worker may take to end before it is killed
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
@@ -126,7 +99,7 @@ pub fn main(args: RunArgs) -> ExitCode {
 }
 
 fn config(args: RunArgs) -> Result<Config, String> {
-    if let Some(dir) = args.cwd.as_ref().filter(|dir| !dir.is_dir()) {
+    if let Some(dir) = args.workers.cwd.as_ref().filter(|dir| !dir.is_dir()) {
         return Err(format!("cannot run workers in {}: it is no directory; check --cwd", dir.display()));
     }
     let (name, named) = match args.name {
@@ -138,18 +111,18 @@ fn config(args: RunArgs) -> Result<Config, String> {
         None => Control::Usual(control::socket_path(&name)),
     };
     Ok(Config {
-        workers: args.workers.count(usable_cores()),
+        workers: args.workers.count(),
         bind: args.bind,
         mode: args.mode,
-        policy: args.policy,
-        adapter: args.adapter,
-        depth: args.depth,
+        policy: args.workers.policy,
+        adapter: args.workers.adapter,
+        depth: args.workers.depth,
         name,
         named,
         control,
-        env: args.env,
-        cwd: args.cwd,
-        stop_signal: args.stop_signal,
+        env: args.workers.env,
+        cwd: args.workers.cwd,
+        stop_signal: args.workers.stop_signal,
         grace: args.grace,
         prefix: args.prefix,
         command: args.command,
@@ -174,23 +147,6 @@ fn name(text: &str) -> Result<String, String> {
     }
 }
 
-fn variable(text: &str) -> Result<(OsString, OsString), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
-        _ => Err("expected KEY=VALUE".to_owned()),
-    }
-}
-
-fn stop_signal(text: &str) -> Result<Signal, String> {
-    let upper = text.to_ascii_uppercase();
-    let by_name = Signal::from_str(&upper).or_else(|_| Signal::from_str(&format!("SIG{upper}")));
-    let by_number = || text.parse::<i32>().ok().and_then(|n| Signal::try_from(n).ok());
-    by_name
-        .ok()
-        .or_else(by_number)
-        .ok_or_else(|| "expected a signal's name or number, as in TERM, INT or QUIT".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,14 +158,5 @@ mod tests {
         {
             assert_eq!(base_name(OsStr::new(command)), name, "{command}");
         }
-    }
-
-    #[test]
-    fn signals_have_many_names() {
-        for text in ["TERM", "SIGTERM", "term", "15"] {
-            assert_eq!(stop_signal(text), Ok(Signal::SIGTERM), "{text}");
-        }
-        assert!(stop_signal("TERMINATE").is_err());
-        assert!(stop_signal("0").is_err());
     }
 }

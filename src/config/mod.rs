@@ -37,6 +37,14 @@ pub enum Mode {
     Shared,
 }
 
+impl Mode {
+    /// Its name on the command line and in the status.
+    #[must_use]
+    pub fn name(self) -> String {
+        clap::ValueEnum::to_possible_value(&self).map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
 /// Which worker is next, in hand-off mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]

@@ -9,3 +9,4 @@ pub mod fairness;
 pub mod fleet;
 pub mod ids;
 pub mod policy;
+pub mod spread;

@@ -49,6 +49,12 @@ impl Guard {
         }
     }
 
+    /// The guard's own process.
+    #[must_use]
+    pub fn process(&self) -> Pid {
+        self.process
+    }
+
     /// Guards the process group of a worker.
     pub fn add(&self, group: Pid) {
         let free = |place: &&AtomicI32| place.compare_exchange(0, group.as_raw(), SeqCst, SeqCst).is_ok();

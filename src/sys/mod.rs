@@ -4,6 +4,8 @@
 
 #![allow(unsafe_code, reason = "this is where it is allowed; every block says why it is sound")]
 
+pub mod allocations;
+pub mod census;
 pub mod fd;
 pub mod guard;
 pub mod limits;

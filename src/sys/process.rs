@@ -5,6 +5,7 @@ use nix::unistd::Pid;
 use procfs::WithCurrentSystemInfo;
 use procfs::process::{FDTarget, Process, Stat, all_processes};
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 /// One worker's use of the machine, over all processes of its group.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -41,7 +42,8 @@ fn cpu_seconds(stat: &Stat) -> f64 {
     (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64
 }
 
-fn open_of(process: &Process, connections: &HashSet<u64>) -> u64 {
+/// How many of these connections, given by inode, the process has open.
+pub(super) fn open_of(process: &Process, connections: &HashSet<u64>) -> u64 {
     if connections.is_empty() {
         return 0;
     }
@@ -52,4 +54,13 @@ fn open_of(process: &Process, connections: &HashSet<u64>) -> u64 {
     let fds = process.fd().into_iter().flatten().flatten();
     // A descriptor that was duplicated still is one connection.
     fds.filter_map(|fd| inode(fd.target)).collect::<HashSet<_>>().len() as u64
+}
+
+/// How long this thread was ready to run but had no processor (`sched_run_delay`, the second number
+/// of `/proc/PID/schedstat`, Documentation/scheduler/sched-stats.rst); nothing where the kernel does
+/// not tell.
+#[must_use]
+pub fn waited_for_processor() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split(' ').nth(1).and_then(|ns| ns.parse().ok()).unwrap_or(0))
 }

@@ -1,0 +1,232 @@
+//! How connections ended, and how long answers took.
+
+use super::answer::Garbled;
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+/// The longest latency that is told apart from longer ones: an hour, in microseconds.
+const LATENCY_MAX_US: u64 = 3_600_000_000;
+/// Significant digits of a latency.
+const DIGITS: u8 = 3;
+/// The highest slot that a server may tell, plus one: the most workers that a master can have.
+const SLOTS_MAX: usize = crate::config::WORKERS_MAX as usize;
+
+/// How a connection ended; every one that began has exactly one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Every request on it was answered.
+    Answered,
+    /// Nobody listens there (`ECONNREFUSED`).
+    Refused,
+    /// The server, or the kernel for it, reset it (`ECONNRESET`, `EPIPE`).
+    Reset,
+    /// No answer within the timeout.
+    Hung,
+    /// The server closed it before its answer was whole.
+    Closed,
+    /// What came is no answer.
+    Garbled(Garbled),
+    /// The answer has a status of 400 or above.
+    Status(u16),
+    /// This machine could not open it; the error's number.
+    Local(i32),
+    /// The measurement was cut short.
+    Abandoned,
+}
+
+impl Ending {
+    /// In words, for a message about what the server did.
+    #[must_use]
+    pub fn reason(self) -> String {
+        match self {
+            Ending::Answered => "it answered".to_owned(),
+            Ending::Refused => "the connection was refused: nobody listens there".to_owned(),
+            Ending::Reset => "the connection was reset before an answer came".to_owned(),
+            Ending::Hung => "no answer came in time; see --timeout".to_owned(),
+            Ending::Closed => "the connection was closed before a whole answer came".to_owned(),
+            Ending::Garbled(why) => format!("{}; see --protocol", why.reason()),
+            Ending::Status(status) => format!("it answered with status {status}; see --path"),
+            Ending::Local(errno) => {
+                format!("this machine could not connect: {}", std::io::Error::from_raw_os_error(errno))
+            }
+            Ending::Abandoned => "the measurement was cut short".to_owned(),
+        }
+    }
+}
+
+/// Connections by how they ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endings {
+    /// Connections on which every request was answered.
+    pub answered: u64,
+    /// Closed early, garbled, answered with an error, or not possible on this machine.
+    pub failed: u64,
+    /// Refused.
+    pub refused: u64,
+    /// Reset.
+    pub reset: u64,
+    /// Not answered in time.
+    pub hung: u64,
+    /// Given up when the measurement was cut short.
+    pub abandoned: u64,
+}
+
+impl Endings {
+    /// Connections that should have been answered and were not.
+    #[must_use]
+    pub fn unanswered(&self) -> u64 {
+        self.failed + self.refused + self.reset + self.hung
+    }
+
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, more: &Endings) {
+        self.answered += more.answered;
+        self.failed += more.failed;
+        self.refused += more.refused;
+        self.reset += more.reset;
+        self.hung += more.hung;
+        self.abandoned += more.abandoned;
+    }
+
+    /// All connections that ended.
+    #[must_use]
+    pub fn all(&self) -> u64 {
+        self.answered + self.unanswered() + self.abandoned
+    }
+}
+
+/// What one engine, or all together, counted.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    /// Connections by how they ended.
+    pub endings: Endings,
+    /// The first ending that was not an answer, as an example.
+    pub example: Option<Ending>,
+    /// Requests answered.
+    pub requests: u64,
+    /// Time to each request's whole answer, in microseconds.
+    pub latency: Histogram<u64>,
+    /// Connections by the slot that answered first on them, as far as the server tells.
+    pub by_slot: Vec<u64>,
+    /// Connections on which different workers answered, which cannot be.
+    pub mixed: u64,
+    /// Arrivals that waited because too many connections were open.
+    pub held_back: u64,
+    /// How late connections were begun that no limit held back, in microseconds: the generator's
+    /// own delay.
+    pub late: Histogram<u64>,
+    /// The server did so badly that the rest was not tried.
+    pub gave_up: bool,
+}
+
+impl Default for Tally {
+    fn default() -> Tally {
+        Tally {
+            endings: Endings::default(),
+            example: None,
+            requests: 0,
+            latency: histogram(),
+            by_slot: Vec::new(),
+            mixed: 0,
+            held_back: 0,
+            late: histogram(),
+            gave_up: false,
+        }
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_MAX_US, DIGITS).expect("the bounds and digits are constants that fit")
+}
+
+impl Tally {
+    /// Counts the end of a connection.
+    pub fn end(&mut self, ending: Ending) {
+        let counter = match ending {
+            Ending::Answered => &mut self.endings.answered,
+            Ending::Refused => &mut self.endings.refused,
+            Ending::Reset => &mut self.endings.reset,
+            Ending::Hung => &mut self.endings.hung,
+            Ending::Closed | Ending::Garbled(_) | Ending::Status(_) | Ending::Local(_) => &mut self.endings.failed,
+            Ending::Abandoned => &mut self.endings.abandoned,
+        };
+        *counter += 1;
+        if !matches!(ending, Ending::Answered | Ending::Abandoned) {
+            self.example.get_or_insert(ending);
+        }
+    }
+
+    /// Counts an answered request.
+    pub fn answer(&mut self, latency_us: u64) {
+        self.requests += 1;
+        self.latency.saturating_record(latency_us);
+    }
+
+    /// Counts a connection for the worker that answered first on it.
+    pub fn served_by(&mut self, slot: u16) {
+        let slot = usize::from(slot);
+        if slot < SLOTS_MAX {
+            if self.by_slot.len() <= slot {
+                self.by_slot.resize(slot + 1, 0);
+            }
+            self.by_slot[slot] += 1;
+        }
+    }
+
+    /// Adds what another one counted.
+    pub fn add(&mut self, other: &Tally) {
+        self.endings.add(&other.endings);
+        self.example = self.example.or(other.example);
+        self.requests += other.requests;
+        merge(&mut self.latency, &other.latency);
+        if self.by_slot.len() < other.by_slot.len() {
+            self.by_slot.resize(other.by_slot.len(), 0);
+        }
+        self.by_slot.iter_mut().zip(&other.by_slot).for_each(|(a, b)| *a += b);
+        self.mixed += other.mixed;
+        self.held_back += other.held_back;
+        merge(&mut self.late, &other.late);
+        self.gave_up |= other.gave_up;
+    }
+}
+
+/// Adds `more` to `to`; both have the bounds of [`histogram`], so every value fits.
+pub fn merge(to: &mut Histogram<u64>, more: &Histogram<u64>) {
+    to.add(more).expect("histograms of equal bounds can be added");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_ending_is_counted_once() {
+        let endings = [
+            Ending::Answered,
+            Ending::Refused,
+            Ending::Reset,
+            Ending::Hung,
+            Ending::Closed,
+            Ending::Garbled(Garbled::Head),
+            Ending::Status(500),
+            Ending::Local(libc::EADDRNOTAVAIL),
+            Ending::Abandoned,
+        ];
+        let mut tally = Tally::default();
+        endings.into_iter().for_each(|ending| tally.end(ending));
+        let mut twice = tally.clone();
+        twice.add(&tally);
+        assert_eq!(tally.endings.all(), endings.len() as u64);
+        assert_eq!(twice.endings.all(), 2 * endings.len() as u64);
+        assert_eq!(twice.endings.unanswered(), 14);
+        assert_eq!(tally.example, Some(Ending::Refused));
+    }
+
+    #[test]
+    fn a_slot_beyond_all_reason_takes_no_room() {
+        let mut tally = Tally::default();
+        tally.served_by(2);
+        tally.served_by(u16::MAX);
+        assert_eq!(tally.by_slot, [0, 0, 1]);
+    }
+}

@@ -1,0 +1,134 @@
+//! Looking at a subject's processes while the clients are at work: what they cost, and how many
+//! connections each worker has open.
+
+use super::stop::Stop;
+use crate::core::spread::{Spread, chance};
+use crate::sys::census::{self, Found, Slots};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// Time between two looks at the open connections. Each reads the processes of the machine, which
+/// takes about a millisecond on a small one.
+const SAMPLE_EVERY: Duration = Duration::from_millis(200);
+/// Samples with fewer open connections than workers say nothing of how even they are.
+const OPEN_MIN: f64 = 1.0;
+
+/// What a group of processes used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Processor time, user and system.
+    pub cpu_s: f64,
+    /// Context switches, without those of processes that ended.
+    pub switches: u64,
+    /// The most resident memory, summed over processes.
+    pub peak_rss_bytes: u64,
+}
+
+/// What a subject used while it was measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Costs {
+    /// The first process: maitred's master, or the peer's.
+    pub front: Cost,
+    /// All others.
+    pub workers: Cost,
+}
+
+/// What was found at one moment.
+pub struct Snapshot(Vec<Found>);
+
+impl Snapshot {
+    /// Now.
+    #[must_use]
+    pub fn take(root: Pid) -> Snapshot {
+        Snapshot(census::tree(root, &mut Slots::new()))
+    }
+
+    /// What was used from `self` to `later`.
+    #[must_use]
+    pub fn until(&self, later: &Snapshot, root: Pid) -> Costs {
+        let mut costs = Costs::default();
+        for now in &later.0 {
+            let before = self.0.iter().find(|found| found.pid == now.pid);
+            let cpu = now.cpu.saturating_sub(before.map_or(Duration::ZERO, |b| b.cpu));
+            let ended = now.ended_children_cpu.saturating_sub(before.map_or(Duration::ZERO, |b| b.ended_children_cpu));
+            let part = if now.pid == root { &mut costs.front } else { &mut costs.workers };
+            part.cpu_s += cpu.as_secs_f64();
+            part.switches += now.switches.saturating_sub(before.map_or(0, |b| b.switches));
+            part.peak_rss_bytes += now.peak_rss_bytes;
+            costs.workers.cpu_s += ended.as_secs_f64();
+        }
+        costs
+    }
+}
+
+/// How evenly open connections were spread, over all samples that had enough of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Open {
+    /// Samples that count.
+    pub samples: usize,
+    /// Open connections, mean over the samples.
+    pub mean: f64,
+    /// Standard deviation over the workers, mean over the samples.
+    pub sd: f64,
+    /// Jain's index, mean over the samples.
+    pub jain: f64,
+    /// The same if chance had placed as many.
+    pub jain_by_chance: f64,
+    /// The largest over the mean, mean over the samples.
+    pub max_over_mean: f64,
+    /// The same if chance had placed as many.
+    pub max_over_mean_by_chance: f64,
+}
+
+impl Open {
+    /// Sums samples up, each of them the open connections of every slot.
+    #[must_use]
+    pub fn of(samples: &[Vec<u64>], seed: u64) -> Option<Open> {
+        let enough = |open: &&Vec<u64>| open.iter().sum::<u64>() as f64 >= OPEN_MIN * open.len() as f64;
+        let samples: Vec<_> = samples.iter().filter(enough).collect();
+        let spreads: Vec<(f64, Spread)> = samples
+            .iter()
+            .filter_map(|open| Some((open.iter().sum::<u64>() as f64 / open.len() as f64, Spread::of(open)?)))
+            .collect();
+        let workers = samples.first()?.len();
+        let mean_of = |of: &dyn Fn(&(f64, Spread)) -> f64| spreads.iter().map(of).sum::<f64>() / spreads.len() as f64;
+        let mean = mean_of(&|(mean, _)| *mean) * workers as f64;
+        let by_chance = chance(workers, mean.round() as u64, seed)?;
+        Some(Open {
+            samples: spreads.len(),
+            mean,
+            sd: mean_of(&|(mean, spread)| spread.cv * mean),
+            jain: mean_of(&|(_, spread)| spread.jain),
+            jain_by_chance: by_chance.jain,
+            max_over_mean: mean_of(&|(_, spread)| spread.max_over_mean),
+            max_over_mean_by_chance: by_chance.max_over_mean,
+        })
+    }
+}
+
+/// Samples the open connections of each slot until `stop`.
+#[must_use]
+pub fn sample_open(root: Pid, port: u16, workers: usize, stop: &Stop) -> Vec<Vec<u64>> {
+    let ports = HashSet::from([port]);
+    let mut slots = Slots::new();
+    let mut samples = Vec::new();
+    while !stop.wait(SAMPLE_EVERY) {
+        samples.push(census::open_by_slot(root, &ports, workers, &mut slots));
+    }
+    samples
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_with_too_few_connections_do_not_count() {
+        let open = Open::of(&[vec![0, 1], vec![10, 10], vec![15, 5], vec![0, 0]], 1).unwrap();
+        assert_eq!((open.samples, open.mean, open.sd), (2, 20.0, 2.5));
+        assert!(open.jain < 1.0 && open.jain_by_chance < 1.0);
+        assert_eq!(Open::of(&[vec![0, 1]], 1), None);
+    }
+}

@@ -1,0 +1,295 @@
+//! What is to be measured, checked for contradictions before anything is started.
+
+use super::load::{Arrival, Load, Protocol, Volume};
+use super::workload::{Disturbance, Workload};
+use crate::config::Mode;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The most connections that may be open at a time in an open loop or a burst, if the descriptors
+/// allow it.
+pub const OPEN_MAX: usize = 10_000;
+/// Descriptors that the lab needs besides its connections.
+pub const DESCRIPTORS_OF_LAB: u64 = 64;
+/// Rounds without which no spread of the results is known.
+pub const REPEAT_DEFAULT: u32 = 3;
+/// Requests on a connection that is kept alive, by default.
+pub const KEEP_ALIVE_DEFAULT: u32 = 10;
+
+/// Something that is measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Subject {
+    /// maitred in this mode, in front of the workers.
+    Mode(Mode),
+    /// Any command that serves on the port that it is given.
+    Peer {
+        /// What it is called in the report.
+        name: String,
+        /// The command, for `sh -c`.
+        command: String,
+    },
+    /// Something that runs already.
+    Target {
+        /// What it is called in the report.
+        name: String,
+        /// Where it listens.
+        address: SocketAddr,
+    },
+}
+
+impl Subject {
+    /// What it is called in the report.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Subject::Mode(mode) => mode.name(),
+            Subject::Peer { name, .. } | Subject::Target { name, .. } => name.clone(),
+        }
+    }
+}
+
+/// The whole measurement.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// What is measured, in the order of each round.
+    pub subjects: Vec<Subject>,
+    /// The workload's name.
+    pub workload: Workload,
+    /// What the clients do.
+    pub load: Load,
+    /// Copies of the worker behind maitred.
+    pub workers: u32,
+    /// Rounds.
+    pub repeat: u32,
+    /// The user's server; the built-in worker if empty.
+    #[serde(skip)]
+    pub command: Vec<OsString>,
+    /// Options that `maitred run` gets besides.
+    #[serde(skip)]
+    pub run_options: Vec<OsString>,
+    /// Which of several listeners is meant.
+    pub address: Option<SocketAddr>,
+}
+
+/// Why a measurement makes no sense.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Two options that exclude each other.
+    #[error("{0} and {1} contradict each other: {2}")]
+    Contradiction(&'static str, String, &'static str),
+    /// An option that says nothing.
+    #[error("{0} must be {1}")]
+    Nonsense(&'static str, &'static str),
+    /// Two subjects of one name.
+    #[error("two things to measure are called {0:?}; give one of them another name")]
+    SameName(String),
+    /// Not enough descriptors.
+    #[error(
+        "{wanted} connections at a time need {needed} descriptors, and {limit} are allowed here; lower --concurrency \
+         or raise ulimit -n"
+    )]
+    Descriptors {
+        /// Connections at a time.
+        wanted: usize,
+        /// Descriptors for them.
+        needed: u64,
+        /// The hard limit.
+        limit: u64,
+    },
+}
+
+/// What was asked for of a load; what is missing, the workload supplies.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// `--connections`.
+    pub connections: Option<u64>,
+    /// `--duration`.
+    pub duration: Option<Duration>,
+    /// `--concurrency`.
+    pub concurrency: Option<usize>,
+    /// `--rate`.
+    pub rate: Option<f64>,
+    /// `--protocol`.
+    pub protocol: Option<Protocol>,
+    /// `--requests`.
+    pub requests: Option<u32>,
+    /// `--path`, once for each.
+    pub paths: Vec<String>,
+    /// `--timeout`.
+    pub timeout: Duration,
+    /// `--threads`.
+    pub threads: usize,
+    /// `--seed`.
+    pub seed: u64,
+    /// Whether the server is the user's own.
+    pub own_server: bool,
+}
+
+/// The load that is meant by a workload and what was asked for besides.
+///
+/// # Errors
+/// [`PlanError`] when that contradicts itself.
+pub fn load(workload: Workload, asked: &Asked) -> Result<Load, PlanError> {
+    let name = || format!("--workload {}", workload.name());
+    let contradiction = |option, why| Err(PlanError::Contradiction(option, name(), why));
+    if workload.fixes_arrival() && asked.concurrency.is_some() {
+        return contradiction("--concurrency", "how connections arrive is what this workload is about");
+    }
+    if workload.fixes_arrival() && asked.rate.is_some() {
+        return contradiction("--rate", "how connections arrive is what this workload is about");
+    }
+    if workload == Workload::Costly && asked.own_server && asked.paths.is_empty() {
+        return contradiction(
+            "COMMAND or --target",
+            "only the built-in worker knows how to burn time; give --path with a costly request of your server, \
+             several times for a mix",
+        );
+    }
+    let arrival = match (asked.concurrency, asked.rate) {
+        (Some(0), _) => return Err(PlanError::Nonsense("--concurrency", "1 or more")),
+        (_, Some(rate)) if !(rate.is_finite() && rate > 0.0 && rate <= 1e6) => {
+            return Err(PlanError::Nonsense("--rate", "above 0, and at most a million a second"));
+        }
+        (Some(clients), _) => Arrival::Closed { clients },
+        (None, Some(per_second)) => Arrival::Open { per_second },
+        (None, None) => workload.arrival(),
+    };
+    let volume = match (asked.connections, asked.duration) {
+        (Some(0), _) => return Err(PlanError::Nonsense("--connections", "1 or more")),
+        (_, Some(Duration::ZERO)) => return Err(PlanError::Nonsense("--duration", "longer than nothing")),
+        (Some(connections), _) => Volume::Connections(connections),
+        (None, Some(duration)) => Volume::Duration(duration),
+        (None, None) => workload.volume(),
+    };
+    if asked.paths.iter().any(|p| !p.starts_with('/') || p.bytes().any(|b| b <= b' ' || b == 0x7f)) {
+        return Err(PlanError::Nonsense("--path", "a path that begins with / and has no blanks"));
+    }
+    let protocol = asked.protocol.unwrap_or(match workload.stay() {
+        Some(_) => Protocol::KeepAlive,
+        None => Protocol::Http,
+    });
+    if protocol == Protocol::Echo && !asked.paths.is_empty() {
+        return Err(PlanError::Contradiction("--path", "--protocol echo".to_owned(), "an echo has no paths"));
+    }
+    if protocol == Protocol::Echo && workload == Workload::Costly {
+        return contradiction("--protocol echo", "an echo burns no time");
+    }
+    if protocol == Protocol::Http && workload.stay().is_some() {
+        return contradiction("--protocol http", "connections that stay have several requests; use keep-alive or echo");
+    }
+    let exchanges = match (asked.requests, protocol) {
+        (Some(0), _) => return Err(PlanError::Nonsense("--requests", "1 or more")),
+        (Some(2..), Protocol::Http) => {
+            return Err(PlanError::Contradiction(
+                "--requests",
+                "--protocol http".to_owned(),
+                "that is one request per connection; use --protocol keep-alive",
+            ));
+        }
+        (Some(1), _) if workload.stay().is_some() => return contradiction("--requests 1", "it pauses between two"),
+        (Some(requests), _) => requests,
+        (None, _) if workload.stay().is_some() => workload.stay().map_or(1, |(requests, _)| requests),
+        (None, Protocol::KeepAlive) => KEEP_ALIVE_DEFAULT,
+        (None, Protocol::Http | Protocol::Echo) => 1,
+    };
+    Ok(Load {
+        arrival,
+        volume,
+        protocol,
+        exchanges,
+        paths: if asked.paths.is_empty() { workload.paths() } else { asked.paths.clone() },
+        pause: workload.stay().map(|(_, pause)| pause),
+        timeout: asked.timeout,
+        threads: asked.threads,
+        open_max: OPEN_MAX,
+        seed: asked.seed,
+    })
+}
+
+impl Plan {
+    /// Checks what concerns several parts at once, and fits the open loop's limit to the descriptors.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn check(mut self, descriptors: u64) -> Result<Plan, PlanError> {
+        let mut names: Vec<String> = self.subjects.iter().map(Subject::name).collect();
+        names.sort();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(PlanError::SameName(pair[0].clone()));
+        }
+        let strangers = self.subjects.iter().any(|subject| !matches!(subject, Subject::Mode(_)));
+        if strangers && self.workload.disturbance() != Disturbance::None {
+            return Err(PlanError::Contradiction(
+                "--target or --peer",
+                format!("--workload {}", self.workload.name()),
+                "only workers of maitred can be disturbed",
+            ));
+        }
+        let room = descriptors.saturating_sub(DESCRIPTORS_OF_LAB) as usize;
+        match self.load.arrival {
+            Arrival::Closed { clients: wanted } | Arrival::Bursts { size: wanted, .. } if wanted > room => {
+                let needed = wanted as u64 + DESCRIPTORS_OF_LAB;
+                return Err(PlanError::Descriptors { wanted, needed, limit: descriptors });
+            }
+            _ => self.load.open_max = self.load.open_max.min(room).max(1),
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(workload: Workload, asked: Asked) -> Result<Load, String> {
+        load(workload, &asked).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_not_asked_for_the_workload_supplies() {
+        let load = check(Workload::Trickle, Asked::default()).unwrap();
+        assert_eq!((load.arrival, load.exchanges), (Arrival::Closed { clients: 1 }, 1));
+        let load = check(Workload::LongLived, Asked::default()).unwrap();
+        assert_eq!((load.protocol, load.exchanges), (Protocol::KeepAlive, 2));
+        let load = check(Workload::Cheap, Asked { rate: Some(100.0), ..Asked::default() }).unwrap();
+        assert_eq!(load.arrival, Arrival::Open { per_second: 100.0 });
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let asked = |asked| check(Workload::Trickle, asked).unwrap_err();
+        assert!(asked(Asked { concurrency: Some(9), ..Asked::default() }).contains("--workload trickle contradict"));
+        assert!(asked(Asked { rate: Some(9.0), ..Asked::default() }).starts_with("--rate"));
+        assert!(asked(Asked { connections: Some(0), ..Asked::default() }).contains("--connections must be"));
+        assert!(asked(Asked { requests: Some(2), ..Asked::default() }).contains("keep-alive"));
+        assert!(asked(Asked { paths: vec!["x".into()], ..Asked::default() }).contains("--path"));
+        let costly = check(Workload::Costly, Asked { own_server: true, ..Asked::default() }).unwrap_err();
+        assert!(costly.contains("--path"), "{costly}");
+        assert!(check(Workload::Cheap, Asked { rate: Some(f64::NAN), ..Asked::default() }).is_err());
+    }
+
+    fn plan(clients: usize, subjects: Vec<Subject>, workload: Workload) -> Plan {
+        let asked = Asked { concurrency: Some(clients), ..Asked::default() };
+        let load = load(Workload::Cheap, &asked).unwrap();
+        let (command, run_options) = (Vec::new(), Vec::new());
+        Plan { subjects, workload, load, workers: 2, repeat: 3, command, run_options, address: None }
+    }
+
+    #[test]
+    fn too_few_descriptors_are_known_before_the_start() {
+        let error = plan(1000, vec![], Workload::Cheap).check(1024).unwrap_err().to_string();
+        assert!(error.contains("1000 connections at a time need 1064 descriptors, and 1024 are allowed"), "{error}");
+        assert!(plan(960, vec![], Workload::Cheap).check(1024).is_ok());
+    }
+
+    #[test]
+    fn strangers_cannot_be_disturbed_and_names_are_unique() {
+        let target = Subject::Target { name: "handoff".into(), address: ([127, 0, 0, 1], 1).into() };
+        let both = vec![Subject::Mode(Mode::Handoff), target.clone()];
+        assert!(matches!(plan(1, both, Workload::Cheap).check(1024), Err(PlanError::SameName(_))));
+        assert!(plan(1, vec![target], Workload::Crash).check(1024).is_err());
+    }
+}

@@ -1,0 +1,222 @@
+//! The figures in tables, as text: what the terminal and the page both show.
+
+use super::Report;
+use crate::bench::summary::{Median, Summary};
+use crate::core::spread::Spread;
+
+/// Some figures of all subjects.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    /// What they are about.
+    pub title: &'static str,
+    /// What is in each column after the first.
+    pub columns: Vec<&'static str>,
+    /// The subject's name, and its figures.
+    pub rows: Vec<Vec<String>>,
+    /// How to read them.
+    pub note: &'static str,
+}
+
+/// All tables that have a row.
+#[must_use]
+pub fn figures(report: &Report) -> Vec<Figures> {
+    let all = [rates(report), endings(report), spreads(report), open(report), costs(report)];
+    all.into_iter().filter(|figures| !figures.rows.is_empty()).collect()
+}
+
+fn rates(report: &Report) -> Figures {
+    let requests = report.plan.load.exchanges > 1;
+    let mut columns = vec!["connections/s", "min … max", "ratio"];
+    if requests {
+        columns.push("requests/s");
+    }
+    columns.extend(["p50", "p90", "p99", "p99.9", "max"]);
+    let row = |s: &Summary| {
+        let rate = &s.connections_per_s;
+        let ratio = s.ratio.map_or_else(dash, |ratio| format!("{:.2}", ratio.median));
+        let mut row =
+            vec![s.subject.clone(), whole(rate.median), format!("{} … {}", whole(rate.min), whole(rate.max)), ratio];
+        if requests {
+            row.push(whole(s.requests_per_s.median));
+        }
+        let l = &s.latency_us;
+        row.extend([l.p50, l.p90, l.p99, l.p99_9, l.max].map(latency));
+        row
+    };
+    Figures {
+        title: "rate and latency",
+        columns,
+        rows: report.summaries.iter().map(row).collect(),
+        note: "medians of the runs; the ratio is the median of the rounds' ratios to the first line",
+    }
+}
+
+/// Shown only when there is more to tell than that all were answered.
+fn endings(report: &Report) -> Figures {
+    let row = |s: &Summary| {
+        let e = &s.endings;
+        let numbers = [e.answered, e.failed, e.refused, e.reset, e.hung, e.abandoned];
+        std::iter::once(s.subject.clone()).chain(numbers.map(|n| n.to_string())).collect()
+    };
+    let something = report.summaries.iter().any(|s| s.endings.unanswered() + s.endings.abandoned > 0);
+    let shown = report.summaries.iter().filter(|_| something);
+    Figures {
+        title: "endings",
+        columns: vec!["answered", "failed", "refused", "reset", "hung", "cut short"],
+        rows: shown.map(row).collect(),
+        note: "connections of all runs together; failed: closed early, no HTTP, or a status of 400 and above",
+    }
+}
+
+fn spreads(report: &Report) -> Figures {
+    let mut rows = Vec::new();
+    for s in &report.summaries {
+        let Some(spread) = &s.spread else { continue };
+        let by = format!("{:?}", s.counted_by).to_lowercase();
+        rows.push(of_spread(&s.subject, spread, s.widest.map_or_else(dash, |w| w.to_string()), by));
+        if let Some(chance) = &s.by_chance {
+            rows.push(of_spread("  by chance", chance, String::new(), String::new()));
+        }
+    }
+    Figures {
+        title: "spread",
+        columns: vec![
+            "Jain",
+            "max/mean",
+            "min",
+            "max",
+            "CV",
+            "top 2",
+            "chi²",
+            "as even",
+            "as uneven",
+            "max−min",
+            "counted by",
+        ],
+        rows,
+        note: "connections per worker in the run with the median Jain index; below it what pure chance gives on average \
+               for as many workers and connections; “as even” and “as uneven” are the probabilities that chance is, the \
+               left and right tails of chi-square; max−min is the widest of all runs",
+    }
+}
+
+fn of_spread(name: &str, spread: &Spread, widest: String, by: String) -> Vec<String> {
+    vec![
+        name.to_owned(),
+        format!("{:.4}", spread.jain),
+        format!("{:.4}", spread.max_over_mean),
+        whole(spread.min),
+        whole(spread.max),
+        format!("{:.4}", spread.cv),
+        format!("{:.1}%", 100.0 * spread.top2_share),
+        whole_or_tenths(spread.chi_square),
+        probability(spread.as_even),
+        probability(spread.as_uneven),
+        widest,
+        by,
+    ]
+}
+
+fn open(report: &Report) -> Figures {
+    let row = |s: &Summary| {
+        let open = s.open.as_ref()?;
+        Some(vec![
+            s.subject.clone(),
+            format!("{:.1}", open.mean),
+            format!("{:.2}", open.sd),
+            format!("{:.3}", open.jain),
+            format!("{:.3}", open.jain_by_chance),
+            format!("{:.2}", open.max_over_mean),
+            format!("{:.2}", open.max_over_mean_by_chance),
+            open.samples.to_string(),
+        ])
+    };
+    Figures {
+        title: "open connections",
+        columns: vec!["mean", "SD", "Jain", "by chance", "max/mean", "by chance", "samples"],
+        rows: report.summaries.iter().filter_map(row).collect(),
+        note: "sampled five times a second, over the workers, mean of the samples with at least a connection a worker",
+    }
+}
+
+fn costs(report: &Report) -> Figures {
+    let micros = |m: &Option<Median>| m.map_or_else(dash, |m| format!("{:.1} µs", m.median));
+    let number = |m: &Option<Median>| m.map_or_else(dash, |m| format!("{:.2}", m.median));
+    let memory = |bytes: Option<u64>| bytes.map_or_else(dash, |b| format!("{:.1} MiB", b as f64 / f64::from(1 << 20)));
+    let row = |s: &Summary| {
+        vec![
+            s.subject.clone(),
+            micros(&s.front_cpu_us),
+            micros(&s.workers_cpu_us),
+            number(&s.front_switches),
+            number(&s.workers_switches),
+            memory(s.front_rss_bytes),
+            memory(s.workers_rss_bytes),
+            format!("{:.1} µs", s.client_cpu_us.median),
+            format!("{:.2}", s.client_allocations.median),
+            format!("{:.0}%", 100.0 * s.client_busy.median),
+        ]
+    };
+    Figures {
+        title: "cost per connection",
+        columns: vec![
+            "front CPU",
+            "workers CPU",
+            "switches",
+            "switches",
+            "front RSS",
+            "workers RSS",
+            "client CPU",
+            "allocations",
+            "busy",
+        ],
+        rows: report.summaries.iter().map(row).collect(),
+        note: "context switches and most resident memory of the front, then of the workers together; the clients' \
+               processor time, allocations, and how much of the time they ran or wanted to run",
+    }
+}
+
+fn dash() -> String {
+    "–".to_owned()
+}
+
+/// A number without digits after the point, in groups of three.
+#[must_use]
+pub fn whole(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let grouped: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap_or_default()).collect();
+    grouped.join(" ")
+}
+
+/// A figure that is small or large.
+fn whole_or_tenths(number: f64) -> String {
+    if number < 1000.0 { format!("{number:.1}") } else { whole(number) }
+}
+
+/// Microseconds in a unit that fits.
+fn latency(us: u64) -> String {
+    match us {
+        0..1000 => format!("{us} µs"),
+        1000..10_000 => format!("{:.2} ms", us as f64 / 1e3),
+        10_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
+        _ => format!("{:.2} s", us as f64 / 1e6),
+    }
+}
+
+/// A probability, which may be as good as nothing.
+fn probability(p: f64) -> String {
+    if p < 0.001 { "<0.001".to_owned() } else { format!("{p:.3}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_for_people() {
+        assert_eq!([0.0, 999.4, 1000.0, 1_234_567.0].map(whole), ["0", "999", "1 000", "1 234 567"]);
+        assert_eq!([17, 1500, 42_000, 2_500_000].map(latency), ["17 µs", "1.50 ms", "42.0 ms", "2.50 s"]);
+        assert_eq!([0.5, 1e-12].map(probability), ["0.500", "<0.001"]);
+    }
+}

@@ -1,0 +1,427 @@
+//! Starting and ending what is measured.
+//!
+//! A mode is `maitred run` itself, this very program, with the user's command or the built-in worker;
+//! what it can do is found out by its log, its control socket and its processes, as an operator would.
+
+use super::error::BenchError;
+use super::plan::{Plan, Subject};
+use super::stop::Stop;
+use crate::config::Mode;
+use crate::control::status::Status;
+use crate::control::{Request, client, socket_path};
+use crate::sys::guard::Guard;
+use crate::sys::spawn::{self, Child, Program, Stream};
+use crate::sys::{census, limits, reap};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long a subject may take until all its workers serve.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long its workers may take to end; what they still do is of no interest any more.
+const GRACE: Duration = Duration::from_secs(3);
+/// How often a peer, which does not tell, is asked whether it serves; and the reading end of the
+/// log is looked at for Ctrl-C.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Lines of standard error that are kept for a message.
+const LAST_LINES: usize = 20;
+/// How deep a tree of processes that a subject leaves behind may be.
+const GENERATIONS_MAX: usize = 8;
+/// Name of the built-in worker's subcommand.
+pub const WORKER_COMMAND: &str = "bench-worker";
+
+/// Starts subjects. There is one for the whole measurement.
+pub struct Stage<'a> {
+    plan: &'a Plan,
+    guard: Guard,
+    descriptors: u64,
+    started: u32,
+}
+
+/// A subject that serves.
+pub struct Running {
+    /// What it is called.
+    pub name: String,
+    /// Where it serves.
+    pub address: SocketAddr,
+    process: Option<Process>,
+    control: Option<PathBuf>,
+}
+
+struct Process {
+    child: Child,
+    output: Output,
+}
+
+impl<'a> Stage<'a> {
+    /// Call from the main thread: what is started dies with the calling one.
+    ///
+    /// # Errors
+    /// When the guard, which kills what is left should this process be killed, cannot be started.
+    pub fn new(plan: &'a Plan, descriptors: u64) -> io::Result<Stage<'a>> {
+        let guard = Guard::start()?;
+        // Workers whose own parent ended must stay within sight.
+        limits::become_subreaper()?;
+        Ok(Stage { plan, guard, descriptors, started: 0 })
+    }
+
+    /// Starts a subject and waits until it serves; `None` when `stop` came first.
+    ///
+    /// # Errors
+    /// [`BenchError`]; nothing is left of it then.
+    pub fn start(&mut self, subject: &Subject, stop: &Stop) -> Result<Option<Running>, BenchError> {
+        match subject {
+            Subject::Target { name, address } => {
+                Ok(Some(Running { name: name.clone(), address: *address, process: None, control: None }))
+            }
+            Subject::Mode(mode) => self.start_mode(*mode, stop),
+            Subject::Peer { name, command } => self.start_peer(name, command, stop),
+        }
+    }
+
+    fn start_mode(&mut self, mode: Mode, stop: &Stop) -> Result<Option<Running>, BenchError> {
+        let name = mode.name();
+        self.started += 1;
+        let unique = format!("bench-{}-{}", std::process::id(), self.started);
+        let myself = std::env::current_exe().map_err(own("find this program"))?;
+        let workers = self.plan.workers.to_string();
+        let words = ["run", "--mode", &name, "--workers", &workers, "--name", &unique, "--log-format", "json"];
+        let mut args: Vec<OsString> = vec![myself.clone().into()];
+        args.extend(words.map(OsString::from));
+        args.extend(["--prefix", "never", "--grace"].map(OsString::from));
+        args.push(humantime::format_duration(GRACE).to_string().into());
+        args.extend(self.plan.run_options.iter().cloned());
+        args.push("--".into());
+        match &self.plan.command[..] {
+            [] => args.extend([myself.clone().into(), WORKER_COMMAND.into()]),
+            command => args.extend(command.iter().cloned()),
+        }
+        let process = self.spawn(&name, &myself, args, &[])?;
+        let mut running = Running {
+            name,
+            address: ([0, 0, 0, 0], 0).into(),
+            process: Some(process),
+            control: Some(socket_path(&unique)),
+        };
+        match self.wait_for_workers(&running, stop) {
+            Ok(true) => {}
+            Ok(false) => {
+                running.stop(&self.guard);
+                return Ok(None);
+            }
+            Err(error) => {
+                running.stop(&self.guard);
+                return Err(error);
+            }
+        }
+        let found = running.status().and_then(|status| running.listener(&status, self.plan.address));
+        match found {
+            Ok(address) => {
+                running.address = address;
+                Ok(Some(running))
+            }
+            Err(error) => {
+                running.stop(&self.guard);
+                Err(error)
+            }
+        }
+    }
+
+    fn start_peer(&mut self, name: &str, command: &str, stop: &Stop) -> Result<Option<Running>, BenchError> {
+        let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr());
+        let address = probe.map_err(own("find a free port"))?;
+        let port = address.port().to_string();
+        let command = command.replace("{port}", &port).replace("{workers}", &self.plan.workers.to_string());
+        let shell = Path::new("/bin/sh");
+        let args = vec!["sh".into(), "-c".into(), command.into()];
+        let process = self.spawn(name, shell, args, &[("PORT".into(), port.into())])?;
+        let running = Running { name: name.to_owned(), address, process: Some(process), control: None };
+        let until = Instant::now() + BOOT_TIMEOUT;
+        while TcpStream::connect(address).is_err() {
+            let ended = running.ended();
+            let late = Instant::now() >= until;
+            if !ended && !late && !stop.wait(LOOK_EVERY) {
+                continue;
+            }
+            let last_words = running.last_words();
+            running.stop(&self.guard);
+            return match (ended, late) {
+                (true, _) => Err(BenchError::DidNotStart { name: name.to_owned(), last_words }),
+                (_, true) => {
+                    let missing = format!("nobody listens on {address}");
+                    Err(BenchError::NotReady { name: name.to_owned(), after: BOOT_TIMEOUT, missing })
+                }
+                _ => Ok(None),
+            };
+        }
+        Ok(Some(running))
+    }
+
+    fn spawn(
+        &self,
+        name: &str,
+        path: &Path,
+        args: Vec<OsString>,
+        env: &[(OsString, OsString)],
+    ) -> Result<Process, BenchError> {
+        let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
+            .map_err(|errno| BenchError::Own { what: "make a pipe", source: errno.into() })?;
+        // What servers write about each request is of no interest, and costs.
+        let null = File::options().write(true).open("/dev/null").map_err(own("open /dev/null"))?;
+        let program = Program {
+            path: path.to_owned(),
+            args,
+            env: std::env::vars_os().chain(env.iter().cloned()).collect(),
+            cwd: None,
+            stdout: Stream::Pipe(null.into()),
+            stderr: Stream::Pipe(write),
+            keep: Vec::new(),
+            listen_fds: Vec::new(),
+            descriptors: self.descriptors,
+        };
+        let child = spawn::spawn(&program).map_err(|source| BenchError::Spawn { name: name.to_owned(), source })?;
+        self.guard.add(child.pid);
+        let output = Output::read(read).map_err(own("start a thread"))?;
+        Ok(Process { child, output })
+    }
+
+    /// Waits until every slot has a worker that is ready; false when `stop` came first.
+    fn wait_for_workers(&self, running: &Running, stop: &Stop) -> Result<bool, BenchError> {
+        let Some(process) = &running.process else { return Ok(true) };
+        let until = Instant::now() + BOOT_TIMEOUT;
+        let mut ready = 0;
+        while ready < self.plan.workers {
+            match process.output.ready.recv_timeout(LOOK_EVERY) {
+                Ok(()) => ready += 1,
+                Err(RecvTimeoutError::Timeout) if stop.is_set() => return Ok(false),
+                Err(RecvTimeoutError::Timeout) if Instant::now() < until && !running.ended() => {}
+                Err(RecvTimeoutError::Timeout) if !running.ended() => {
+                    let missing = format!("{ready} of {} workers listen", self.plan.workers);
+                    return Err(BenchError::NotReady { name: running.name.clone(), after: BOOT_TIMEOUT, missing });
+                }
+                Err(_) => {
+                    let (name, last_words) = (running.name.clone(), running.last_words());
+                    return Err(BenchError::DidNotStart { name, last_words });
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Ends a subject; false when it did not end well.
+    pub fn end(&self, running: Running) -> Ended {
+        running.stop(&self.guard)
+    }
+}
+
+/// How a subject ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// As it should.
+    Well,
+    /// Otherwise; what it said or what became of it.
+    Badly(String),
+}
+
+impl Running {
+    /// The first of its processes, if it was started here.
+    #[must_use]
+    pub fn root(&self) -> Option<Pid> {
+        self.process.as_ref().map(|process| process.child.pid)
+    }
+
+    /// Whether a front of ours counts what it hands over.
+    #[must_use]
+    pub fn control(&self) -> Option<&Path> {
+        self.control.as_deref()
+    }
+
+    /// Bytes that came on its standard error.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.process.as_ref().map_or(0, |process| process.output.kept.lock().map_or(0, |kept| kept.bytes))
+    }
+
+    /// What the front says of itself.
+    ///
+    /// # Errors
+    /// [`BenchError::Status`].
+    pub fn status(&self) -> Result<Status, BenchError> {
+        status(self.control.as_deref().unwrap_or(Path::new("")), &self.name)
+    }
+
+    /// The address to measure.
+    fn listener(&self, status: &Status, asked: Option<SocketAddr>) -> Result<SocketAddr, BenchError> {
+        let there: Vec<String> = status.listeners.iter().map(|l| l.address.clone()).collect();
+        let tcp = |address: &String| address.strip_prefix("tcp:").and_then(|text| text.parse::<SocketAddr>().ok());
+        let addresses: Vec<SocketAddr> = there.iter().filter_map(tcp).collect();
+        let name = self.name.clone();
+        match (asked, &addresses[..]) {
+            (Some(asked), all) => match all.iter().find(|address| covers(**address, asked)) {
+                Some(_) => Ok(asked),
+                None => Err(BenchError::NoListener { name, wanted: asked.to_string(), there }),
+            },
+            (None, [one]) => Ok(reachable(*one)),
+            (None, []) => Err(BenchError::NoListener { name, wanted: "a TCP address".to_owned(), there }),
+            (None, _) => Err(BenchError::SeveralListeners { name, there }),
+        }
+    }
+
+    fn ended(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| wait(&process.child.pidfd, Duration::ZERO))
+    }
+
+    fn last_words(&self) -> String {
+        let Some(process) = &self.process else { return String::new() };
+        // Once it ended, the end of its output is near.
+        if self.ended() {
+            while process.output.ready.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Disconnected) {}
+        }
+        let kept = process.output.kept.lock().map(|kept| kept.lines.clone()).unwrap_or_default();
+        kept.back().cloned().unwrap_or_else(|| "it ended without a word".to_owned())
+    }
+
+    fn stop(self, guard: &Guard) -> Ended {
+        let Some(process) = &self.process else { return Ended::Well };
+        let pid = process.child.pid;
+        // One that was stopped could not end.
+        let _ = reap::signal_group(pid, Signal::SIGCONT);
+        let _ = kill(pid, Signal::SIGTERM);
+        let in_time = wait(&process.child.pidfd, GRACE + GRACE);
+        let _ = reap::signal_group(pid, Signal::SIGKILL);
+        wait(&process.child.pidfd, GRACE);
+        let exit = reap::reap(process.child.pidfd.as_fd());
+        guard.remove(pid);
+        kill_what_is_left(guard);
+        match (in_time, self.control.is_some(), exit) {
+            (true, true, Ok(Some(crate::core::fleet::Exit::Code(0)))) | (true, false, _) => Ended::Well,
+            (false, ..) => Ended::Badly("it did not stop when asked".to_owned()),
+            _ => Ended::Badly(self.last_words()),
+        }
+    }
+}
+
+/// Kills what came to this process because its own parents ended, until nothing comes any more: a
+/// subject may have started daemons.
+fn kill_what_is_left(guard: &Guard) {
+    for _ in 0..GENERATIONS_MAX {
+        let left: Vec<Pid> = census::children().into_iter().filter(|pid| *pid != guard.process()).collect();
+        if left.is_empty() {
+            return;
+        }
+        for pid in left {
+            let _ = kill(pid, Signal::SIGKILL);
+            let _ = nix::sys::wait::waitpid(pid, None);
+        }
+    }
+}
+
+/// Asks a front for its status.
+///
+/// # Errors
+/// [`BenchError::Status`].
+pub fn status(control: &Path, name: &str) -> Result<Status, BenchError> {
+    let answer = client::ask(name, control, &Request::Status);
+    answer
+        .and_then(|text| serde_json::from_str(&text).map_err(client::ClientError::Answer))
+        .map_err(|source| BenchError::Status { name: name.to_owned(), source })
+}
+
+/// Whether the process behind the pidfd ended, or does within that time.
+fn wait(pidfd: &OwnedFd, most: Duration) -> bool {
+    let timeout = PollTimeout::try_from(most.as_millis()).unwrap_or(PollTimeout::MAX);
+    poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout).is_ok_and(|ready| ready > 0)
+}
+
+/// Whether a listener on `there` is reached by connecting to `asked`.
+fn covers(there: SocketAddr, asked: SocketAddr) -> bool {
+    there.port() == asked.port() && (there.ip() == asked.ip() || there.ip().is_unspecified())
+}
+
+/// What to connect to for a listener on this address.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address {
+        _ if !address.ip().is_unspecified() => address,
+        // A socket on `::` serves IPv4, too, unless it was told not to; but that it serves IPv6 is certain.
+        SocketAddr::V6(_) => (std::net::Ipv6Addr::LOCALHOST, address.port()).into(),
+        SocketAddr::V4(_) => (Ipv4Addr::LOCALHOST, address.port()).into(),
+    }
+}
+
+fn own(what: &'static str) -> impl FnOnce(io::Error) -> BenchError {
+    move |source| BenchError::Own { what, source }
+}
+
+/// What a subject writes on standard error, read by a thread so that it never waits for us.
+struct Output {
+    /// One message for each worker that got ready; closed at the end of the output.
+    ready: Receiver<()>,
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Default)]
+struct Kept {
+    lines: VecDeque<String>,
+    bytes: u64,
+}
+
+impl Output {
+    fn read(pipe: OwnedFd) -> io::Result<Output> {
+        let (send, ready) = channel();
+        let kept: Arc<Mutex<Kept>> = Arc::default();
+        let shared = Arc::clone(&kept);
+        let thread = std::thread::Builder::new().name("bench-output".to_owned());
+        thread.spawn(move || keep_lines(pipe, &send, &shared))?;
+        Ok(Output { ready, kept })
+    }
+}
+
+fn keep_lines(pipe: OwnedFd, ready: &Sender<()>, kept: &Mutex<Kept>) {
+    for line in BufReader::new(File::from(pipe)).split(b'\n').map_while(Result::ok) {
+        let Ok(mut kept) = kept.lock() else { return };
+        kept.bytes += line.len() as u64 + 1;
+        let line = String::from_utf8_lossy(&line).trim().to_owned();
+        let logged = serde_json::from_str::<serde_json::Value>(&line).ok();
+        match logged.as_ref().and_then(|entry| Some((entry.get("level")?.as_str()?, entry.get("message")?.as_str()?))) {
+            Some((_, "worker ready")) => {
+                // Nobody counts any more once the measurement began.
+                let _ = ready.send(());
+            }
+            // The log tells how it went; what is wanted for a message are its end and workers' words.
+            Some(_) => {}
+            None if line.is_empty() => {}
+            None => {
+                if kept.lines.len() == LAST_LINES {
+                    kept.lines.pop_front();
+                }
+                kept.lines.push_back(line.strip_prefix("maitred: ").unwrap_or(&line).to_owned());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_is_reached_by_loopback_and_covers_every_address() {
+        let a = |text: &str| text.parse::<SocketAddr>().unwrap();
+        assert_eq!(reachable(a("0.0.0.0:80")), a("127.0.0.1:80"));
+        assert_eq!(reachable(a("[::]:80")), a("[::1]:80"));
+        assert_eq!(reachable(a("127.0.0.2:80")), a("127.0.0.2:80"));
+        assert!(covers(a("0.0.0.0:80"), a("127.0.0.1:80")));
+        assert!(!covers(a("0.0.0.0:80"), a("127.0.0.1:81")));
+        assert!(!covers(a("127.0.0.2:80"), a("127.0.0.1:80")));
+    }
+}

@@ -1,0 +1,107 @@
+//! What `run` and `bench` are told about workers in the same words.
+
+use crate::config::workers::{Workers, usable_cores};
+use crate::config::{Adapter, DEPTH_DEFAULT, DEPTH_MAX, Policy};
+use clap::{Args, ValueEnum};
+use nix::sys::signal::Signal;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+#[derive(Debug, Args)]
+pub struct WorkerArgs {
+    /// Copies of the server: a number, auto (usable cores), or -K (usable cores less K)
+    #[arg(short, long, value_name = "N", env = "WEB_CONCURRENCY", default_value = "auto", allow_hyphen_values = true)]
+    pub workers: Workers,
+
+    /// Which worker is next, in handoff mode
+    #[arg(long, value_enum, default_value = "round-robin")]
+    pub policy: Policy,
+
+    /// How the command is brought to take part; auto looks at the executable
+    #[arg(long, value_enum, default_value = "auto")]
+    pub adapter: Adapter,
+
+    /// Untaken connections per worker before it is passed over
+    #[arg(long, value_name = "N", default_value_t = DEPTH_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEPTH_MAX)))]
+    pub depth: u32,
+
+    /// Add a variable to the workers' environment; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = variable)]
+    pub env: Vec<(OsString, OsString)>,
+
+    /// Working directory of the workers
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+
+    /// Signal that asks a worker to end
+    #[arg(long, value_name = "SIG", default_value = "TERM", value_parser = stop_signal)]
+    pub stop_signal: Signal,
+}
+
+impl WorkerArgs {
+    /// How many workers that is on this machine.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.workers.count(usable_cores())
+    }
+
+    /// The same again for a command line, but for the number.
+    #[must_use]
+    pub fn words(&self) -> Vec<OsString> {
+        let name = |value: Option<clap::builder::PossibleValue>| {
+            OsString::from(value.map(|value| value.get_name().to_owned()).unwrap_or_default())
+        };
+        let mut words: Vec<OsString> = vec![
+            "--policy".into(),
+            name(self.policy.to_possible_value()),
+            "--adapter".into(),
+            name(self.adapter.to_possible_value()),
+            "--depth".into(),
+            self.depth.to_string().into(),
+            "--stop-signal".into(),
+            self.stop_signal.as_str().into(),
+        ];
+        for (key, value) in &self.env {
+            let mut variable = key.clone();
+            variable.push("=");
+            variable.push(value);
+            words.extend(["--env".into(), variable]);
+        }
+        if let Some(dir) = &self.cwd {
+            words.extend(["--cwd".into(), dir.into()]);
+        }
+        words
+    }
+}
+
+fn variable(text: &str) -> Result<(OsString, OsString), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("expected KEY=VALUE".to_owned()),
+    }
+}
+
+fn stop_signal(text: &str) -> Result<Signal, String> {
+    let upper = text.to_ascii_uppercase();
+    let by_name = Signal::from_str(&upper).or_else(|_| Signal::from_str(&format!("SIG{upper}")));
+    let by_number = || text.parse::<i32>().ok().and_then(|n| Signal::try_from(n).ok());
+    by_name
+        .ok()
+        .or_else(by_number)
+        .ok_or_else(|| "expected a signal's name or number, as in TERM, INT or QUIT".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_many_names() {
+        for text in ["TERM", "SIGTERM", "term", "15"] {
+            assert_eq!(stop_signal(text), Ok(Signal::SIGTERM), "{text}");
+        }
+        assert!(stop_signal("TERMINATE").is_err());
+        assert!(stop_signal("0").is_err());
+    }
+}
