@@ -71,11 +71,10 @@ fn machine(plan: &Plan, runs: &[Run], summaries: &[Summary], cores: usize, doubt
     let busiest = summaries.iter().max_by(|a, b| a.client_busy.median.total_cmp(&b.client_busy.median));
     if let Some(summary) = busiest.filter(|s| closed && s.client_busy.median > CLIENT_BUSY_MAX) {
         doubts.push(format!(
-            "client saturated: its threads ran or wanted to run {:.0} % of the time with {}, so they may limit the rate; \
-             try --threads {}",
+            "client saturated: its threads ran or wanted to run {:.0} % of the time with {}, so they may limit the rate; {}",
             100.0 * summary.client_busy.median,
             summary.subject,
-            plan.load.threads + 1
+            if cores > busy { format!("try --threads {}", plan.load.threads + 1) } else { "it needs a core more".to_owned() }
         ));
     }
 }

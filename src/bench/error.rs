@@ -71,7 +71,7 @@ pub enum BenchError {
         there: Vec<String>,
     },
     /// The first request was not answered.
-    #[error("the server at {address} ({name}) cannot be measured: {}", ending.reason())]
+    #[error("the server at {address}{} cannot be measured: {}", called(name, address), ending.reason())]
     Unanswered {
         /// The subject.
         name: String,
@@ -84,4 +84,9 @@ pub enum BenchError {
 
 fn or_nothing(there: &[String]) -> String {
     if there.is_empty() { "nothing".to_owned() } else { there.join(" and ") }
+}
+
+/// The name, unless it is the address again.
+fn called(name: &str, address: &SocketAddr) -> String {
+    if name == address.to_string() { String::new() } else { format!(" ({name})") }
 }

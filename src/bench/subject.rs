@@ -37,6 +37,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const LAST_LINES: usize = 20;
 /// How deep a tree of processes that a subject leaves behind may be.
 const GENERATIONS_MAX: usize = 8;
+/// How a complaint of maitred begins.
+const COMPLAINT: &str = "maitred: ";
 /// Name of the built-in worker's subcommand.
 pub const WORKER_COMMAND: &str = "bench-worker";
 
@@ -288,7 +290,11 @@ impl Running {
             while process.output.ready.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Disconnected) {}
         }
         let kept = process.output.kept.lock().map(|kept| kept.lines.clone()).unwrap_or_default();
-        kept.back().cloned().unwrap_or_else(|| "it ended without a word".to_owned())
+        // What maitred complains of ends with its worker's own last words.
+        let complaint =
+            kept.iter().rposition(|line| line.starts_with(COMPLAINT)).unwrap_or(kept.len().saturating_sub(1));
+        let words: Vec<&str> = kept.range(complaint..).map(|line| line.trim_start_matches(COMPLAINT)).collect();
+        if words.is_empty() { "it ended without a word".to_owned() } else { words.join(" ") }
     }
 
     fn stop(self, guard: &Guard) -> Ended {
@@ -404,7 +410,7 @@ fn keep_lines(pipe: OwnedFd, ready: &Sender<()>, kept: &Mutex<Kept>) {
                 if kept.lines.len() == LAST_LINES {
                     kept.lines.pop_front();
                 }
-                kept.lines.push_back(line.strip_prefix("maitred: ").unwrap_or(&line).to_owned());
+                kept.lines.push_back(line);
             }
         }
     }
