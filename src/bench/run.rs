@@ -268,8 +268,10 @@ fn count_workers(plan: &Plan, run: &mut Run, tally: &Tally, status: Option<(Stat
         if restarts > 0 && plan.workload.disturbance() != Disturbance::Crash {
             run.invalid.push(format!("workers ended {restarts} times while they were measured"));
         }
-        if before.mode == Mode::Handoff.name() {
-            run.per_worker = difference(|worker| worker.taken);
+        let taken = difference(|worker| worker.taken);
+        // In shared mode only the shim can count what is taken.
+        if before.mode == Mode::Handoff.name() || taken.iter().any(|&n| n > 0) {
+            run.per_worker = taken;
             run.counted_by = CountedBy::Front;
         }
     }

@@ -85,19 +85,15 @@ fn table(status: &Status) -> String {
         ]);
     }
     let (t, f) = (&status.totals, &status.fairness);
-    if status.mode == "shared" {
-        return text
-            + "\n"
-            + &listeners.to_string()
-            + "\n\n"
-            + &workers.to_string()
-            + "\n\nin shared mode the kernel gives the connections: nothing is counted but what is open\n";
-    }
     text += &format!("\n{listeners}\n\n{workers}\n\n");
-    text += &format!(
-        "accepted {}  handed {}  returned {}  rescued {}  lost {}\n",
-        t.accepted, t.handed, t.returned, t.rescued, t.lost
-    );
+    if status.mode == "shared" {
+        text += "the kernel gives the connections; what workers take is counted with the preload adapter only\n";
+    } else {
+        text += &format!(
+            "accepted {}  handed {}  returned {}  rescued {}  lost {}\n",
+            t.accepted, t.handed, t.returned, t.rescued, t.lost
+        );
+    }
     text += &format!("fairness: Jain {:.4}  max/mean {:.4}  min {}  max {}\n", f.jain, f.max_over_mean, f.min, f.max);
     text
 }

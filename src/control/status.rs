@@ -26,7 +26,7 @@ pub struct Status {
     pub workers: Vec<Worker>,
     /// Sums over the master's life.
     pub totals: Totals,
-    /// Evenness of `handed` over the slots.
+    /// Evenness over the slots of `handed`, or in shared mode of `taken`.
     pub fairness: Fairness,
 }
 
@@ -61,7 +61,8 @@ pub struct Worker {
     pub adapter: String,
     /// Connections given to it.
     pub handed: u64,
-    /// Connections that it has received: given, less what waits, came back or was taken back.
+    /// Connections that it has received: given, less what waits, came back or was taken back. In
+    /// shared mode what it accepted, counted by the shim; 0 with other adapters.
     pub taken: u64,
     /// Connections that wait untaken.
     pub queued: u64,

@@ -11,7 +11,7 @@ use super::{channel, returned};
 use crate::config::Mode;
 use crate::core::fleet;
 use crate::core::ids::WorkerId;
-use crate::wire::packet::{self, AnswerTo, Listen, Ownership, RequestId, ToWorker, Via};
+use crate::wire::packet::{self, AnswerTo, Count, Listen, Ownership, RequestId, ToWorker, Via};
 use nix::errno::Errno;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -140,7 +140,8 @@ impl Master {
         let address = listener.address.clone();
         debug!(slot = worker.slot.0, worker = id.0, asked = %listen.address, %address, ownership = ?found.ownership, "serving a worker's address");
         worker.requests.push(Request { id: listen.id, listener, handoff, own: found.own, accepting: false });
-        Ok((ToWorker::Listening { address, id: listen.id, via, ownership: found.ownership }, socket))
+        let count = self.taken.as_ref().map(|taken| Count { slot: worker.slot.0, path: taken.path() });
+        Ok((ToWorker::Listening { address, id: listen.id, via, ownership: found.ownership, count }, socket))
     }
 
     /// `ACCEPTING`: the worker takes part from now on.

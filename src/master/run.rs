@@ -19,6 +19,7 @@ use crate::control::{self, Refusal};
 use crate::core::fleet::{self, Action, Exit, Fleet, Plan, Stop};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::sys::guard::Guard;
+use crate::sys::taken::Taken;
 use crate::sys::{fd, limits, process, reap, spawn};
 use crate::wire::packet::ToWorker;
 use nix::sys::signal::Signal;
@@ -73,6 +74,8 @@ pub(super) struct Master {
     pub(super) fleet: Fleet,
     pub(super) workers: HashMap<WorkerId, Worker>,
     pub(super) counters: Vec<Rc<Counters>>,
+    /// What workers take from shared sockets, in shared mode.
+    pub(super) taken: Option<Taken>,
     pub(super) finished: bool,
     /// Why the master will end with an error.
     pub(super) failure: Option<RunError>,
@@ -137,6 +140,8 @@ impl Master {
         });
         let (name, workers, pid) = (&config.name, config.workers, std::process::id());
         info!(name, pid, workers, mode = ?config.mode, depth = config.depth, "starting");
+        // Without them nothing is counted, and all else goes on.
+        let taken = (config.mode == Mode::Shared).then(Taken::new).and_then(Result::ok);
         let master = Master {
             since: Instant::now(),
             starter,
@@ -147,6 +152,7 @@ impl Master {
             fleet,
             workers: HashMap::new(),
             counters: Vec::new(),
+            taken,
             finished: false,
             failure: None,
             boot_failure: None,
@@ -386,6 +392,7 @@ impl Master {
             listeners: &self.listeners,
             workers: &self.workers,
             counters: &self.counters,
+            taken: self.taken.as_ref(),
             accepted_before: self.accepted_before,
             lost: self.house.lost.get(),
         }

@@ -9,6 +9,7 @@ use crate::core::fairness::Fairness;
 use crate::core::fleet::Fleet;
 use crate::core::ids::{Slot, WorkerId};
 use crate::sys::process::Usage;
+use crate::sys::taken::Taken;
 use crate::wire::address::Address;
 use nix::unistd::Pid;
 use std::cell::Cell;
@@ -24,6 +25,7 @@ pub struct View<'a> {
     pub listeners: &'a Listeners,
     pub workers: &'a HashMap<WorkerId, Worker>,
     pub counters: &'a [Rc<Counters>],
+    pub taken: Option<&'a Taken>,
     pub accepted_before: u64,
     pub lost: u64,
 }
@@ -47,7 +49,7 @@ impl View<'_> {
     pub fn status(&self) -> status::Status {
         let workers: Vec<_> = (0..self.fleet.seats().len()).map(|slot| self.worker(Slot(slot as u32))).collect();
         let sum = |of: fn(&Counters) -> &Cell<u64>| self.counters.iter().map(|c| of(c).get()).sum();
-        let handed: Vec<u64> = workers.iter().map(|w| w.handed).collect();
+        let served: Vec<u64> = workers.iter().map(|w| if self.taken.is_some() { w.taken } else { w.handed }).collect();
         let policy = serde_json::to_value(self.config.policy).ok();
         let mode = serde_json::to_value(self.config.mode).ok();
         let name =
@@ -69,7 +71,7 @@ impl View<'_> {
                 rescued: sum(|c| &c.rescued),
                 lost: self.lost,
             },
-            fairness: Fairness::of(&handed),
+            fairness: Fairness::of(&served),
         }
     }
 
@@ -88,7 +90,10 @@ impl View<'_> {
             state: seat.state.name().to_owned(),
             adapter: worker.map_or("", |w| w.adapter.name()).to_owned(),
             handed,
-            taken: handed.saturating_sub(returned + rescued + queued),
+            taken: match self.taken {
+                Some(taken) => taken.get(slot.index()),
+                None => handed.saturating_sub(returned + rescued + queued),
+            },
             queued,
             open: 0,
             returned,

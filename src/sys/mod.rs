@@ -16,4 +16,5 @@ pub mod reap;
 pub mod room;
 pub mod sock_diag;
 pub mod spawn;
+pub mod taken;
 pub mod watch;

@@ -82,7 +82,7 @@ pub enum Ownership {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToWorker {
     /// Here is what you asked for; one descriptor comes with it.
-    Listening { address: Address, id: RequestId, via: Via, ownership: Ownership },
+    Listening { address: Address, id: RequestId, via: Via, ownership: Ownership, count: Option<Count> },
     /// The errno that `bind` or `listen` shall return.
     Error { errno: i32, id: RequestId },
     /// Answer with the same number.
@@ -91,6 +91,15 @@ pub enum ToWorker {
     Pong(u64),
     /// Finish what you have and exit.
     Stop,
+}
+
+/// Where a worker may count what it takes from a shared socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// Which of the 64-bit numbers in the file, by its index.
+    pub slot: u32,
+    /// The file.
+    pub path: String,
 }
 
 /// A packet that cannot be understood.
@@ -194,7 +203,7 @@ impl<'a> Fields<'a> {
 #[must_use]
 pub fn write(message: &ToWorker) -> String {
     match message {
-        ToWorker::Listening { address, id, via, ownership } => {
+        ToWorker::Listening { address, id, via, ownership, count } => {
             let via = match via {
                 Via::Handoff => "handoff",
                 Via::Shared => "shared",
@@ -202,6 +211,10 @@ pub fn write(message: &ToWorker) -> String {
             let mut text = format!("LISTENING={address}\nID={id}\nVIA={via}\n");
             if *ownership == Ownership::Adopted {
                 text.push_str("ADOPTED=1\n");
+            }
+            if let Some(Count { slot, path }) = count {
+                // Writing to a String cannot fail.
+                let _ = writeln!(text, "COUNT={slot} {path}");
             }
             text
         }
@@ -245,7 +258,9 @@ pub fn read_answer(bytes: &[u8]) -> Result<Option<ToWorker>, Malformed> {
             Some("1") => Ownership::Adopted,
             _ => Ownership::Master,
         };
-        return Ok(Some(ToWorker::Listening { address, id: fields.id("LISTENING")?, via, ownership }));
+        let count = fields.text("COUNT").and_then(|text| text.split_once(' '));
+        let count = count.and_then(|(slot, path)| Some(Count { slot: slot.parse().ok()?, path: path.to_owned() }));
+        return Ok(Some(ToWorker::Listening { address, id: fields.id("LISTENING")?, via, ownership, count }));
     }
     if let Some(errno) = fields.number("ERROR")? {
         return Ok(Some(ToWorker::Error { errno, id: fields.id("ERROR")? }));
@@ -304,8 +319,20 @@ mod tests {
     fn the_masters_words_survive_being_written_and_read() {
         let address: Address = "unix:/run/x.sock".parse().unwrap();
         for message in [
-            ToWorker::Listening { address: address.clone(), id: 1, via: Via::Handoff, ownership: Ownership::Adopted },
-            ToWorker::Listening { address, id: 2, via: Via::Shared, ownership: Ownership::Master },
+            ToWorker::Listening {
+                address: address.clone(),
+                id: 1,
+                via: Via::Handoff,
+                ownership: Ownership::Adopted,
+                count: None,
+            },
+            ToWorker::Listening {
+                address,
+                id: 2,
+                via: Via::Shared,
+                ownership: Ownership::Master,
+                count: Some(Count { slot: 3, path: "/proc/1/fd/9".to_owned() }),
+            },
             ToWorker::Error { errno: 98, id: 3 },
             ToWorker::Ping(4),
             ToWorker::Pong(5),

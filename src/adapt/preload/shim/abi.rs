@@ -19,6 +19,9 @@ pub const SOCK_NONBLOCK: c_int = 0o4000;
 pub const SOCK_CLOEXEC: c_int = 0o2000000;
 pub const O_NONBLOCK: c_long = 0o4000;
 pub const O_RDONLY_CLOEXEC: c_long = 0o2000000;
+pub const O_RDWR_CLOEXEC: c_long = 0o2000002;
+/// Longest path that the shim opens.
+pub const PATH_MAX: usize = 64;
 pub const O_DIRECTORY: c_long = if cfg!(target_arch = "aarch64") { 0o40000 } else { 0o200000 };
 pub const AT_FDCWD: c_int = -100;
 pub const FD_CLOEXEC: c_long = 1;

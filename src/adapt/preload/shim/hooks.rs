@@ -8,6 +8,7 @@ use super::listening;
 use super::paths;
 use super::process::owns_memory;
 use super::table::{State, find, is_internal, lock};
+use super::taken;
 use super::text::{absolute, absolute_at};
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
 
@@ -32,6 +33,8 @@ pub unsafe extern "C" fn accept(fd: c_int, addr: *mut u8, len: *mut c_uint) -> c
         // SAFETY: the program's own arguments.
         Some(e) if handed(e.state()) => unsafe { listening::take(fd, e, addr, len, 0) },
         // SAFETY: the program's own arguments.
+        Some(e) if e.state() == State::Shared => taken::count(unsafe { next::accept(fd, addr, len) }),
+        // SAFETY: the program's own arguments.
         _ => unsafe { next::accept(fd, addr, len) },
     }
 }
@@ -41,6 +44,8 @@ pub unsafe extern "C" fn accept4(fd: c_int, addr: *mut u8, len: *mut c_uint, fla
     match find(fd) {
         // SAFETY: the program's own arguments.
         Some(e) if handed(e.state()) => unsafe { listening::take(fd, e, addr, len, flags) },
+        // SAFETY: the program's own arguments.
+        Some(e) if e.state() == State::Shared => taken::count(unsafe { next::accept4(fd, addr, len, flags) }),
         // SAFETY: the program's own arguments.
         _ => unsafe { next::accept4(fd, addr, len, flags) },
     }

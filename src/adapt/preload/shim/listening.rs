@@ -6,7 +6,7 @@ use super::channel::{request, tell};
 use super::process::owns_memory;
 use super::table::{Entry, State, find, lock};
 use super::text::{Asked, Packet, family_of, in_family, port_of, set_port, value};
-use super::{epoll, paths, settings};
+use super::{epoll, paths, settings, taken};
 use core::ffi::{c_int, c_uint, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
@@ -106,6 +106,9 @@ fn ask(fd: c_int, entry: &'static Entry, asked: &Asked) -> Result<(), c_int> {
         return Err(errno);
     }
     let (Some(address), true) = (value(text, "LISTENING"), answer.fd >= 0) else { return Err(EINVAL) };
+    if let Some(count) = value(text, "COUNT") {
+        taken::start(count);
+    }
     let given = move_up(answer.fd);
     let mut locked = lock();
     locked.protect(given);

@@ -23,6 +23,7 @@ pub mod paths;
 pub mod process;
 pub mod settings;
 pub mod table;
+pub mod taken;
 pub mod text;
 
 /// Runs when the dynamic loader has placed the shim and before the program's own code.

@@ -1,0 +1,47 @@
+//! Counting what is accepted on a shared listening socket: nobody but this process sees it. The master
+//! names a file in memory with a counter for each slot.
+
+use super::abi::{AT_FDCWD, O_RDWR_CLOEXEC, PATH_MAX, close, kernel, nr, raw};
+use core::ffi::c_int;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
+
+static COUNTER: AtomicPtr<AtomicU64> = AtomicPtr::new(null_mut());
+
+/// Takes over the counter that `COUNT=SLOT PATH` names. Whatever is wrong with it, nothing is counted
+/// and all else goes on.
+pub fn start(count: &str) {
+    const PROT_READ_WRITE: c_int = 3;
+    const MAP_SHARED: c_int = 1;
+    if !COUNTER.load(Relaxed).is_null() {
+        return;
+    }
+    let Some((slot, path)) = count.split_once(' ') else { return };
+    let Ok(slot) = slot.parse::<usize>() else { return };
+    let mut name = [0u8; PATH_MAX];
+    if path.len() >= PATH_MAX {
+        return;
+    }
+    name[..path.len()].copy_from_slice(path.as_bytes());
+    let file = kernel!(nr::OPENAT, AT_FDCWD, name.as_ptr(), O_RDWR_CLOEXEC) as c_int;
+    if file < 0 {
+        return;
+    }
+    let length = (slot + 1) * size_of::<AtomicU64>();
+    let memory = kernel!(nr::MMAP, 0, length, PROT_READ_WRITE, MAP_SHARED, file, 0);
+    close(file);
+    if memory > 0 {
+        COUNTER.store((memory as *mut AtomicU64).wrapping_add(slot), Relaxed);
+    }
+}
+
+/// Counts a connection, if `fd` is one.
+pub fn count(fd: c_int) -> c_int {
+    let counter = COUNTER.load(Relaxed);
+    if fd >= 0 && !counter.is_null() {
+        // SAFETY: the slot's place in a mapping that is never undone; the master made the file large
+        // enough for every slot and sealed its size.
+        unsafe { (*counter).fetch_add(1, Relaxed) };
+    }
+    fd
+}

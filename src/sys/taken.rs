@@ -1,0 +1,86 @@
+//! Counters that workers themselves raise: how many connections each slot took from a shared
+//! listening socket, which only the worker sees. The shim adds one with each `accept`; the memory is a
+//! file that it maps.
+
+use crate::config::WORKERS_MAX;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+const COUNT: usize = WORKERS_MAX as usize;
+const BYTES: usize = COUNT * size_of::<AtomicU64>();
+
+/// One counter for each slot.
+#[derive(Debug)]
+pub struct Taken {
+    memory: NonNull<[AtomicU64; COUNT]>,
+    file: OwnedFd,
+}
+
+impl Taken {
+    /// Counters at zero.
+    ///
+    /// # Errors
+    /// When memory or descriptors ran out.
+    pub fn new() -> io::Result<Taken> {
+        // SAFETY: the name is a terminated string; a descriptor that comes back is new and ours.
+        let file = unsafe {
+            let fd = libc::memfd_create(c"maitred-taken".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            OwnedFd::from_raw_fd(fd)
+        };
+        nix::unistd::ftruncate(&file, BYTES as i64)?;
+        // A worker that cut it short would kill whoever reads it (`SIGBUS`, mmap(2)).
+        let seals = libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
+        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_ADD_SEALS(nix::fcntl::SealFlag::from_bits_retain(seals)))?;
+        // SAFETY: a new mapping of the whole file, at an address of the kernel's choice.
+        let memory = unsafe {
+            let (protection, flags) = (libc::PROT_READ, libc::MAP_SHARED);
+            libc::mmap(std::ptr::null_mut(), BYTES, protection, flags, file.as_raw_fd(), 0)
+        };
+        match NonNull::new(memory.cast()).filter(|_| memory != libc::MAP_FAILED) {
+            Some(memory) => Ok(Taken { memory, file }),
+            None => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// What the slot took so far. Workers write here, so it is as true as they are.
+    #[must_use]
+    pub fn get(&self, slot: usize) -> u64 {
+        // SAFETY: the mapping lives as long as `self`, is page-aligned, and is only used atomically.
+        let counters = unsafe { self.memory.as_ref() };
+        counters.get(slot).map_or(0, |counter| counter.load(Relaxed))
+    }
+
+    /// Where a worker of the same user finds the file.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made with this length and nothing refers to it any more.
+        unsafe { libc::munmap(self.memory.as_ptr().cast(), BYTES) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Seek, Write};
+
+    #[test]
+    fn what_is_written_to_the_file_is_counted_and_nobody_can_cut_it_short() {
+        let taken = Taken::new().unwrap();
+        let mut file = std::fs::File::options().write(true).open(taken.path()).unwrap();
+        file.seek(io::SeekFrom::Start(8 * 3)).unwrap();
+        file.write_all(&7u64.to_ne_bytes()).unwrap();
+        assert_eq!((taken.get(3), taken.get(2), taken.get(COUNT)), (7, 0, 0));
+        assert!(file.set_len(0).is_err());
+    }
+}
