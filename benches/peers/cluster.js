@@ -1,5 +1,5 @@
-// The same server as worker-examples/unaware.js under Node's own cluster module.
-//   node cluster.js WORKERS PORT            round-robin
+// A server under Node's own cluster module, by default worker-examples/unaware.js.
+//   node cluster.js WORKERS PORT [SERVER]   round-robin
 //   NODE_CLUSTER_SCHED_POLICY=none node …   shared handle
 const cluster = require('node:cluster');
 if (cluster.isPrimary) {
@@ -8,5 +8,5 @@ if (cluster.isPrimary) {
   for (let slot = 0; slot < Number(process.argv[2]); slot++) cluster.fork({ MAITRED_SLOT: slot });
 } else {
   process.argv[2] = process.argv[3];
-  require('../../worker-examples/unaware.js');
+  require(process.argv[4] ?? '../../worker-examples/unaware.js');
 }

@@ -29,9 +29,9 @@ pub struct Cost {
 /// What a subject used while it was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Costs {
-    /// The first process: maitred's master, or the peer's.
+    /// The first process and all that sit in no slot: maitred's master and its guard, or a peer's proxy.
     pub front: Cost,
-    /// All others.
+    /// Those that sit in a slot; where none does, all but the first process.
     pub workers: Cost,
 }
 
@@ -49,11 +49,13 @@ impl Snapshot {
     #[must_use]
     pub fn until(&self, later: &Snapshot, root: Pid) -> Costs {
         let mut costs = Costs::default();
+        let slots = later.0.iter().any(|found| found.slot.is_some());
         for now in &later.0 {
             let before = self.0.iter().find(|found| found.pid == now.pid);
             let cpu = now.cpu.saturating_sub(before.map_or(Duration::ZERO, |b| b.cpu));
             let ended = now.ended_children_cpu.saturating_sub(before.map_or(Duration::ZERO, |b| b.ended_children_cpu));
-            let part = if now.pid == root { &mut costs.front } else { &mut costs.workers };
+            let in_front = now.pid == root || slots && now.slot.is_none();
+            let part = if in_front { &mut costs.front } else { &mut costs.workers };
             part.cpu_s += cpu.as_secs_f64();
             part.switches += now.switches.saturating_sub(before.map_or(0, |b| b.switches));
             part.peak_rss_bytes += now.peak_rss_bytes;

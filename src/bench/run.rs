@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-/// Connections that are made before anything counts: a twentieth of the whole, but at least and at
+/// Connections that are made before anything counts: a tenth of the whole, but at least and at
 /// most so many. Caches, code paths and interpreters get warm.
-const WARM_UP: std::ops::RangeInclusive<u64> = 100..=5000;
+const WARM_UP: std::ops::RangeInclusive<u64> = 500..=10_000;
 /// And no longer than this.
 const WARM_UP_MAX: Duration = Duration::from_secs(2);
 
@@ -175,8 +175,8 @@ fn probe(plan: &Plan, running: &Running, stop: &Stop) -> Result<(), Result<Bench
 fn warm_up(load: &Load) -> Load {
     let mut warm = load.clone();
     warm.volume = match load.volume {
-        Volume::Connections(all) => Volume::Connections((all / 20).clamp(*WARM_UP.start(), *WARM_UP.end()).min(all)),
-        Volume::Duration(duration) => Volume::Duration((duration / 20).min(WARM_UP_MAX)),
+        Volume::Connections(all) => Volume::Connections((all / 10).clamp(*WARM_UP.start(), *WARM_UP.end()).min(all)),
+        Volume::Duration(duration) => Volume::Duration((duration / 10).min(WARM_UP_MAX)),
     };
     // Staying is what takes long, and what warms least.
     warm.pause = None;

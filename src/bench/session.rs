@@ -25,14 +25,17 @@ pub enum Finish {
     CutShort,
     /// By something that makes the rest pointless.
     Failed(BenchError),
+    /// Without some of the peers, which could not be measured.
+    Without(Vec<BenchError>),
 }
 
 /// Measures all that is planned, as far as it gets. Call from the main thread.
 pub fn run(plan: &Plan, descriptors: u64, stop: &Stop, progress: &mut dyn Progress) -> (Vec<Run>, Finish) {
     let mut runs = Vec::new();
     let finish = match rounds(plan, descriptors, stop, progress, &mut runs) {
-        Ok(()) if stop.is_set() => Finish::CutShort,
-        Ok(()) => Finish::Complete,
+        Ok(_) if stop.is_set() => Finish::CutShort,
+        Ok(missing) if !missing.is_empty() => Finish::Without(missing),
+        Ok(_) => Finish::Complete,
         // What was underway when Ctrl-C came may well fail.
         Err(_) if stop.is_set() => Finish::CutShort,
         Err(error) => Finish::Failed(error),
@@ -46,21 +49,33 @@ fn rounds(
     stop: &Stop,
     progress: &mut dyn Progress,
     runs: &mut Vec<Run>,
-) -> Result<(), BenchError> {
+) -> Result<Vec<BenchError>, BenchError> {
+    let mut subjects = plan.subjects.clone();
+    let mut missing = Vec::new();
     let mut stage =
         Stage::new(plan, descriptors).map_err(|source| BenchError::Own { what: "prepare to start servers", source })?;
     for round in 1..=plan.repeat {
-        for subject in &plan.subjects {
-            if let Some(run) = turn(plan, &mut stage, subject, round, stop, progress)? {
-                progress.end(&run);
-                runs.push(run);
+        for subject in std::mem::take(&mut subjects) {
+            match turn(plan, &mut stage, &subject, round, stop, progress) {
+                Ok(Some(run)) => {
+                    progress.end(&run);
+                    runs.push(run);
+                }
+                Ok(None) => {}
+                // One peer that does not work is no reason to measure none of the others.
+                Err(error) if matches!(subject, Subject::Peer { .. }) && plan.subjects.len() > 1 => {
+                    missing.push(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
             }
             if stop.is_set() {
-                return Ok(());
+                return Ok(missing);
             }
+            subjects.push(subject);
         }
     }
-    Ok(())
+    Ok(missing)
 }
 
 /// One subject's turn in a round.

@@ -185,6 +185,10 @@ fn finish_up(report: &Report, finish: &Finish, outputs: &Outputs, interrupted: &
             complain(error);
             ExitCode::FAILURE
         }
+        Finish::Without(missing) => {
+            missing.iter().for_each(|error| complain(error));
+            ExitCode::FAILURE
+        }
         Finish::CutShort => {
             if report.runs.is_empty() {
                 complain(&"cut short before anything was measured");

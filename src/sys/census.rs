@@ -1,6 +1,7 @@
 //! What a tree of processes uses, for the lab: finer than [`super::process`], and from outside.
 
 use super::{process, sock_diag};
+use crate::wire::environment;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use procfs::process::{Process, Stat, all_processes};
@@ -94,7 +95,8 @@ fn members(root: Pid) -> Vec<(Process, Stat)> {
 
 fn slot_of(process: &Process) -> Option<u32> {
     let environment = process.environ().ok()?;
-    environment.get(std::ffi::OsStr::new(crate::wire::environment::SLOT))?.to_str()?.parse().ok()
+    let slot = |name: &str| environment.get(std::ffi::OsStr::new(name))?.to_str()?.parse().ok();
+    slot(environment::SLOT).or_else(|| slot(environment::NODE_APP_INSTANCE))
 }
 
 fn switches(process: &Process) -> u64 {

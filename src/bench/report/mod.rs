@@ -97,6 +97,9 @@ impl Report {
                 Finish::Complete => None,
                 Finish::CutShort => Some("cut short by a signal".to_owned()),
                 Finish::Failed(error) => Some(error.to_string()),
+                Finish::Without(missing) => {
+                    Some(missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+                }
             },
             machine,
             plan,

@@ -139,6 +139,7 @@ fn latency(area: &Area<'_>, report: &Report) -> Drawn {
     let high = points().map(|p| p.1).fold(0.0, f64::max);
     let mut chart = ChartBuilder::on(area)
         .margin(12)
+        .margin_right(34)
         .x_label_area_size(46)
         .y_label_area_size(84)
         .build_cartesian_2d((1.0..last).log_scale(), (low * 0.8..high * 1.3).log_scale())?;
