@@ -28,6 +28,11 @@
 //! descriptor. A program can also speak the protocol itself ([`wire`]); [`worker`] does that for
 //! Rust.
 //!
+//! # Measuring
+//!
+//! [`bench`] runs this very program in each mode under its own clients and compares: how evenly, how
+//! fast, at what cost.
+//!
 //! # What is deliberately absent
 //!
 //! - [`core`] and [`wire`] touch no socket, no clock and no file.

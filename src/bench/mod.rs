@@ -1,4 +1,22 @@
-//! The fairness lab.
+//! The fairness lab, `maitred bench`: which way of giving connections suits a server?
+//!
+//! ```text
+//! cli ──▶ plan ──▶ session: rounds, in each of which every subject has its turn
+//!                     │
+//!                     ├─ subject   starts `maitred run`, a peer, or points at what runs already
+//!                     ├─ run       before ─▶ load ─▶ after, and what the difference means
+//!                     │    ├─ load       the clients
+//!                     │    ├─ observe    costs and open connections, read from outside
+//!                     │    └─ disturb    stops and kills workers, where the workload says so
+//!                     ▼
+//!                  summary ──▶ doubts ──▶ report: table, JSON, CSV, page, plots
+//! ```
+//!
+//! Three parties count who served what, as far as each can: the front ([`crate::control::status`]), the
+//! clients by the header `Maitred-Slot`, and the kernel (open connections, sampled). Where they should
+//! agree and do not, the run is invalid. [`crate::core::spread`] says what is computed from the counts,
+//! [`workload`] what the clients do, [`doubts`] what a reader should not believe too readily.
+
 pub mod disturb;
 pub mod doubts;
 pub mod error;

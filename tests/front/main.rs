@@ -7,12 +7,14 @@
 //! - `supervision`: forking, crashing, stopping, scaling
 //! - `misbehaviour`: workers that do what they should not
 //! - `limits`: too few descriptors, too little room
+//! - `lab`: measuring with `maitred bench`
 //! - `refusals`: what cannot be started, and what is said about it
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod addresses;
+mod lab;
 mod limits;
 mod misbehaviour;
 mod native;

@@ -1,0 +1,319 @@
+//! Measuring with `maitred bench`.
+
+use crate::support::{Maitred, PATIENCE, kill, maitred, runs, scratch, server, wait_child, wait_gone};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Instant;
+
+/// A measurement that came to its end, and its JSON file.
+fn bench(args: &[&str]) -> (Output, Value) {
+    let json = scratch("bench.json");
+    let mut command = maitred();
+    command.args(["bench", "--repeat", "1", "--json"]).arg(&json).args(args);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text = std::fs::read_to_string(json).unwrap_or_default();
+    (output, serde_json::from_str(&text).unwrap_or(Value::Null))
+}
+
+/// The same, and it must be valid.
+fn valid(args: &[&str]) -> Value {
+    let (output, report) = bench(args);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{} {}", text(&output.stdout), text(&output.stderr));
+    assert_eq!(report["complete"], true);
+    report
+}
+
+fn run<'a>(report: &'a Value, subject: &str) -> &'a Value {
+    let runs = report["runs"].as_array().unwrap();
+    runs.iter().find(|run| run["subject"] == subject).unwrap_or_else(|| panic!("no run of {subject}: {report:#}"))
+}
+
+fn counts(run: &Value) -> Vec<u64> {
+    run["per_worker"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect()
+}
+
+/// What was said on standard error: one line, and this exit code.
+fn check_complaint(output: &Output, code: i32, said: &str) {
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{error}");
+    let lines: Vec<&str> = error.lines().collect();
+    assert!(lines.len() == 1 && lines[0].starts_with("maitred: ") && lines[0].contains(said), "{error}");
+}
+
+#[test]
+fn modes_are_compared_with_the_built_in_worker() {
+    let (csv, html, svg) = (scratch("bench.csv"), scratch("bench.html"), scratch("plots"));
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let files = [path(&csv), path(&html), path(&svg)];
+    let report =
+        valid(&["-w", "3", "--connections", "300", "--csv", &files[0], "--html", &files[1], "--svg", &files[2]]);
+    let (handoff, shared) = (run(&report, "handoff"), run(&report, "shared"));
+    assert_eq!(counts(handoff), [100, 100, 100]);
+    assert_eq!(counts(shared).iter().sum::<u64>(), 300);
+    for run in [handoff, shared] {
+        assert_eq!(run["counted_by"], "front");
+        assert_eq!(run["endings"]["answered"], 300);
+        assert!(run["latency_us"]["p50"].as_u64().unwrap() > 0);
+        assert!(run["costs"]["workers"]["cpu_s"].as_f64().unwrap() > 0.0);
+        assert!(run["costs"]["front"]["peak_rss_bytes"].as_u64().unwrap() > 0);
+    }
+    assert_eq!(handoff["spread"]["jain"], 1.0);
+    let doubts = report["doubts"].to_string();
+    assert!(doubts.contains("run too short") && doubts.contains("few rounds"), "{doubts}");
+
+    assert_eq!(std::fs::read_to_string(csv).unwrap().lines().count(), 3);
+    let page = std::fs::read_to_string(html).unwrap();
+    assert_eq!(page.matches("<svg").count(), 3);
+    for reference in ["src=", "href=", "@import", "url("] {
+        assert!(!page.contains(reference), "the page needs {reference}");
+    }
+    assert_eq!(std::fs::read_dir(svg).unwrap().count(), 3);
+}
+
+#[test]
+fn a_server_that_tells_nothing_is_counted_by_the_front_in_every_mode() {
+    let report = valid(&["-w", "2", "--connections", "200", "--", &server(), "epoll", "0"]);
+    assert_eq!(counts(run(&report, "handoff")), [100, 100]);
+    let shared = run(&report, "shared");
+    assert_eq!((counts(shared).iter().sum::<u64>(), &shared["counted_by"]), (200, &"front".into()));
+}
+
+#[test]
+fn every_workload_and_protocol_runs() {
+    for (workload, arguments) in [
+        ("bursty", ["--connections", "1000"]),
+        ("trickle", ["--connections", "200"]),
+        ("long-lived", ["--connections", "60"]),
+        ("costly", ["--connections", "100"]),
+        ("one-slow-worker", ["--duration", "300ms"]),
+    ] {
+        let report = valid(&["-w", "2", "--modes", "handoff", "--workload", workload, arguments[0], arguments[1]]);
+        let handoff = run(&report, "handoff");
+        let spread = counts(handoff);
+        // A burst fills both workers' depth, and then the first that has room is next.
+        let most = if workload == "bursty" { 128 } else { 1 };
+        assert!(spread[0].abs_diff(spread[1]) <= most, "{workload}: {spread:?}");
+    }
+    for (protocol, requests) in [("http", 1), ("keep-alive", 10), ("echo", 1)] {
+        let report = valid(&["-w", "2", "--connections", "100", "--protocol", protocol]);
+        for subject in ["handoff", "shared"] {
+            assert_eq!(run(&report, subject)["requests"], 100 * requests, "{protocol}");
+        }
+    }
+}
+
+#[test]
+fn killed_workers_are_part_of_a_crash_and_make_other_runs_invalid() {
+    let report = valid(&["-w", "2", "--modes", "handoff", "--workload", "crash", "--duration", "2500ms"]);
+    assert!(run(&report, "handoff")["disturbances"].as_u64().unwrap() >= 2);
+    // Each worker ends of itself after some requests.
+    let server = "import http.server, os\n\
+         class H(http.server.BaseHTTPRequestHandler):\n\
+         \x20   def do_GET(self):\n\
+         \x20       self.send_response(200); self.send_header('Content-Length', '0'); self.end_headers()\n\
+         \x20       H.left -= 1\n\
+         \x20       if not H.left: self.wfile.flush(); self.request.close(); os._exit(1)\n\
+         \x20   def log_message(self, *_): pass\n\
+         H.left = 700\n\
+         http.server.HTTPServer(('127.0.0.1', 0), H).serve_forever()";
+    let (output, _) = bench(&[
+        "-w",
+        "1",
+        "--modes",
+        "handoff",
+        "--connections",
+        "400",
+        "--concurrency",
+        "1",
+        "--",
+        "python3",
+        "-c",
+        server,
+    ]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("INVALID") && text.contains("workers ended 1 times"), "{text}");
+}
+
+#[test]
+fn an_open_loop_keeps_its_rate() {
+    let report = valid(&["-w", "2", "--modes", "handoff", "--rate", "500", "--duration", "1s"]);
+    let answered = run(&report, "handoff")["endings"]["answered"].as_u64().unwrap();
+    assert!((499..=501).contains(&answered), "{answered}");
+}
+
+#[test]
+fn a_worker_that_lies_about_its_slot_makes_the_run_invalid() {
+    let lie = format!("MAITRED_SLOT=0 exec {} bench-worker", env!("CARGO_BIN_EXE_maitred"));
+    let (output, report) = bench(&["-w", "2", "--modes", "handoff", "--connections", "100", "--", "sh", "-c", &lie]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("the front and the clients disagree"), "{text}");
+    assert!(report["summaries"].as_array().unwrap().is_empty());
+}
+
+/// A server in this process that does the same to every connection.
+fn stub(serve: fn(TcpStream)) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        // Kept open, so that one which is not answered hangs.
+        let mut kept = Vec::new();
+        for stream in listener.incoming().map_while(Result::ok) {
+            kept.push(stream.try_clone().unwrap());
+            serve(stream);
+            if kept.len() > 8 {
+                kept.clear();
+            }
+        }
+    });
+    address
+}
+
+fn answer(mut stream: TcpStream, text: &str) {
+    let _ = stream.read(&mut [0; 1024]);
+    let _ = stream.write_all(text.as_bytes());
+    let _ = stream.shutdown(std::net::Shutdown::Both);
+}
+
+#[test]
+fn a_server_that_cannot_be_measured_is_told_in_one_line() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for (address, said) in [
+        (nobody, "refused: nobody listens there"),
+        (stub(drop), "no answer came in time"),
+        (stub(|s| answer(s, "SSH-2.0-x\r\n\r\n")), "what came is not HTTP/1"),
+        (stub(|s| answer(s, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")), "closed before a whole answer"),
+        (stub(|s| answer(s, "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")), "status 503"),
+    ] {
+        let (output, _) = bench(&["--target", &address, "--timeout", "300ms"]);
+        check_complaint(&output, 1, said);
+    }
+}
+
+#[test]
+fn a_server_that_stops_answering_is_given_up_and_what_was_measured_is_shown() {
+    static LEFT: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(700);
+    let address = stub(|stream| {
+        if LEFT.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) > 0 {
+            answer(stream, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        } else {
+            // Forgotten on purpose: it hangs.
+            std::mem::forget(stream);
+        }
+    });
+    let (output, report) = bench(&["--target", &address, "--timeout", "200ms", "--connections", "1000"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("the rest was not tried"), "{text}");
+    assert!(report["runs"][0]["endings"]["hung"].as_u64().unwrap() >= 20);
+}
+
+#[test]
+fn a_server_that_does_not_start_is_told_with_its_last_words() {
+    let (output, _) = bench(&["--", "sh", "-c", "echo out of cheese >&2; exit 7"]);
+    check_complaint(&output, 1, "out of cheese");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let (output, _) = bench(&["--", &server(), "epoll", &port]);
+    check_complaint(&output, 1, &format!("cannot bind 127.0.0.1:{port}"));
+}
+
+#[test]
+fn contradictions_are_told_before_anything_starts() {
+    for (args, said) in [
+        (&["--workload", "trickle", "--concurrency", "2"][..], "--concurrency and --workload trickle contradict"),
+        (&["--requests", "3", "--protocol", "http"], "--requests and --protocol http contradict"),
+        (&["--workload", "costly", "--target", "127.0.0.1:1"], "give --path"),
+        (&["--workload", "crash", "--target", "127.0.0.1:1"], "only workers of maitred can be disturbed"),
+        (&["--concurrency", "100000000"], "lower --concurrency or raise ulimit -n"),
+        (&["--html", "/nonexistent/x.html"], "cannot write /nonexistent/x.html"),
+        (&["--rate", "0"], "--rate must be above 0"),
+    ] {
+        let output = maitred().arg("bench").args(args).output().unwrap();
+        check_complaint(&output, 2, said);
+    }
+}
+
+#[test]
+fn too_few_descriptors_are_told_before_anything_starts() {
+    let mut command = Command::new("prlimit");
+    command.args(["--nofile=100:100", env!("CARGO_BIN_EXE_maitred"), "bench", "--concurrency", "64"]);
+    check_complaint(
+        &command.output().unwrap(),
+        2,
+        "64 connections at a time need 128 descriptors, and 100 are allowed",
+    );
+}
+
+#[test]
+fn a_peer_that_fails_does_not_keep_the_others_from_being_measured() {
+    let good = format!("exec {} run -q -w 2 -- {} epoll {{port}}", env!("CARGO_BIN_EXE_maitred"), server());
+    let good = format!("nested={good}");
+    let args = ["-w", "2", "--modes", "handoff", "--connections", "100", "--peer", "bad=exit 3", "--peer", &good];
+    let (output, report) = bench(&args);
+    check_complaint(&output, 1, "bad did not start");
+    assert_eq!(run(&report, "nested")["endings"]["answered"], 100);
+    assert_eq!(report["complete"], false);
+}
+
+#[test]
+fn something_that_runs_already_is_measured_and_left_running() {
+    let maitred = Maitred::start(&["-w", "2", "--", &server(), "epoll", "0"]).ready(2);
+    let address = maitred.address().to_string();
+    let report = valid(&["--target", &format!("mine={address}"), "--connections", "100"]);
+    assert_eq!(run(&report, "mine")["endings"]["answered"], 100);
+    assert!(report["doubts"].to_string().contains("who served what is not known"));
+    maitred.stop();
+}
+
+/// All that descends from a process now.
+fn descendants(pid: i32) -> Vec<i32> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children: Vec<i32> = list.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+    children.iter().flat_map(|&child| std::iter::once(child).chain(descendants(child))).collect()
+}
+
+/// A measurement in its second round at least, and what it started.
+fn under_way() -> (std::process::Child, Vec<i32>) {
+    let started = scratch("started");
+    let serve = format!("echo x >>{}; exec {} bench-worker", started.display(), env!("CARGO_BIN_EXE_maitred"));
+    let mut command = maitred();
+    command.args(["bench", "-w", "2", "--modes", "handoff", "--repeat", "1000", "--connections", "500"]);
+    command.args(["--", "sh", "-c", &serve]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let until = Instant::now() + PATIENCE;
+    // The third round begins when the second one is over.
+    while std::fs::read_to_string(&started).unwrap_or_default().lines().count() < 5 {
+        assert!(Instant::now() < until, "no third round");
+        std::thread::yield_now();
+    }
+    let pids = descendants(child.id() as i32);
+    (child, pids)
+}
+
+#[test]
+fn ctrl_c_ends_the_children_and_shows_what_was_measured() {
+    let (child, pids) = under_way();
+    kill(child.id() as i32, Signal::SIGINT);
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("INCOMPLETE: cut short by a signal"), "{text}");
+    assert!(text.contains("handoff"), "{text}");
+    pids.into_iter().for_each(wait_gone);
+}
+
+#[test]
+fn nothing_is_left_of_a_measurement_that_is_killed() {
+    let (mut child, pids) = under_way();
+    assert!(pids.len() > 1 && runs(pids[0]));
+    kill(child.id() as i32, Signal::SIGKILL);
+    wait_child(&mut child);
+    pids.into_iter().for_each(wait_gone);
+}
