@@ -30,7 +30,7 @@
 //!
 //! # Measuring
 //!
-//! [`bench`] runs this very program in each mode under its own clients and compares: how evenly, how
+//! [`mod@bench`] runs this very program in each mode under its own clients and compares: how evenly, how
 //! fast, at what cost.
 //!
 //! # What is deliberately absent

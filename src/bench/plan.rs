@@ -15,6 +15,12 @@ pub const OPEN_MAX: usize = 10_000;
 pub const DESCRIPTORS_OF_LAB: u64 = 64;
 /// Rounds without which no spread of the results is known.
 pub const REPEAT_DEFAULT: u32 = 3;
+/// How long an answer may take, by default.
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+/// The longest run, and the longest wait for an answer.
+pub const LENGTH_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// The slowest and the fastest open loop, in connections a second.
+pub const RATES: std::ops::RangeInclusive<f64> = 0.01..=1e6;
 /// Requests on a connection that is kept alive, by default.
 pub const KEEP_ALIVE_DEFAULT: u32 = 10;
 
@@ -102,7 +108,7 @@ pub enum PlanError {
 }
 
 /// What was asked for of a load; what is missing, the workload supplies.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Asked {
     /// `--connections`.
     pub connections: Option<u64>,
@@ -128,6 +134,24 @@ pub struct Asked {
     pub own_server: bool,
 }
 
+impl Default for Asked {
+    fn default() -> Asked {
+        Asked {
+            connections: None,
+            duration: None,
+            concurrency: None,
+            rate: None,
+            protocol: None,
+            requests: None,
+            paths: Vec::new(),
+            timeout: TIMEOUT_DEFAULT,
+            threads: 1,
+            seed: 1,
+            own_server: false,
+        }
+    }
+}
+
 /// The load that is meant by a workload and what was asked for besides.
 ///
 /// # Errors
@@ -150,16 +174,21 @@ pub fn load(workload: Workload, asked: &Asked) -> Result<Load, PlanError> {
     }
     let arrival = match (asked.concurrency, asked.rate) {
         (Some(0), _) => return Err(PlanError::Nonsense("--concurrency", "1 or more")),
-        (_, Some(rate)) if !(rate.is_finite() && rate > 0.0 && rate <= 1e6) => {
-            return Err(PlanError::Nonsense("--rate", "above 0, and at most a million a second"));
+        (_, Some(rate)) if !RATES.contains(&rate) => {
+            return Err(PlanError::Nonsense("--rate", "between 0.01 and a million a second"));
         }
         (Some(clients), _) => Arrival::Closed { clients },
         (None, Some(per_second)) => Arrival::Open { per_second },
         (None, None) => workload.arrival(),
     };
+    if asked.timeout.is_zero() || asked.timeout > LENGTH_MAX {
+        return Err(PlanError::Nonsense("--timeout", "longer than nothing, and a day at most"));
+    }
     let volume = match (asked.connections, asked.duration) {
         (Some(0), _) => return Err(PlanError::Nonsense("--connections", "1 or more")),
-        (_, Some(Duration::ZERO)) => return Err(PlanError::Nonsense("--duration", "longer than nothing")),
+        (_, Some(duration)) if duration.is_zero() || duration > LENGTH_MAX => {
+            return Err(PlanError::Nonsense("--duration", "longer than nothing, and a day at most"));
+        }
         (Some(connections), _) => Volume::Connections(connections),
         (None, Some(duration)) => Volume::Duration(duration),
         (None, None) => workload.volume(),
@@ -268,7 +297,13 @@ mod tests {
         assert!(asked(Asked { paths: vec!["x".into()], ..Asked::default() }).contains("--path"));
         let costly = check(Workload::Costly, Asked { own_server: true, ..Asked::default() }).unwrap_err();
         assert!(costly.contains("--path"), "{costly}");
-        assert!(check(Workload::Cheap, Asked { rate: Some(f64::NAN), ..Asked::default() }).is_err());
+        for rate in [f64::NAN, 0.0, -1.0, 1e-300, f64::INFINITY] {
+            assert!(check(Workload::Cheap, Asked { rate: Some(rate), ..Asked::default() }).is_err(), "{rate}");
+        }
+        for length in [Duration::ZERO, Duration::MAX] {
+            assert!(check(Workload::Cheap, Asked { timeout: length, ..Asked::default() }).is_err());
+            assert!(check(Workload::Cheap, Asked { duration: Some(length), ..Asked::default() }).is_err());
+        }
     }
 
     fn plan(clients: usize, subjects: Vec<Subject>, workload: Workload) -> Plan {

@@ -233,7 +233,7 @@ fn contradictions_are_told_before_anything_starts() {
         (&["--workload", "crash", "--target", "127.0.0.1:1"], "only workers of maitred can be disturbed"),
         (&["--concurrency", "100000000"], "lower --concurrency or raise ulimit -n"),
         (&["--html", "/nonexistent/x.html"], "cannot write /nonexistent/x.html"),
-        (&["--rate", "0"], "--rate must be above 0"),
+        (&["--rate", "0"], "--rate must be between 0.01 and a million"),
     ] {
         let output = maitred().arg("bench").args(args).output().unwrap();
         check_complaint(&output, 2, said);

@@ -1,6 +1,6 @@
 //! The load generator: many connections on few threads, one epoll loop each.
 //!
-//! [`schedule`] says when the next connection is due, [`connect`] opens it, [`engine`] drives it,
+//! [`schedule`] says when the next connection is due, `connect` opens it, `engine` drives it,
 //! [`answer`] reads what comes back, and [`tally`] counts how it ended. A closed loop opens the next
 //! connection when one ended; an open loop opens it when it is due, and counts latency from that
 //! instant, so that what waits for a slow server is not left out ("coordinated omission", G. Tene,

@@ -190,7 +190,7 @@ impl Tally {
     }
 }
 
-/// Adds `more` to `to`; both have the bounds of [`histogram`], so every value fits.
+/// Adds `more` to `to`; all histograms here have the same bounds, so every value fits.
 pub fn merge(to: &mut Histogram<u64>, more: &Histogram<u64>) {
     to.add(more).expect("histograms of equal bounds can be added");
 }
