@@ -10,7 +10,7 @@ const CLIENTS: usize = 64;
 /// Connections of one burst.
 const BURST: usize = 500;
 /// From the end of a burst to the beginning of the next.
-const BURST_PAUSE: Duration = Duration::from_millis(250);
+const BURST_PAUSE: Duration = Duration::from_millis(100);
 /// Clients that stay.
 const STAYING: usize = 200;
 /// How long they stay, on average: the lifetimes are exponentially distributed.
@@ -74,7 +74,7 @@ impl Workload {
     pub fn volume(self) -> Volume {
         match self {
             Workload::Cheap => Volume::Connections(60_000),
-            Workload::Bursty => Volume::Connections(10_000),
+            Workload::Bursty => Volume::Connections(40_000),
             Workload::Trickle => Volume::Connections(20_000),
             Workload::LongLived => Volume::Connections(2_000),
             Workload::Costly => Volume::Connections(8_000),
