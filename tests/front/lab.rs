@@ -157,6 +157,25 @@ fn a_worker_that_lies_about_its_slot_makes_the_run_invalid() {
     assert!(report["summaries"].as_array().unwrap().is_empty());
 }
 
+#[test]
+fn a_server_that_does_not_keep_connections_is_told_so() {
+    let address = stub(|s| answer(s, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"));
+    let (output, _) = bench(&["--target", &address, "--protocol", "keep-alive"]);
+    check_complaint(&output, 1, "does not keep the connection");
+}
+
+#[test]
+fn a_name_cannot_bring_markup_into_the_page() {
+    let html = scratch("markup.html");
+    let worker = Maitred::start(&["-w", "1", "--", &server(), "epoll", "0"]).ready(1);
+    let target = format!("<script>&\"'={}", worker.address());
+    let path = html.to_str().unwrap();
+    valid(&["--target", &target, "--connections", "50", "--html", path]);
+    let page = std::fs::read_to_string(&html).unwrap();
+    assert!(page.contains("&#60;script&#62;") || page.contains("&lt;script&gt;"), "{page}");
+    assert!(!page.contains("<script"), "{page}");
+}
+
 /// A server in this process that does the same to every connection.
 fn stub(serve: fn(TcpStream)) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -233,13 +233,16 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(usize, Head, State)>, Garbled> {
             let text = std::str::from_utf8(value).map_err(|_| Garbled::Body)?;
             // Chunks go before a length (RFC 9112, 6.3).
             if state == State::UntilEnd {
-                state = State::Sized(text.parse().map_err(|_| Garbled::Body)?);
+                // `parse` would take a sign.
+                let digits = text.bytes().all(|b| b.is_ascii_digit());
+                state = State::Sized(text.parse().ok().filter(|_| digits).ok_or(Garbled::Body)?);
             }
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") && value.eq_ignore_ascii_case(b"chunked") {
             state = State::ChunkSize;
         } else if header.name.eq_ignore_ascii_case("connection") {
-            head.closes =
-                value.eq_ignore_ascii_case(b"close") || head.closes && !value.eq_ignore_ascii_case(b"keep-alive");
+            let says =
+                |word: &[u8]| value.split(|&b| b == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(word));
+            head.closes = says(b"close") || head.closes && !says(b"keep-alive");
         } else if header.name.eq_ignore_ascii_case(SLOT_HEADER) {
             head.slot = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
         }
@@ -286,6 +289,10 @@ mod tests {
         check("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nhi", Progress::More);
         check("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n", Progress::Whole);
         check("HTTP/1.1 204 No\r\n\r\n", Progress::Whole);
+        let head = check("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: TE, Close\r\n\r\n", Progress::Whole);
+        assert!(head.closes);
+        let head = check("HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: Keep-Alive\r\n\r\n", Progress::Whole);
+        assert!(!head.closes);
         check("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", Progress::Whole);
     }
 
@@ -313,6 +320,7 @@ mod tests {
     fn what_is_no_answer() {
         check("SSH-2.0-OpenSSH_9.2\r\n", Progress::Garbled(Garbled::Head));
         check("HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\n", Progress::Garbled(Garbled::Body));
+        check("HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\n", Progress::Garbled(Garbled::Body));
         let mut reader = Reader::default();
         reader.expect_http();
         let surplus = reader.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nhi", b"");

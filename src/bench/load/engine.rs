@@ -314,7 +314,7 @@ impl<'a> Engine<'a> {
             },
             // It was asked nothing: only an end may come.
             (Phase::Free | Phase::Pausing(_), 0) => {
-                self.close(key, Ending::Closed);
+                self.close(key, Ending::NotKept);
                 return Ok(());
             }
             (Phase::Free | Phase::Pausing(_), _) => Progress::Garbled(Garbled::Surplus),
@@ -352,7 +352,7 @@ impl<'a> Engine<'a> {
         } else if connection.left == 0 {
             self.close(key, Ending::Answered);
         } else if head.closes {
-            self.close(key, Ending::Closed);
+            self.close(key, Ending::NotKept);
         } else {
             connection.left -= 1;
             self.pause_or_ask(key, now)?;

@@ -24,6 +24,8 @@ pub enum Ending {
     Hung,
     /// The server closed it before its answer was whole.
     Closed,
+    /// The server ended it after an answer, though more was to be asked on it.
+    NotKept,
     /// What came is no answer.
     Garbled(Garbled),
     /// The answer has a status of 400 or above.
@@ -44,6 +46,7 @@ impl Ending {
             Ending::Reset => "the connection was reset before an answer came".to_owned(),
             Ending::Hung => "no answer came in time; see --timeout".to_owned(),
             Ending::Closed => "the connection was closed before a whole answer came".to_owned(),
+            Ending::NotKept => "the server does not keep the connection for another request; see --requests".to_owned(),
             Ending::Garbled(why) => format!("{}; see --protocol", why.reason()),
             Ending::Status(status) => format!("it answered with status {status}; see --path"),
             Ending::Local(errno) => {
@@ -147,7 +150,9 @@ impl Tally {
             Ending::Refused => &mut self.endings.refused,
             Ending::Reset => &mut self.endings.reset,
             Ending::Hung => &mut self.endings.hung,
-            Ending::Closed | Ending::Garbled(_) | Ending::Status(_) | Ending::Local(_) => &mut self.endings.failed,
+            Ending::Closed | Ending::NotKept | Ending::Garbled(_) | Ending::Status(_) | Ending::Local(_) => {
+                &mut self.endings.failed
+            }
             Ending::Abandoned => &mut self.endings.abandoned,
         };
         *counter += 1;
@@ -207,6 +212,7 @@ mod tests {
             Ending::Reset,
             Ending::Hung,
             Ending::Closed,
+            Ending::NotKept,
             Ending::Garbled(Garbled::Head),
             Ending::Status(500),
             Ending::Local(libc::EADDRNOTAVAIL),
@@ -218,7 +224,7 @@ mod tests {
         twice.add(&tally);
         assert_eq!(tally.endings.all(), endings.len() as u64);
         assert_eq!(twice.endings.all(), 2 * endings.len() as u64);
-        assert_eq!(twice.endings.unanswered(), 14);
+        assert_eq!(twice.endings.unanswered(), 16);
         assert_eq!(tally.example, Some(Ending::Refused));
     }
 
