@@ -46,6 +46,7 @@ pub mod config;
 pub mod control;
 pub mod core;
 pub mod master;
+pub mod steer;
 pub mod sys;
 pub mod wire;
 pub mod worker;

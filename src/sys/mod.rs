@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "this is where it is allowed; every block says why it is sound")]
 
 pub mod allocations;
+pub mod bpf;
 pub mod census;
 pub mod fd;
 pub mod guard;

@@ -1,0 +1,203 @@
+//! Maps and programs in the kernel (`bpf(2)`), as far as steering connections needs them: no toolchain,
+//! three commands.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+/// Commands of `bpf(2)` (include/uapi/linux/bpf.h).
+const MAP_CREATE: libc::c_long = 0;
+const MAP_UPDATE_ELEM: libc::c_long = 2;
+const PROG_LOAD: libc::c_long = 5;
+/// Kinds of maps.
+const ARRAY: u32 = 2;
+const REUSEPORT_SOCKARRAY: u32 = 20;
+/// An array that can be mapped into memory, since Linux 5.5.
+const MMAPABLE: u32 = 1 << 10;
+/// A program that chooses a socket of a reuseport group.
+const SK_REUSEPORT: u32 = 21;
+/// Attaches such a program to the group of a socket (`socket(7)`).
+const SO_ATTACH_REUSEPORT_EBPF: libc::c_int = 52;
+/// What the verifier may say about a program that it refuses.
+const LOG: usize = 16 * 1024;
+
+/// One command's argument: `union bpf_attr`, of which each command uses the beginning. The kernel
+/// takes a longer one than it knows if the rest is zero.
+#[repr(C, align(8))]
+struct Attr([u8; 120]);
+
+impl Attr {
+    fn new() -> Attr {
+        Attr([0; 120])
+    }
+
+    fn u32(mut self, at: usize, value: u32) -> Attr {
+        self.0[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        self
+    }
+
+    fn u64(mut self, at: usize, value: u64) -> Attr {
+        self.0[at..at + 8].copy_from_slice(&value.to_ne_bytes());
+        self
+    }
+
+    fn name(mut self, at: usize, name: &str) -> Attr {
+        // Fifteen bytes and a zero (`BPF_OBJ_NAME_LEN`).
+        let length = name.len().min(15);
+        self.0[at..at + length].copy_from_slice(&name.as_bytes()[..length]);
+        self
+    }
+
+    fn call(&self, command: libc::c_long) -> io::Result<libc::c_long> {
+        // SAFETY: the kernel reads the structure and what its addresses point to, which every caller
+        // keeps alive and large enough.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, command, self.0.as_ptr(), self.0.len()) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    }
+
+    fn open(&self, command: libc::c_long) -> io::Result<OwnedFd> {
+        let fd = self.call(command)?;
+        // SAFETY: these commands return a new descriptor, close-on-exec, that nobody else has.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+    }
+}
+
+/// An array with one value, shared by a program and this process.
+#[derive(Debug)]
+pub struct Shared {
+    fd: OwnedFd,
+    memory: NonNull<AtomicU64>,
+    words: usize,
+}
+
+impl Shared {
+    /// One value of so many 64-bit words, all zero.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_BPF` where unprivileged use is forbidden, `EINVAL` on a kernel without
+    /// mappable arrays (before 5.5).
+    pub fn new(name: &str, words: usize) -> io::Result<Shared> {
+        let attr = Attr::new().u32(0, ARRAY).u32(4, 4).u32(8, (words * 8) as u32).u32(12, 1).u32(16, MMAPABLE);
+        let fd = attr.name(28, name).open(MAP_CREATE)?;
+        // SAFETY: a new mapping of the array's value, at an address of the kernel's choice; the kernel
+        // rounds its length up to whole pages.
+        let memory = unsafe {
+            let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+            libc::mmap(std::ptr::null_mut(), words * 8, protection, flags, fd.as_raw_fd(), 0)
+        };
+        match NonNull::new(memory.cast()).filter(|_| memory != libc::MAP_FAILED) {
+            Some(memory) => Ok(Shared { fd, memory, words }),
+            None => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn words(&self) -> &[AtomicU64] {
+        // SAFETY: page-aligned memory of this length that lives as long as `self`; the program and this
+        // process both use it atomically only.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.words) }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made with this length, and `words` borrows from `self`.
+        unsafe { libc::munmap(self.memory.as_ptr().cast(), self.words * 8) };
+    }
+}
+
+impl AsFd for Shared {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// An array of listening sockets, from which a program chooses.
+#[derive(Debug)]
+pub struct Sockets(OwnedFd);
+
+impl Sockets {
+    /// Room for so many.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_BPF`.
+    pub fn new(name: &str, room: u32) -> io::Result<Sockets> {
+        let attr = Attr::new().u32(0, REUSEPORT_SOCKARRAY).u32(4, 4).u32(8, 8).u32(12, room);
+        Ok(Sockets(attr.name(28, name).open(MAP_CREATE)?))
+    }
+
+    /// Puts a socket, which must listen with `SO_REUSEPORT`, in its place. It leaves when it is closed.
+    ///
+    /// # Errors
+    /// `EINVAL` for another kind of socket, `EBUSY` for one that is in an array already.
+    pub fn put(&self, place: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+        let value = socket.as_raw_fd() as u64;
+        let attr = Attr::new()
+            .u32(0, self.0.as_raw_fd() as u32)
+            .u64(8, (&raw const place) as u64)
+            .u64(16, (&raw const value) as u64);
+        attr.call(MAP_UPDATE_ELEM).map(drop)
+    }
+}
+
+impl AsFd for Sockets {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Why a program was not loaded.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}{}", .verifier.as_ref().map(|log| format!("; the verifier says: {log}")).unwrap_or_default())]
+pub struct Refused {
+    /// What the kernel said.
+    pub source: io::Error,
+    /// The last line of what its verifier said, if it came to that.
+    pub verifier: Option<String>,
+}
+
+/// Loads a program that chooses sockets.
+///
+/// # Errors
+/// [`Refused`]: `EPERM` without `CAP_BPF`, `EINVAL` or `EACCES` when the verifier does not like it.
+pub fn load(name: &str, instructions: &[u64]) -> Result<OwnedFd, Refused> {
+    let licence = c"MIT";
+    let mut log = vec![0u8; LOG];
+    let attr = |log: Option<&mut Vec<u8>>| {
+        let attr = Attr::new()
+            .u32(0, SK_REUSEPORT)
+            .u32(4, instructions.len() as u32)
+            .u64(8, instructions.as_ptr() as u64)
+            .u64(16, licence.as_ptr() as u64)
+            .name(48, name);
+        match log {
+            Some(log) => attr.u32(24, 1).u32(28, log.len() as u32).u64(32, log.as_mut_ptr() as u64),
+            None => attr,
+        }
+    };
+    // The log costs the kernel time, so it is asked for only when there is something to explain.
+    attr(None).open(PROG_LOAD).map_err(|source| {
+        let _ = attr(Some(&mut log)).open(PROG_LOAD);
+        let text = String::from_utf8_lossy(&log);
+        let lines = text.trim_end_matches('\0').lines().filter(|line| !line.starts_with("processed"));
+        let verifier = lines.last().filter(|line| !line.is_empty()).map(str::to_owned);
+        Refused { source, verifier }
+    })
+}
+
+/// Lets a program choose for the whole reuseport group of a socket.
+///
+/// # Errors
+/// That of `setsockopt(2)`.
+pub fn attach(program: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<()> {
+    let fd = program.as_raw_fd();
+    // SAFETY: the kernel reads one integer.
+    let done = unsafe {
+        let length = size_of::<libc::c_int>() as libc::socklen_t;
+        let option = (&raw const fd).cast();
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, option, length)
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

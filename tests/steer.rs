@@ -1,0 +1,101 @@
+//! Steering in the kernel, with real sockets. Loading a program needs `CAP_BPF`: where that is missing
+//! the tests are listed as ignored, and in CI they fail.
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use maitred::steer::Steering;
+use socket2::{Domain, Socket, Type};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+
+fn main() {
+    let permitted = may_load();
+    let wanted = std::env::var_os("CI").is_some();
+    let trial = |name: &str, test: fn()| {
+        let test = move || match permitted {
+            true => Ok(test()),
+            false => Err(Failed::from("loading a program needs CAP_BPF: run as root, or with setpriv")),
+        };
+        Trial::test(name, test).with_ignored_flag(!permitted && !wanted)
+    };
+    let trials = vec![
+        trial("each_slot_gets_its_exact_share", each_slot_gets_its_exact_share),
+        trial("an_excluded_slot_gets_nothing_and_the_others_its_share", an_excluded_slot),
+        trial("with_nobody_eligible_connections_wait_and_are_not_refused", nobody_eligible),
+        trial("the_order_may_name_a_slot_twice", a_slot_twice),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+fn may_load() -> bool {
+    match Steering::load() {
+        Ok(_) => true,
+        Err(refused) if refused.source.raw_os_error() == Some(libc::EPERM) => false,
+        Err(refused) => panic!("the program is refused: {refused}"),
+    }
+}
+
+/// So many listeners of one group, each in its slot.
+fn group(slots: u32) -> (Steering, Vec<Socket>, SocketAddr) {
+    let steering = Steering::load().unwrap();
+    let mut address: SocketAddr = ([127, 0, 0, 1], 0).into();
+    let mut sockets = Vec::new();
+    for slot in 0..slots {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&address.into()).unwrap();
+        socket.listen(1024).unwrap();
+        address = socket.local_addr().unwrap().as_socket().unwrap();
+        steering.seat(slot, socket.as_fd()).unwrap();
+        sockets.push(socket);
+    }
+    steering.attach(sockets[0].as_fd()).unwrap();
+    (steering, sockets, address)
+}
+
+fn connect(address: SocketAddr, count: usize) -> Vec<TcpStream> {
+    (0..count).map(|_| TcpStream::connect(address).unwrap()).collect()
+}
+
+/// How many wait at each socket; they are taken.
+fn waiting(sockets: &[Socket]) -> Vec<usize> {
+    sockets.iter().map(|socket| std::iter::from_fn(|| socket.accept().ok()).count()).collect()
+}
+
+fn each_slot_gets_its_exact_share() {
+    let (steering, sockets, address) = group(5);
+    steering.order(&[0, 1, 2, 3, 4]);
+    let clients = connect(address, 500);
+    assert_eq!(waiting(&sockets), [100; 5]);
+    assert_eq!(steering.steered(), 500);
+    drop(clients);
+}
+
+fn an_excluded_slot() {
+    let (steering, sockets, address) = group(4);
+    steering.order(&[0, 1, 2, 3]);
+    let _first = connect(address, 40);
+    steering.order(&[0, 1, 3]);
+    let _second = connect(address, 60);
+    assert_eq!(waiting(&sockets), [30, 30, 10, 30]);
+    steering.order(&[0, 1, 2, 3]);
+    let _third = connect(address, 40);
+    assert_eq!(waiting(&sockets), [10; 4]);
+}
+
+fn nobody_eligible() {
+    let (steering, sockets, address) = group(3);
+    let _clients = connect(address, 30);
+    assert_eq!(waiting(&sockets).iter().sum::<usize>(), 30);
+    steering.order(&[2]);
+    steering.order(&[]);
+    let _clients = connect(address, 30);
+    assert_eq!(waiting(&sockets).iter().sum::<usize>(), 30);
+    assert_eq!(steering.steered(), 0);
+}
+
+fn a_slot_twice() {
+    let (steering, sockets, address) = group(2);
+    steering.order(&[0, 1, 1]);
+    let _clients = connect(address, 300);
+    assert_eq!(waiting(&sockets), [100, 200]);
+}
