@@ -181,8 +181,8 @@ pub fn load(name: &str, instructions: &[u64]) -> Result<OwnedFd, Refused> {
     attr(None).open(PROG_LOAD).map_err(|source| {
         let _ = attr(Some(&mut log)).open(PROG_LOAD);
         let text = String::from_utf8_lossy(&log);
-        let lines = text.trim_end_matches('\0').lines().filter(|line| !line.starts_with("processed"));
-        let verifier = lines.last().filter(|line| !line.is_empty()).map(str::to_owned);
+        let mut lines = text.trim_end_matches('\0').lines().filter(|line| !line.starts_with("processed"));
+        let verifier = lines.next_back().filter(|line| !line.is_empty()).map(str::to_owned);
         Refused { source, verifier }
     })
 }
