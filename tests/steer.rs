@@ -18,7 +18,7 @@ fn main() {
             test();
             Ok(())
         };
-        Trial::test(name, test).with_ignored_flag(!permitted && !wanted)
+        Trial::test(name, test).with_kind("needs CAP_BPF").with_ignored_flag(!permitted && !wanted)
     };
     let trials = vec![
         trial("each_slot_gets_its_exact_share", each_slot_gets_its_exact_share),
