@@ -106,6 +106,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "NAME=COMMAND", value_parser = peer)]
     peer: Vec<Subject>,
 
+    /// Measure nothing: show what this JSON file of an earlier measurement has, and write the other files
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "command", "target", "peer", "modes"])]
+    from: Option<PathBuf>,
+
     /// Write everything that was measured to this file, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -133,6 +137,9 @@ struct Modes(Vec<Mode>);
 
 /// Measures and reports.
 pub fn main(args: BenchArgs) -> ExitCode {
+    if let Some(file) = &args.from {
+        return again(file, &Outputs::of(&args));
+    }
     let began = SystemTime::now();
     let limit = match limits::raise_descriptor_limit() {
         Ok(limit) => limit,
@@ -157,6 +164,22 @@ pub fn main(args: BenchArgs) -> ExitCode {
     let invocation = format!("maitred {}", report::quoted(&words));
     let report = Report::new(plan, runs, &finish, invocation, began);
     finish_up(&report, &finish, &outputs, &interrupted)
+}
+
+/// Shows an earlier measurement.
+fn again(file: &Path, outputs: &Outputs) -> ExitCode {
+    let read = std::fs::read_to_string(file).map_err(|error| error.to_string());
+    let report = read.and_then(|text| serde_json::from_str::<Report>(&text).map_err(|error| error.to_string()));
+    match report {
+        Ok(report) => {
+            let _ = std::io::stdout().write_all(report::table::text(&report).as_bytes());
+            match outputs.check().and_then(|()| outputs.write(&report)) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => usage(&error),
+            }
+        }
+        Err(error) => usage(&format!("cannot read {}: {error}", file.display())),
+    }
 }
 
 /// Serves as the built-in worker.

@@ -76,6 +76,24 @@ fn modes_are_compared_with_the_built_in_worker() {
 }
 
 #[test]
+fn an_earlier_measurement_is_shown_again_as_it_was() {
+    let (json, html, again) = (scratch("kept.json"), scratch("first.html"), scratch("again.html"));
+    let first = maitred()
+        .args(["bench", "-w", "2", "--connections", "100", "--repeat", "1", "--json"])
+        .arg(&json)
+        .arg("--html")
+        .arg(&html)
+        .output()
+        .unwrap();
+    let second = maitred().args(["bench", "--from"]).arg(&json).arg("--html").arg(&again).output().unwrap();
+    assert_eq!(second.status.code(), Some(0), "{}", String::from_utf8_lossy(&second.stderr));
+    assert_eq!(first.stdout, second.stdout);
+    assert_eq!(std::fs::read(html).unwrap(), std::fs::read(again).unwrap());
+    let broken = maitred().args(["bench", "--from", "Cargo.toml"]).output().unwrap();
+    check_complaint(&broken, 2, "cannot read Cargo.toml");
+}
+
+#[test]
 fn a_server_that_tells_nothing_is_counted_by_the_front_in_every_mode() {
     let report = valid(&["-w", "2", "--connections", "200", "--", &server(), "epoll", "0"]);
     assert_eq!(counts(run(&report, "handoff")), [100, 100]);

@@ -10,7 +10,9 @@ use std::error::Error;
 
 /// Colours that people tell apart however they see colours (M. Okabe, K. Ito: Color Universal Design,
 /// 2008).
-const COLOURS: [RGBColor; 7] = [
+///
+/// Three darker ones follow for the rare report with more than seven subjects.
+const COLOURS: [RGBColor; 10] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -18,6 +20,9 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(230, 159, 0),
     RGBColor(86, 180, 233),
     RGBColor(90, 90, 90),
+    RGBColor(120, 70, 30),
+    RGBColor(140, 140, 0),
+    RGBColor(100, 30, 110),
 ];
 const WIDTH: u32 = 760;
 const FONT: &str = "sans-serif";
@@ -164,7 +169,7 @@ fn latency(area: &Area<'_>, report: &Report) -> Drawn {
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::LowerRight)
         .background_style(WHITE.mix(0.85))
         .border_style(GREY.mix(0.4))
         .label_font((FONT, 15))
