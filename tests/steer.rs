@@ -2,7 +2,7 @@
 //! the tests are listed as ignored, and in CI they fail.
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use maitred::steer::Steering;
+use maitred::steer::exact::Exact;
 use socket2::{Domain, Socket, Type};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -24,13 +24,15 @@ fn main() {
         trial("each_slot_gets_its_exact_share", each_slot_gets_its_exact_share),
         trial("an_excluded_slot_gets_nothing_and_the_others_its_share", an_excluded_slot),
         trial("with_nobody_eligible_connections_wait_and_are_not_refused", nobody_eligible),
+        trial("what_waits_moves_when_a_socket_is_shut_down", shut_down),
+        trial("a_closing_group_refuses_and_keeps_what_waits", refusing),
         trial("the_order_may_name_a_slot_twice", a_slot_twice),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
 fn may_load() -> bool {
-    match Steering::load() {
+    match Exact::load() {
         Ok(_) => true,
         Err(refused) if refused.source.raw_os_error() == Some(libc::EPERM) => false,
         Err(refused) => panic!("the program is refused: {refused}"),
@@ -38,8 +40,8 @@ fn may_load() -> bool {
 }
 
 /// So many listeners of one group, each in its slot.
-fn group(slots: u32) -> (Steering, Vec<Socket>, SocketAddr) {
-    let steering = Steering::load().unwrap();
+fn group(slots: u32) -> (Exact, Vec<Socket>, SocketAddr) {
+    let steering = Exact::load().unwrap();
     let mut address: SocketAddr = ([127, 0, 0, 1], 0).into();
     let mut sockets = Vec::new();
     for slot in 0..slots {
@@ -94,6 +96,30 @@ fn nobody_eligible() {
     let _clients = connect(address, 30);
     assert_eq!(waiting(&sockets).iter().sum::<usize>(), 30);
     assert_eq!(steering.steered(), 0);
+}
+
+fn shut_down() {
+    let (steering, sockets, address) = group(3);
+    if !steering.migrates() {
+        panic!("moving what waits needs Linux 5.14");
+    }
+    steering.order(&[0, 1, 2]);
+    let clients = connect(address, 30);
+    steering.order(&[0, 2]);
+    sockets[1].shutdown(std::net::Shutdown::Both).unwrap();
+    assert_eq!(waiting(&[sockets[0].try_clone().unwrap(), sockets[2].try_clone().unwrap()]), [15, 15]);
+    assert_eq!([0, 1, 2].map(|slot| steering.steered_to(slot)), [15, 10, 15]);
+    drop(clients);
+}
+
+fn refusing() {
+    let (steering, sockets, address) = group(2);
+    steering.order(&[0, 1]);
+    let _clients = connect(address, 10);
+    steering.refuse();
+    let refused = TcpStream::connect(address).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(waiting(&sockets), [5, 5]);
 }
 
 fn a_slot_twice() {

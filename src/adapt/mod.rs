@@ -65,7 +65,7 @@ pub enum AdaptError {
 /// # Errors
 /// [`AdaptError`] when the command cannot take part in the way that is asked for.
 pub fn choose(config: &Config, executable: &Executable) -> Result<(Chosen, String), AdaptError> {
-    let can_inherit = config.mode == Mode::Shared && !config.bind.is_empty();
+    let can_inherit = config.mode != Mode::Handoff && !config.bind.is_empty();
     match config.adapter {
         Adapter::Native => Ok((Chosen::Native, "asked for".to_owned())),
         Adapter::Inherit if can_inherit => Ok((Chosen::Inherit, "asked for".to_owned())),

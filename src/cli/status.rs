@@ -86,6 +86,9 @@ fn table(status: &Status) -> String {
     }
     let (t, f) = (&status.totals, &status.fairness);
     text += &format!("\n{listeners}\n\n{workers}\n\n");
+    if let Some(reason) = &status.steering {
+        text += &format!("connections are spread by {} and not in turn: {reason}\n", status.policy);
+    }
     if status.mode == "shared" {
         text += "the kernel gives the connections; what workers take is counted with the preload adapter only\n";
     } else {

@@ -35,6 +35,8 @@ pub enum Mode {
     Handoff,
     /// All workers accept on one listening socket; the kernel wakes whom it likes.
     Shared,
+    /// Each worker has a listening socket, and a program in the kernel takes turns among them.
+    Kernel,
 }
 
 impl Mode {

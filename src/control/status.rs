@@ -14,8 +14,12 @@ pub struct Status {
     pub version: String,
     /// `--mode`.
     pub mode: String,
-    /// `--policy`.
+    /// `--policy`; in kernel mode what really chooses there: `round-robin`, or `random` or `hash` where
+    /// that is all this master may have.
     pub policy: String,
+    /// In kernel mode, why that is not round-robin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steering: Option<String>,
     /// `--depth`.
     pub depth: u32,
     /// Seconds since the master started.

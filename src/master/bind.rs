@@ -5,9 +5,12 @@ use super::error::RunError;
 use super::listener::{House, Key, Listener, Origin};
 use super::listeners::Listeners;
 use crate::config::bind::Bind;
-use crate::config::{Config, Control, Named};
+use super::steering;
+use crate::config::{Config, Control, Mode, Named};
+use crate::core::ids::Slot;
 use crate::control::server::{ControlError, ControlSocket};
-use crate::sys::{fd, listen};
+use crate::sys::listen::{self, Sharing};
+use crate::sys::fd;
 use crate::wire::address::Address;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -64,6 +67,11 @@ pub fn bind_all(
     listeners: &mut Listeners,
     house: &Rc<House>,
 ) -> Result<(), RunError> {
+    let sharing = match config.mode {
+        Mode::Kernel => Sharing::Group,
+        Mode::Handoff | Mode::Shared => Sharing::Alone,
+    };
+    let slots = || (0..config.workers).map(Slot);
     let mut inherited: Vec<Option<OwnedFd>> = inherited.into_iter().map(Some).collect();
     let mut add = |address: &Address, made: io::Result<socket2::Socket>, file: FileOf| {
         let shown = address.to_string().trim_start_matches("tcp:").to_owned();
@@ -72,10 +80,22 @@ pub fn bind_all(
         let index = listeners.iter().filter(|l| l.key.asked == *address).count();
         let key = Key { asked: address.clone(), index };
         let mut listener = Listener::new(key, socket, Origin::Operator, Rc::clone(house)).map_err(fail)?;
-        if file == FileOf::Master {
-            listener.own_path();
+        match (listeners.sharing(address), file) {
+            (Sharing::Group, FileOf::Nobody) => {
+                listener.begin_group(Slot(0), listeners.steering());
+                listener.backlog.set(BACKLOG);
+                let group = listener.group.iter();
+                group.into_iter().try_for_each(|group| steering::fill(group, slots())).map_err(fail)?;
+            }
+            (_, FileOf::Master) => listener.own_path(),
+            (_, FileOf::Manager) if config.mode == Mode::Kernel => {
+                warn!(address = %listener.address, "a socket that was passed to maitred cannot be one of many: its workers share it");
+            }
+            (_, FileOf::Manager | FileOf::Nobody) => {}
         }
-        listener.listen(BACKLOG).map_err(fail)?;
+        if listener.group.is_none() {
+            listener.listen(BACKLOG).map_err(fail)?;
+        }
         let listener = listeners.add_bound(listener);
         info!(address = %listener.address, "listening");
         Ok::<(), RunError>(())
@@ -84,21 +104,21 @@ pub fn bind_all(
         match bind {
             Bind::Any(port) => {
                 let (v6, v4) = (([0u16; 8], *port).into(), ([0u8; 4], *port).into());
-                let made = patiently(|| listen::bind(&Address::Tcp(v6)));
+                let made = patiently(|| listen::bind(&Address::Tcp(v6), sharing));
                 match made {
                     // A machine without IPv6.
                     Err(e)
                         if e.raw_os_error() == Some(libc::EAFNOSUPPORT)
                             || e.raw_os_error() == Some(libc::EADDRNOTAVAIL) =>
                     {
-                        add(&Address::Tcp(v4), patiently(|| listen::bind(&Address::Tcp(v4))), FileOf::Nobody)?;
+                        add(&Address::Tcp(v4), patiently(|| listen::bind(&Address::Tcp(v4), sharing)), FileOf::Nobody)?;
                     }
                     made => add(&Address::Tcp(v6), made, FileOf::Nobody)?,
                 }
             }
             Bind::Tcp(addresses) => {
                 for &address in addresses {
-                    add(&Address::Tcp(address), patiently(|| listen::bind(&Address::Tcp(address))), FileOf::Nobody)?;
+                    add(&Address::Tcp(address), patiently(|| listen::bind(&Address::Tcp(address), sharing)), FileOf::Nobody)?;
                 }
             }
             Bind::Unix { path, mode } => {
@@ -106,7 +126,7 @@ pub fn bind_all(
             }
             Bind::Abstract(name) => {
                 let address = Address::Abstract(name.clone());
-                add(&address, patiently(|| listen::bind(&address)), FileOf::Nobody)?;
+                add(&address, patiently(|| listen::bind(&address, Sharing::Alone)), FileOf::Nobody)?;
             }
             Bind::Inherited(number) => {
                 let passed = usize::try_from(number - 3).ok().and_then(|i| inherited.get_mut(i)?.take());
@@ -116,14 +136,14 @@ pub fn bind_all(
                 };
                 let fd = fd.map_err(|source| RunError::Bind { address: format!("fd://{number}"), source })?;
                 let (address, socket) = inherited_address(fd, *number)?;
-                add(&address, Ok(socket), FileOf::Nobody)?;
+                add(&address, Ok(socket), FileOf::Manager)?;
             }
         }
     }
     for (index, fd) in inherited.into_iter().enumerate() {
         if let Some(fd) = fd {
             let (address, socket) = inherited_address(fd, 3 + index as i32)?;
-            add(&address, Ok(socket), FileOf::Nobody)?;
+            add(&address, Ok(socket), FileOf::Manager)?;
         }
     }
     Ok(())
@@ -146,11 +166,15 @@ fn patiently(bind: impl Fn() -> io::Result<socket2::Socket>) -> io::Result<socke
     bind()
 }
 
-/// Who made the file of a Unix socket, and so removes it.
+/// Who made the socket, and the file of a Unix socket, and so removes it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum FileOf {
+    /// The master, with a file.
     Master,
+    /// The master, without one.
     Nobody,
+    /// A service manager.
+    Manager,
 }
 
 fn inherited_address(fd: OwnedFd, number: i32) -> Result<(Address, socket2::Socket), RunError> {

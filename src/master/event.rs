@@ -25,6 +25,8 @@ pub enum Event {
     WorkerEnded { worker: WorkerId, exit: Exit },
     /// A hand-off socket that gets nothing new is empty.
     HandoffEmptied { worker: WorkerId },
+    /// A worker that inherited its sockets has lived for a while: nothing else says that it is ready.
+    Settled { worker: WorkerId },
     /// A listener took its last connection and is closed.
     ListenerClosed,
     /// A listener cannot be used any more.

@@ -1,9 +1,11 @@
 //! One address that the master holds for the workers.
 
 use super::event::Events;
+use super::group::Group;
 use super::handoff::{Depth, Handoff, TakenBack};
 use super::seats::Seats;
-use crate::core::ids::WorkerId;
+use crate::core::ids::{Slot, WorkerId};
+use crate::steer::Steering;
 use crate::sys::listen;
 use crate::sys::room::RoomWatch;
 use crate::wire::address::Address;
@@ -100,6 +102,8 @@ pub struct Listener {
     pub given_up: Cell<bool>,
     /// Whether descriptors or memory ran out and no connection was accepted since.
     pub exhausted: Cell<bool>,
+    /// The sockets of the slots, in kernel mode; [`Listener::socket`] is the first of them.
+    pub group: Option<Group>,
     socket: RefCell<Option<Rc<Socket>>>,
     /// Whether options of a worker's socket were copied.
     styled: Cell<bool>,
@@ -137,9 +141,17 @@ impl Listener {
             adopted_from: Cell::new(None),
             given_up: Cell::new(false),
             exhausted: Cell::new(false),
+            group: None,
             socket: RefCell::new(Some(Rc::new(socket))),
             styled: Cell::new(false),
         })
+    }
+
+    /// Makes it the first of a group of sockets, that of `slot`.
+    pub fn begin_group(&mut self, slot: Slot, steering: Steering) {
+        if let Some(socket) = self.socket() {
+            self.group = Some(Group::new(slot, socket, steering));
+        }
     }
 
     /// Marks the socket file as the master's: kept while it runs, removed at its end.
@@ -194,6 +206,9 @@ impl Listener {
     /// Connections in the kernel's accept queue.
     #[must_use]
     pub fn queued(&self) -> u32 {
+        if let Some(group) = &self.group {
+            return u32::try_from(group.queued()).unwrap_or(u32::MAX);
+        }
         self.socket().map_or(0, |socket| listen::queued(socket.as_fd()))
     }
 
@@ -211,6 +226,9 @@ impl Listener {
     /// Closes the socket. One that was a worker's own is shut down first, because the worker still
     /// has it (unless it never listened and is a client's by now); one that a service manager passed must stay as it is for the next start.
     pub fn close(&self) {
+        if let Some(group) = &self.group {
+            group.close();
+        }
         if let Some(socket) = self.socket.borrow_mut().take()
             && self.origin == Origin::Worker
             && self.backlog.get() > 0

@@ -1,17 +1,21 @@
 //! All addresses that the master holds, and which of them serves a worker's request.
 
-use super::accept;
+use super::group::Group;
+use super::{accept, steering};
 use super::listener::{House, Key, Listener, Origin, Phase};
 use crate::config::Mode;
-use crate::core::ids::WorkerId;
-use crate::sys::listen;
+use crate::core::ids::{Slot, WorkerId};
+use crate::steer::Steering;
+use crate::sys::listen::{self, Sharing};
 use crate::wire::address::Address;
 use crate::wire::packet::{Listen, Ownership};
 use nix::errno::Errno;
+use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use tokio::task::JoinHandle;
+use tracing::warn;
 
 /// Addresses that may be held at once; a worker that asks for one more gets `EMFILE`.
 pub const LISTENERS_MAX: usize = 1024;
@@ -22,6 +26,8 @@ pub struct Listeners {
     mode: Mode,
     house: Rc<House>,
     all: Vec<Entry>,
+    /// Whether the log says already that steering is not exact.
+    complained: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -45,7 +51,7 @@ impl Listeners {
     /// None yet.
     #[must_use]
     pub fn new(mode: Mode, house: Rc<House>) -> Listeners {
-        Listeners { mode, house, all: Vec::new() }
+        Listeners { mode, house, all: Vec::new(), complained: Cell::new(false) }
     }
 
     /// Every listener.
@@ -73,6 +79,7 @@ impl Listeners {
         &mut self,
         request: &Listen,
         own: Option<OwnedFd>,
+        slot: Slot,
         held: impl Fn(&Listener) -> bool,
     ) -> io::Result<Found> {
         let asked = &request.address;
@@ -87,12 +94,13 @@ impl Listeners {
         if self.all.len() >= LISTENERS_MAX {
             return Err(Errno::EMFILE.into());
         }
+        let sharing = self.sharing(asked);
         let (socket, ownership) = match own {
-            Some(own) => (listen::adopt(own, asked, request.umask)?, Ownership::Adopted),
+            Some(own) => (listen::adopt(own, asked, request.umask, sharing)?, Ownership::Adopted),
             None => {
                 let socket = match asked {
                     Address::Unix(path) => listen::bind_unix(path, request.umask.map(|mask| 0o777 & !mask))?,
-                    Address::Tcp(_) | Address::Abstract(_) => listen::bind(asked)?,
+                    Address::Tcp(_) | Address::Abstract(_) => listen::bind(asked, sharing)?,
                 };
                 (socket, Ownership::Master)
             }
@@ -100,9 +108,32 @@ impl Listeners {
         let key = Key { asked: asked.clone(), index };
         let mut listener = Listener::new(key, socket, Origin::Worker, Rc::clone(&self.house))?;
         listener.own_path();
+        if sharing == Sharing::Group {
+            listener.begin_group(slot, self.steering());
+        }
         let listener = Rc::new(listener);
         self.all.push(Entry { listener: Rc::clone(&listener), serving: None });
         Ok(Found { listener, ownership, own: None })
+    }
+
+    /// Whether an address has a socket for each slot: in kernel mode, where the family has such groups.
+    #[must_use]
+    pub fn sharing(&self, address: &Address) -> Sharing {
+        match (self.mode, address) {
+            (Mode::Kernel, Address::Tcp(_)) => Sharing::Group,
+            _ => Sharing::Alone,
+        }
+    }
+
+    /// What steers among the sockets of one address; says so when it is not the best kind.
+    #[must_use]
+    pub fn steering(&self) -> Steering {
+        let steering = Steering::best();
+        if let Some(reason) = steering.reason().filter(|_| !self.complained.replace(true)) {
+            let policy = steering.kind().name();
+            warn!(policy, reason, "no round-robin in the kernel: each connection's worker is drawn at random");
+        }
+        steering
     }
 
     /// A listener that serves the request, or the index that a new one would have.
@@ -146,7 +177,8 @@ impl Listeners {
     }
 
     /// Tells every listener to take what waits and close. Those that the master does not accept on
-    /// are closed at once. Returns how many will report [`super::event::Event::ListenerClosed`].
+    /// are closed at once, but for those in kernel mode on which new clients can be refused while the
+    /// workers still take what waits. Returns how many will report [`super::event::Event::ListenerClosed`].
     pub fn close_all(&self) -> usize {
         let mut closing = 0;
         for entry in &self.all {
@@ -154,6 +186,10 @@ impl Listeners {
             entry.listener.changed.notify_one();
             match entry.serving {
                 Some(_) if entry.listener.socket().is_some() => closing += 1,
+                _ if entry.listener.group.as_ref().is_some_and(Group::refuse) => {
+                    closing += 1;
+                    tokio::task::spawn_local(steering::close_when_empty(Rc::clone(&entry.listener)));
+                }
                 _ => entry.listener.close(),
             }
         }
@@ -166,9 +202,8 @@ impl Listeners {
         listener.close();
     }
 
-    /// Closes the listeners that workers gave up and that are not the operator's; returns
-    /// what each of them had accepted.
-    pub fn drop_unused(&mut self, in_use: impl Fn(&Listener) -> bool) -> Vec<u64> {
+    /// Closes the listeners that workers gave up and that are not the operator's; returns them.
+    pub fn drop_unused(&mut self, in_use: impl Fn(&Listener) -> bool) -> Vec<Rc<Listener>> {
         let unused = |entry: &mut Entry| {
             let listener = &entry.listener;
             let waits = listener.seats.has_orphans() || listener.held.borrow().is_some();
@@ -181,7 +216,7 @@ impl Listeners {
                     serving.abort();
                 }
                 entry.listener.close();
-                entry.listener.accepted.get()
+                entry.listener
             })
             .collect()
     }

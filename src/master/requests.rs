@@ -7,7 +7,7 @@ use super::handoff::{Handoff, count};
 use super::listener::{Listener, Phase};
 use super::run::Master;
 use super::worker::{REQUESTS_MAX, Request, name_of};
-use super::{channel, returned};
+use super::{channel, returned, steering};
 use crate::config::Mode;
 use crate::core::fleet;
 use crate::core::ids::WorkerId;
@@ -120,7 +120,7 @@ impl Master {
         if worker.requests.len() >= REQUESTS_MAX {
             return Err(Errno::EMFILE.into());
         }
-        let found = self.listeners.find_or_bind(listen, own, |listener| worker.holds(listener))?;
+        let found = self.listeners.find_or_bind(listen, own, worker.slot, |listener| worker.holds(listener))?;
         let listener = found.listener;
         listener.given_up.set(false);
         if found.ownership == Ownership::Adopted {
@@ -132,8 +132,11 @@ impl Master {
                 let (handoff, socket) = Handoff::new(id, worker.slot, listen.id, counters, self.house.depth)?;
                 (Via::Handoff, Some(Rc::new(handoff)), socket)
             }
-            Mode::Shared => {
-                let socket = listener.socket().ok_or(Errno::ESHUTDOWN)?;
+            Mode::Shared | Mode::Kernel => {
+                let socket = match &listener.group {
+                    Some(group) => group.socket_of(worker.slot)?,
+                    None => listener.socket().ok_or(Errno::ESHUTDOWN)?,
+                };
                 (Via::Shared, None, socket.as_fd().try_clone_to_owned()?)
             }
         };
@@ -147,7 +150,8 @@ impl Master {
     /// `ACCEPTING`: the worker takes part from now on.
     async fn accepting(&mut self, id: WorkerId, request: RequestId, backlog: Option<u32>) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        let (slot, uptime_ms) = (worker.slot.0, worker.since.elapsed().as_millis());
+        let (self_slot, uptime_ms) = (worker.slot, worker.since.elapsed().as_millis());
+        let slot = self_slot.0;
         let Some(index) = worker.requests.iter().position(|r| r.id == request) else {
             debug!(worker = id.0, "a worker accepts on an address that it did not ask for");
             return;
@@ -159,8 +163,9 @@ impl Master {
         let Some(request) = self.workers.get_mut(&id).and_then(|worker| worker.requests.get_mut(index)) else { return };
         let listener = Rc::clone(&request.listener);
         let first = !std::mem::replace(&mut request.accepting, true);
-        if let Some(own) = request.own.take() {
-            listener.style_after(&own);
+        let own = request.own.take();
+        if let Some(own) = &own {
+            listener.style_after(own);
         }
         let backlog = backlog.unwrap_or(BACKLOG).max(1);
         let grows = backlog > listener.backlog.get();
@@ -171,7 +176,7 @@ impl Master {
             (Some(handoff), false) => listener.seat(handoff),
             (None, _) => {
                 listener.backlog.set(backlog.max(listener.backlog.get()));
-                Ok(())
+                listener.group.as_ref().map_or(Ok(()), |group| steering::enter(group, self_slot, backlog, own.as_ref()))
             }
         };
         if let Err(error) = seated {
@@ -206,7 +211,7 @@ impl Master {
         let address = request.listener.key.asked.clone();
         let (own, asked) =
             (request.own.take(), Listen { address, id: request.id, answer: AnswerTo::Sender, umask: None });
-        let found = self.listeners.find_or_bind(&asked, own, |listener| worker.holds(listener))?;
+        let found = self.listeners.find_or_bind(&asked, own, worker.slot, |listener| worker.holds(listener))?;
         let request = &mut worker.requests[index];
         request.listener = found.listener;
         request.own = found.own;
@@ -241,8 +246,9 @@ impl Master {
             return;
         }
         let in_use = |listener: &Listener| self.workers.values().any(|worker| worker.holds(listener));
-        for accepted in self.listeners.drop_unused(in_use) {
-            self.accepted_before += accepted;
+        for dropped in self.listeners.drop_unused(in_use) {
+            self.accepted_before += dropped.accepted.get();
+            self.remember_steered(&dropped);
         }
     }
 }

@@ -9,9 +9,10 @@ use super::listener::{House, Listener, Origin};
 use super::listeners::Listeners;
 use super::output::{Output, Prefixed};
 use super::signals::forward_signals;
-use super::start::Starter;
+use super::start::{StartError, Starter};
 use super::status::{View, add_usage};
 use super::worker::Worker;
+use crate::adapt::Chosen;
 use crate::adapt::preload::Shim;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode, Prefix, WORKERS_MAX};
 use crate::control::server::ControlSocket;
@@ -35,6 +36,9 @@ use tracing::{debug, error, info, warn};
 /// How long workers may take to listen before the log wonders.
 const LOOK_AROUND: Duration = Duration::from_secs(10);
 
+/// How long a worker with inherited sockets must live to count as ready (einhorn's default too).
+const SETTLES: Duration = Duration::from_secs(1);
+
 /// Runs until the fleet has ended.
 ///
 /// # Errors
@@ -57,6 +61,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             Some(event) => master.handle(event).await,
             None => master.handle_fleet(fleet::Event::Tick).await,
         }
+        master.steer();
     }
     master.failure.map_or(Ok(()), Err)
 }
@@ -141,7 +146,7 @@ impl Master {
         let (name, workers, pid) = (&config.name, config.workers, std::process::id());
         info!(name, pid, workers, mode = ?config.mode, depth = config.depth, "starting");
         // Without them nothing is counted, and all else goes on.
-        let taken = (config.mode == Mode::Shared).then(Taken::new).and_then(Result::ok);
+        let taken = matches!(config.mode, Mode::Shared | Mode::Kernel).then(Taken::new).and_then(Result::ok);
         let master = Master {
             since: Instant::now(),
             starter,
@@ -168,6 +173,12 @@ impl Master {
             Event::Malformed { worker, what } => self.malformed(worker, &what.to_string()),
             Event::WorkerEnded { worker, exit } => self.ended(worker, exit).await,
             Event::HandoffEmptied { worker } => self.emptied(worker).await,
+            Event::Settled { worker } => {
+                if let Some(worker) = self.workers.get(&worker) {
+                    info!(slot = worker.slot.0, worker = worker.id.0, "worker counts as ready");
+                }
+                self.handle_fleet(fleet::Event::Ready(worker)).await;
+            }
             Event::ListenerClosed => self.listener_closed().await,
             Event::ListenerFailed { address, error } => {
                 error!(address, %error, "cannot go on accepting, stopping");
@@ -236,6 +247,11 @@ impl Master {
             }
             Action::Withdraw { worker } => {
                 self.listeners.retire(worker);
+                if self.config.mode == Mode::Kernel {
+                    self.steer();
+                    self.watch_drain(worker);
+                    return None;
+                }
                 if !self.has_untaken(worker) {
                     return Some(fleet::Event::Emptied(worker));
                 }
@@ -285,8 +301,16 @@ impl Master {
         while self.counters.len() <= slot.index() {
             self.counters.push(Rc::default());
         }
-        match self.starter.start(slot, id, generation, &self.listeners) {
-            Ok(worker) => {
+        let started = self.prepare_slot(slot).map_err(StartError::from);
+        match started.and_then(|()| self.starter.start(slot, id, generation, &self.listeners)) {
+            Ok(mut worker) => {
+                if worker.adapter == Chosen::Inherit {
+                    let events = self.house.events.clone();
+                    worker.tasks.push(tokio::task::spawn_local(async move {
+                        sleep(SETTLES).await;
+                        let _ = events.send(Event::Settled { worker: id }).await;
+                    }));
+                }
                 info!(
                     slot = slot.0,
                     worker = id.0,
@@ -384,7 +408,7 @@ impl Master {
         }
     }
 
-    fn view(&self) -> View<'_> {
+    pub(super) fn view(&self) -> View<'_> {
         View {
             config: &self.config,
             since: self.since,

@@ -114,7 +114,7 @@ impl Starter {
         let token = secret()?;
         let last_words = Arc::new(LastWords::default());
         let inherited = match self.config.mode {
-            Mode::Shared => operator_sockets(listeners)?,
+            Mode::Shared | Mode::Kernel => operator_sockets(listeners, slot)?,
             Mode::Handoff => Vec::new(),
         };
         let (error_read, error_write) = spawn::output_pipe()?;
@@ -209,7 +209,7 @@ impl Starter {
             Address::Tcp(address) => Some(address.port().to_string()),
             Address::Unix(_) | Address::Abstract(_) => None,
         });
-        let fd = (self.config.mode == Mode::Shared && !self.config.bind.is_empty()).then(|| "3".to_owned());
+        let fd = (self.config.mode != Mode::Handoff && !self.config.bind.is_empty()).then(|| "3".to_owned());
         let places = [("{slot}", Some(slot.to_string())), ("{port}", port), ("{fd}", fd)];
         let replace = |word: &OsString| match word.to_str() {
             Some(text) => {
@@ -222,11 +222,15 @@ impl Starter {
     }
 }
 
-/// Copies of the sockets that `--bind` made, in its order.
-fn operator_sockets(listeners: &Listeners) -> io::Result<Vec<OwnedFd>> {
+/// Copies of the sockets that `--bind` made, in its order; in kernel mode those of the slot.
+fn operator_sockets(listeners: &Listeners, slot: Slot) -> io::Result<Vec<OwnedFd>> {
     use super::listener::Origin;
-    let bound = listeners.iter().filter(|l| l.origin == Origin::Operator).filter_map(|l| l.socket());
-    bound.map(|socket| socket.as_fd().try_clone_to_owned()).collect()
+    let socket = |listener: &Rc<super::listener::Listener>| match &listener.group {
+        Some(group) => group.socket_of(slot).map(Some),
+        None => Ok(listener.socket()),
+    };
+    let bound = listeners.iter().filter(|l| l.origin == Origin::Operator).map(socket);
+    bound.filter_map(io::Result::transpose).map(|socket| socket?.as_fd().try_clone_to_owned()).collect()
 }
 
 fn unix_paths(listeners: &Listeners) -> String {

@@ -1,9 +1,11 @@
 //! Putting together what `maitred status` shows.
 
+use super::group::Group;
 use super::handoff::Counters;
 use super::listeners::Listeners;
 use super::worker::Worker;
-use crate::config::Config;
+use crate::adapt::Chosen;
+use crate::config::{Config, Mode};
 use crate::control::status;
 use crate::core::fairness::Fairness;
 use crate::core::fleet::Fleet;
@@ -36,6 +38,11 @@ impl View<'_> {
         self.workers.values().map(|worker| worker.pid).collect()
     }
 
+    /// The process group of one worker, if it lives.
+    pub fn groups_of(&self, worker: WorkerId) -> Vec<Pid> {
+        self.workers.get(&worker).map(|worker| worker.pid).into_iter().collect()
+    }
+
     /// The ports that are held.
     pub fn ports(&self) -> HashSet<u16> {
         let port = |address: &Address| match address {
@@ -49,24 +56,26 @@ impl View<'_> {
     pub fn status(&self) -> status::Status {
         let workers: Vec<_> = (0..self.fleet.seats().len()).map(|slot| self.worker(Slot(slot as u32))).collect();
         let sum = |of: fn(&Counters) -> &Cell<u64>| self.counters.iter().map(|c| of(c).get()).sum();
-        let served: Vec<u64> = workers.iter().map(|w| if self.taken.is_some() { w.taken } else { w.handed }).collect();
+        let served: Vec<u64> =
+            workers.iter().map(|w| if self.config.mode == Mode::Shared { w.taken } else { w.handed.max(w.taken) }).collect();
         let policy = serde_json::to_value(self.config.policy).ok();
-        let mode = serde_json::to_value(self.config.mode).ok();
-        let name =
-            |value: Option<serde_json::Value>| value.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        let policy = policy.and_then(|policy| policy.as_str().map(str::to_owned)).unwrap_or_default();
+        let steering = self.listeners.iter().find_map(|l| l.group.as_ref()).map(Group::steering);
+        let steered: u64 = (0..workers.len()).map(|slot| self.steered_to(Slot(slot as u32)).unwrap_or(0)).sum();
         status::Status {
             name: self.config.name.clone(),
             pid: std::process::id() as i32,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            mode: name(mode),
-            policy: name(policy),
+            mode: self.config.mode.name(),
+            policy: steering.as_ref().map_or(policy, |(kind, _)| kind.name().to_owned()),
+            steering: steering.and_then(|(_, reason)| reason),
             depth: self.config.depth,
             uptime_s: self.since.elapsed().as_secs_f64(),
             listeners: self.listeners.iter().map(|l| listener(l)).collect(),
             workers,
             totals: status::Totals {
                 accepted: self.accepted_before + self.listeners.iter().map(|l| l.accepted.get()).sum::<u64>(),
-                handed: sum(|c| &c.handed),
+                handed: sum(|c| &c.handed) + steered,
                 returned: sum(|c| &c.returned),
                 rescued: sum(|c| &c.rescued),
                 lost: self.lost,
@@ -75,13 +84,21 @@ impl View<'_> {
         }
     }
 
+    /// Connections that the kernel gave to a slot, over all addresses; nothing where nobody counts.
+    fn steered_to(&self, slot: Slot) -> Option<u64> {
+        let groups = self.listeners.iter().filter_map(|l| l.group.as_ref());
+        groups.filter_map(|group| group.steered_to(slot)).reduce(|a, b| a + b)
+    }
+
     fn worker(&self, slot: Slot) -> status::Worker {
         let seat = &self.fleet.seats()[slot.index()];
         let worker = seat.state.worker().and_then(|id| self.workers.get(&id));
         let counters = self.counters.get(slot.index());
         let get = |of: fn(&Counters) -> &Cell<u64>| counters.map_or(0, |c| of(c).get());
-        let queued: u64 = self.listeners.iter().map(|l| l.seats.queued_at(slot)).sum();
-        let (handed, returned, rescued) = (get(|c| &c.handed), get(|c| &c.returned), get(|c| &c.rescued));
+        let queued: u64 = self.listeners.iter().map(|l| queued_at(l, slot)).sum();
+        let handed = get(|c| &c.handed) + self.steered_to(slot).unwrap_or(0);
+        let (returned, rescued) = (get(|c| &c.returned), get(|c| &c.rescued));
+        let counts_itself = worker.is_none_or(|worker| worker.adapter == Chosen::Preload);
         status::Worker {
             slot: slot.0,
             id: seat.state.worker().or(seat.last_worker).map(|id| id.0),
@@ -91,8 +108,8 @@ impl View<'_> {
             adapter: worker.map_or("", |w| w.adapter.name()).to_owned(),
             handed,
             taken: match self.taken {
-                Some(taken) => taken.get(slot.index()),
-                None => handed.saturating_sub(returned + rescued + queued),
+                Some(taken) if counts_itself || self.config.mode == Mode::Shared => taken.get(slot.index()),
+                _ => handed.saturating_sub(returned + rescued + queued),
             },
             queued,
             open: 0,
@@ -105,6 +122,12 @@ impl View<'_> {
             cpu_s: 0.0,
         }
     }
+}
+
+/// Connections that wait for a slot's worker: handed over, or at the slot's own socket.
+fn queued_at(listener: &super::listener::Listener, slot: Slot) -> u64 {
+    let at_socket = listener.group.as_ref().map_or(0, |group| group.queued_at(slot));
+    listener.seats.queued_at(slot) + at_socket
 }
 
 fn listener(listener: &super::listener::Listener) -> status::Listener {

@@ -1,78 +1,216 @@
 //! Steering in the kernel: one listening socket per slot, all on one address (`SO_REUSEPORT`), and a
-//! program that says which of them a connection belongs to, in exact turn over the eligible slots.
+//! program that says which of them a connection belongs to. The choice is made when the connection is
+//! asked for (its SYN), so a connection costs the master nothing.
 //!
-//! The choice is made when the connection is asked for (its SYN), so a connection costs the master
-//! nothing. What the program goes by lies in memory that both share: excluding a slot, or having more
-//! of them, is writing there, and the program stays as it is.
+//! What may be done depends on privileges, and each step down is named:
+//!
+//! 1. [`exact`]: an eBPF program gives each eligible slot its turn. Needs `CAP_BPF` and Linux 5.12.
+//! 2. [`random`]: a classic program, which anybody may attach, draws one of the eligible slots.
+//! 3. The kernel's own hash over addresses and ports, which knows nobody as not eligible.
 
+pub mod exact;
 pub mod program;
+pub mod random;
 
-use crate::sys::bpf::{self, Refused, Shared, Sockets};
-use program::{ACTIVE, ORDER, ROOM, TURN, WORDS, round_robin};
+use crate::sys::bpf;
+use exact::Exact;
+use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::os::fd::BorrowedFd;
 
-/// Names under which `bpftool` lists what is loaded.
-const NAME: &str = "maitred_steer";
+/// Who gives a connection its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Each eligible slot in turn.
+    RoundRobin,
+    /// A slot drawn among the eligible ones.
+    Random,
+    /// The kernel's hash over all slots.
+    Hash,
+}
 
-/// Exact round-robin in the kernel.
+impl Kind {
+    /// The name as `status` has it under `policy`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::RoundRobin => "round-robin",
+            Kind::Random => "random",
+            Kind::Hash => "hash",
+        }
+    }
+}
+
+/// What steers the connections of one address.
 #[derive(Debug)]
 pub struct Steering {
-    state: Shared,
-    sockets: Sockets,
-    program: OwnedFd,
+    by: By,
+    /// Why it is not the best kind.
+    reason: Option<String>,
+    order: Vec<u32>,
+}
+
+#[derive(Debug)]
+enum By {
+    Exact { exact: Exact, attached: bool },
+    Random(Members),
+    Hash,
+}
+
+/// The slots of a group in the kernel's order: that in which their sockets began to listen. One that
+/// leaves has its place taken by the last (`__reuseport_detach_sock` in net/core/sock_reuseport.c).
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Members(Vec<u32>);
+
+impl Members {
+    fn enter(&mut self, slot: u32) {
+        if !self.0.contains(&slot) {
+            self.0.push(slot);
+        }
+    }
+
+    fn leave(&mut self, slot: u32) {
+        if let Some(index) = self.0.iter().position(|&member| member == slot) {
+            self.0.swap_remove(index);
+        }
+    }
+
+    fn places(&self, slots: &[u32]) -> Vec<u32> {
+        let places: BTreeMap<u32, u32> = self.0.iter().zip(0..).map(|(&slot, place)| (slot, place)).collect();
+        slots.iter().filter_map(|slot| places.get(slot).copied()).collect()
+    }
 }
 
 impl Steering {
-    /// Loads the program; nobody is eligible yet, so the kernel's hash goes on choosing.
-    ///
-    /// # Errors
-    /// [`Refused`]: `EPERM` without `CAP_BPF` (or root), `EINVAL` on kernels before 5.12, which know
-    /// no fetching addition.
-    pub fn load() -> Result<Steering, Refused> {
-        let plain = |source| Refused { source, verifier: None };
-        let state = Shared::new(NAME, WORDS).map_err(plain)?;
-        let sockets = Sockets::new(NAME, ROOM as u32).map_err(plain)?;
-        let instructions = round_robin(state.as_fd().as_raw_fd(), sockets.as_fd().as_raw_fd());
-        let program = bpf::load(NAME, &instructions)?;
-        Ok(Steering { state, sockets, program })
-    }
-
-    /// Makes the program choose for the group of this listening socket; once for a group.
-    ///
-    /// # Errors
-    /// That of `setsockopt(2)`.
-    pub fn attach(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        bpf::attach(self.program.as_fd(), socket)
-    }
-
-    /// Says which socket is a slot's.
-    ///
-    /// # Errors
-    /// `EINVAL` unless it listens with `SO_REUSEPORT`.
-    pub fn seat(&self, slot: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
-        self.sockets.put(slot, socket)
-    }
-
-    /// Says who is eligible, in which order; what is beyond [`ROOM`] is left out. With nobody, the
-    /// kernel's hash chooses, and connections wait at whichever socket it names.
-    pub fn order(&self, slots: &[u32]) {
-        let words = self.state.words();
-        let half = 1 - (words[ACTIVE].load(Relaxed) >> 32 & 1);
-        let first = ORDER + half as usize * ROOM / 2;
-        let slots = &slots[..slots.len().min(ROOM)];
-        for (word, pair) in words[first..].iter().zip(slots.chunks(2)) {
-            let two = |i: usize| u64::from(pair.get(i).copied().unwrap_or(0));
-            word.store(two(0) | two(1) << 32, Relaxed);
-        }
-        // One store: whoever sees the new half sees what is in it.
-        words[ACTIVE].store(half << 32 | slots.len() as u64, Release);
-    }
-
-    /// Connections steered so far.
+    /// The best that this process may have.
     #[must_use]
-    pub fn steered(&self) -> u64 {
-        self.state.words()[TURN].load(Acquire)
+    pub fn best() -> Steering {
+        match Exact::load() {
+            Ok(exact) => Steering::by(By::Exact { exact, attached: false }, None),
+            Err(refused) => Steering::by(By::Random(Members::default()), Some(refused.advice())),
+        }
+    }
+
+    /// The best that needs no privilege.
+    #[must_use]
+    pub fn unprivileged(reason: &str) -> Steering {
+        Steering::by(By::Random(Members::default()), Some(reason.to_owned()))
+    }
+
+    fn by(by: By, reason: Option<String>) -> Steering {
+        Steering { by, reason, order: Vec::new() }
+    }
+
+    /// Who chooses.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self.by {
+            By::Exact { .. } => Kind::RoundRobin,
+            By::Random(_) => Kind::Random,
+            By::Hash => Kind::Hash,
+        }
+    }
+
+    /// Why nothing better does, and what to do about it.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
+    /// Whether what waits at a socket moves to the others when that is shut down.
+    #[must_use]
+    pub fn migrates(&self) -> bool {
+        matches!(&self.by, By::Exact { exact, .. } if exact.migrates())
+    }
+
+    /// Refuses every new connection from now on, while what waits stays. False where only the exact
+    /// program can do that.
+    #[must_use]
+    pub fn refuse(&self) -> bool {
+        match &self.by {
+            By::Exact { exact, .. } => exact.refuse(),
+            By::Random(_) | By::Hash => return false,
+        }
+        true
+    }
+
+    /// A slot's socket, which listens with `SO_REUSEPORT`, takes part from now on. The slots must
+    /// enter in the order in which their sockets began to listen.
+    ///
+    /// # Errors
+    /// That of `bpf(2)` or `setsockopt(2)`.
+    pub fn enter(&mut self, slot: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+        match &mut self.by {
+            By::Exact { exact, attached } => {
+                exact.seat(slot, socket)?;
+                if !std::mem::replace(attached, true) {
+                    exact.attach(socket)?;
+                }
+            }
+            By::Random(members) => members.enter(slot),
+            By::Hash => {}
+        }
+        Ok(())
+    }
+
+    /// A slot's socket is about to be shut down.
+    pub fn leave(&mut self, slot: u32) {
+        self.order.retain(|&member| member != slot);
+        match &mut self.by {
+            By::Exact { exact, .. } => exact.order(&self.order),
+            By::Random(members) => members.leave(slot),
+            By::Hash => {}
+        }
+    }
+
+    /// Says who is eligible, in which order. `socket` is any of the group.
+    pub fn order(&mut self, slots: &[u32], socket: BorrowedFd<'_>) {
+        if self.order == slots {
+            return;
+        }
+        self.order = slots.to_vec();
+        match &self.by {
+            By::Exact { exact, .. } => exact.order(slots),
+            By::Random(members) => {
+                if let Err(error) = bpf::attach_classic(&random::program(&members.places(slots)), socket) {
+                    let reason = format!("the kernel takes no classic program either: {error}");
+                    self.reason = Some(reason);
+                    self.by = By::Hash;
+                }
+            }
+            By::Hash => {}
+        }
+    }
+
+    /// Who is eligible now.
+    #[must_use]
+    pub fn eligible(&self) -> &[u32] {
+        &self.order
+    }
+
+    /// Connections steered so far, to each slot; nothing where nobody counts.
+    #[must_use]
+    pub fn steered_to(&self, slot: u32) -> Option<u64> {
+        match &self.by {
+            By::Exact { exact, .. } => Some(exact.steered_to(slot)),
+            By::Random(_) | By::Hash => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_leaves_has_its_place_taken_by_the_last() {
+        let mut members = Members::default();
+        for slot in [0, 1, 2, 3, 1] {
+            members.enter(slot);
+        }
+        members.leave(1);
+        members.leave(7);
+        assert_eq!(members, Members(vec![0, 3, 2]));
+        assert_eq!(members.places(&[2, 3, 9]), [2, 1]);
     }
 }

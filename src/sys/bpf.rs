@@ -17,8 +17,12 @@ const REUSEPORT_SOCKARRAY: u32 = 20;
 const MMAPABLE: u32 = 1 << 10;
 /// A program that chooses a socket of a reuseport group.
 const SK_REUSEPORT: u32 = 21;
+/// What such a program is asked for (`expected_attach_type`).
+const SELECT_OR_MIGRATE: u32 = 40;
 /// Attaches such a program to the group of a socket (`socket(7)`).
 const SO_ATTACH_REUSEPORT_EBPF: libc::c_int = 52;
+/// The same for a classic program, which needs no privilege.
+const SO_ATTACH_REUSEPORT_CBPF: libc::c_int = 51;
 /// What the verifier may say about a program that it refuses.
 const LOG: usize = 16 * 1024;
 
@@ -158,28 +162,52 @@ pub struct Refused {
     pub verifier: Option<String>,
 }
 
-/// Loads a program that chooses sockets.
+impl Refused {
+    /// What is missing, in words for an operator.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        match self.source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => {
+                "loading an eBPF program needs CAP_BPF (run as root, give the executable cap_bpf with setcap, or \
+                 AmbientCapabilities=CAP_BPF in a unit)"
+                    .to_owned()
+            }
+            Some(libc::ENOSYS) => "this kernel has no bpf(2), or a container forbids it".to_owned(),
+            _ => format!("the kernel refuses the eBPF program ({self}); it needs Linux 5.12"),
+        }
+    }
+}
+
+/// A program in the kernel.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The program.
+    pub fd: OwnedFd,
+    /// Whether the kernel also asks it where to move what waits at a socket that is shut down.
+    pub migrates: bool,
+}
+
+/// Loads a program that chooses sockets, also for what waits at one that is shut down, where the
+/// kernel has that (since 5.14).
 ///
 /// # Errors
 /// [`Refused`]: `EPERM` without `CAP_BPF`, `EINVAL` or `EACCES` when the verifier does not like it.
-pub fn load(name: &str, instructions: &[u64]) -> Result<OwnedFd, Refused> {
+pub fn load(name: &str, instructions: &[u64]) -> Result<Loaded, Refused> {
     let licence = c"MIT";
-    let mut log = vec![0u8; LOG];
-    let attr = |log: Option<&mut Vec<u8>>| {
-        let attr = Attr::new()
+    let attr = || {
+        Attr::new()
             .u32(0, SK_REUSEPORT)
             .u32(4, instructions.len() as u32)
             .u64(8, instructions.as_ptr() as u64)
             .u64(16, licence.as_ptr() as u64)
-            .name(48, name);
-        match log {
-            Some(log) => attr.u32(24, 1).u32(28, log.len() as u32).u64(32, log.as_mut_ptr() as u64),
-            None => attr,
-        }
+            .name(48, name)
     };
-    // The log costs the kernel time, so it is asked for only when there is something to explain.
-    attr(None).open(PROG_LOAD).map_err(|source| {
-        let _ = attr(Some(&mut log)).open(PROG_LOAD);
+    let migrating = attr().u32(68, SELECT_OR_MIGRATE).open(PROG_LOAD).map(|fd| Loaded { fd, migrates: true });
+    let loaded = migrating.or_else(|_| attr().open(PROG_LOAD).map(|fd| Loaded { fd, migrates: false }));
+    loaded.map_err(|source| {
+        // The log costs the kernel time, so it is asked for only when there is something to explain.
+        let mut log = vec![0u8; LOG];
+        let _ = attr().u32(24, 1).u32(28, LOG as u32).u64(32, log.as_mut_ptr() as u64).open(PROG_LOAD);
         let text = String::from_utf8_lossy(&log);
         let mut lines = text.trim_end_matches('\0').lines().filter(|line| !line.starts_with("processed"));
         let verifier = lines.next_back().filter(|line| !line.is_empty()).map(str::to_owned);
@@ -198,6 +226,23 @@ pub fn attach(program: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<()>
         let length = size_of::<libc::c_int>() as libc::socklen_t;
         let option = (&raw const fd).cast();
         libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, option, length)
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Lets a classic program choose for the whole reuseport group of a socket, by a socket's place in it.
+/// It takes the place of the one before.
+///
+/// # Errors
+/// That of `setsockopt(2)`.
+pub fn attach_classic(program: &[libc::sock_filter], socket: BorrowedFd<'_>) -> io::Result<()> {
+    let length = libc::c_ushort::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel reads the structure and as many instructions as it says.
+    let done = unsafe {
+        let length = size_of::<libc::sock_fprog>() as libc::socklen_t;
+        let option = (&raw const program).cast();
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, option, length)
     };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

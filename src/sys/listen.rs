@@ -73,12 +73,22 @@ pub fn is_connection(fd: BorrowedFd<'_>) -> bool {
     !listening && socket2::SockRef::from(&fd).r#type().is_ok_and(|kind| kind == Type::STREAM)
 }
 
-/// Makes a socket bound to a TCP address or an abstract name. `SO_REUSEADDR` only: a second master
-/// must be told that the address is taken.
+/// Who else may be bound to the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Nobody: a second master is told that the address is taken.
+    Alone,
+    /// Further sockets of this master, one for each slot (`SO_REUSEPORT`). The kernel would let a second
+    /// master of the same user in as well, so the first socket is bound only if one without that
+    /// option could be.
+    Group,
+}
+
+/// Makes a socket bound to a TCP address or an abstract name, with `SO_REUSEADDR`.
 ///
 /// # Errors
 /// That of `bind(2)` above all.
-pub fn bind(address: &Address) -> io::Result<Socket> {
+pub fn bind(address: &Address, sharing: Sharing) -> io::Result<Socket> {
     let name = name_of(address)?;
     let domain = Domain::from(i32::from(name.family()));
     let socket = Socket::new(domain, Type::STREAM, None)?;
@@ -86,8 +96,32 @@ pub fn bind(address: &Address) -> io::Result<Socket> {
         // `[::]` means both families, whatever the system's default is.
         socket.set_only_v6(false)?;
     }
-    bind_socket(&socket, &name)?;
+    bind_socket(&socket, &name, sharing)?;
     Ok(socket)
+}
+
+/// Makes one socket more of the group that `first` is in, with the same options.
+///
+/// # Errors
+/// That of `bind(2)` above all.
+pub fn bind_beside(first: &Socket) -> io::Result<Socket> {
+    let name = first.local_addr()?;
+    let domain = Domain::from(i32::from(name.family()));
+    let socket = Socket::new(domain, Type::STREAM, None)?;
+    if domain == Domain::IPV6 {
+        socket.set_only_v6(first.only_v6()?)?;
+    }
+    copy_options(first.as_fd(), socket.as_fd());
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&name)?;
+    Ok(socket)
+}
+
+/// Whether `listen(2)` was called on it.
+#[must_use]
+pub fn is_listening(socket: &Socket) -> bool {
+    getsockopt(socket, sockopt::AcceptConn).unwrap_or(false)
 }
 
 /// Binds a worker's own socket, which thereby becomes the listener with all options that the
@@ -96,25 +130,39 @@ pub fn bind(address: &Address) -> io::Result<Socket> {
 ///
 /// # Errors
 /// That of `bind(2)` above all.
-pub fn adopt(own: OwnedFd, address: &Address, umask: Option<u32>) -> io::Result<Socket> {
+pub fn adopt(own: OwnedFd, address: &Address, umask: Option<u32>, sharing: Sharing) -> io::Result<Socket> {
     let socket = Socket::from(own);
     if socket.r#type()? != Type::STREAM {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
-    if !address.is_ephemeral() {
+    if address.is_ephemeral() {
+        // Bound already; that it may have company can still be said.
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(sharing == Sharing::Group)?;
+    } else {
         let name = name_of(address)?;
         match umask {
-            Some(mask) => with_umask(mask, || bind_socket(&socket, &name))?,
-            None => bind_socket(&socket, &name)?,
+            Some(mask) => with_umask(mask, || bind_socket(&socket, &name, sharing))?,
+            None => bind_socket(&socket, &name, sharing)?,
         }
     }
     Ok(socket)
 }
 
-fn bind_socket(socket: &Socket, name: &SockAddr) -> io::Result<()> {
-    if !name.is_unix() {
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(false)?;
+fn bind_socket(socket: &Socket, name: &SockAddr, sharing: Sharing) -> io::Result<()> {
+    if name.is_unix() {
+        return socket.bind(name);
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(sharing == Sharing::Group)?;
+    let chosen = name.as_socket().is_some_and(|address| address.port() != 0);
+    if sharing == Sharing::Group && chosen {
+        let probe = Socket::new(socket.domain()?, Type::STREAM, None)?;
+        if socket.domain()? == Domain::IPV6 {
+            probe.set_only_v6(socket.only_v6()?)?;
+        }
+        probe.set_reuse_address(true)?;
+        probe.bind(name)?;
     }
     socket.bind(name)
 }

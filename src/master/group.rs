@@ -1,0 +1,152 @@
+//! The sockets of one address in kernel mode: one for each slot, held for as long as the slot is
+//! wanted. A worker that dies leaves its slot's queue behind, and the next one in the slot serves it.
+
+use super::bind::BACKLOG;
+use crate::core::ids::Slot;
+use crate::steer::{Kind, Steering};
+use crate::sys::listen;
+use socket2::Socket;
+use std::cell::RefCell;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+/// A group of listening sockets and what steers among them.
+#[derive(Debug)]
+pub struct Group {
+    members: RefCell<Vec<Member>>,
+    steering: RefCell<Steering>,
+}
+
+#[derive(Debug)]
+struct Member {
+    slot: Slot,
+    socket: Rc<Socket>,
+    /// Whether it listens, as far as the steering knows.
+    entered: bool,
+}
+
+impl Group {
+    /// A group of one bound socket, that of `slot`.
+    #[must_use]
+    pub fn new(slot: Slot, socket: Rc<Socket>, steering: Steering) -> Group {
+        Group {
+            members: RefCell::new(vec![Member { slot, socket, entered: false }]),
+            steering: RefCell::new(steering),
+        }
+    }
+
+    /// The socket of a slot, made now if it has none yet.
+    ///
+    /// # Errors
+    /// When no descriptor is free.
+    pub fn socket_of(&self, slot: Slot) -> io::Result<Rc<Socket>> {
+        if let Some(socket) = self.existing(slot) {
+            return Ok(socket);
+        }
+        if self.steering.borrow().kind() == Kind::Random {
+            // Places in the kernel's group are known only if one socket after the other listens.
+            self.enter_all()?;
+        }
+        let mut members = self.members.borrow_mut();
+        let first = members.first().ok_or(nix::errno::Errno::ESHUTDOWN)?;
+        let socket = Rc::new(listen::bind_beside(&first.socket)?);
+        members.push(Member { slot, socket: Rc::clone(&socket), entered: false });
+        Ok(socket)
+    }
+
+    fn existing(&self, slot: Slot) -> Option<Rc<Socket>> {
+        self.members.borrow().iter().find(|m| m.slot == slot).map(|m| Rc::clone(&m.socket))
+    }
+
+    fn enter_all(&self) -> io::Result<()> {
+        let slots: Vec<Slot> = self.members.borrow().iter().map(|m| m.slot).collect();
+        slots.into_iter().try_for_each(|slot| self.listen(slot, None))
+    }
+
+    /// Lets the slot's socket listen and be steered to, from the next [`Group::order`] on.
+    ///
+    /// # Errors
+    /// That of `listen(2)`, or what says that the kernel takes no socket more.
+    pub fn listen(&self, slot: Slot, backlog: Option<u32>) -> io::Result<()> {
+        let mut members = self.members.borrow_mut();
+        let Some(member) = members.iter_mut().find(|m| m.slot == slot) else { return Ok(()) };
+        if backlog.is_some() || !listen::is_listening(&member.socket) {
+            member.socket.listen(i32::try_from(backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX))?;
+        }
+        if !member.entered {
+            self.steering.borrow_mut().enter(slot.0, member.socket.as_fd())?;
+            member.entered = true;
+        }
+        Ok(())
+    }
+
+    /// The slots that could be steered to.
+    #[must_use]
+    pub fn slots(&self) -> Vec<Slot> {
+        self.members.borrow().iter().filter(|m| m.entered).map(|m| m.slot).collect()
+    }
+
+    /// Says which slots get connections, in which order.
+    pub fn order(&self, slots: &[Slot]) {
+        let members = self.members.borrow();
+        let Some(any) = members.iter().find(|m| m.entered) else { return };
+        let known: Vec<u32> =
+            slots.iter().filter(|slot| members.iter().any(|m| m.slot == **slot && m.entered)).map(|s| s.0).collect();
+        self.steering.borrow_mut().order(&known, any.socket.as_fd());
+    }
+
+    /// Ends a slot that is not wanted any more. What waits there moves to the others where the kernel
+    /// can do that; returns how many connections were lost with it.
+    pub fn vacate(&self, slot: Slot) -> u64 {
+        let mut members = self.members.borrow_mut();
+        // The last one stays: without it nobody would know the address any more.
+        let Some(index) = members.iter().position(|m| m.slot == slot).filter(|_| members.len() > 1) else { return 0 };
+        let member = members.remove(index);
+        let mut steering = self.steering.borrow_mut();
+        steering.leave(slot.0);
+        let waiting = u64::from(listen::queued(member.socket.as_fd()));
+        let _ = member.socket.shutdown(Shutdown::Both);
+        if steering.migrates() { 0 } else { waiting }
+    }
+
+    /// Refuses new connections from now on; false where that cannot be done without losing those that
+    /// wait.
+    #[must_use]
+    pub fn refuse(&self) -> bool {
+        self.steering.borrow().refuse()
+    }
+
+    /// Ends all sockets; workers may still hold them, so they are shut down.
+    pub fn close(&self) {
+        for member in self.members.borrow_mut().drain(..).filter(|m| m.entered) {
+            let _ = member.socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Connections that wait at a slot's socket.
+    #[must_use]
+    pub fn queued_at(&self, slot: Slot) -> u64 {
+        self.existing(slot).map_or(0, |socket| u64::from(listen::queued(socket.as_fd())))
+    }
+
+    /// Connections that wait at all of them.
+    #[must_use]
+    pub fn queued(&self) -> u64 {
+        self.members.borrow().iter().map(|m| u64::from(listen::queued(m.socket.as_fd()))).sum()
+    }
+
+    /// Connections steered to a slot so far; nothing where nobody counts.
+    #[must_use]
+    pub fn steered_to(&self, slot: Slot) -> Option<u64> {
+        self.steering.borrow().steered_to(slot.0)
+    }
+
+    /// Who chooses, and why nothing better does.
+    #[must_use]
+    pub fn steering(&self) -> (Kind, Option<String>) {
+        let steering = self.steering.borrow();
+        (steering.kind(), steering.reason().map(str::to_owned))
+    }
+}

@@ -1,0 +1,151 @@
+//! Kernel mode: telling the kernel who may get connections, and seeing when a slot has none left.
+
+use super::event::Event;
+use super::group::Group;
+use super::listener::{Listener, Origin, Phase};
+use super::run::Master;
+use super::worker::Worker;
+use crate::adapt::Chosen;
+use crate::config::Mode;
+use crate::core::fleet::State;
+use crate::core::ids::{Slot, WorkerId};
+use crate::sys::{listen, process};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+use tracing::warn;
+
+/// How often an accept queue is looked at that gets nothing new: the kernel tells nobody when it is
+/// empty.
+const LOOK_AT_QUEUE: Duration = Duration::from_millis(5);
+/// How often it is asked whether a draining worker has connections left, which reads `/proc`.
+const LOOK_AT_WORKER: Duration = Duration::from_millis(25);
+/// Looks in a row that must find nothing: a connection is in neither list while it is being accepted.
+const QUIET_LOOKS: u32 = 2;
+
+/// Makes the sockets of these slots and lets each get connections, before any worker is there.
+///
+/// # Errors
+/// When no descriptor is free.
+pub fn fill(group: &Group, slots: impl Iterator<Item = Slot>) -> io::Result<()> {
+    for slot in slots {
+        group.socket_of(slot)?;
+        group.listen(slot, None)?;
+    }
+    group.order(&group.slots());
+    Ok(())
+}
+
+/// A worker listens on its slot's socket now. `own` is its own socket, if that did not become the
+/// slot's.
+///
+/// # Errors
+/// That of `listen(2)`, or what says that the kernel takes no socket more.
+pub fn enter(group: &Group, slot: Slot, backlog: u32, own: Option<&OwnedFd>) -> io::Result<()> {
+    if let Some(own) = own {
+        listen::copy_options(own.as_fd(), group.socket_of(slot)?.as_fd());
+    }
+    group.listen(slot, Some(backlog))
+}
+
+/// Closes a listener that refuses new connections once the workers have taken what waits.
+pub async fn close_when_empty(listener: Rc<Listener>) {
+    while listener.queued() > 0 {
+        sleep(LOOK_AT_QUEUE).await;
+    }
+    listener.close();
+    let _ = listener.house.events.send(Event::ListenerClosed).await;
+}
+
+impl Master {
+    /// Says to the kernel which slots are served, after anything happened.
+    pub(super) fn steer(&mut self) {
+        if self.config.mode != Mode::Kernel || self.fleet.is_stopping() {
+            return;
+        }
+        let wanted = self.fleet.seats().len();
+        for listener in self.listeners.iter().filter(|l| l.phase.get() == Phase::Open) {
+            let Some(group) = &listener.group else { continue };
+            let slots = group.slots();
+            let mut order: Vec<Slot> =
+                slots.iter().copied().filter(|slot| self.is_served(listener, *slot)).collect();
+            if order.is_empty() {
+                // Connections wait for whoever comes first, instead of being refused.
+                order = slots.iter().copied().filter(|slot| slot.index() < wanted).collect();
+            }
+            order.sort_unstable();
+            group.order(&order);
+            for slot in slots.into_iter().filter(|slot| slot.index() >= wanted) {
+                if let Some(steered) = group.steered_to(slot)
+                    && let Some(counters) = self.counters.get(slot.index())
+                {
+                    counters.handed.set(counters.handed.get() + steered);
+                }
+                let lost = group.vacate(slot);
+                if lost > 0 {
+                    self.house.lost.set(self.house.lost.get() + lost);
+                    warn!(slot = slot.0, lost, address = %listener.address, "connections that waited at a slot which ended are lost; moving them needs CAP_BPF and Linux 5.14");
+                }
+            }
+        }
+    }
+
+    /// Whether the slot's worker is ready and listens there.
+    fn is_served(&self, listener: &Rc<Listener>, slot: Slot) -> bool {
+        let Some(State::Ready { worker, .. }) = self.fleet.seats().get(slot.index()).map(|seat| seat.state) else {
+            return false;
+        };
+        self.workers.get(&worker).is_some_and(|worker| serves(worker, listener))
+    }
+
+    /// Makes the sockets of a slot that is about to get its first worker, on the operator's addresses.
+    pub(super) fn prepare_slot(&self, slot: Slot) -> io::Result<()> {
+        for group in self.listeners.iter().filter(|l| l.origin == Origin::Operator).filter_map(|l| l.group.as_ref()) {
+            group.socket_of(slot)?;
+            group.listen(slot, None)?;
+        }
+        Ok(())
+    }
+
+    /// Reports the worker empty when nothing waits at its slot and it has no connection open, or after
+    /// half the time that it may take to end: connections that are kept alive may idle for longer.
+    pub(super) fn watch_drain(&mut self, id: WorkerId) {
+        let groups = self.view().groups_of(id);
+        let ports = self.view().ports();
+        let listeners: Vec<Rc<Listener>> = self.listeners.iter().filter(|l| l.group.is_some()).cloned().collect();
+        let (events, until) = (self.house.events.clone(), Instant::now() + self.config.grace / 2);
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let slot = worker.slot;
+        let task = async move {
+            let mut quiet = 0;
+            while quiet < QUIET_LOOKS && Instant::now() < until {
+                sleep(LOOK_AT_WORKER).await;
+                let queued: u64 = listeners.iter().filter_map(|l| l.group.as_ref()).map(|g| g.queued_at(slot)).sum();
+                quiet = if queued == 0 { quiet + 1 } else { 0 };
+                if quiet > 0 {
+                    let (groups, ports) = (groups.clone(), ports.clone());
+                    let usage = tokio::task::spawn_blocking(move || process::usage(&groups, &ports)).await;
+                    let open: u64 = usage.iter().flat_map(|usage| usage.values()).map(|usage| usage.open).sum();
+                    quiet = if open == 0 { quiet } else { 0 };
+                }
+            }
+            let _ = events.send(Event::HandoffEmptied { worker: id }).await;
+        };
+        worker.tasks.push(tokio::task::spawn_local(task));
+    }
+
+    /// Keeps what a listener's sockets counted, before it is forgotten.
+    pub(super) fn remember_steered(&self, listener: &Listener) {
+        for (counters, slot) in self.counters.iter().zip((0..).map(Slot)) {
+            let steered = listener.group.as_ref().and_then(|group| group.steered_to(slot)).unwrap_or(0);
+            counters.handed.set(counters.handed.get() + steered);
+        }
+    }
+}
+
+fn serves(worker: &Worker, listener: &Rc<Listener>) -> bool {
+    let inherits = worker.adapter == Chosen::Inherit && listener.origin == Origin::Operator;
+    inherits || worker.requests.iter().any(|r| r.accepting && Rc::ptr_eq(&r.listener, listener))
+}

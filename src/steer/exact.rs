@@ -1,0 +1,90 @@
+//! Exact round-robin. What the program goes by lies in memory that both share: excluding a slot, or
+//! having more of them, is writing there, and the program stays as it is.
+
+use crate::sys::bpf::{self, Loaded, Refused, Shared, Sockets};
+use super::program::{ACTIVE, COUNTS, ORDER, ROOM, TURN, WORDS, round_robin};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+/// Names under which `bpftool` lists what is loaded.
+const NAME: &str = "maitred_steer";
+
+/// Exact round-robin in the kernel.
+#[derive(Debug)]
+pub struct Exact {
+    state: Shared,
+    sockets: Sockets,
+    program: Loaded,
+}
+
+impl Exact {
+    /// Loads the program; nobody is eligible yet, so the kernel's hash goes on choosing.
+    ///
+    /// # Errors
+    /// [`Refused`]: `EPERM` without `CAP_BPF` (or root), `EINVAL` on kernels before 5.12, which know
+    /// no fetching addition.
+    pub fn load() -> Result<Exact, Refused> {
+        let plain = |source| Refused { source, verifier: None };
+        let state = Shared::new(NAME, WORDS).map_err(plain)?;
+        let sockets = Sockets::new(NAME, ROOM as u32).map_err(plain)?;
+        let instructions = round_robin(state.as_fd().as_raw_fd(), sockets.as_fd().as_raw_fd());
+        let program = bpf::load(NAME, &instructions)?;
+        Ok(Exact { state, sockets, program })
+    }
+
+    /// Makes the program choose for the group of this listening socket; once for a group.
+    ///
+    /// # Errors
+    /// That of `setsockopt(2)`.
+    pub fn attach(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        bpf::attach(self.program.fd.as_fd(), socket)
+    }
+
+    /// Says which socket is a slot's.
+    ///
+    /// # Errors
+    /// `EINVAL` unless it listens with `SO_REUSEPORT`.
+    pub fn seat(&self, slot: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+        self.sockets.put(slot, socket)
+    }
+
+    /// Says who is eligible, in which order; what is beyond [`ROOM`] is left out. With nobody, the
+    /// kernel's hash chooses, and connections wait at whichever socket it names.
+    pub fn order(&self, slots: &[u32]) {
+        let words = self.state.words();
+        let half = 1 - (words[ACTIVE].load(Relaxed) >> 32 & 1);
+        let first = ORDER + half as usize * ROOM / 2;
+        let slots = &slots[..slots.len().min(ROOM)];
+        for (word, pair) in words[first..].iter().zip(slots.chunks(2)) {
+            let two = |i: usize| u64::from(pair.get(i).copied().unwrap_or(0));
+            word.store(two(0) | two(1) << 32, Relaxed);
+        }
+        // One store: whoever sees the new half sees what is in it.
+        words[ACTIVE].store(half << 32 | slots.len() as u64, Release);
+    }
+
+    /// Refuses every new connection from now on, as if nobody listened; what waits already stays.
+    pub fn refuse(&self) {
+        self.state.words()[ACTIVE].store(u64::from(u32::MAX), Release);
+    }
+
+    /// Whether what waits at a socket that is shut down is steered once more (Linux 5.14).
+    #[must_use]
+    pub fn migrates(&self) -> bool {
+        self.program.migrates
+    }
+
+    /// Connections steered to a slot so far; one that had to move counts at both.
+    #[must_use]
+    pub fn steered_to(&self, slot: u32) -> u64 {
+        let count = self.state.words()[COUNTS..].get(slot as usize);
+        count.map_or(0, |count| count.load(Acquire))
+    }
+
+    /// Connections steered so far.
+    #[must_use]
+    pub fn steered(&self) -> u64 {
+        self.state.words()[TURN].load(Acquire)
+    }
+}
