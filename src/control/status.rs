@@ -41,7 +41,7 @@ pub struct Listener {
     pub address: String,
     /// Length of the kernel's accept queue.
     pub backlog: u32,
-    /// Connections that the master accepted here.
+    /// Connections that the master accepted here, or that the kernel steered from here.
     pub accepted: u64,
     /// Connections that wait in the kernel's accept queue.
     pub queued: u32,

@@ -4,13 +4,13 @@
 use super::error::RunError;
 use super::listener::{House, Key, Listener, Origin};
 use super::listeners::Listeners;
-use crate::config::bind::Bind;
 use super::steering;
+use crate::config::bind::Bind;
 use crate::config::{Config, Control, Mode, Named};
-use crate::core::ids::Slot;
 use crate::control::server::{ControlError, ControlSocket};
-use crate::sys::listen::{self, Sharing};
+use crate::core::ids::Slot;
 use crate::sys::fd;
+use crate::sys::listen::{self, Sharing};
 use crate::wire::address::Address;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -118,7 +118,11 @@ pub fn bind_all(
             }
             Bind::Tcp(addresses) => {
                 for &address in addresses {
-                    add(&Address::Tcp(address), patiently(|| listen::bind(&Address::Tcp(address), sharing)), FileOf::Nobody)?;
+                    add(
+                        &Address::Tcp(address),
+                        patiently(|| listen::bind(&Address::Tcp(address), sharing)),
+                        FileOf::Nobody,
+                    )?;
                 }
             }
             Bind::Unix { path, mode } => {

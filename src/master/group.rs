@@ -31,10 +31,7 @@ impl Group {
     /// A group of one bound socket, that of `slot`.
     #[must_use]
     pub fn new(slot: Slot, socket: Rc<Socket>, steering: Steering) -> Group {
-        Group {
-            members: RefCell::new(vec![Member { slot, socket, entered: false }]),
-            steering: RefCell::new(steering),
-        }
+        Group { members: RefCell::new(vec![Member { slot, socket, entered: false }]), steering: RefCell::new(steering) }
     }
 
     /// The socket of a slot, made now if it has none yet.
@@ -141,6 +138,13 @@ impl Group {
     #[must_use]
     pub fn steered_to(&self, slot: Slot) -> Option<u64> {
         self.steering.borrow().steered_to(slot.0)
+    }
+
+    /// Connections steered to the slots that are there now.
+    #[must_use]
+    pub fn steered(&self) -> u64 {
+        let steering = self.steering.borrow();
+        self.members.borrow().iter().filter_map(|m| steering.steered_to(m.slot.0)).sum()
     }
 
     /// Who chooses, and why nothing better does.

@@ -1,8 +1,8 @@
 //! All addresses that the master holds, and which of them serves a worker's request.
 
 use super::group::Group;
-use super::{accept, steering};
 use super::listener::{House, Key, Listener, Origin, Phase};
+use super::{accept, steering};
 use crate::config::Mode;
 use crate::core::ids::{Slot, WorkerId};
 use crate::steer::Steering;

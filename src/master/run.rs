@@ -144,7 +144,7 @@ impl Master {
             seed: u64::from(std::process::id()) << 20 | 1,
         });
         let (name, workers, pid) = (&config.name, config.workers, std::process::id());
-        info!(name, pid, workers, mode = ?config.mode, depth = config.depth, "starting");
+        info!(name, pid, workers, mode = config.mode.name(), depth = config.depth, "starting");
         // Without them nothing is counted, and all else goes on.
         let taken = matches!(config.mode, Mode::Shared | Mode::Kernel).then(Taken::new).and_then(Result::ok);
         let master = Master {

@@ -56,12 +56,16 @@ impl View<'_> {
     pub fn status(&self) -> status::Status {
         let workers: Vec<_> = (0..self.fleet.seats().len()).map(|slot| self.worker(Slot(slot as u32))).collect();
         let sum = |of: fn(&Counters) -> &Cell<u64>| self.counters.iter().map(|c| of(c).get()).sum();
-        let served: Vec<u64> =
-            workers.iter().map(|w| if self.config.mode == Mode::Shared { w.taken } else { w.handed.max(w.taken) }).collect();
+        let served: Vec<u64> = workers
+            .iter()
+            .map(|w| if self.config.mode == Mode::Shared { w.taken } else { w.handed.max(w.taken) })
+            .collect();
         let policy = serde_json::to_value(self.config.policy).ok();
         let policy = policy.and_then(|policy| policy.as_str().map(str::to_owned)).unwrap_or_default();
         let steering = self.listeners.iter().find_map(|l| l.group.as_ref()).map(Group::steering);
         let steered: u64 = (0..workers.len()).map(|slot| self.steered_to(Slot(slot as u32)).unwrap_or(0)).sum();
+        // What the kernel steers is never accepted by the master; counting it as such keeps the sums.
+        let in_kernel = if self.config.mode == Mode::Kernel { sum(|c| &c.handed) + steered } else { 0 };
         status::Status {
             name: self.config.name.clone(),
             pid: std::process::id() as i32,
@@ -74,7 +78,9 @@ impl View<'_> {
             listeners: self.listeners.iter().map(|l| listener(l)).collect(),
             workers,
             totals: status::Totals {
-                accepted: self.accepted_before + self.listeners.iter().map(|l| l.accepted.get()).sum::<u64>(),
+                accepted: self.accepted_before
+                    + self.listeners.iter().map(|l| l.accepted.get()).sum::<u64>()
+                    + in_kernel,
                 handed: sum(|c| &c.handed) + steered,
                 returned: sum(|c| &c.returned),
                 rescued: sum(|c| &c.rescued),
@@ -134,7 +140,7 @@ fn listener(listener: &super::listener::Listener) -> status::Listener {
     status::Listener {
         address: listener.address.to_string(),
         backlog: listener.backlog.get(),
-        accepted: listener.accepted.get(),
+        accepted: listener.accepted.get() + listener.group.as_ref().map_or(0, Group::steered),
         queued: listener.queued(),
     }
 }

@@ -69,8 +69,7 @@ impl Master {
         for listener in self.listeners.iter().filter(|l| l.phase.get() == Phase::Open) {
             let Some(group) = &listener.group else { continue };
             let slots = group.slots();
-            let mut order: Vec<Slot> =
-                slots.iter().copied().filter(|slot| self.is_served(listener, *slot)).collect();
+            let mut order: Vec<Slot> = slots.iter().copied().filter(|slot| self.is_served(listener, *slot)).collect();
             if order.is_empty() {
                 // Connections wait for whoever comes first, instead of being refused.
                 order = slots.iter().copied().filter(|slot| slot.index() < wanted).collect();

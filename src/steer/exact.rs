@@ -1,8 +1,8 @@
 //! Exact round-robin. What the program goes by lies in memory that both share: excluding a slot, or
 //! having more of them, is writing there, and the program stays as it is.
 
-use crate::sys::bpf::{self, Loaded, Refused, Shared, Sockets};
 use super::program::{ACTIVE, COUNTS, ORDER, ROOM, TURN, WORDS, round_robin};
+use crate::sys::bpf::{self, Loaded, Refused, Shared, Sockets};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};

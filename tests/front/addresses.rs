@@ -4,7 +4,6 @@ use crate::support::*;
 use nix::sys::signal::{SIGKILL, SIGTERM};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 
 #[test]
 fn ipv6_dual_stack_and_mapped_addresses() {
@@ -81,7 +80,7 @@ while True:
             let mode = std::fs::metadata(&path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o640);
         }
-        let ask = || exchange_unix(&path);
+        let ask = || ask_unix(&path);
         check_exact_spread_with(&maitred, 30, 3, &ask);
         // A worker that is forked again removes the file again, or so it thinks.
         kill(maitred.pid(1), SIGKILL);
@@ -106,21 +105,6 @@ fn spares(path: &std::path::Path) -> usize {
     let prefix = format!(".{}.maitred-", path.file_name().unwrap().to_str().unwrap());
     let files = std::fs::read_dir(path.parent().unwrap()).unwrap().flatten();
     files.filter(|file| file.file_name().to_str().unwrap().starts_with(&prefix)).count()
-}
-
-fn exchange_unix(path: &std::path::Path) -> Reply {
-    use std::io::{Read, Write};
-    let mut text = String::new();
-    let asked = UnixStream::connect(path).and_then(|mut stream| {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET / HTTP/1.1\r\n\r\n")?;
-        stream.read_to_string(&mut text)
-    });
-    match asked {
-        Ok(n) if n > 0 => Reply::Body(text),
-        Ok(_) => Reply::Failed("closed without an answer".into()),
-        Err(error) => Reply::Failed(error.to_string()),
-    }
 }
 
 #[test]

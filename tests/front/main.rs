@@ -3,6 +3,7 @@
 //!
 //! - `serving`: every way of waiting gets its exact share
 //! - `addresses`: what can be bound, by whom, and who may have it afterwards
+//! - `kernel`: one socket per slot, steered by a program in the kernel
 //! - `native`: the protocol, spoken by hand and by the Rust library
 //! - `supervision`: forking, crashing, stopping, scaling
 //! - `misbehaviour`: workers that do what they should not
@@ -14,6 +15,7 @@
 mod support;
 
 mod addresses;
+mod kernel;
 mod lab;
 mod limits;
 mod misbehaviour;

@@ -195,6 +195,12 @@ impl Maitred {
         }
     }
 
+    /// Waits until `workers` workers serve that many addresses each, and returns the status.
+    pub fn status_until_served(&self, addresses: usize, workers: usize) -> Value {
+        self.wait_for("worker ready", addresses * workers);
+        self.status_until(|status| status["workers"].as_array().unwrap().iter().all(|w| w["state"] == "ready"))
+    }
+
     /// The address of the first listener.
     pub fn address(&self) -> SocketAddr {
         tcp(&self.status()["listeners"][0]["address"])
@@ -324,6 +330,21 @@ pub fn exchange(mut stream: TcpStream, patience: Duration) -> Reply {
             None => Reply::Failed(format!("half an answer: {:?}", String::from_utf8_lossy(&text))),
         },
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Reply::Hung,
+        Err(error) => Reply::Failed(error.to_string()),
+    }
+}
+
+/// One HTTP request through a Unix socket.
+pub fn ask_unix(path: &Path) -> Reply {
+    let mut text = String::new();
+    let asked = UnixStream::connect(path).and_then(|mut stream| {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n")?;
+        stream.read_to_string(&mut text)
+    });
+    match asked {
+        Ok(n) if n > 0 => Reply::Body(text),
+        Ok(_) => Reply::Failed("closed without an answer".into()),
         Err(error) => Reply::Failed(error.to_string()),
     }
 }
