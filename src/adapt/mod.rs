@@ -12,6 +12,8 @@ use std::path::PathBuf;
 pub enum Chosen {
     /// The shim is loaded before libc.
     Preload,
+    /// Its system calls are supervised.
+    Seccomp,
     /// Listening descriptors from 3 upwards.
     Inherit,
     /// The worker speaks the protocol.
@@ -24,6 +26,7 @@ impl Chosen {
     pub fn name(self) -> &'static str {
         match self {
             Chosen::Preload => "preload",
+            Chosen::Seccomp => "seccomp",
             Chosen::Inherit => "inherit",
             Chosen::Native => "native",
         }
@@ -35,9 +38,7 @@ impl Chosen {
 pub enum AdaptError {
     /// No libc, no `LD_PRELOAD`.
     #[error(
-        "cannot bring {} in: it is statically linked, so no shim can be loaded into it; use --adapter native if it \
-         speaks maitred's protocol, --mode shared with --bind and --adapter inherit if it reads LISTEN_FDS, or a \
-         dynamically linked build",
+        "cannot load the shim into {}: it is statically linked; leave --adapter at auto, or use --adapter seccomp",
         .0.display()
     )]
     Static(PathBuf),
@@ -56,7 +57,9 @@ pub enum AdaptError {
     )]
     OtherMachine(PathBuf),
     /// Descriptors can be inherited only if they exist before the worker.
-    #[error("--adapter inherit passes listening sockets to the worker: it needs --mode shared and at least one --bind")]
+    #[error(
+        "--adapter inherit passes listening sockets to the worker: it needs --mode shared or kernel and at least one --bind"
+    )]
     NothingToInherit,
 }
 
@@ -68,20 +71,16 @@ pub fn choose(config: &Config, executable: &Executable) -> Result<(Chosen, Strin
     let can_inherit = config.mode != Mode::Handoff && !config.bind.is_empty();
     match config.adapter {
         Adapter::Native => Ok((Chosen::Native, "asked for".to_owned())),
+        Adapter::Seccomp => Ok((Chosen::Seccomp, "asked for".to_owned())),
         Adapter::Inherit if can_inherit => Ok((Chosen::Inherit, "asked for".to_owned())),
         Adapter::Inherit => Err(AdaptError::NothingToInherit),
-        Adapter::Auto | Adapter::Preload => match (&executable.linkage, can_inherit && config.adapter == Adapter::Auto)
-        {
-            (Linkage::Dynamic { loader }, _) => {
-                Ok((Chosen::Preload, format!("dynamically linked, loaded by {loader}")))
-            }
-            (Linkage::Unknown, _) => {
-                Ok((Chosen::Preload, "no ELF file, so presumably run by one that is dynamic".into()))
-            }
-            (Linkage::Static, true) => Ok((Chosen::Inherit, "statically linked, so it can only inherit".into())),
-            (Linkage::Static, false) => Err(AdaptError::Static(executable.path.clone())),
-            (Linkage::Setuid, _) => Err(AdaptError::Setuid(executable.path.clone())),
-            (Linkage::OtherMachine, _) => Err(AdaptError::OtherMachine(executable.path.clone())),
+        Adapter::Auto | Adapter::Preload => match &executable.linkage {
+            Linkage::Dynamic { loader } => Ok((Chosen::Preload, format!("dynamically linked, loaded by {loader}"))),
+            Linkage::Unknown => Ok((Chosen::Preload, "no ELF file, so presumably run by one that is dynamic".into())),
+            Linkage::Static if config.adapter == Adapter::Preload => Err(AdaptError::Static(executable.path.clone())),
+            Linkage::Static => Ok((Chosen::Seccomp, "statically linked, so its system calls are supervised".into())),
+            Linkage::Setuid => Err(AdaptError::Setuid(executable.path.clone())),
+            Linkage::OtherMachine => Err(AdaptError::OtherMachine(executable.path.clone())),
         },
     }
 }

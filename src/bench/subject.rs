@@ -190,6 +190,7 @@ impl<'a> Stage<'a> {
             keep: Vec::new(),
             listen_fds: Vec::new(),
             descriptors: self.descriptors,
+            watched: None,
         };
         let child = spawn::spawn(&program).map_err(|source| BenchError::Spawn { name: name.to_owned(), source })?;
         self.guard.add(child.pid);

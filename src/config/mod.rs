@@ -63,7 +63,9 @@ pub enum Adapter {
     Auto,
     /// A shim that the dynamic loader puts before libc.
     Preload,
-    /// Listening descriptors at 3 and above, as `sd_listen_fds(3)` has it (shared mode with --bind).
+    /// Its `bind`, `listen` and, in hand-off mode, `accept` calls are supervised: for static binaries.
+    Seccomp,
+    /// Listening descriptors at 3 and above, as `sd_listen_fds(3)` has it (shared and kernel mode with --bind).
     Inherit,
     /// The worker speaks maitred's protocol itself.
     Native,

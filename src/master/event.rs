@@ -3,6 +3,7 @@
 use crate::control::Request;
 use crate::core::fleet::{Exit, Stop};
 use crate::core::ids::WorkerId;
+use crate::sys::seccomp::Call;
 use crate::wire::packet::{Malformed, Packet};
 use std::os::fd::OwnedFd;
 use tokio::sync::{mpsc, oneshot};
@@ -21,6 +22,10 @@ pub enum Event {
     Packet(FromWorker),
     /// A worker said something that makes no sense.
     Malformed { worker: WorkerId, what: Malformed },
+    /// A supervised worker calls `bind` or `listen`, and waits.
+    Called { worker: WorkerId, call: Call },
+    /// It is time to look whether a supervised worker closed a socket that connections wait at.
+    LookForClosed { worker: WorkerId },
     /// A worker's process ended; it is reaped.
     WorkerEnded { worker: WorkerId, exit: Exit },
     /// A hand-off socket that gets nothing new is empty.

@@ -161,12 +161,21 @@ impl Handoff {
     /// `WouldBlock` when nothing waits; `Other` when the connection was lost because the master had
     /// no free descriptor.
     pub fn take_back(&self) -> io::Result<TakenBack> {
+        let taken = self.take()?;
+        count(&self.counters.rescued);
+        Ok(taken)
+    }
+
+    /// Takes one connection as the worker would, in whose name that is.
+    ///
+    /// # Errors
+    /// As for [`Handoff::take_back`].
+    pub fn take(&self) -> io::Result<TakenBack> {
         loop {
             let mut peer = [0; PEER_MAX];
             let received = fd::receive(self.receive.as_fd(), &mut peer)?;
             let [first, _] = received.fds;
             if let Some(connection) = first {
-                count(&self.counters.rescued);
                 return Ok(TakenBack { connection, peer, peer_len: received.len });
             }
             if received.fds_lost {
@@ -177,6 +186,26 @@ impl Handoff {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
         }
+    }
+
+    /// Puts back what was taken a moment ago and could not be delivered; it waits behind the others.
+    pub fn put_back(&self, taken: &TakenBack) {
+        let sent = fd::send_connection(self.sender(), taken.connection.as_fd(), taken.peer());
+        self.room.set(self.room.get().saturating_sub(1));
+        if !matches!(sent, Ok(Sent::Sent)) {
+            tracing::warn!(
+                slot = self.slot.0,
+                worker = self.worker.0,
+                ?sent,
+                "a connection is lost: it can neither be delivered nor put back"
+            );
+        }
+    }
+
+    /// The receiving end, of which the worker has a copy.
+    #[must_use]
+    pub fn receiver(&self) -> BorrowedFd<'_> {
+        self.receive.as_fd()
     }
 
     /// Says that the worker returns nothing more: it ended, or closed its socket.

@@ -12,7 +12,7 @@ use crate::wire::packet::{Listen, Ownership};
 use nix::errno::Errno;
 use std::cell::Cell;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use tokio::task::JoinHandle;
 use tracing::warn;
@@ -95,9 +95,12 @@ impl Listeners {
             return Err(Errno::EMFILE.into());
         }
         let sharing = self.sharing(asked);
+        let mut styled_after = None;
+        let adoptable = |own: &OwnedFd| sharing == Sharing::Alone || listen::is_steerable(own.as_fd());
         let (socket, ownership) = match own {
-            Some(own) => (listen::adopt(own, asked, request.umask, sharing)?, Ownership::Adopted),
-            None => {
+            Some(own) if adoptable(&own) => (listen::adopt(own, asked, request.umask, sharing)?, Ownership::Adopted),
+            own => {
+                styled_after = own;
                 let socket = match asked {
                     Address::Unix(path) => listen::bind_unix(path, request.umask.map(|mask| 0o777 & !mask))?,
                     Address::Tcp(_) | Address::Abstract(_) => listen::bind(asked, sharing)?,
@@ -113,7 +116,13 @@ impl Listeners {
         }
         let listener = Rc::new(listener);
         self.all.push(Entry { listener: Rc::clone(&listener), serving: None });
-        Ok(Found { listener, ownership, own: None })
+        Ok(Found { listener, ownership, own: styled_after })
+    }
+
+    /// Whether somebody who asks for this address would share what is there.
+    #[must_use]
+    pub fn serves(&self, asked: &Address) -> bool {
+        self.existing(asked, |_| false).is_ok()
     }
 
     /// Whether an address has a socket for each slot: in kernel mode, where the family has such groups.

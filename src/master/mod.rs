@@ -8,6 +8,7 @@
 
 pub mod accept;
 pub mod bind;
+mod calls;
 pub mod channel;
 pub mod door;
 pub mod error;
@@ -25,4 +26,5 @@ pub mod signals;
 pub mod start;
 pub mod status;
 mod steering;
+pub mod supervised;
 pub mod worker;

@@ -11,6 +11,7 @@ use super::{channel, returned, steering};
 use crate::config::Mode;
 use crate::core::fleet;
 use crate::core::ids::WorkerId;
+use crate::wire::address::Address;
 use crate::wire::packet::{self, AnswerTo, Count, Listen, Ownership, RequestId, ToWorker, Via};
 use nix::errno::Errno;
 use std::io;
@@ -29,7 +30,11 @@ impl Master {
             debug!(worker = id.0, said = name_of(&said), "heard");
             match said {
                 packet::FromWorker::Listen(listen) => self.listen(id, listen, std::mem::take(&mut fds), door.as_ref()),
-                packet::FromWorker::Accepting { id: request, backlog } => self.accepting(id, request, backlog).await,
+                packet::FromWorker::Accepting { id: request, backlog } => {
+                    if let Err(error) = self.accepting(id, request, backlog).await {
+                        warn!(worker = id.0, %error, "a worker cannot take part");
+                    }
+                }
                 packet::FromWorker::Close { id: request } => self.close(id, request),
                 packet::FromWorker::Truncated { .. } => self.truncated(id),
                 packet::FromWorker::Ready => self.handle_fleet(fleet::Event::Ready(id)).await,
@@ -90,14 +95,8 @@ impl Master {
         let (answer, socket) = match self.serve_request(id, &listen, own) {
             Ok((answer, socket)) => (answer, Some(socket)),
             Err(error) => {
-                let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
-                let address = listen.address.to_string();
-                warn!(worker = id.0, %address, %error, "a worker cannot have the address{}", advice(&address, &error));
-                if self.fleet.was_never_ready() && errno == libc::EADDRINUSE {
-                    let shown = address.trim_start_matches("tcp:").to_owned();
-                    self.boot_failure = Some(RunError::Bind { address: shown, source: error });
-                }
-                (ToWorker::Error { errno, id: request }, None)
+                self.refused(id, &listen.address, &error);
+                (ToWorker::Error { errno: error.raw_os_error().unwrap_or(libc::EINVAL), id: request }, None)
             }
         };
         let Some(worker) = self.workers.get(&id) else { return };
@@ -108,7 +107,20 @@ impl Master {
         }
     }
 
-    fn serve_request(
+    /// Says that a worker cannot have an address, and remembers that as the reason should it not boot.
+    pub(super) fn refused(&mut self, id: WorkerId, address: &Address, error: &io::Error) {
+        let address = address.to_string();
+        warn!(worker = id.0, %address, %error, "a worker cannot have the address{}", advice(&address, error));
+        if let Some(errno) =
+            error.raw_os_error().filter(|errno| *errno == libc::EADDRINUSE && self.fleet.was_never_ready())
+        {
+            let address = address.trim_start_matches("tcp:").to_owned();
+            self.boot_failure = Some(RunError::Bind { address, source: io::Error::from_raw_os_error(errno) });
+        }
+    }
+
+    /// Finds or makes what a worker asks for; it gets the answer and one descriptor.
+    pub(super) fn serve_request(
         &mut self,
         id: WorkerId,
         listen: &Listen,
@@ -148,19 +160,18 @@ impl Master {
     }
 
     /// `ACCEPTING`: the worker takes part from now on.
-    async fn accepting(&mut self, id: WorkerId, request: RequestId, backlog: Option<u32>) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+    pub(super) async fn accepting(&mut self, id: WorkerId, request: RequestId, backlog: Option<u32>) -> io::Result<()> {
+        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
         let (self_slot, uptime_ms) = (worker.slot, worker.since.elapsed().as_millis());
         let slot = self_slot.0;
         let Some(index) = worker.requests.iter().position(|r| r.id == request) else {
             debug!(worker = id.0, "a worker accepts on an address that it did not ask for");
-            return;
+            return Ok(());
         };
-        if let Err(error) = self.rehome(id, index) {
-            warn!(slot, worker = id.0, %error, "a worker cannot take part");
-            return;
-        }
-        let Some(request) = self.workers.get_mut(&id).and_then(|worker| worker.requests.get_mut(index)) else { return };
+        self.rehome(id, index)?;
+        let Some(request) = self.workers.get_mut(&id).and_then(|worker| worker.requests.get_mut(index)) else {
+            return Ok(());
+        };
         let listener = Rc::clone(&request.listener);
         let first = !std::mem::replace(&mut request.accepting, true);
         let own = request.own.take();
@@ -169,22 +180,22 @@ impl Master {
         }
         let backlog = backlog.unwrap_or(BACKLOG).max(1);
         let grows = backlog > listener.backlog.get();
-        let seated = match (&request.handoff, grows) {
+        match (&request.handoff, grows) {
             (Some(_), true) if !first => listener.listen(backlog),
             (Some(_), false) if !first => Ok(()),
             (Some(handoff), true) => listener.listen(backlog).and_then(|()| listener.seat(handoff)),
             (Some(handoff), false) => listener.seat(handoff),
-            (None, _) => {
-                listener.backlog.set(backlog.max(listener.backlog.get()));
-                listener.group.as_ref().map_or(Ok(()), |group| steering::enter(group, self_slot, backlog, own.as_ref()))
-            }
-        };
-        if let Err(error) = seated {
-            warn!(slot, worker = id.0, %error, "a worker cannot take part");
-            return;
-        }
+            (None, grows) => match &listener.group {
+                Some(group) => {
+                    listener.backlog.set(backlog.max(listener.backlog.get()));
+                    steering::enter(group, self_slot, backlog, own.as_ref())
+                }
+                None if grows => listener.listen(backlog),
+                None => Ok(()),
+            },
+        }?;
         if !first {
-            return;
+            return Ok(());
         }
         if let Some(handoff) = &request.handoff {
             tokio::task::spawn_local(returned::serve(Rc::clone(&listener), Rc::clone(handoff)));
@@ -193,11 +204,12 @@ impl Master {
         let draining = self.fleet.is_stopping() || !self.fleet.is_wanted(id);
         if draining {
             listener.seats.retire(id, None);
-            return;
+            return Ok(());
         }
         info!(slot, worker = id.0, address = %listener.address, uptime_ms, "worker ready");
         self.handle_fleet(fleet::Event::Ready(id)).await;
         self.drop_unused_listeners();
+        Ok(())
     }
 
     /// Gives a request another listener when its own turned out to be a client's socket and is gone:
@@ -219,7 +231,7 @@ impl Master {
     }
 
     /// `CLOSE`: the worker listens there no more; what it has not taken goes to others.
-    fn close(&mut self, id: WorkerId, request: RequestId) {
+    pub(super) fn close(&mut self, id: WorkerId, request: RequestId) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let Some(request) = worker.take_request(request) else { return };
         debug!(slot = worker.slot.0, worker = id.0, address = %request.listener.address, "a worker stopped listening");

@@ -171,6 +171,8 @@ impl Master {
         match event {
             Event::Packet(said) => self.heard(said).await,
             Event::Malformed { worker, what } => self.malformed(worker, &what.to_string()),
+            Event::Called { worker, call } => self.called(worker, call).await,
+            Event::LookForClosed { worker } => self.look_for_closed(worker),
             Event::WorkerEnded { worker, exit } => self.ended(worker, exit).await,
             Event::HandoffEmptied { worker } => self.emptied(worker).await,
             Event::Settled { worker } => {

@@ -5,6 +5,7 @@ use super::door::{Door, secret};
 use super::event::{Event, Events};
 use super::listeners::Listeners;
 use super::output::{Kind, LastWords, Output, Prefixed, Stream};
+use super::supervised::Supervised;
 use super::worker::Worker;
 use crate::adapt::inspect::Executable;
 use crate::adapt::preload::Shim;
@@ -12,6 +13,7 @@ use crate::adapt::{self, Chosen};
 use crate::config::{Config, Mode};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::sys::guard::Guard;
+use crate::sys::seccomp::Watched;
 use crate::sys::{fd, reap, spawn, watch};
 use crate::wire::address::Address;
 use crate::wire::environment as env;
@@ -23,7 +25,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 
 /// The channel's number in the worker; high, so that a worker's own low numbers stay dense.
@@ -168,6 +170,7 @@ impl Starter {
             keep,
             listen_fds: inherited,
             descriptors: self.descriptors,
+            watched: watched(adapter, self.config.mode),
         };
         let child = spawn::spawn(&program)?;
         self.guard.add(child.pid);
@@ -183,10 +186,15 @@ impl Starter {
         let channel = Rc::new(watch::readable(ours)?);
         let pidfd = watch::readable(child.pidfd)?;
         self.door.tokens.borrow_mut().insert(token.clone(), id);
-        let tasks = vec![
+        let supervised = child.notifier.map(|notifier| Supervised::new(id, notifier)).transpose()?;
+        let mut tasks = vec![
             tokio::task::spawn_local(channel::serve(Rc::clone(&channel), id, self.events.clone())),
             tokio::task::spawn_local(watch(pidfd, child.pid, id, Rc::clone(&self.guard), self.events.clone())),
         ];
+        if let Some(supervised) = &supervised {
+            tasks.push(tokio::task::spawn_local(Rc::clone(supervised).serve(self.events.clone())));
+            tasks.push(tokio::task::spawn_local(look_for_closed(id, self.events.clone())));
+        }
         Ok(Worker {
             id,
             slot,
@@ -199,6 +207,7 @@ impl Starter {
             last_words,
             requests: Vec::new(),
             tasks,
+            supervised,
             malformed: 0,
         })
     }
@@ -219,6 +228,28 @@ impl Starter {
             None => word.clone(),
         };
         self.config.command.iter().map(replace).collect()
+    }
+}
+
+/// How often it is looked whether connections wait at a socket that a supervised worker has closed:
+/// nothing reports a close.
+const LOOK_FOR_CLOSED: Duration = Duration::from_millis(250);
+
+async fn look_for_closed(worker: WorkerId, events: Events) {
+    loop {
+        tokio::time::sleep(LOOK_FOR_CLOSED).await;
+        if events.send(Event::LookForClosed { worker }).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Which system calls of a worker are supervised.
+fn watched(adapter: Chosen, mode: Mode) -> Option<Watched> {
+    match (adapter, mode) {
+        (Chosen::Seccomp, Mode::Handoff) => Some(Watched::Accepting),
+        (Chosen::Seccomp, Mode::Shared | Mode::Kernel) => Some(Watched::Listening),
+        (Chosen::Preload | Chosen::Inherit | Chosen::Native, _) => None,
     }
 }
 

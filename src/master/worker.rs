@@ -3,6 +3,7 @@
 use super::handoff::Handoff;
 use super::listener::Listener;
 use super::output::LastWords;
+use super::supervised::Supervised;
 use crate::adapt::Chosen;
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::wire::packet::{FromWorker, RequestId, ToWorker};
@@ -43,6 +44,8 @@ pub struct Worker {
     pub requests: Vec<Request>,
     /// Tasks that end with it.
     pub tasks: Vec<JoinHandle<()>>,
+    /// The supervision of its system calls, with the seccomp adapter.
+    pub supervised: Option<Rc<Supervised>>,
     /// Packets of it that made no sense.
     pub malformed: u64,
 }

@@ -135,8 +135,8 @@ pub fn adopt(own: OwnedFd, address: &Address, umask: Option<u32>, sharing: Shari
     if socket.r#type()? != Type::STREAM {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
-    if address.is_ephemeral() {
-        // Bound already; that it may have company can still be said.
+    if address.is_ephemeral() || is_bound(&socket) {
+        // That it may have company can still be said.
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(sharing == Sharing::Group)?;
     } else {
@@ -147,6 +147,34 @@ pub fn adopt(own: OwnedFd, address: &Address, umask: Option<u32>, sharing: Shari
         }
     }
     Ok(socket)
+}
+
+/// Binds a worker's own socket, which stays the worker's.
+///
+/// # Errors
+/// That of `bind(2)` above all.
+pub fn claim(own: &OwnedFd, address: &Address, sharing: Sharing) -> io::Result<()> {
+    bind_socket(&Socket::from(own.try_clone()?), &name_of(address)?, sharing)
+}
+
+/// Whether it has a port already.
+fn is_bound(socket: &Socket) -> bool {
+    socket.local_addr().is_ok_and(|name| name.as_socket().is_some_and(|address| address.port() != 0))
+}
+
+/// Whether a descriptor is a stream socket of a kind that we manage: TCP, which several paths may
+/// carry (MPTCP), or Unix.
+#[must_use]
+pub fn is_stream(fd: BorrowedFd<'_>) -> bool {
+    let socket = socket2::SockRef::from(&fd);
+    let managed = [None, Some(socket2::Protocol::TCP), Some(socket2::Protocol::MPTCP)];
+    socket.r#type().is_ok_and(|kind| kind == Type::STREAM) && socket.protocol().is_ok_and(|p| managed.contains(&p))
+}
+
+/// Whether it can be one of a group that a program steers among: the kernel knows plain TCP there.
+#[must_use]
+pub fn is_steerable(fd: BorrowedFd<'_>) -> bool {
+    socket2::SockRef::from(&fd).protocol().is_ok_and(|protocol| protocol == Some(socket2::Protocol::TCP))
 }
 
 fn bind_socket(socket: &Socket, name: &SockAddr, sharing: Sharing) -> io::Result<()> {

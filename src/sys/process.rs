@@ -38,6 +38,15 @@ pub fn usage(groups: &[Pid], ports: &HashSet<u16>) -> HashMap<Pid, Usage> {
     found
 }
 
+/// Inodes of all sockets that other processes than this one have open, as far as we may look.
+#[must_use]
+pub fn sockets_of_others() -> HashSet<u64> {
+    let myself = std::process::id() as i32;
+    let others = all_processes().into_iter().flatten().flatten().filter(|process| process.pid() != myself);
+    let fds = others.filter_map(|process| process.fd().ok()).flatten().flatten();
+    fds.filter_map(|fd| if let FDTarget::Socket(inode) = fd.target { Some(inode) } else { None }).collect()
+}
+
 fn cpu_seconds(stat: &Stat) -> f64 {
     (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64
 }

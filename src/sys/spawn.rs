@@ -4,9 +4,10 @@
 //! `LISTEN_PID` needs, so fork and exec are made here. Between the two only async-signal-safe calls
 //! are made, on memory that was prepared before: the master has other threads.
 
+use super::seccomp::{self, Notifier, Watched};
 use nix::unistd::Pid;
 use std::ffi::{CString, OsStr, OsString};
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -45,6 +46,8 @@ pub struct Program {
     pub listen_fds: Vec<OwnedFd>,
     /// Soft limit of descriptors to start with.
     pub descriptors: u64,
+    /// System calls that are supervised from its first instruction on.
+    pub watched: Option<Watched>,
 }
 
 /// A child that could not be started.
@@ -69,9 +72,32 @@ pub enum SpawnError {
         /// Why not.
         source: io::Error,
     },
+    /// No filter could be put before its system calls.
+    #[error(
+        "cannot supervise the system calls of {}: {source}{}; what works without: a dynamically linked build, or \
+         --mode shared or kernel with --bind and --adapter inherit or a --preset",
+        path.display(), .source.raw_os_error().map_or("", why_no_filter)
+    )]
+    Filter {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// A text has a zero byte in it.
     #[error("{0:?} contains a zero byte")]
     ZeroByte(OsString),
+}
+
+fn why_no_filter(errno: i32) -> &'static str {
+    match errno {
+        libc::EBUSY => {
+            " (an outer supervisor, of a container or of WSL, has its own already, and the kernel allows one)"
+        }
+        libc::ENOSYS | libc::EINVAL => " (it needs Linux 5.14 with seccomp filters)",
+        libc::EPERM | libc::EACCES => " (a container forbids seccomp(2))",
+        _ => "",
+    }
 }
 
 /// A started child.
@@ -81,6 +107,8 @@ pub struct Child {
     pub pid: Pid,
     /// Becomes readable when it ends.
     pub pidfd: OwnedFd,
+    /// Where its supervised calls are reported.
+    pub notifier: Option<Notifier>,
 }
 
 /// Forks a child into a process group of its own and executes the program in it.
@@ -108,7 +136,12 @@ pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
     let envp: Vec<_> = env.iter().map(|e| e.as_ptr()).chain(listen_pid_entry).chain([std::ptr::null()]).collect();
     let cwd = program.cwd.as_ref().map(|dir| c_string(dir.as_os_str())).transpose()?;
     let null = std::fs::File::open("/dev/null").map_err(SpawnError::Fork)?;
-    let (report, low) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(fork_error)?;
+    let filter = program.watched.map(seccomp::filter);
+    let filter = filter.as_ref().map(|instructions| libc::sock_fprog {
+        len: instructions.len() as libc::c_ushort,
+        filter: instructions.as_ptr().cast_mut(),
+    });
+    let (report, low) = super::fd::pair().map_err(SpawnError::Fork)?;
     // Out of the way of the listening descriptors.
     let child_report =
         super::fd::duplicate_above(low.as_fd(), 3 + program.listen_fds.len() as RawFd).map_err(SpawnError::Fork)?;
@@ -131,6 +164,7 @@ pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
         listen_pid_digits: listen_pid[digits..].as_mut_ptr(),
         descriptors: program.descriptors,
         report: child_report.as_raw_fd(),
+        filter: filter.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
     };
     // SAFETY: the child only runs `ChildPlan::run`, which keeps to async-signal-safe calls on
     // memory prepared above, and never returns.
@@ -141,28 +175,25 @@ pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
         pid => Pid::from_raw(pid),
     };
     drop(child_report);
-    match read_report(report) {
-        None => {
+    match read_report(&report) {
+        Ok(notifier) => {
             let pidfd = super::reap::pidfd(pid).map_err(|source| {
                 let _ = super::reap::signal_group(pid, nix::sys::signal::Signal::SIGKILL);
                 let _ = nix::sys::wait::waitpid(pid, None);
                 SpawnError::Fork(source)
             })?;
-            Ok(Child { pid, pidfd })
+            Ok(Child { pid, pidfd, notifier })
         }
-        Some((step, source)) => {
+        Err((step, source)) => {
             let _ = nix::sys::wait::waitpid(pid, None);
             Err(match (step, &program.cwd) {
                 (Step::Directory, Some(dir)) => SpawnError::Directory { dir: dir.clone(), source },
                 (Step::Prepare, _) => SpawnError::Fork(source),
+                (Step::Filter, _) => SpawnError::Filter { path: program.path.clone(), source },
                 _ => SpawnError::Exec { path: program.path.clone(), source },
             })
         }
     }
-}
-
-fn fork_error(errno: nix::Error) -> SpawnError {
-    SpawnError::Fork(errno.into())
 }
 
 fn c_string(text: &OsStr) -> Result<CString, SpawnError> {
@@ -183,20 +214,32 @@ enum Step {
     Prepare = 1,
     Directory = 2,
     Exec = 3,
+    Filter = 4,
 }
 
-/// Reads the child's report: end of file means that it executed its program.
-fn read_report(report: OwnedFd) -> Option<(Step, io::Error)> {
-    let mut bytes = Vec::new();
-    let read = std::fs::File::from(report).read_to_end(&mut bytes);
-    let (step, errno) = bytes.split_first_chunk::<1>().filter(|_| read.is_ok())?;
-    let step = match step[0] {
-        1 => Step::Prepare,
-        2 => Step::Directory,
-        _ => Step::Exec,
-    };
-    let errno = errno.first_chunk::<4>().map_or(0, |e| i32::from_ne_bytes(*e));
-    Some((step, io::Error::from_raw_os_error(errno)))
+/// Reads the child's reports: end of file means that it executed its program. Before that it may send
+/// where its supervised calls are reported.
+fn read_report(report: &OwnedFd) -> Result<Option<Notifier>, (Step, io::Error)> {
+    let mut notifier = None;
+    loop {
+        let mut bytes = [0; 5];
+        let received = super::fd::receive_blocking(report.as_fd(), &mut bytes).map_err(|e| (Step::Prepare, e))?;
+        let [fd, _] = received.fds;
+        match (received.len, fd) {
+            (0, _) => return Ok(notifier),
+            (_, Some(fd)) => notifier = Some(Notifier::new(fd)),
+            (_, None) => {
+                let step = match bytes[0] {
+                    1 => Step::Prepare,
+                    2 => Step::Directory,
+                    4 => Step::Filter,
+                    _ => Step::Exec,
+                };
+                let errno = i32::from_ne_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
+                return Err((step, io::Error::from_raw_os_error(errno)));
+            }
+        }
+    }
 }
 
 /// Everything the child needs, as numbers and pointers that stay valid across the fork.
@@ -214,6 +257,7 @@ struct ChildPlan<'a> {
     listen_pid_digits: *mut u8,
     descriptors: u64,
     report: RawFd,
+    filter: *const libc::sock_fprog,
 }
 
 impl ChildPlan<'_> {
@@ -255,6 +299,7 @@ impl ChildPlan<'_> {
             if !self.cwd.is_null() && libc::chdir(self.cwd) < 0 {
                 self.fail(Step::Directory);
             }
+            self.submit_to_filter();
             libc::execve(self.path, self.argv, self.envp);
             self.fail(Step::Exec)
         }
@@ -286,6 +331,29 @@ impl ChildPlan<'_> {
                 *self.listen_pid_digits.add(place) = *digit;
             }
             *self.listen_pid_digits.add(len) = 0;
+        }
+    }
+
+    /// Puts the child under its filter, if it gets one, and sends the parent where calls are reported.
+    ///
+    /// # Safety
+    /// As for [`ChildPlan::run`].
+    unsafe fn submit_to_filter(&self) {
+        if self.filter.is_null() {
+            return;
+        }
+        // SAFETY: as in `run`; sending is as [`super::fd::send_connection`] does it, on the stack.
+        unsafe {
+            let notifier = seccomp::install(self.filter);
+            if notifier < 0 {
+                self.fail(Step::Filter);
+            }
+            let borrowed = std::os::fd::BorrowedFd::borrow_raw(notifier);
+            let report = std::os::fd::BorrowedFd::borrow_raw(self.report);
+            if !matches!(super::fd::send_connection(report, borrowed, &[0]), Ok(super::fd::Sent::Sent)) {
+                self.fail(Step::Filter);
+            }
+            libc::close(notifier);
         }
     }
 

@@ -59,10 +59,28 @@ pub fn encode(peer: SocketAddr) -> ([u8; PEER_MAX], usize) {
     }
 }
 
+/// The same address in the other IP family's form, if that is what a socket of `family` speaks: an
+/// IPv6 socket sees IPv4 peers at `::ffff:a.b.c.d`.
+#[must_use]
+pub fn in_family(peer: SocketAddr, family: u16) -> SocketAddr {
+    match (peer, family) {
+        (SocketAddr::V4(v4), AF_INET6) => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
+        (SocketAddr::V6(v6), AF_INET) => (v6.ip().to_canonical(), v6.port()).into(),
+        (peer, _) => peer,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_peer_has_the_family_of_the_socket() {
+        let (v4, mapped) = ("1.2.3.4:5".parse().unwrap(), "[::ffff:1.2.3.4]:5".parse().unwrap());
+        assert_eq!([in_family(v4, AF_INET6), in_family(mapped, AF_INET)], [mapped, v4]);
+        assert_eq!([in_family(v4, AF_INET), in_family(mapped, AF_INET6)], [v4, mapped]);
+    }
 
     proptest! {
         #[test]

@@ -1,0 +1,266 @@
+//! `bind` and `listen` of a supervised worker: what the shim says in packets, seen from outside.
+
+use super::handoff::Handoff;
+use super::run::Master;
+use super::supervised::{Door, Known, Supervised, address_of, name_bytes};
+use crate::core::ids::WorkerId;
+use crate::sys::seccomp::{Call, Name, OnExec};
+use crate::sys::{fd, foreign, listen, process};
+use crate::wire::address::Address;
+use crate::wire::packet::{AnswerTo, Listen, Ownership, RequestId, ToWorker, Via};
+use crate::wire::peer::PEER_MAX;
+use nix::errno::Errno;
+use socket2::Socket;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use tracing::debug;
+
+/// From so many listening sockets of a supervised worker on it is looked, at each new one, which of
+/// them are closed by now: nothing reports that.
+const LOOK_FROM: usize = 16;
+
+/// What the kernel shall do with a call.
+enum Verdict {
+    /// Carry it out as if nobody watched.
+    Pass,
+    /// Return this.
+    Return(Result<i64, Errno>),
+}
+
+impl From<io::Error> for Verdict {
+    fn from(error: io::Error) -> Verdict {
+        Verdict::Return(Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EINVAL))))
+    }
+}
+
+impl Master {
+    /// A worker calls `bind` or `listen` and waits.
+    pub(super) async fn called(&mut self, id: WorkerId, call: Call) {
+        let Some(supervised) = self.workers.get(&id).and_then(|worker| worker.supervised.clone()) else { return };
+        let verdict = match call.name {
+            Name::Bind => self.bind_called(id, &supervised, &call),
+            Name::Listen => self.listen_called(id, &supervised, &call).await,
+            Name::Accept | Name::Accept4 | Name::GetSockName => Verdict::Pass,
+        };
+        match verdict {
+            Verdict::Pass => supervised.notifier().pass(&call),
+            Verdict::Return(result) => supervised.notifier().answer(&call, result),
+        }
+    }
+
+    fn bind_called(&mut self, id: WorkerId, supervised: &Supervised, call: &Call) -> Verdict {
+        let mut bytes = vec![0; (call.args[2] as usize).min(PEER_MAX)];
+        if let Err(error) = foreign::read_memory(call.thread, call.args[1], &mut bytes) {
+            return match error.raw_os_error() {
+                Some(libc::EPERM | libc::ENOSYS) => Verdict::Pass,
+                _ => Verdict::Return(Err(Errno::EFAULT)),
+            };
+        }
+        let directory = || foreign::working_directory(call.thread).ok();
+        let Some((address, _)) = address_of(&bytes, directory) else { return Verdict::Pass };
+        let (Some(own), Ok(Some(inode))) = (OwnSocket::of(call), foreign::socket_inode(call.thread, call.descriptor()))
+        else {
+            return Verdict::Pass;
+        };
+        // All of the above was about this call only if it still waits.
+        if !supervised.notifier().waits(call) {
+            return Verdict::Pass;
+        }
+        if let Some(known) = supervised.take_known(inode) {
+            // Called again: a signal came in between, and the first time did it all.
+            supervised.remember(inode, known);
+            return Verdict::Return(Ok(0));
+        }
+        match (&address, own) {
+            // The kernel's choice: whether it is a listener shows when it listens.
+            (address, own) if address.is_ephemeral() => {
+                if let OwnSocket::OutOfReach = own {
+                    supervised.remember(inode, Known::Bound(address.clone()));
+                }
+                Verdict::Pass
+            }
+            (Address::Tcp(_), own) => {
+                if !self.listeners.serves(&address)
+                    && let OwnSocket::Copy(own) = &own
+                    && let Err(error) = listen::claim(own, &address, self.listeners.sharing(&address))
+                {
+                    self.refused(id, &address, &error);
+                    return error.into();
+                }
+                supervised.remember(inode, Known::Bound(address));
+                Verdict::Return(Ok(0))
+            }
+            (Address::Unix(_) | Address::Abstract(_), own) => {
+                match self.ask_for(id, supervised, &address, own.copy(), foreign::umask(call.thread).ok()) {
+                    Ok(prepared) => {
+                        supervised.remember(inode, prepared);
+                        Verdict::Return(Ok(0))
+                    }
+                    Err(error) => error.into(),
+                }
+            }
+        }
+    }
+
+    /// Asks for an address in the worker's name.
+    fn ask_for(
+        &mut self,
+        id: WorkerId,
+        supervised: &Supervised,
+        address: &Address,
+        own: Option<OwnedFd>,
+        umask: Option<u32>,
+    ) -> io::Result<Known> {
+        self.forget_closed(id, LOOK_FROM);
+        let request = supervised.next_request();
+        let asked = Listen { address: address.clone(), id: request, answer: AnswerTo::Sender, umask };
+        match self.serve_request(id, &asked, own) {
+            Ok((ToWorker::Listening { via, ownership, .. }, socket)) => {
+                let is_the_listener = via == Via::Shared && ownership == Ownership::Adopted;
+                Ok(Known::Prepared { request, socket: (!is_the_listener).then_some(socket) })
+            }
+            Ok(_) => Err(Errno::EINVAL.into()),
+            Err(error) => {
+                self.refused(id, address, &error);
+                Err(error)
+            }
+        }
+    }
+
+    async fn listen_called(&mut self, id: WorkerId, supervised: &Rc<Supervised>, call: &Call) -> Verdict {
+        let Ok(Some(inode)) = foreign::socket_inode(call.thread, call.descriptor()) else { return Verdict::Pass };
+        if !supervised.notifier().waits(call) {
+            return Verdict::Pass;
+        }
+        let backlog = (call.args[1] as i32).max(0) as u32;
+        let prepared = match supervised.take_known(inode) {
+            Some(Known::Listening { request }) => {
+                supervised.remember(inode, Known::Listening { request });
+                let done = self.accepting(id, request, Some(backlog)).await;
+                return done.map_or_else(Verdict::from, |()| Verdict::Return(Ok(0)));
+            }
+            Some(prepared @ Known::Prepared { .. }) => Ok(prepared),
+            Some(Known::Bound(address)) => {
+                let own = OwnSocket::of(call).and_then(OwnSocket::copy);
+                self.ask_for(id, supervised, &address, own, None)
+            }
+            None => {
+                let Some(own) = OwnSocket::of(call).and_then(OwnSocket::copy) else { return Verdict::Pass };
+                let Some(address) = ephemeral_address(&own) else { return Verdict::Pass };
+                self.ask_for(id, supervised, &address, Some(own), None)
+            }
+        };
+        let installed = match prepared {
+            Ok(Known::Prepared { request, socket }) => self.install(id, supervised, call, request, socket, inode),
+            Ok(_) => return Verdict::Pass,
+            Err(error) => return error.into(),
+        };
+        match installed {
+            Ok(request) => {
+                let done = self.accepting(id, request, Some(backlog)).await;
+                done.map_or_else(Verdict::from, |()| Verdict::Return(Ok(0)))
+            }
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Puts the master's socket in the place of the worker's, with its flags.
+    fn install(
+        &mut self,
+        id: WorkerId,
+        supervised: &Supervised,
+        call: &Call,
+        request: RequestId,
+        socket: Option<OwnedFd>,
+        own_inode: u64,
+    ) -> io::Result<RequestId> {
+        let Some(socket) = socket else {
+            supervised.remember(own_inode, Known::Listening { request });
+            return Ok(request);
+        };
+        let flags = foreign::flags(call.thread, call.descriptor())?;
+        let on_exec = if flags & libc::O_CLOEXEC != 0 { OnExec::Close } else { OnExec::Keep };
+        socket2::SockRef::from(&socket).set_nonblocking(flags & libc::O_NONBLOCK != 0)?;
+        let inode = fd::inode(socket.as_fd())?;
+        let protocol = foreign::protocol(call.thread, call.descriptor()).unwrap_or_default();
+        let worker = self.workers.get(&id).ok_or(Errno::ESRCH)?;
+        let asked = worker.requests.iter().find(|asked| asked.id == request).ok_or(Errno::ESRCH)?;
+        if let Some(handoff) = &asked.handoff {
+            let family = match protocol.as_str() {
+                "TCPv6" | "MPTCPv6" => libc::AF_INET6,
+                _ => libc::AF_INET,
+            } as u16;
+            let name = name_bytes(&asked.listener.address, family);
+            supervised.open(inode, Door { handoff: Rc::<Handoff>::clone(handoff), name, family });
+        }
+        supervised.notifier().put(call, socket.as_fd(), call.descriptor(), on_exec)?;
+        supervised.remember(inode, Known::Listening { request });
+        Ok(request)
+    }
+
+    /// Looks whether connections wait at a supervised worker that has closed its listening socket.
+    pub(super) fn look_for_closed(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let waits = worker.requests.iter().any(|request| {
+            let in_kernel = request.listener.group.as_ref().map_or(0, |group| group.queued_at(worker.slot));
+            in_kernel > 0 || request.handoff.as_ref().is_some_and(|handoff| handoff.queued() > 0)
+        });
+        if waits {
+            self.forget_closed(id, 1);
+        }
+    }
+
+    /// Ends the requests of a supervised worker whose sockets it has closed, if it has so many.
+    pub(super) fn forget_closed(&mut self, id: WorkerId, from: usize) {
+        let Some(worker) = self.workers.get(&id).filter(|worker| worker.requests.len() >= from) else { return };
+        let Some(supervised) = worker.supervised.clone() else { return };
+        let open = process::sockets_of_others();
+        for request in supervised.closed(&open) {
+            debug!(worker = id.0, request, "a supervised worker closed a listening socket");
+            self.close(id, request);
+        }
+    }
+}
+
+/// The socket that a call is about.
+enum OwnSocket {
+    /// A copy of it.
+    Copy(OwnedFd),
+    /// It cannot be had (`pidfd_getfd` is not allowed), but it is a stream.
+    OutOfReach,
+}
+
+impl OwnSocket {
+    /// Nothing for what is no stream socket.
+    fn of(call: &Call) -> Option<OwnSocket> {
+        match foreign::descriptor(call.thread, call.descriptor()) {
+            Ok(own) => listen::is_stream(own.as_fd()).then_some(OwnSocket::Copy(own)),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => {
+                let protocol = foreign::protocol(call.thread, call.descriptor()).ok()?;
+                ["TCP", "TCPv6", "UNIX-STREAM"].contains(&protocol.as_str()).then_some(OwnSocket::OutOfReach)
+            }
+            Err(_) => None,
+        }
+    }
+
+    fn copy(self) -> Option<OwnedFd> {
+        match self {
+            OwnSocket::Copy(own) => Some(own),
+            OwnSocket::OutOfReach => None,
+        }
+    }
+}
+
+/// What a socket that is bound and unknown to us asks for: a port of the kernel's choice.
+fn ephemeral_address(own: &OwnedFd) -> Option<Address> {
+    let socket = Socket::from(own.try_clone().ok()?);
+    if listen::is_listening(&socket) {
+        return None;
+    }
+    match listen::local_address(&socket).ok()? {
+        Address::Tcp(address) if address.port() != 0 => Some(Address::Tcp(SocketAddr::new(address.ip(), 0))),
+        _ => None,
+    }
+}

@@ -1,0 +1,390 @@
+//! The supervised calls of one worker (the seccomp adapter): `accept` and `getsockname` are answered
+//! here, at once; `bind` and `listen`, which concern the whole master, are reported to it.
+
+use super::event::{Event, Events};
+use super::handoff::{Handoff, TakenBack};
+use crate::core::ids::WorkerId;
+use crate::sys::seccomp::{Call, Name, Notifier, OnExec};
+use crate::sys::{foreign, watch};
+use crate::wire::address::Address;
+use crate::wire::packet::RequestId;
+use crate::wire::peer::{self, PEER_MAX};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use tokio::io::unix::AsyncFd;
+use tokio::task::JoinHandle;
+use tracing::{debug, warn};
+
+/// Calls answered before other tasks of the master get their turn.
+const BURST: u32 = 64;
+/// Sockets that are remembered between `bind` and `listen`; the oldest is forgotten. What is not
+/// remembered is seen again when it listens, unless it is one that we only said was bound.
+const BOUND_MAX: usize = 1024;
+/// Threads of one worker that may wait in `accept` at once; one more gets `EAGAIN`.
+const WAITING_MAX: usize = 4096;
+
+/// What is known of a socket of the worker, by its inode.
+#[derive(Debug)]
+pub enum Known {
+    /// `bind` succeeded, and `listen` did not come yet.
+    Bound(Address),
+    /// The master's socket for it is ready to be put in its place.
+    Prepared {
+        /// The name of the request.
+        request: RequestId,
+        /// What `listen` will put in the worker's place; nothing when its own socket is the listener.
+        socket: Option<OwnedFd>,
+    },
+    /// It listens.
+    Listening {
+        /// The name of the request.
+        request: RequestId,
+    },
+}
+
+/// A listening socket of the worker that really is a hand-off socket.
+#[derive(Debug)]
+pub struct Door {
+    /// Where its connections come from.
+    pub handoff: Rc<Handoff>,
+    /// What `getsockname` says.
+    pub name: Vec<u8>,
+    /// The family that the worker asked for.
+    pub family: u16,
+}
+
+/// The supervision of one worker.
+#[derive(Debug)]
+pub struct Supervised {
+    worker: WorkerId,
+    notifier: AsyncFd<Notifier>,
+    known: RefCell<HashMap<u64, Known>>,
+    /// Inodes of bound sockets, the oldest first.
+    bound: RefCell<VecDeque<u64>>,
+    doors: RefCell<HashMap<u64, Rc<Door>>>,
+    /// Threads that wait in `accept` until a connection comes.
+    waiting: RefCell<HashMap<i32, JoinHandle<()>>>,
+    next_request: RefCell<RequestId>,
+}
+
+impl Supervised {
+    /// Supervision of a worker whose calls are reported there.
+    ///
+    /// # Errors
+    /// When the reactor cannot watch one descriptor more.
+    pub fn new(worker: WorkerId, notifier: Notifier) -> io::Result<Rc<Supervised>> {
+        Ok(Rc::new(Supervised {
+            worker,
+            notifier: watch::readable(notifier)?,
+            known: RefCell::default(),
+            bound: RefCell::default(),
+            doors: RefCell::default(),
+            waiting: RefCell::default(),
+            next_request: RefCell::new(1),
+        }))
+    }
+
+    /// The kernel's side.
+    #[must_use]
+    pub fn notifier(&self) -> &Notifier {
+        self.notifier.get_ref()
+    }
+
+    /// A name for one more request.
+    #[must_use]
+    pub fn next_request(&self) -> RequestId {
+        let mut next = self.next_request.borrow_mut();
+        *next += 1;
+        *next
+    }
+
+    /// Forgets a socket and returns what was known of it.
+    #[must_use]
+    pub fn take_known(&self, inode: u64) -> Option<Known> {
+        self.known.borrow_mut().remove(&inode)
+    }
+
+    /// Remembers a socket.
+    pub fn remember(&self, inode: u64, known: Known) {
+        let (mut all, mut bound) = (self.known.borrow_mut(), self.bound.borrow_mut());
+        if let Known::Bound(_) = known {
+            bound.push_back(inode);
+            while bound.len() > BOUND_MAX {
+                let oldest = bound.pop_front();
+                all.extract_if(|inode, known| Some(*inode) == oldest && matches!(known, Known::Bound(_)))
+                    .for_each(drop);
+            }
+        }
+        all.insert(inode, known);
+    }
+
+    /// From now on `accept` on the socket with this inode takes from the door.
+    pub fn open(&self, inode: u64, door: Door) {
+        self.doors.borrow_mut().insert(inode, Rc::new(door));
+    }
+
+    /// The requests whose sockets are not among these; they are forgotten.
+    pub fn closed(&self, open: &std::collections::HashSet<u64>) -> Vec<RequestId> {
+        self.doors.borrow_mut().retain(|inode, _| open.contains(inode));
+        let mut known = self.known.borrow_mut();
+        let gone = known.extract_if(|inode, known| !matches!(known, Known::Bound(_)) && !open.contains(inode));
+        let name = |known| match known {
+            Known::Prepared { request, .. } | Known::Listening { request } => Some(request),
+            Known::Bound(_) => None,
+        };
+        gone.filter_map(|(_, known)| name(known)).collect()
+    }
+
+    /// Answers calls until the worker's last process is gone.
+    pub async fn serve(self: Rc<Self>, events: Events) {
+        loop {
+            let Ok(mut ready) = self.notifier.readable().await else { return };
+            for _ in 0..BURST {
+                match self.notifier().receive() {
+                    Ok(call) => match call.name {
+                        Name::Accept | Name::Accept4 => self.accept(call),
+                        Name::GetSockName => self.name(&call),
+                        Name::Bind | Name::Listen => {
+                            if events.send(Event::Called { worker: self.worker, call }).await.is_err() {
+                                return;
+                            }
+                        }
+                    },
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        ready.clear_ready();
+                        break;
+                    }
+                    Err(error) => {
+                        debug!(worker = self.worker.0, %error, "supervision of a worker ends");
+                        return;
+                    }
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn door(&self, call: &Call) -> Option<Rc<Door>> {
+        let inode = foreign::socket_inode(call.thread, call.descriptor()).ok().flatten()?;
+        self.doors.borrow().get(&inode).cloned()
+    }
+
+    /// `accept`: one connection, or the wait for one.
+    fn accept(self: &Rc<Self>, call: Call) {
+        // A thread calls once at a time: if it waits here already, a signal interrupted it.
+        if let Some(before) = self.waiting.borrow_mut().remove(&call.thread.as_raw()) {
+            before.abort();
+        }
+        let Some(door) = self.door(&call) else { return self.notifier().pass(&call) };
+        match door.handoff.take() {
+            Ok(connection) => self.deliver(&call, &door, connection),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                warn!(worker = self.worker.0, %error, "a connection is lost: raise the limit of the master with ulimit -n");
+                self.notifier().answer(&call, Err(Errno::ECONNABORTED));
+            }
+            Err(_) if is_nonblocking(door.handoff.receiver()) => self.notifier().answer(&call, Err(Errno::EAGAIN)),
+            Err(_) => self.wait(call, door),
+        }
+    }
+
+    /// Lets the call wait until there is a connection.
+    fn wait(self: &Rc<Self>, call: Call, door: Rc<Door>) {
+        let watched = door.handoff.receiver().try_clone_to_owned().and_then(watch::readable);
+        let mut waiting = self.waiting.borrow_mut();
+        let Some(watched) = watched.ok().filter(|_| waiting.len() < WAITING_MAX) else {
+            return self.notifier().answer(&call, Err(Errno::EAGAIN));
+        };
+        let this = Rc::clone(self);
+        let task = tokio::task::spawn_local(async move {
+            loop {
+                let Ok(mut ready) = watched.readable().await else { return };
+                if !this.notifier().waits(&call) {
+                    break;
+                }
+                match door.handoff.take() {
+                    Ok(connection) => {
+                        this.deliver(&call, &door, connection);
+                        break;
+                    }
+                    Err(_) => ready.clear_ready(),
+                }
+            }
+            drop(this.waiting.borrow_mut().remove(&call.thread.as_raw()));
+        });
+        waiting.insert(call.thread.as_raw(), task);
+    }
+
+    /// Gives the caller a connection, or puts it back when the call waits no more.
+    fn deliver(&self, call: &Call, door: &Door, taken: TakenBack) {
+        let flags = if call.name == Name::Accept4 { call.args[3] as i32 } else { 0 };
+        let on_exec = if flags & libc::SOCK_CLOEXEC != 0 { OnExec::Close } else { OnExec::Keep };
+        let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
+        if nonblocking {
+            set_nonblocking(taken.connection.as_fd());
+        }
+        let told = match flags & !(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) {
+            0 => self.tell_peer(call, door, &taken),
+            _ => Err(Errno::EINVAL),
+        };
+        let given = told.and_then(|()| {
+            self.notifier().give(call, taken.connection.as_fd(), on_exec).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => Errno::ESRCH,
+                _ => Errno::from_raw(error.raw_os_error().unwrap_or(libc::EMFILE)),
+            })
+        });
+        match given {
+            Ok(()) => {}
+            Err(errno) => {
+                if nonblocking {
+                    let _ = socket2::SockRef::from(&taken.connection).set_nonblocking(false);
+                }
+                door.handoff.put_back(&taken);
+                if errno != Errno::ESRCH {
+                    self.notifier().answer(call, Err(errno));
+                }
+            }
+        }
+    }
+
+    /// Writes the peer's address where `accept` wants it.
+    fn tell_peer(&self, call: &Call, door: &Door, taken: &TakenBack) -> Result<(), Errno> {
+        match peer::decode(taken.peer()) {
+            Some(peer) => {
+                let (bytes, length) = peer::encode(peer::in_family(peer, door.family));
+                self.write_name(call, &bytes[..length])
+            }
+            None => self.write_name(call, taken.peer()),
+        }
+    }
+
+    /// `getsockname`, which for a hand-off socket must tell the address that it serves.
+    fn name(&self, call: &Call) {
+        match self.door(call) {
+            Some(door) => {
+                let written = self.write_name(call, &door.name);
+                self.notifier().answer(call, written.map(|()| 0));
+            }
+            None => self.notifier().pass(call),
+        }
+    }
+
+    /// Writes a socket address to the second and its length to the third argument, cut to the room
+    /// that the caller has.
+    fn write_name(&self, call: &Call, name: &[u8]) -> Result<(), Errno> {
+        let (at, length_at) = (call.args[1], call.args[2]);
+        if at == 0 || length_at == 0 {
+            // Nobody wants to know, or a mistake that getsockname reports.
+            return if call.name == Name::GetSockName { Err(Errno::EFAULT) } else { Ok(()) };
+        }
+        let fault = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EFAULT));
+        let mut room = [0; 4];
+        foreign::read_memory(call.thread, length_at, &mut room).map_err(fault)?;
+        if !self.notifier().waits(call) {
+            return Err(Errno::ESRCH);
+        }
+        let room = u32::from_ne_bytes(room) as usize;
+        foreign::write_memory(call.thread, at, &name[..name.len().min(room)]).map_err(fault)?;
+        foreign::write_memory(call.thread, length_at, &(name.len() as u32).to_ne_bytes()).map_err(fault)
+    }
+}
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        self.waiting.borrow().values().for_each(JoinHandle::abort);
+    }
+}
+
+/// The bytes of an address as `getsockname` returns them, in the family that was asked for.
+#[must_use]
+pub fn name_bytes(address: &Address, family: u16) -> Vec<u8> {
+    let unix = |path: &[u8]| {
+        let family = (libc::AF_UNIX as u16).to_ne_bytes();
+        [&family[..], path].concat().into_iter().take(PEER_MAX).collect()
+    };
+    match address {
+        Address::Tcp(address) => {
+            let (bytes, length) = peer::encode(peer::in_family(*address, family));
+            bytes[..length].to_vec()
+        }
+        Address::Unix(path) => unix(&[path.as_os_str().as_encoded_bytes(), &[0]].concat()),
+        Address::Abstract(name) => unix(&[&[0], name.as_bytes()].concat()),
+    }
+}
+
+/// The address in a `struct sockaddr` that a worker gave; nothing for what we do not manage. A
+/// relative path is meant from `directory`.
+#[must_use]
+pub fn address_of(bytes: &[u8], directory: impl FnOnce() -> Option<std::path::PathBuf>) -> Option<(Address, u16)> {
+    use std::os::unix::ffi::OsStrExt;
+    let family = u16::from_ne_bytes(*bytes.first_chunk::<2>()?);
+    let inet = |least| if bytes.len() >= least { peer::decode(bytes) } else { None };
+    let tcp = |address: SocketAddr| (Address::Tcp(address), family);
+    match i32::from(family) {
+        libc::AF_INET => inet(16).map(tcp),
+        libc::AF_INET6 => inet(24).map(tcp),
+        libc::AF_UNIX => {
+            let path = &bytes[2..];
+            if let Some(name) = path.strip_prefix(&[0]) {
+                let name = std::str::from_utf8(name).ok().filter(|name| !name.is_empty())?;
+                return Some((Address::Abstract(name.to_owned()), family));
+            }
+            let end = path.iter().position(|&byte| byte == 0).unwrap_or(path.len());
+            let path = std::path::Path::new(std::ffi::OsStr::from_bytes(&path[..end]));
+            if path.as_os_str().is_empty() {
+                return None;
+            }
+            let absolute = if path.is_absolute() { path.to_owned() } else { directory()?.join(path) };
+            Some((Address::Unix(absolute), family))
+        }
+        _ => None,
+    }
+}
+
+fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
+    fcntl(fd, FcntlArg::F_GETFL).is_ok_and(|flags| OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK))
+}
+
+/// Makes a connection that is about to be given away non-blocking.
+fn set_nonblocking(fd: BorrowedFd<'_>) {
+    // A connection has no other flag that this could undo.
+    let _ = socket2::SockRef::from(&fd).set_nonblocking(true);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn addresses_are_read_as_the_kernel_would() {
+        let here = || Some("/srv".into());
+        let v4 = peer::encode("127.0.0.1:80".parse().unwrap());
+        assert_eq!(address_of(&v4.0[..v4.1], here), Some(("tcp:127.0.0.1:80".parse().unwrap(), libc::AF_INET as u16)));
+        assert_eq!(address_of(&v4.0[..15], here), None);
+        let unix = |path: &[u8]| [&(libc::AF_UNIX as u16).to_ne_bytes()[..], path].concat();
+        let read = |path: &[u8]| address_of(&unix(path), here).map(|(address, _)| address.to_string());
+        assert_eq!(read(b"x.sock\0junk").as_deref(), Some("unix:/srv/x.sock"));
+        assert_eq!(read(b"\0name").as_deref(), Some("unix:@name"));
+        assert_eq!([read(b""), read(b"\0"), read(b"\0\xff")], [None, None, None]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes: Vec<u8>) {
+            let _ = address_of(&bytes, || None);
+        }
+
+        #[test]
+        fn a_name_is_read_as_it_was_written(ip: std::net::IpAddr, port: u16) {
+            let family = if ip.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 } as u16;
+            let address = Address::Tcp((ip, port).into());
+            prop_assert_eq!(address_of(&name_bytes(&address, family), || None), Some((address, family)));
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Another process: its memory and its descriptors, as far as we may look (`ptrace(2)`, "access mode
+//! checking"; our own children, unless they have more privileges).
+
+use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
+use nix::unistd::Pid;
+use std::ffi::CString;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+
+/// Fills `buffer` from the memory of a thread's process.
+///
+/// # Errors
+/// `EFAULT` when there is no such memory, `EPERM` when we may not look.
+pub fn read_memory(thread: Pid, at: u64, buffer: &mut [u8]) -> io::Result<()> {
+    let remote = [RemoteIoVec { base: at as usize, len: buffer.len() }];
+    let wanted = buffer.len();
+    match process_vm_readv(thread, &mut [IoSliceMut::new(buffer)], &remote)? {
+        read if read == wanted => Ok(()),
+        _ => Err(io::Error::from_raw_os_error(libc::EFAULT)),
+    }
+}
+
+/// Writes into the memory of a thread's process, which must be waiting for it.
+///
+/// # Errors
+/// As for [`read_memory`].
+pub fn write_memory(thread: Pid, at: u64, bytes: &[u8]) -> io::Result<()> {
+    let remote = [RemoteIoVec { base: at as usize, len: bytes.len() }];
+    match process_vm_writev(thread, &[IoSlice::new(bytes)], &remote)? {
+        written if written == bytes.len() => Ok(()),
+        _ => Err(io::Error::from_raw_os_error(libc::EFAULT)),
+    }
+}
+
+/// A copy of one of its descriptors (`pidfd_getfd(2)`, Linux 5.6).
+///
+/// # Errors
+/// `EBADF` when it has none of this number; `EPERM` or `ENOSYS` where that is not allowed, as in a
+/// container with Docker's default profile.
+pub fn descriptor(thread: Pid, number: RawFd) -> io::Result<OwnedFd> {
+    let process = super::reap::pidfd(process_of(thread)?)?;
+    // SAFETY: plain numbers; a descriptor that comes back is new, close-on-exec, and ours.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0);
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd as RawFd)) }
+    }
+}
+
+/// The process of a thread.
+fn process_of(thread: Pid) -> io::Result<Pid> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    let pid = line.and_then(|pid| pid.trim().parse().ok());
+    pid.map(Pid::from_raw).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
+}
+
+/// The inode of one of its sockets; nothing for another kind of file.
+///
+/// # Errors
+/// When it has no such descriptor, or we may not look.
+pub fn socket_inode(thread: Pid, number: RawFd) -> io::Result<Option<u64>> {
+    let link = nix::fcntl::readlink(format!("/proc/{thread}/fd/{number}").as_str())?;
+    let inode = link.to_str().and_then(|text| text.strip_prefix("socket:[")).and_then(|text| text.strip_suffix(']'));
+    Ok(inode.and_then(|inode| inode.parse().ok()))
+}
+
+/// The protocol of one of its sockets in the kernel's words (`TCP`, `TCPv6`, `UDP`, `UNIX-STREAM` …),
+/// which needs less permission than a copy of it does.
+///
+/// # Errors
+/// As for [`socket_inode`].
+pub fn protocol(thread: Pid, number: RawFd) -> io::Result<String> {
+    let path = CString::new(format!("/proc/{thread}/fd/{number}"))?;
+    let mut name = [0u8; 32];
+    // SAFETY: both strings are terminated, and the kernel writes at most as many bytes as there are.
+    let length = unsafe {
+        libc::getxattr(path.as_ptr(), c"system.sockprotoname".as_ptr(), name.as_mut_ptr().cast(), name.len())
+    };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    Ok(String::from_utf8_lossy(&name[..length]).trim_end_matches('\0').to_owned())
+}
+
+/// The status flags and the close-on-exec flag of one of its descriptors, as `open(2)` names them.
+///
+/// # Errors
+/// As for [`socket_inode`].
+pub fn flags(thread: Pid, number: RawFd) -> io::Result<i32> {
+    let info = std::fs::read_to_string(format!("/proc/{thread}/fdinfo/{number}"))?;
+    let line = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = line.and_then(|octal| i32::from_str_radix(octal.trim(), 8).ok());
+    flags.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Its working directory.
+///
+/// # Errors
+/// As for [`socket_inode`].
+pub fn working_directory(thread: Pid) -> io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/{thread}/cwd"))
+}
+
+/// Its file mode mask (`Umask` in `/proc/PID/status`).
+///
+/// # Errors
+/// As for [`socket_inode`].
+pub fn umask(thread: Pid) -> io::Result<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    line.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
