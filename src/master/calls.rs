@@ -42,7 +42,7 @@ impl Master {
         let verdict = match call.name {
             Name::Bind => self.bind_called(id, &supervised, &call),
             Name::Listen => self.listen_called(id, &supervised, &call).await,
-            Name::Accept | Name::Accept4 | Name::GetSockName => Verdict::Pass,
+            Name::Accept | Name::Accept4 | Name::GetSockName | Name::GetSockOpt => Verdict::Pass,
         };
         match verdict {
             Verdict::Pass => supervised.notifier().pass(&call),
@@ -51,7 +51,11 @@ impl Master {
     }
 
     fn bind_called(&mut self, id: WorkerId, supervised: &Supervised, call: &Call) -> Verdict {
-        let mut bytes = vec![0; (call.args[2] as usize).min(PEER_MAX)];
+        // The length is an int; what is longer than any address the kernel refuses itself.
+        let Some(length) = usize::try_from(call.args[2] as i32).ok().filter(|length| *length <= PEER_MAX) else {
+            return Verdict::Pass;
+        };
+        let mut bytes = vec![0; length];
         if let Err(error) = foreign::read_memory(call.thread, call.args[1], &mut bytes) {
             return match error.raw_os_error() {
                 Some(libc::EPERM | libc::ENOSYS) => Verdict::Pass,
@@ -81,16 +85,24 @@ impl Master {
                 }
                 Verdict::Pass
             }
-            (Address::Tcp(_), own) => {
-                if !self.listeners.serves(&address)
-                    && let OwnSocket::Copy(own) = &own
-                    && let Err(error) = listen::claim(own, &address, self.listeners.sharing(&address))
-                {
+            (Address::Tcp(_), OwnSocket::Copy(own)) if !self.listeners.serves(&address) => {
+                if let Err(error) = listen::claim(&own, &address, self.listeners.sharing(&address)) {
                     self.refused(id, &address, &error);
                     return error.into();
                 }
                 supervised.remember(inode, Known::Bound(address));
                 Verdict::Return(Ok(0))
+            }
+            (Address::Tcp(_), own) => {
+                // In place from now on, so that the worker sees the name and the readiness of it.
+                let asked = self.ask_for(id, supervised, &address, own.copy(), None);
+                match asked.and_then(|prepared| self.install(id, supervised, call, prepared, inode)) {
+                    Ok((request, inode)) => {
+                        supervised.remember(inode, Known::Prepared { request, socket: None });
+                        Verdict::Return(Ok(0))
+                    }
+                    Err(error) => error.into(),
+                }
             }
             (Address::Unix(_) | Address::Abstract(_), own) => {
                 match self.ask_for(id, supervised, &address, own.copy(), foreign::umask(call.thread).ok()) {
@@ -135,7 +147,9 @@ impl Master {
             return Verdict::Pass;
         }
         let backlog = (call.args[1] as i32).max(0) as u32;
-        let prepared = match supervised.take_known(inode) {
+        let known = supervised.take_known(inode);
+        let bound = if let Some(Known::Bound(address)) = &known { Some(address.clone()) } else { None };
+        let prepared = match known {
             Some(Known::Listening { request }) => {
                 supervised.remember(inode, Known::Listening { request });
                 let done = self.accepting(id, request, Some(backlog)).await;
@@ -152,37 +166,60 @@ impl Master {
                 self.ask_for(id, supervised, &address, Some(own), None)
             }
         };
-        let installed = match prepared {
-            Ok(Known::Prepared { request, socket }) => self.install(id, supervised, call, request, socket, inode),
-            Ok(_) => return Verdict::Pass,
-            Err(error) => return error.into(),
-        };
+        let installed = prepared.and_then(|prepared| self.install(id, supervised, call, prepared, inode));
         match installed {
-            Ok(request) => {
+            Ok((request, inode)) => {
+                supervised.remember(inode, Known::Listening { request });
                 let done = self.accepting(id, request, Some(backlog)).await;
                 done.map_or_else(Verdict::from, |()| Verdict::Return(Ok(0)))
             }
-            Err(error) => error.into(),
+            Err(error) => {
+                // Interrupted in the middle, it will listen again.
+                if let Some(address) = bound {
+                    supervised.remember(inode, Known::Bound(address));
+                }
+                error.into()
+            }
         }
     }
 
-    /// Puts the master's socket in the place of the worker's, with its flags.
+    /// Puts the master's socket in the place of the worker's, with its flags; returns its inode.
     fn install(
         &mut self,
         id: WorkerId,
         supervised: &Supervised,
         call: &Call,
-        request: RequestId,
-        socket: Option<OwnedFd>,
+        prepared: Known,
         own_inode: u64,
-    ) -> io::Result<RequestId> {
-        let Some(socket) = socket else {
-            supervised.remember(own_inode, Known::Listening { request });
-            return Ok(request);
+    ) -> io::Result<(RequestId, u64)> {
+        let (request, socket) = match prepared {
+            Known::Prepared { request, socket: Some(socket) } => (request, socket),
+            Known::Prepared { request, socket: None } => return Ok((request, own_inode)),
+            Known::Bound(_) | Known::Listening { .. } => return Err(Errno::EINVAL.into()),
         };
+        let installed = self.put_in_place(id, supervised, call, request, &socket, own_inode);
+        if installed.is_err() {
+            // As if it had not asked: it will again.
+            self.close(id, request);
+        }
+        installed.map(|inode| (request, inode))
+    }
+
+    fn put_in_place(
+        &self,
+        id: WorkerId,
+        supervised: &Supervised,
+        call: &Call,
+        request: RequestId,
+        socket: &OwnedFd,
+        own_inode: u64,
+    ) -> io::Result<u64> {
         let flags = foreign::flags(call.thread, call.descriptor())?;
         let on_exec = if flags & libc::O_CLOEXEC != 0 { OnExec::Close } else { OnExec::Keep };
-        socket2::SockRef::from(&socket).set_nonblocking(flags & libc::O_NONBLOCK != 0)?;
+        // A listening socket may be shared with others, whose choice must not be undone.
+        if flags & libc::O_NONBLOCK != 0 {
+            socket2::SockRef::from(socket).set_nonblocking(true)?;
+        }
         let inode = fd::inode(socket.as_fd())?;
         let protocol = foreign::protocol(call.thread, call.descriptor()).unwrap_or_default();
         let worker = self.workers.get(&id).ok_or(Errno::ESRCH)?;
@@ -190,14 +227,17 @@ impl Master {
         if let Some(handoff) = &asked.handoff {
             let family = match protocol.as_str() {
                 "TCPv6" | "MPTCPv6" => libc::AF_INET6,
+                unix if unix.starts_with("UNIX") => libc::AF_UNIX,
                 _ => libc::AF_INET,
             } as u16;
             let name = name_bytes(&asked.listener.address, family);
-            supervised.open(inode, Door { handoff: Rc::<Handoff>::clone(handoff), name, family });
+            let door = Rc::new(Door { handoff: Rc::<Handoff>::clone(handoff), name, family });
+            // Copies that the worker made of its own socket mean the same.
+            supervised.open(own_inode, Rc::clone(&door));
+            supervised.open(inode, door);
         }
         supervised.notifier().put(call, socket.as_fd(), call.descriptor(), on_exec)?;
-        supervised.remember(inode, Known::Listening { request });
-        Ok(request)
+        Ok(inode)
     }
 
     /// Looks whether connections wait at a supervised worker that has closed its listening socket.

@@ -108,6 +108,14 @@ impl Group {
         if steering.migrates() { 0 } else { waiting }
     }
 
+    /// Whether what waits at a slot's socket can move to the others when it is shut down, of which there
+    /// must be some that get connections.
+    #[must_use]
+    pub fn can_move_from(&self, slot: Slot) -> bool {
+        let steering = self.steering.borrow();
+        steering.migrates() && steering.eligible().iter().any(|other| *other != slot.0)
+    }
+
     /// Refuses new connections from now on; false where that cannot be done without losing those that
     /// wait.
     #[must_use]
@@ -140,11 +148,10 @@ impl Group {
         self.steering.borrow().steered_to(slot.0)
     }
 
-    /// Connections steered to the slots that are there now.
+    /// Connections steered so far; none where nobody counts.
     #[must_use]
     pub fn steered(&self) -> u64 {
-        let steering = self.steering.borrow();
-        self.members.borrow().iter().filter_map(|m| steering.steered_to(m.slot.0)).sum()
+        self.steering.borrow().steered()
     }
 
     /// Who chooses, and why nothing better does.

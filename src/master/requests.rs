@@ -241,6 +241,7 @@ impl Master {
             handoff.finish();
         }
         listener.changed.notify_one();
+        self.leave_slot(id, &listener);
         if listener.backlog.get() == 0 && listener.adopted_from.get() == Some((id, request.id)) {
             self.listeners.discard(&listener);
             return;

@@ -63,7 +63,7 @@ impl View<'_> {
         let policy = serde_json::to_value(self.config.policy).ok();
         let policy = policy.and_then(|policy| policy.as_str().map(str::to_owned)).unwrap_or_default();
         let steering = self.listeners.iter().find_map(|l| l.group.as_ref()).map(Group::steering);
-        let steered: u64 = (0..workers.len()).map(|slot| self.steered_to(Slot(slot as u32)).unwrap_or(0)).sum();
+        let steered: u64 = (0..self.counters.len()).map(|slot| self.steered_to(Slot(slot as u32)).unwrap_or(0)).sum();
         // What the kernel steers is never accepted by the master; counting it as such keeps the sums.
         let in_kernel = if self.config.mode == Mode::Kernel { sum(|c| &c.handed) + steered } else { 0 };
         status::Status {

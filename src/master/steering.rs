@@ -50,12 +50,12 @@ pub fn enter(group: &Group, slot: Slot, backlog: u32, own: Option<&OwnedFd>) -> 
     group.listen(slot, Some(backlog))
 }
 
-/// Closes a listener that refuses new connections once the workers have taken what waits.
+/// Reports a listener that refuses new connections as closed once the workers have taken what waits.
+/// The sockets stay: a worker that still has one would be woken by nothing, again and again.
 pub async fn close_when_empty(listener: Rc<Listener>) {
     while listener.queued() > 0 {
         sleep(LOOK_AT_QUEUE).await;
     }
-    listener.close();
     let _ = listener.house.events.send(Event::ListenerClosed).await;
 }
 
@@ -77,17 +77,26 @@ impl Master {
             order.sort_unstable();
             group.order(&order);
             for slot in slots.into_iter().filter(|slot| slot.index() >= wanted) {
-                if let Some(steered) = group.steered_to(slot)
-                    && let Some(counters) = self.counters.get(slot.index())
-                {
-                    counters.handed.set(counters.handed.get() + steered);
-                }
                 let lost = group.vacate(slot);
                 if lost > 0 {
                     self.house.lost.set(self.house.lost.get() + lost);
                     warn!(slot = slot.0, lost, address = %listener.address, "connections that waited at a slot which ended are lost; moving them needs CAP_BPF and Linux 5.14");
                 }
             }
+        }
+    }
+
+    /// A worker that lives on has stopped listening: what waits at its slot's socket moves to others, and
+    /// the next worker of the slot gets a new one.
+    pub(super) fn leave_slot(&mut self, id: WorkerId, listener: &Rc<Listener>) {
+        let (Some(group), Some(worker)) = (&listener.group, self.workers.get(&id)) else { return };
+        if serves(worker, listener) {
+            return;
+        }
+        let slot = worker.slot;
+        self.steer();
+        if group.slots().contains(&slot) && group.can_move_from(slot) {
+            group.vacate(slot);
         }
     }
 

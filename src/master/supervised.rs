@@ -125,8 +125,8 @@ impl Supervised {
     }
 
     /// From now on `accept` on the socket with this inode takes from the door.
-    pub fn open(&self, inode: u64, door: Door) {
-        self.doors.borrow_mut().insert(inode, Rc::new(door));
+    pub fn open(&self, inode: u64, door: Rc<Door>) {
+        self.doors.borrow_mut().insert(inode, door);
     }
 
     /// The requests whose sockets are not among these; they are forgotten.
@@ -150,6 +150,7 @@ impl Supervised {
                     Ok(call) => match call.name {
                         Name::Accept | Name::Accept4 => self.accept(call),
                         Name::GetSockName => self.name(&call),
+                        Name::GetSockOpt => self.kind(&call),
                         Name::Bind | Name::Listen => {
                             if events.send(Event::Called { worker: self.worker, call }).await.is_err() {
                                 return;
@@ -274,6 +275,22 @@ impl Supervised {
         }
     }
 
+    /// `getsockopt`: a hand-off socket must look like a listening TCP socket.
+    fn kind(&self, call: &Call) {
+        let Some(door) = self.door(call) else { return self.notifier().pass(call) };
+        let unix = i32::from(door.family) == libc::AF_UNIX;
+        let value = match call.args[2] as i32 {
+            libc::SO_ACCEPTCONN => 1,
+            libc::SO_TYPE => libc::SOCK_STREAM,
+            libc::SO_DOMAIN => i32::from(door.family),
+            libc::SO_PROTOCOL if unix => 0,
+            libc::SO_PROTOCOL => libc::IPPROTO_TCP,
+            _ => return self.notifier().pass(call),
+        };
+        let written = self.write_with_length(call, call.args[3], call.args[4], &value.to_ne_bytes());
+        self.notifier().answer(call, written.map(|()| 0));
+    }
+
     /// Writes a socket address to the second and its length to the third argument, cut to the room
     /// that the caller has.
     fn write_name(&self, call: &Call, name: &[u8]) -> Result<(), Errno> {
@@ -282,6 +299,11 @@ impl Supervised {
             // Nobody wants to know, or a mistake that getsockname reports.
             return if call.name == Name::GetSockName { Err(Errno::EFAULT) } else { Ok(()) };
         }
+        self.write_with_length(call, at, length_at, name)
+    }
+
+    /// Writes bytes and their number, as all calls do that return something of varying length.
+    fn write_with_length(&self, call: &Call, at: u64, length_at: u64, bytes: &[u8]) -> Result<(), Errno> {
         let fault = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EFAULT));
         let mut room = [0; 4];
         foreign::read_memory(call.thread, length_at, &mut room).map_err(fault)?;
@@ -289,8 +311,8 @@ impl Supervised {
             return Err(Errno::ESRCH);
         }
         let room = u32::from_ne_bytes(room) as usize;
-        foreign::write_memory(call.thread, at, &name[..name.len().min(room)]).map_err(fault)?;
-        foreign::write_memory(call.thread, length_at, &(name.len() as u32).to_ne_bytes()).map_err(fault)
+        foreign::write_memory(call.thread, at, &bytes[..bytes.len().min(room)]).map_err(fault)?;
+        foreign::write_memory(call.thread, length_at, &(bytes.len() as u32).to_ne_bytes()).map_err(fault)
     }
 }
 

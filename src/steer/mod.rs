@@ -188,7 +188,16 @@ impl Steering {
         &self.order
     }
 
-    /// Connections steered so far, to each slot; nothing where nobody counts.
+    /// Connections steered so far; none where nobody counts.
+    #[must_use]
+    pub fn steered(&self) -> u64 {
+        match &self.by {
+            By::Exact { exact, .. } => exact.steered(),
+            By::Random(_) | By::Hash => 0,
+        }
+    }
+
+    /// Connections steered to a slot so far; nothing where nobody counts.
     #[must_use]
     pub fn steered_to(&self, slot: u32) -> Option<u64> {
         match &self.by {

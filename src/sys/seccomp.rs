@@ -14,18 +14,20 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 pub enum Watched {
     /// `bind` and `listen`: a handful in a server's life.
     Listening,
-    /// Those, and `accept`, `accept4` and `getsockname`: several for each connection.
+    /// Those, `accept`, `accept4` and `getsockname`, several for each connection, and the questions of
+    /// `getsockopt` about what kind of socket it is.
     Accepting,
 }
 
 impl Watched {
     fn calls(self) -> &'static [(Name, libc::c_long)] {
-        const ALL: [(Name, libc::c_long); 5] = [
+        const ALL: [(Name, libc::c_long); 6] = [
             (Name::Bind, libc::SYS_bind),
             (Name::Listen, libc::SYS_listen),
             (Name::Accept4, libc::SYS_accept4),
             (Name::Accept, libc::SYS_accept),
             (Name::GetSockName, libc::SYS_getsockname),
+            (Name::GetSockOpt, libc::SYS_getsockopt),
         ];
         match self {
             Watched::Listening => &ALL[..2],
@@ -47,7 +49,12 @@ pub enum Name {
     Accept4,
     /// `getsockname(2)`.
     GetSockName,
+    /// `getsockopt(2)` with `SOL_SOCKET` and one of [`KIND_OPTIONS`].
+    GetSockOpt,
 }
+
+/// What kind of socket it is: options that hardly any program asks of a connection.
+pub const KIND_OPTIONS: [libc::c_int; 4] = [libc::SO_ACCEPTCONN, libc::SO_TYPE, libc::SO_DOMAIN, libc::SO_PROTOCOL];
 
 /// A call that waits for its answer.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +100,9 @@ const MACHINE: u32 = if cfg!(target_arch = "aarch64") { 0xc000_00b7 } else { 0xc
 /// Places in `struct seccomp_data`.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
+/// The lower halves of the second and third argument.
+const LEVEL: u32 = 24;
+const OPTION: u32 = 32;
 const LOAD_ABSOLUTE: u16 = 0x20;
 const IF_EQUAL: u16 = 0x15;
 const RETURN: u16 = 0x06;
@@ -101,16 +111,22 @@ const RETURN: u16 = 0x06;
 #[must_use]
 pub fn filter(watched: Watched) -> Vec<libc::sock_filter> {
     let op = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    let calls = watched.calls();
-    let to_report = |index: usize| (calls.len() - index) as u8;
-    let mut program = vec![
-        op(LOAD_ABSOLUTE, 0, 0, ARCHITECTURE),
-        op(IF_EQUAL, 0, calls.len() as u8 + 1, MACHINE),
-        op(LOAD_ABSOLUTE, 0, 0, NUMBER),
-    ];
-    program.extend(calls.iter().enumerate().map(|(i, (_, number))| op(IF_EQUAL, to_report(i), 0, *number as u32)));
-    program.push(op(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW));
-    program.push(op(RETURN, 0, 0, libc::SECCOMP_RET_USER_NOTIF));
+    let allow = || op(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW);
+    let report = || op(RETURN, 0, 0, libc::SECCOMP_RET_USER_NOTIF);
+    let mut program = vec![op(LOAD_ABSOLUTE, 0, 0, ARCHITECTURE), op(IF_EQUAL, 1, 0, MACHINE), allow()];
+    program.push(op(LOAD_ABSOLUTE, 0, 0, NUMBER));
+    for (name, number) in watched.calls() {
+        if *name != Name::GetSockOpt {
+            program.extend([op(IF_EQUAL, 0, 1, *number as u32), report()]);
+            continue;
+        }
+        program.extend([op(IF_EQUAL, 1, 0, *number as u32), allow(), op(LOAD_ABSOLUTE, 0, 0, LEVEL)]);
+        program.extend([op(IF_EQUAL, 1, 0, libc::SOL_SOCKET as u32), allow(), op(LOAD_ABSOLUTE, 0, 0, OPTION)]);
+        for option in KIND_OPTIONS {
+            program.extend([op(IF_EQUAL, 0, 1, option as u32), report()]);
+        }
+    }
+    program.push(allow());
     program
 }
 
@@ -292,7 +308,7 @@ impl AsRawFd for Notifier {
 mod tests {
     use super::*;
 
-    fn verdict(program: &[libc::sock_filter], machine: u32, number: libc::c_long) -> u32 {
+    fn verdict(program: &[libc::sock_filter], machine: u32, number: libc::c_long, option: libc::c_int) -> u32 {
         let (mut accumulator, mut at) = (0, 0);
         loop {
             let op = program[at];
@@ -300,6 +316,8 @@ mod tests {
             match (op.code, op.k) {
                 (LOAD_ABSOLUTE, ARCHITECTURE) => accumulator = machine,
                 (LOAD_ABSOLUTE, NUMBER) => accumulator = number as u32,
+                (LOAD_ABSOLUTE, LEVEL) => accumulator = libc::SOL_SOCKET as u32,
+                (LOAD_ABSOLUTE, OPTION) => accumulator = option as u32,
                 (IF_EQUAL, k) => at += usize::from(if accumulator == k { op.jt } else { op.jf }),
                 (RETURN, k) => return k,
                 (code, k) => panic!("no such instruction: {code} {k}"),
@@ -309,16 +327,18 @@ mod tests {
 
     #[test]
     fn only_what_is_watched_is_reported() {
-        for (watched, reported) in [(Watched::Listening, 2), (Watched::Accepting, 5)] {
+        for (watched, reported) in [(Watched::Listening, 2), (Watched::Accepting, 6)] {
             let program = filter(watched);
             for (index, (_, number)) in Watched::Accepting.calls().iter().enumerate() {
                 let expected = if index < reported { libc::SECCOMP_RET_USER_NOTIF } else { libc::SECCOMP_RET_ALLOW };
-                assert_eq!(verdict(&program, MACHINE, *number), expected);
-                assert_eq!(verdict(&program, 0x4000_0003, *number), libc::SECCOMP_RET_ALLOW);
+                assert_eq!(verdict(&program, MACHINE, *number, libc::SO_PROTOCOL), expected);
+                assert_eq!(verdict(&program, 0x4000_0003, *number, libc::SO_PROTOCOL), libc::SECCOMP_RET_ALLOW);
             }
             for number in [libc::SYS_read, libc::SYS_connect, libc::SYS_execve, libc::SYS_close] {
-                assert_eq!(verdict(&program, MACHINE, number), libc::SECCOMP_RET_ALLOW);
+                assert_eq!(verdict(&program, MACHINE, number, 0), libc::SECCOMP_RET_ALLOW);
             }
+            let error = verdict(&program, MACHINE, libc::SYS_getsockopt, libc::SO_ERROR);
+            assert_eq!(error, libc::SECCOMP_RET_ALLOW);
         }
     }
 }

@@ -30,17 +30,10 @@ fn idle_share(maitred: &Maitred) -> f64 {
 #[test]
 fn five_hundred_clients_with_sixty_four_descriptors() {
     // An ordinary user, because only those have a limit of descriptors in flight as well.
-    let control = scratch("limited");
-    std::fs::create_dir_all(&control).unwrap();
     let mut command = limited(64);
     as_ordinary_user(&mut command);
-    if nix::unistd::geteuid().is_root() {
-        std::os::unix::fs::chown(control.parent().unwrap(), Some(65534), Some(65534)).unwrap();
-    }
-    let server = std::fs::canonicalize(server()).unwrap();
-    let copy = scratch("server");
-    std::fs::copy(server, &copy).unwrap();
-    let maitred = Maitred::start_as(command, &["-w", "4", "--", copy.to_str().unwrap(), "poll", "0"]).ready(4);
+    let server = for_ordinary_user(&server());
+    let maitred = Maitred::start_as(command, &["-w", "4", "--", &server, "poll", "0"]).ready(4);
     let address = maitred.address();
     let pids: Vec<i32> = (0..4).map(|slot| maitred.pid(slot)).collect();
     pids.iter().for_each(|&pid| kill(pid, SIGSTOP));

@@ -5,6 +5,7 @@
 //! - `addresses`: what can be bound, by whom, and who may have it afterwards
 //! - `kernel`: one socket per slot, steered by a program in the kernel
 //! - `native`: the protocol, spoken by hand and by the Rust library
+//! - `seccomp`: static binaries, supervised from outside
 //! - `supervision`: forking, crashing, stopping, scaling
 //! - `misbehaviour`: workers that do what they should not
 //! - `limits`: too few descriptors, too little room
@@ -21,5 +22,6 @@ mod limits;
 mod misbehaviour;
 mod native;
 mod refusals;
+mod seccomp;
 mod serving;
 mod supervision;

@@ -73,7 +73,12 @@ pub fn c_program(source: &str, compiler: &str, flags: &[&str]) -> String {
 
 /// The C test server.
 pub fn server() -> String {
-    c_program("tests/workers/server.c", "cc", &[])
+    c_program("tests/workers/server.c", "cc", &["-pthread"])
+}
+
+/// The same without a dynamic loader.
+pub fn static_server() -> String {
+    c_program("tests/workers/server.c", "cc", &["-pthread", "-static"])
 }
 
 /// An example program of this package, built when it is first needed.
@@ -294,6 +299,16 @@ pub fn as_ordinary_user(command: &mut Command) {
     if nix::unistd::geteuid().is_root() {
         command.uid(65534).gid(65534);
     }
+}
+
+/// A copy of a program where an ordinary user can run it, beside control sockets that it can make.
+pub fn for_ordinary_user(program: &str) -> String {
+    let copy = scratch("program");
+    std::fs::copy(program, &copy).unwrap();
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(copy.parent().unwrap(), Some(65534), Some(65534)).unwrap();
+    }
+    copy.to_str().unwrap().to_owned()
 }
 
 /// What became of a request.

@@ -10,11 +10,18 @@
 //         children       starts children, by fork and vfork, that close their copy of the listener
 //         idle           keeps every connection open without answering
 //         rlimit=N       sets its limit of descriptors
+//         threads=N      N threads block in accept
+//         supervised     does not check what a supervised socket cannot keep: that it has no peer, and,
+//                        with port 0, that the port is the same before listen
+//         signals        is interrupted by a signal a thousand times a second
+//         nonsense       first makes calls that must fail as they always do
+//         binds=N        first binds and listens on N other addresses in turn, and closes each
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,10 +31,11 @@
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-static int idle, late, close_after = -1;
+static int idle, late, supervised, port, close_after = -1;
 static char answer[512];
 static int answer_len;
 
@@ -98,6 +106,7 @@ static void check_listener(int fd) {
   if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &value, &len) || value != 0) fail("SO_ERROR");
   struct sockaddr_storage peer;
   len = sizeof peer;
+  if (supervised) return;
   if (getpeername(fd, (struct sockaddr *)&peer, &len) == 0 || errno != ENOTCONN) fail("getpeername");
 }
 
@@ -121,6 +130,7 @@ static int listen_on(struct sockaddr *addr, socklen_t len, int nonblock, int set
   if (getsockname(fd, (struct sockaddr *)&before, &before_len)) fail("getsockname");
   if (listen(fd, 511)) fail("listen");
   if (getsockname(copy, (struct sockaddr *)&after, &after_len)) fail("getsockname of the copy");
+  if (supervised && port == 0) after = before;
   if (before_len != after_len || memcmp(&before, &after, before_len)) fail("the name changed");
   close(copy);
   check_listener(fd);
@@ -149,17 +159,71 @@ static void be_a_client(void) {
   close(server);
 }
 
+static void must_fail(const char *what, int result, int expected) {
+  if (result != -1 || errno != expected) {
+    fprintf(stderr, "%s: returned %d, %s, and not %s\n", what, result, strerror(errno), strerror(expected));
+    exit(1);
+  }
+}
+
+// Mistakes get the answers that the kernel has for them.
+static void talk_nonsense(void) {
+  struct sockaddr_in any = {.sin_family = AF_INET, .sin_port = htons(4711), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  struct sockaddr *addr = (struct sockaddr *)&any;
+  struct { unsigned short family; char rest[300]; } strange = {.family = 77};
+  int fd = socket(AF_INET, SOCK_STREAM, 0), file = open("/dev/null", O_RDONLY), one[2];
+  must_fail("bind at no address", bind(fd, (struct sockaddr *)8, sizeof any), EFAULT);
+  must_fail("bind with a short address", bind(fd, addr, 3), EINVAL);
+  must_fail("bind with a huge address", bind(fd, addr, 0x7fffffff), EINVAL);
+  must_fail("bind with a negative length", bind(fd, addr, -1), EINVAL);
+  must_fail("bind to a strange family", bind(fd, (struct sockaddr *)&strange, sizeof any), EAFNOSUPPORT);
+  must_fail("bind of nothing", bind(-1, addr, sizeof any), EBADF);
+  must_fail("bind of a file", bind(file, addr, sizeof any), ENOTSOCK);
+  must_fail("listen on nothing", listen(-1, 5), EBADF);
+  must_fail("listen on a file", listen(file, 5), ENOTSOCK);
+  must_fail("accept on nothing", accept(-1, NULL, NULL), EBADF);
+  must_fail("accept on what does not listen", accept(fd, NULL, NULL), EINVAL);
+  any.sin_addr.s_addr = htonl(0xc0000201);
+  must_fail("bind to an address of another machine", bind(fd, addr, sizeof any), EADDRNOTAVAIL);
+  if (socketpair(AF_UNIX, SOCK_DGRAM, 0, one)) fail("socketpair");
+  must_fail("listen on datagrams", listen(one[0], 5), EOPNOTSUPP);
+  close(one[0]);
+  close(one[1]);
+  close(file);
+  close(fd);
+}
+
+static void *accept_for_ever(void *listener) {
+  for (;;) {
+    int fd = accept(*(int *)listener, NULL, NULL);
+    if (fd >= 0) serve(fd, AF_INET);
+    else if (errno != EINTR && errno != ECONNABORTED) fail("accept in a thread");
+  }
+}
+
+static void on_signal(int number) { (void)number; }
+
+static void be_interrupted(void) {
+  struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+  struct itimerval often = {{0, 1000}, {0, 1000}};
+  sigaction(SIGALRM, &action, NULL);
+  setitimer(ITIMER_REAL, &often, NULL);
+}
+
 int main(int argc, char **argv) {
   const char *mode = argv[1], *value;
-  int port = atoi(argv[2]);
+  port = atoi(argv[2]);
   signal(SIGPIPE, SIG_IGN);
   if ((value = option(argc, argv, "rlimit"))) {
     struct rlimit limit = {atoi(value), atoi(value)};
     setrlimit(RLIMIT_NOFILE, &limit);
   }
+  if (option(argc, argv, "signals")) be_interrupted();
+  if (option(argc, argv, "nonsense")) talk_nonsense();
   if (option(argc, argv, "client")) be_a_client();
   idle = option(argc, argv, "idle") != NULL;
   late = option(argc, argv, "late") != NULL;
+  supervised = option(argc, argv, "supervised") != NULL;
   if ((value = option(argc, argv, "close-after"))) close_after = atoi(value);
 
   struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -172,6 +236,14 @@ int main(int argc, char **argv) {
     addr = (struct sockaddr *)&v6;
     len = sizeof v6;
   }
+
+  if ((value = option(argc, argv, "binds")))
+    for (int i = 0; i < atoi(value); i++) {
+      struct sockaddr_in other = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+      int fd = socket(AF_INET, SOCK_STREAM, 0);
+      if (bind(fd, (struct sockaddr *)&other, sizeof other) || listen(fd, 5)) fail("one of many binds");
+      close(fd);
+    }
 
   int epoll = !strcmp(mode, "epoll"), early = !strcmp(mode, "early");
   int nonblock = strcmp(mode, "block") != 0;
@@ -207,8 +279,15 @@ int main(int argc, char **argv) {
       if (epoll_ctl(set, EPOLL_CTL_ADD, fds[i], &event)) fail("epoll_ctl");
     }
 
-  int open = 1;
-  while (open) {
+  if ((value = option(argc, argv, "threads"))) {
+    for (int i = 0; i < atoi(value); i++) {
+      pthread_t thread;
+      if (pthread_create(&thread, NULL, accept_for_ever, &fds[0])) fail("pthread_create");
+    }
+    for (;;) pause();
+  }
+  int serving = 1;
+  while (serving) {
     if (set >= 0) {
       struct epoll_event event;
       if (epoll_wait(set, &event, 1, -1) == 1 && event.data.u64 != 0x1122334455667788) fail("the data changed");
@@ -221,7 +300,7 @@ int main(int argc, char **argv) {
       for (int i = 0; i < count; i++) FD_SET(fds[i], &readable);
       select(fds[count - 1] + 1, &readable, NULL, NULL, NULL);
     }
-    for (int i = 0; i < count && open; i++) open = take(fds[i], !nonblock);
+    for (int i = 0; i < count && serving; i++) serving = take(fds[i], !nonblock);
   }
   for (int i = 0; i < count; i++) close(fds[i]);
   fprintf(stderr, "closed the listener\n");
