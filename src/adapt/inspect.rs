@@ -1,19 +1,19 @@
-//! Looking at the executable that a command names: where it is, and whether a shim can be loaded
-//! into it. Reads files, executes nothing.
+//! Looking at the executable that a command names: where it is, what it really runs, and whether a
+//! shim can be loaded into that. Reads files, executes nothing.
 
+use super::elf::{self, Calls, Image};
+use super::wrappers;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Interpreters of scripts that are followed: the kernel's own limit is 5 (`BINPRM_MAX_RECURSION`).
-const INTERPRETERS_MAX: usize = 5;
+/// Interpreters and wrappers that are followed.
+const STEPS_MAX: usize = 10;
 /// The kernel reads that much of a `#!` line (`BINPRM_BUF_SIZE`).
 const HASH_BANG_MAX: u64 = 256;
-/// Most program headers that are looked at.
-const HEADERS_MAX: u16 = 512;
 
 /// A command that cannot be executed.
 #[derive(Debug, thiserror::Error)]
@@ -32,42 +32,76 @@ pub enum NotExecutable {
     Directory(PathBuf),
 }
 
-/// How the executable gets its libc.
+/// What can be done with a program from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Linkage {
-    /// By this dynamic loader, which honours `LD_PRELOAD`.
+    /// Loaded by this dynamic loader, which honours `LD_PRELOAD`.
     Dynamic { loader: String },
+    /// The same, but it makes its system calls itself: a Go program that is linked with libc.
+    OwnCalls,
     /// It has everything in it.
     Static,
     /// Dynamic, but its privileges make the loader ignore `LD_PRELOAD`.
-    Setuid,
+    Privileged(Privilege),
     /// For another processor or word size.
     OtherMachine,
     /// No ELF file and no script: the system may know how to run it.
     Unknown,
 }
 
+/// Why a program has more rights than who starts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privilege {
+    /// The setuid or setgid bit.
+    SetUid,
+    /// Capabilities of the file (`capabilities(7)`).
+    Capabilities,
+}
+
 /// What a command names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Executable {
-    /// The file, absolute or relative to the worker's directory.
+    /// The file that is executed, absolute or relative to the worker's directory.
     pub path: PathBuf,
-    /// How it gets its libc; for a script, how its interpreter does.
+    /// The file that decides: behind wrappers such as `env` and `sh -c`, and for a script its
+    /// interpreter.
+    pub program: PathBuf,
+    /// What can be done with that.
     pub linkage: Linkage,
+    /// What stands between the two, outermost first.
+    pub through: Vec<String>,
 }
 
-/// Finds the command as a shell would, and looks at it.
+/// Finds the command as a shell would, and looks at it and through it.
 ///
 /// # Errors
-/// [`NotExecutable`].
+/// [`NotExecutable`] for the first word; where a wrapper's command cannot be found, the wrapper
+/// is what is looked at.
 pub fn inspect(
-    command: &OsStr,
+    command: &[OsString],
     path_variable: Option<&OsStr>,
     cwd: Option<&Path>,
 ) -> Result<Executable, NotExecutable> {
-    let path = find(command, path_variable, cwd)?;
-    let linkage = linkage_of(&path, path_variable, INTERPRETERS_MAX).unwrap_or(Linkage::Unknown);
-    Ok(Executable { path, linkage })
+    let first = command.first().ok_or_else(|| NotExecutable::NotFound(String::new()))?;
+    let path = find(first, path_variable, cwd)?;
+    let mut found = Executable { program: path.clone(), path, linkage: Linkage::Unknown, through: Vec::new() };
+    let mut words = command.to_vec();
+    for _ in 0..STEPS_MAX {
+        let seen = look_at(&found.program).unwrap_or(Seen::Program(Linkage::Unknown));
+        let next = match seen {
+            Seen::Script(interpreter) => Some((interpreter, "#!".to_owned())),
+            Seen::Program(linkage) => {
+                found.linkage = linkage;
+                wrappers::wrapped(&words).map(|inner| (inner, wrappers::name(&words)))
+            }
+        };
+        let Some((inner, through)) = next else { break };
+        let Some(program) = inner.first().and_then(|word| find(word, path_variable, cwd).ok()) else { break };
+        found.program = program;
+        found.through.push(through);
+        words = inner;
+    }
+    Ok(found)
 }
 
 fn find(command: &OsStr, path_variable: Option<&OsStr>, cwd: Option<&Path>) -> Result<PathBuf, NotExecutable> {
@@ -105,74 +139,48 @@ fn may_execute(path: &Path) -> Result<(), NotExecutable> {
     }
 }
 
-fn linkage_of(path: &Path, path_variable: Option<&OsStr>, depth: usize) -> io::Result<Linkage> {
+/// What a file turned out to be.
+enum Seen {
+    /// A script, and the words that run it (without the script's own).
+    Script(Vec<OsString>),
+    /// Something else.
+    Program(Linkage),
+}
+
+fn look_at(path: &Path) -> io::Result<Seen> {
     let mut file = File::open(path)?;
     let mut start = Vec::new();
     Read::by_ref(&mut file).take(HASH_BANG_MAX).read_to_end(&mut start)?;
     if let Some(line) = start.strip_prefix(b"#!") {
-        if depth == 0 {
-            return Ok(Linkage::Unknown);
-        }
-        return Ok(match interpreter(line, path_variable) {
-            Some(interpreter) => linkage_of(&interpreter, path_variable, depth - 1)?,
-            None => Linkage::Unknown,
-        });
+        let line = line.split(|&b| b == b'\n').next().unwrap_or_default();
+        let words = line.split(|b| b.is_ascii_whitespace()).filter(|word| !word.is_empty());
+        return Ok(Seen::Script(words.map(|word| OsStr::from_bytes(word).to_owned()).collect()));
     }
-    if !start.starts_with(b"\x7fELF") {
-        return Ok(Linkage::Unknown);
+    if !start.starts_with(elf::MAGIC) {
+        return Ok(Seen::Program(Linkage::Unknown));
     }
+    let linkage = match elf::read(&mut file, &start)? {
+        Image::OtherMachine => Linkage::OtherMachine,
+        Image::Static => Linkage::Static,
+        Image::Dynamic { calls: Calls::ByItself, .. } => Linkage::OwnCalls,
+        Image::Dynamic { loader, calls: Calls::ThroughLibc } => match privilege_of(&file, path)? {
+            Some(privilege) => Linkage::Privileged(privilege),
+            None => Linkage::Dynamic { loader },
+        },
+    };
+    Ok(Seen::Program(linkage))
+}
+
+/// What makes the loader careful (`AT_SECURE` in `getauxval(3)`), if anything does.
+fn privilege_of(file: &File, path: &Path) -> io::Result<Option<Privilege>> {
     let metadata = file.metadata()?;
-    let linkage = elf_linkage(&mut file, &start)?;
     let gains = metadata.mode() & 0o4000 != 0 && metadata.uid() != nix::unistd::geteuid().as_raw()
         || metadata.mode() & 0o2010 == 0o2010 && metadata.gid() != nix::unistd::getegid().as_raw();
-    Ok(if gains && matches!(linkage, Linkage::Dynamic { .. }) { Linkage::Setuid } else { linkage })
-}
-
-/// The program that runs a script, looked up in `PATH` where the line says `env`.
-fn interpreter(line: &[u8], path_variable: Option<&OsStr>) -> Option<PathBuf> {
-    let line = line.split(|&b| b == b'\n').next()?;
-    let mut words = line.split(|b| b.is_ascii_whitespace()).filter(|word| !word.is_empty());
-    let program = Path::new(OsStr::from_bytes(words.next()?));
-    if program.file_name() != Some(OsStr::new("env")) {
-        return Some(program.to_owned());
+    if gains {
+        return Ok(Some(Privilege::SetUid));
     }
-    let named = words.find(|word| !word.starts_with(b"-") && !word.contains(&b'='))?;
-    find(OsStr::from_bytes(named), path_variable, None).ok()
-}
-
-/// Looks for the program header that names a dynamic loader (`elf(5)`, `PT_INTERP`).
-fn elf_linkage(file: &mut File, header: &[u8]) -> io::Result<Linkage> {
-    const CLASS_64: u8 = 2;
-    const LITTLE_ENDIAN: u8 = 1;
-    const PT_INTERP: u32 = 3;
-    let machine: u16 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
-    let short = || io::Error::from(io::ErrorKind::UnexpectedEof);
-    let u16_at = |bytes: &[u8], at: usize| bytes.get(at..at + 2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-    let u64_at = |bytes: &[u8], at: usize| {
-        bytes.get(at..at + 8).and_then(|b| b.first_chunk::<8>()).map(|b| u64::from_le_bytes(*b))
-    };
-    if header.get(4) != Some(&CLASS_64) || header.get(5) != Some(&LITTLE_ENDIAN) || u16_at(header, 18) != Some(machine)
-    {
-        return Ok(Linkage::OtherMachine);
-    }
-    let offset = u64_at(header, 32).ok_or_else(short)?;
-    let size = u16_at(header, 54).ok_or_else(short)?;
-    let count = u16_at(header, 56).ok_or_else(short)?.min(HEADERS_MAX);
-    for index in 0..u64::from(count) {
-        let mut program_header = [0; 56];
-        file.seek(SeekFrom::Start(offset.saturating_add(index * u64::from(size))))?;
-        file.read_exact(&mut program_header)?;
-        if program_header[..4] == PT_INTERP.to_le_bytes() {
-            let at = u64_at(&program_header, 8).ok_or_else(short)?;
-            let len = u64_at(&program_header, 32).ok_or_else(short)?.min(4096);
-            file.seek(SeekFrom::Start(at))?;
-            let mut loader = Vec::new();
-            file.take(len).read_to_end(&mut loader)?;
-            let loader = String::from_utf8_lossy(&loader).trim_end_matches('\0').to_owned();
-            return Ok(Linkage::Dynamic { loader });
-        }
-    }
-    Ok(Linkage::Static)
+    let given = !nix::unistd::geteuid().is_root() && crate::sys::foreign::has_capabilities(path);
+    Ok(given.then_some(Privilege::Capabilities))
 }
 
 #[cfg(test)]
@@ -185,12 +193,12 @@ mod tests {
         let path = dir.path().join("program");
         File::create(&path).unwrap().write_all(bytes).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        inspect(path.as_os_str(), std::env::var_os("PATH").as_deref(), None)
+        inspect(&[path.into()], std::env::var_os("PATH").as_deref(), None)
     }
 
     #[test]
     fn a_script_is_what_its_interpreter_is() {
-        let shell = inspect(OsStr::new("sh"), std::env::var_os("PATH").as_deref(), None).unwrap();
+        let shell = inspect(&["sh".into()], std::env::var_os("PATH").as_deref(), None).unwrap();
         assert!(matches!(shell.linkage, Linkage::Dynamic { .. }), "{shell:?}");
         for line in ["#!/bin/sh\n", "#! /bin/sh -e\n", "#!/usr/bin/env sh\n", "#!/usr/bin/env -S A=1 sh -e\n"] {
             assert_eq!(inspect_file(line.as_bytes(), 0o755).unwrap().linkage, shell.linkage, "{line}");
@@ -198,16 +206,34 @@ mod tests {
     }
 
     #[test]
+    fn wrappers_are_looked_through() {
+        let path = std::env::var_os("PATH");
+        let look = |words: &[&str]| {
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            inspect(&words, path.as_deref(), None).unwrap()
+        };
+        let cat = look(&["cat"]);
+        for words in [&["env", "A=1", "cat"][..], &["sh", "-c", "exec cat -u"], &["nice", "sh", "-c", "cat"]] {
+            let found = look(words);
+            assert_eq!((&found.program, &found.linkage), (&cat.program, &cat.linkage), "{words:?}");
+            assert_eq!(found.path, look(&words[..1]).path);
+        }
+        assert_eq!(look(&["nice", "sh", "-c", "cat"]).through, ["nice", "sh"]);
+        let inner = look(&["env", "no-such-command"]);
+        assert_eq!((inner.program, inner.through), (inner.path, vec![]));
+    }
+
+    #[test]
     fn what_cannot_run_is_named() {
         assert!(matches!(inspect_file(b"#!/bin/sh\n", 0o644), Err(NotExecutable::Permission { .. })));
-        assert!(matches!(inspect(OsStr::new("/"), None, None), Err(NotExecutable::Directory(_))));
-        assert!(matches!(inspect(OsStr::new("/no/such/file"), None, None), Err(NotExecutable::NoFile(_))));
-        assert!(matches!(inspect(OsStr::new("no-such-command"), None, None), Err(NotExecutable::NotFound(_))));
+        assert!(matches!(inspect(&["/".into()], None, None), Err(NotExecutable::Directory(_))));
+        assert!(matches!(inspect(&["/no/such/file".into()], None, None), Err(NotExecutable::NoFile(_))));
+        assert!(matches!(inspect(&["no-such-command".into()], None, None), Err(NotExecutable::NotFound(_))));
     }
 
     #[test]
     fn damaged_files_are_unknown_and_never_a_panic() {
-        for bytes in [&b""[..], b"\x7fELF", b"\x7fELF\x02\x01", &[0x7f; 300], b"#!", b"#!\n", b"#!/usr/bin/env\n"] {
+        for bytes in [&b""[..], b"\x7fELF", b"\x7fELF\x02\x01", &[0x7f; 300], b"#!", b"#!\n", b"#!/no/such\n"] {
             let linkage = inspect_file(bytes, 0o755).unwrap().linkage;
             assert!(matches!(linkage, Linkage::Unknown | Linkage::OtherMachine), "{bytes:?}: {linkage:?}");
         }

@@ -1,10 +1,14 @@
 //! Bringing unmodified programs in: look at the executable, then choose how.
 
+pub mod elf;
 pub mod inspect;
 pub mod preload;
+pub mod preset;
+pub mod wrappers;
 
 use crate::config::{Adapter, Config, Mode};
-use inspect::{Executable, Linkage};
+use inspect::{Executable, Linkage, Privilege};
+use preset::Preset;
 use std::path::PathBuf;
 
 /// How a worker takes part.
@@ -36,51 +40,107 @@ impl Chosen {
 /// Why a command cannot take part.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum AdaptError {
-    /// No libc, no `LD_PRELOAD`.
+    /// No libc before which a shim could stand.
     #[error(
-        "cannot load the shim into {}: it is statically linked; leave --adapter at auto, or use --adapter seccomp",
-        .0.display()
+        "cannot load the shim into {}: {}; leave --adapter at auto, or use --adapter seccomp", .0.display(), .1
     )]
-    Static(PathBuf),
+    NoLibc(PathBuf, &'static str),
     /// The loader ignores `LD_PRELOAD` there.
     #[error(
-        "cannot bring {} in: it is setuid or setgid, so the loader ignores the shim; run it as its user, or use \
+        "cannot bring {} in: it is setuid or setgid, so the loader ignores the shim; run maitred as its user, or use \
          --adapter native if it speaks maitred's protocol",
         .0.display()
     )]
-    Setuid(PathBuf),
+    SetUid(PathBuf),
+    /// The same.
+    #[error(
+        "cannot bring {} in: its file has capabilities, so the loader ignores the shim; take them away (setcap -r) and \
+         give them to maitred instead, which binds for its workers",
+        .0.display()
+    )]
+    Capabilities(PathBuf),
     /// 32-bit, or another processor's.
     #[error(
         "cannot bring {} in: it is built for another machine than maitred (32-bit, or another processor), so the shim \
-         does not fit; use a {} build",
+         does not fit; use a {} build, or --mode shared or kernel with --bind and --adapter inherit",
         .0.display(), std::env::consts::ARCH
     )]
     OtherMachine(PathBuf),
     /// Descriptors can be inherited only if they exist before the worker.
-    #[error(
-        "--adapter inherit passes listening sockets to the worker: it needs --mode shared or kernel and at least one --bind"
-    )]
-    NothingToInherit,
+    #[error("{0} passes listening sockets to the worker: it needs --mode shared or kernel and at least one --bind")]
+    NothingToInherit(&'static str),
+}
+
+/// What decides how a worker is brought in, beside its executable.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// `--adapter`.
+    pub adapter: Adapter,
+    /// `--preset`.
+    pub preset: Option<Preset>,
+    /// `--mode`.
+    pub mode: Mode,
+    /// Whether there is a `--bind`.
+    pub bound: bool,
+}
+
+impl From<&Config> for Circumstances {
+    fn from(config: &Config) -> Circumstances {
+        let bound = !config.bind.is_empty();
+        Circumstances { adapter: config.adapter, preset: config.preset, mode: config.mode, bound }
+    }
 }
 
 /// Chooses the adapter; the text says why.
 ///
 /// # Errors
 /// [`AdaptError`] when the command cannot take part in the way that is asked for.
-pub fn choose(config: &Config, executable: &Executable) -> Result<(Chosen, String), AdaptError> {
-    let can_inherit = config.mode != Mode::Handoff && !config.bind.is_empty();
-    match config.adapter {
-        Adapter::Native => Ok((Chosen::Native, "asked for".to_owned())),
-        Adapter::Seccomp => Ok((Chosen::Seccomp, "asked for".to_owned())),
-        Adapter::Inherit if can_inherit => Ok((Chosen::Inherit, "asked for".to_owned())),
-        Adapter::Inherit => Err(AdaptError::NothingToInherit),
-        Adapter::Auto | Adapter::Preload => match &executable.linkage {
-            Linkage::Dynamic { loader } => Ok((Chosen::Preload, format!("dynamically linked, loaded by {loader}"))),
-            Linkage::Unknown => Ok((Chosen::Preload, "no ELF file, so presumably run by one that is dynamic".into())),
-            Linkage::Static if config.adapter == Adapter::Preload => Err(AdaptError::Static(executable.path.clone())),
-            Linkage::Static => Ok((Chosen::Seccomp, "statically linked, so its system calls are supervised".into())),
-            Linkage::Setuid => Err(AdaptError::Setuid(executable.path.clone())),
-            Linkage::OtherMachine => Err(AdaptError::OtherMachine(executable.path.clone())),
-        },
-    }
+pub fn choose(given: Circumstances, executable: &Executable) -> Result<(Chosen, String), AdaptError> {
+    let can_inherit = given.mode != Mode::Handoff && given.bound;
+    let program = || executable.program.clone();
+    let because = |what: &str| match executable.through.as_slice() {
+        [] => what.to_owned(),
+        through => format!("{} behind {}, {what}", executable.program.display(), through.join(" and ")),
+    };
+    let chosen = match (given.adapter, &executable.linkage) {
+        (Adapter::Auto | Adapter::Inherit, _) if given.preset.is_some() && can_inherit => {
+            (Chosen::Inherit, "a preset was asked for".to_owned())
+        }
+        (Adapter::Auto | Adapter::Inherit, _) if given.preset.is_some() => {
+            return Err(AdaptError::NothingToInherit("--preset"));
+        }
+        (Adapter::Native, _) => (Chosen::Native, "asked for".to_owned()),
+        (Adapter::Seccomp, _) => (Chosen::Seccomp, "asked for".to_owned()),
+        (Adapter::Inherit, _) if can_inherit => (Chosen::Inherit, "asked for".to_owned()),
+        (Adapter::Inherit, _) => return Err(AdaptError::NothingToInherit("--adapter inherit")),
+        (Adapter::Preload, Linkage::Static) => return Err(AdaptError::NoLibc(program(), "it is statically linked")),
+        (Adapter::Preload, Linkage::OwnCalls) => {
+            return Err(AdaptError::NoLibc(program(), "it is a Go program, which makes its system calls itself"));
+        }
+        (Adapter::Auto | Adapter::Preload, Linkage::Dynamic { loader }) => {
+            (Chosen::Preload, because(&format!("dynamically linked, loaded by {loader}")))
+        }
+        (Adapter::Auto | Adapter::Preload, Linkage::Unknown) => {
+            (Chosen::Preload, because("no ELF file, so presumably run by one that is dynamic"))
+        }
+        (Adapter::Auto, Linkage::Static) => {
+            (Chosen::Seccomp, because("statically linked, so its system calls are supervised"))
+        }
+        (Adapter::Auto, Linkage::OwnCalls) => (
+            Chosen::Seccomp,
+            because(
+                "a Go program, which makes its system calls itself although it has a loader, so they are supervised",
+            ),
+        ),
+        (Adapter::Auto, Linkage::Privileged(_)) if nix::unistd::geteuid().is_root() => {
+            (Chosen::Seccomp, because("setuid, so the loader ignores a shim, and its system calls are supervised"))
+        }
+        (_, Linkage::Privileged(Privilege::SetUid)) => return Err(AdaptError::SetUid(program())),
+        (_, Linkage::Privileged(Privilege::Capabilities)) => return Err(AdaptError::Capabilities(program())),
+        (Adapter::Auto, Linkage::OtherMachine) if can_inherit => {
+            (Chosen::Inherit, because("built for another machine, so it can only inherit its sockets"))
+        }
+        (_, Linkage::OtherMachine) => return Err(AdaptError::OtherMachine(program())),
+    };
+    Ok(chosen)
 }

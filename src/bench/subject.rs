@@ -185,6 +185,7 @@ impl<'a> Stage<'a> {
             args,
             env: std::env::vars_os().chain(env.iter().cloned()).collect(),
             cwd: None,
+            stdin: None,
             stdout: Stream::Pipe(null.into()),
             stderr: Stream::Pipe(write),
             keep: Vec::new(),

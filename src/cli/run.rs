@@ -116,6 +116,7 @@ fn config(args: RunArgs) -> Result<Config, String> {
         mode: args.mode,
         policy: args.workers.policy,
         adapter: args.workers.adapter,
+        preset: args.workers.preset,
         depth: args.workers.depth,
         name,
         named,

@@ -1,5 +1,6 @@
 //! What `run` and `bench` are told about workers in the same words.
 
+use crate::adapt::preset::Preset;
 use crate::config::workers::{Workers, usable_cores};
 use crate::config::{Adapter, DEPTH_DEFAULT, DEPTH_MAX, Policy};
 use clap::{Args, ValueEnum};
@@ -21,6 +22,10 @@ pub struct WorkerArgs {
     /// How the command is brought to take part; auto looks at the executable
     #[arg(long, value_enum, default_value = "auto")]
     pub adapter: Adapter,
+
+    /// Hand a program its listening sockets in its own way (shared and kernel mode, with --bind)
+    #[arg(long, value_enum, value_name = "PROGRAM")]
+    pub preset: Option<Preset>,
 
     /// Untaken connections per worker before it is passed over
     #[arg(long, value_name = "N", default_value_t = DEPTH_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEPTH_MAX)))]
@@ -62,6 +67,9 @@ impl WorkerArgs {
             "--stop-signal".into(),
             self.stop_signal.as_str().into(),
         ];
+        if let Some(preset) = self.preset {
+            words.extend(["--preset".into(), name(preset.to_possible_value())]);
+        }
         for (key, value) in &self.env {
             let mut variable = key.clone();
             variable.push("=");

@@ -4,6 +4,7 @@
 pub mod bind;
 pub mod workers;
 
+use crate::adapt::preset::Preset;
 use bind::Bind;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
@@ -113,6 +114,8 @@ pub struct Config {
     pub policy: Policy,
     /// How workers are brought to take part.
     pub adapter: Adapter,
+    /// The program that gets its listening sockets in its own way.
+    pub preset: Option<Preset>,
     /// Untaken connections per worker before it is passed over.
     pub depth: u32,
     /// Name in the control socket, logs and metrics.

@@ -9,6 +9,7 @@ use super::supervised::Supervised;
 use super::worker::Worker;
 use crate::adapt::inspect::Executable;
 use crate::adapt::preload::Shim;
+use crate::adapt::preset::{self, Input, Offered};
 use crate::adapt::{self, Chosen};
 use crate::config::{Config, Mode};
 use crate::core::ids::{Generation, Slot, WorkerId};
@@ -42,6 +43,14 @@ const SCRUBBED: [&str; 8] = [
     // How many copies was asked of the master: gunicorn and puma would each make that many again.
     "WEB_CONCURRENCY",
 ];
+
+/// The same of other managers, by their beginning.
+const SCRUBBED_FAMILIES: [&str; 2] = ["EINHORN_", "SERVER_STARTER_"];
+
+fn is_scrubbed(name: &OsStr) -> bool {
+    let family = |prefix: &&str| name.as_bytes().starts_with(prefix.as_bytes());
+    SCRUBBED.iter().any(|scrubbed| name == *scrubbed) || SCRUBBED_FAMILIES.iter().any(family)
+}
 
 /// Why a worker could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -88,8 +97,8 @@ impl Starter {
     /// [`StartError::NotExecutable`] or [`StartError::Adapt`].
     pub fn look(&self) -> Result<(Executable, Chosen, String), StartError> {
         let path = self.lookup(OsStr::new("PATH"));
-        let executable = adapt::inspect::inspect(&self.config.command[0], path.as_deref(), self.config.cwd.as_deref())?;
-        let (chosen, reason) = adapt::choose(&self.config, &executable)?;
+        let executable = adapt::inspect::inspect(&self.config.command, path.as_deref(), self.config.cwd.as_deref())?;
+        let (chosen, reason) = adapt::choose((&*self.config).into(), &executable)?;
         Ok((executable, chosen, reason))
     }
 
@@ -115,10 +124,17 @@ impl Starter {
         let theirs = fd::duplicate_above(theirs.as_fd(), CHANNEL_FD)?;
         let token = secret()?;
         let last_words = Arc::new(LastWords::default());
-        let inherited = match self.config.mode {
+        let (inherited, offered) = match self.config.mode {
             Mode::Shared | Mode::Kernel => operator_sockets(listeners, slot)?,
-            Mode::Handoff => Vec::new(),
+            Mode::Handoff => (Vec::new(), Vec::new()),
         };
+        let input = match (adapter, self.config.preset) {
+            (Chosen::Inherit, Some(preset)) => preset.input(),
+            (Chosen::Inherit, None) => Input::Listener,
+            (Chosen::Preload | Chosen::Seccomp | Chosen::Native, _) => Input::Null,
+        };
+        let input = inherited.first().filter(|_| input == Input::Listener).map(OwnedFd::try_clone).transpose()?;
+        let additions = self.config.preset.map(|preset| preset.additions(&offered)).unwrap_or_default();
         let (error_read, error_write) = spawn::output_pipe()?;
         let (out_read, out_write) = match self.prefixed {
             Prefixed::WithSlot => spawn::output_pipe().map(|(r, w)| (Some(r), spawn::Stream::Pipe(w)))?,
@@ -137,7 +153,7 @@ impl Starter {
             (env::NODE_APP_INSTANCE, slot.to_string()),
         ];
         let mut variables: Vec<(OsString, OsString)> =
-            std::env::vars_os().filter(|(name, _)| !SCRUBBED.iter().any(|s| name == s)).collect();
+            std::env::vars_os().filter(|(name, _)| !is_scrubbed(name)).collect();
         let mut set = |name: &OsStr, value: OsString| {
             variables.retain(|(n, _)| n != name);
             variables.push((name.to_owned(), value));
@@ -149,9 +165,11 @@ impl Starter {
             let present = self.lookup(OsStr::new(env::PRELOAD));
             set(OsStr::new(env::PRELOAD), self.shim.preload(present.as_deref()));
         }
-        if !inherited.is_empty() {
-            set(OsStr::new(env::LISTEN_FDS), inherited.len().to_string().into());
-            set(OsStr::new(env::LISTEN_FDNAMES), vec!["maitred"; inherited.len()].join(":").into());
+        for (name, value) in preset::conventions(&offered, slot.0, generation.0, std::process::id()) {
+            set(OsStr::new(&name), value.into());
+        }
+        for (name, value) in additions.variables {
+            set(OsStr::new(name), value.into());
         }
         for (name, value) in &self.config.env {
             if name != env::PRELOAD {
@@ -162,9 +180,14 @@ impl Starter {
         let keep = [theirs.as_raw_fd()].into_iter().chain(self.shim.inherited()).collect();
         let program = spawn::Program {
             path: executable.path,
-            args: self.arguments(slot, listeners),
+            args: self
+                .arguments(slot, listeners)
+                .into_iter()
+                .chain(additions.words.into_iter().map(Into::into))
+                .collect(),
             env: variables,
             cwd: self.config.cwd.clone(),
+            stdin: input,
             stdout: out_write,
             stderr: spawn::Stream::Pipe(error_write),
             keep,
@@ -253,15 +276,23 @@ fn watched(adapter: Chosen, mode: Mode) -> Option<Watched> {
     }
 }
 
-/// Copies of the sockets that `--bind` made, in its order; in kernel mode those of the slot.
-fn operator_sockets(listeners: &Listeners, slot: Slot) -> io::Result<Vec<OwnedFd>> {
+/// Copies of the sockets that `--bind` made, in its order, and where the worker will find them; in
+/// kernel mode those of the slot.
+fn operator_sockets(listeners: &Listeners, slot: Slot) -> io::Result<(Vec<OwnedFd>, Vec<Offered>)> {
     use super::listener::Origin;
     let socket = |listener: &Rc<super::listener::Listener>| match &listener.group {
         Some(group) => group.socket_of(slot).map(Some),
         None => Ok(listener.socket()),
     };
-    let bound = listeners.iter().filter(|l| l.origin == Origin::Operator).map(socket);
-    bound.filter_map(io::Result::transpose).map(|socket| socket?.as_fd().try_clone_to_owned()).collect()
+    let (mut sockets, mut offered) = (Vec::new(), Vec::new());
+    for listener in listeners.iter().filter(|l| l.origin == Origin::Operator) {
+        if let Some(socket) = socket(listener)? {
+            let number = spawn::FIRST_LISTEN_FD + sockets.len() as i32;
+            offered.push(Offered { number, address: listener.address.clone() });
+            sockets.push(socket.as_fd().try_clone_to_owned()?);
+        }
+    }
+    Ok((sockets, offered))
 }
 
 fn unix_paths(listeners: &Listeners) -> String {

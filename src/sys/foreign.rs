@@ -109,3 +109,12 @@ pub fn umask(thread: Pid) -> io::Result<u32> {
     let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
     line.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
+
+/// Whether a file gives capabilities to who executes it (`capabilities(7)`, "File capabilities").
+#[must_use]
+pub fn has_capabilities(path: &std::path::Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: both strings are terminated, and no bytes are asked for, only their number.
+    unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) > 0 }
+}

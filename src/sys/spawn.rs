@@ -15,6 +15,9 @@ use std::path::PathBuf;
 /// Decimal digits of the largest pid, the room that `LISTEN_PID` is given.
 const PID_DIGITS: usize = 10;
 
+/// The number at which listening descriptors begin (`SD_LISTEN_FDS_START`, `sd_listen_fds(3)`).
+pub const FIRST_LISTEN_FD: RawFd = 3;
+
 /// Where a stream of the worker goes.
 #[derive(Debug)]
 pub enum Stream {
@@ -35,6 +38,8 @@ pub struct Program {
     pub env: Vec<(OsString, OsString)>,
     /// Working directory, if not the master's.
     pub cwd: Option<PathBuf>,
+    /// Standard input, if it is not to be empty.
+    pub stdin: Option<OwnedFd>,
     /// Standard output.
     pub stdout: Stream,
     /// Standard error.
@@ -156,7 +161,7 @@ pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
         argv: argv.as_ptr(),
         envp: envp.as_ptr(),
         cwd: cwd.as_ref().map_or(std::ptr::null(), |c| c.as_ptr()),
-        stdin: null.as_raw_fd(),
+        stdin: program.stdin.as_ref().map_or(null.as_raw_fd(), AsRawFd::as_raw_fd),
         stdout: stream_fd(&program.stdout),
         stderr: stream_fd(&program.stderr),
         keep: &program.keep,

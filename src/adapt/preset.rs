@@ -1,0 +1,186 @@
+//! Handing listening descriptors to programs that have a way of their own to take them. What all of
+//! them may look at is in [`conventions`]; what needs a word or a variable of its own is a [`Preset`].
+
+use crate::wire::address::Address;
+use std::os::fd::RawFd;
+
+/// A listening descriptor as the worker will find it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offered {
+    /// Its number in the worker.
+    pub number: RawFd,
+    /// Where it listens.
+    pub address: Address,
+}
+
+impl Offered {
+    /// `host:port` or a path, as servers name addresses.
+    fn plain(&self) -> String {
+        match &self.address {
+            Address::Tcp(address) => address.to_string(),
+            Address::Unix(path) => path.display().to_string(),
+            Address::Abstract(name) => format!("@{name}"),
+        }
+    }
+
+    /// The same as an address of the web.
+    fn url(&self) -> String {
+        match &self.address {
+            Address::Tcp(address) => format!("tcp://{address}"),
+            Address::Unix(_) | Address::Abstract(_) => format!("unix://{}", self.plain()),
+        }
+    }
+}
+
+/// A program that is told in its own way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "kebab-case")]
+pub enum Preset {
+    /// Adds `--bind fd://3`
+    Gunicorn,
+    /// Adds `--fd 3`
+    Uvicorn,
+    /// Adds `--bind fd://3`
+    Hypercorn,
+    /// Adds `--fd 3`
+    Daphne,
+    /// Adds `-b tcp://ADDRESS`, for which puma takes the socket in `LISTEN_FDS`
+    Puma,
+    /// Adds `-l ADDRESS` and sets `UNICORN_FD`
+    Unicorn,
+    /// Adds `--http-socket fd://3`
+    Uwsgi,
+    /// Sets `NGINX`; the configuration must have `listen` with the same address
+    Nginx,
+    /// For `bind fd@${MAITRED_FD}` in the configuration
+    Haproxy,
+    /// For `bind fd/{$MAITRED_FD}` in the Caddyfile
+    Caddy,
+    /// Sets `FPM_SOCKETS`; the pool must have `listen` with the same address
+    PhpFpm,
+    /// The socket is standard input, as FastCGI programs (php-cgi, libfcgi) want it
+    Fastcgi,
+    /// The socket is standard input, as inetd's `wait` services want it
+    Inetd,
+}
+
+/// What a worker's standard input is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Empty.
+    Null,
+    /// The first listening socket.
+    Listener,
+}
+
+/// What is added for a program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Additions {
+    /// Words at the end of the command.
+    pub words: Vec<String>,
+    /// Variables.
+    pub variables: Vec<(&'static str, String)>,
+}
+
+impl Preset {
+    /// What it adds for these descriptors.
+    #[must_use]
+    pub fn additions(self, offered: &[Offered]) -> Additions {
+        let each = |flag: &str, value: &dyn Fn(&Offered) -> String| {
+            offered.iter().flat_map(|o| [flag.to_owned(), value(o)]).collect::<Vec<_>>()
+        };
+        let words = |words| Additions { words, ..Additions::default() };
+        let variable = |name, value| Additions { variables: vec![(name, value)], ..Additions::default() };
+        match self {
+            Preset::Gunicorn | Preset::Hypercorn => words(each("--bind", &|o| format!("fd://{}", o.number))),
+            Preset::Uvicorn | Preset::Daphne => words(each("--fd", &|o| o.number.to_string())),
+            Preset::Puma => words(each("-b", &Offered::url)),
+            Preset::Unicorn => Additions {
+                words: each("-l", &Offered::plain),
+                variables: vec![("UNICORN_FD", join(offered, ",", |o| o.number.to_string()))],
+            },
+            Preset::Uwsgi => words(each("--http-socket", &|o| format!("fd://{}", o.number))),
+            // Each number ends with a semicolon (ngx_add_inherited_sockets in nginx.c).
+            Preset::Nginx => variable("NGINX", join(offered, "", |o| format!("{};", o.number))),
+            Preset::PhpFpm => variable("FPM_SOCKETS", join(offered, ",", |o| format!("{}={}", o.plain(), o.number))),
+            Preset::Haproxy | Preset::Caddy | Preset::Fastcgi | Preset::Inetd => Additions::default(),
+        }
+    }
+
+    /// What its standard input is.
+    #[must_use]
+    pub fn input(self) -> Input {
+        match self {
+            Preset::Fastcgi | Preset::Inetd => Input::Listener,
+            _ => Input::Null,
+        }
+    }
+}
+
+/// The variables by which programs of any kind find their listening sockets, but for `LISTEN_PID`, which
+/// is known only in the child: systemd's (`sd_listen_fds(3)`), einhorn's, Server::Starter's, and ours.
+#[must_use]
+pub fn conventions(offered: &[Offered], slot: u32, generation: u32, master: u32) -> Vec<(String, String)> {
+    if offered.is_empty() {
+        return Vec::new();
+    }
+    let numbers = |separator| join(offered, separator, |o| o.number.to_string());
+    let mut variables: Vec<(String, String)> = [
+        ("LISTEN_FDS", offered.len().to_string()),
+        ("LISTEN_FDNAMES", vec!["maitred"; offered.len()].join(":")),
+        ("EINHORN_FD_COUNT", offered.len().to_string()),
+        ("EINHORN_FDS", numbers(" ")),
+        ("EINHORN_MASTER_PID", master.to_string()),
+        ("EINHORN_CHILD_INDEX", slot.to_string()),
+        ("SERVER_STARTER_PORT", join(offered, ";", |o| format!("{}={}", o.plain(), o.number))),
+        ("SERVER_STARTER_GENERATION", generation.to_string()),
+        ("MAITRED_FD", offered[0].number.to_string()),
+        ("MAITRED_FDS", numbers(" ")),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    variables.extend(offered.iter().enumerate().map(|(i, o)| (format!("EINHORN_FD_{i}"), o.number.to_string())));
+    variables
+}
+
+fn join(offered: &[Offered], separator: &str, each: impl Fn(&Offered) -> String) -> String {
+    offered.iter().map(each).collect::<Vec<_>>().join(separator)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two() -> [Offered; 2] {
+        let offer = |number, address: &str| Offered { number, address: address.parse().unwrap() };
+        [offer(3, "tcp:127.0.0.1:80"), offer(4, "unix:/run/a.sock")]
+    }
+
+    #[test]
+    fn each_preset_says_what_its_program_reads() {
+        let text = |preset: Preset| {
+            let Additions { words, variables } = preset.additions(&two());
+            let variables = variables.iter().map(|(name, value)| format!("{name}={value}"));
+            variables.chain(words).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(text(Preset::Gunicorn), "--bind fd://3 --bind fd://4");
+        assert_eq!(text(Preset::Puma), "-b tcp://127.0.0.1:80 -b unix:///run/a.sock");
+        assert_eq!(text(Preset::Unicorn), "UNICORN_FD=3,4 -l 127.0.0.1:80 -l /run/a.sock");
+        assert_eq!(text(Preset::Nginx), "NGINX=3;4;");
+        assert_eq!(text(Preset::PhpFpm), "FPM_SOCKETS=127.0.0.1:80=3,/run/a.sock=4");
+        assert_eq!((text(Preset::Inetd), Preset::Inetd.input()), (String::new(), Input::Listener));
+    }
+
+    #[test]
+    fn all_conventions_name_the_same_sockets() {
+        let variables = conventions(&two(), 2, 5, 77);
+        let get = |name: &str| variables.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+        assert_eq!(
+            [get("LISTEN_FDS"), get("EINHORN_FD_COUNT"), get("EINHORN_FD_1")],
+            [Some("2"), Some("2"), Some("4")]
+        );
+        assert_eq!(get("SERVER_STARTER_PORT"), Some("127.0.0.1:80=3;/run/a.sock=4"));
+        assert_eq!([get("EINHORN_CHILD_INDEX"), get("EINHORN_MASTER_PID")], [Some("2"), Some("77")]);
+        assert!(conventions(&[], 0, 0, 0).is_empty());
+    }
+}

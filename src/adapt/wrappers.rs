@@ -1,0 +1,137 @@
+//! Programs that start another one: `env`, `nice`, `sh -c` and their like. Reads words, touches
+//! nothing.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+/// A program that executes the words behind its own options.
+struct Wrapper {
+    name: &'static str,
+    /// Options that take the next word.
+    valued: &'static [&'static str],
+    /// Words of its own before the command.
+    positional: usize,
+}
+
+const WRAPPERS: [Wrapper; 15] = [
+    wrapper("env", &["-u", "-C", "--unset", "--chdir"], 0),
+    wrapper("nice", &["-n", "--adjustment"], 0),
+    wrapper("nohup", &[], 0),
+    wrapper("setsid", &[], 0),
+    wrapper("stdbuf", &["-i", "-o", "-e"], 0),
+    wrapper("timeout", &["-s", "-k", "--signal", "--kill-after"], 1),
+    wrapper("ionice", &["-c", "-n", "--class", "--classdata"], 0),
+    wrapper("taskset", &[], 1),
+    wrapper("chrt", &[], 1),
+    wrapper("numactl", &["-N", "-m", "-C", "-i", "-p"], 0),
+    wrapper("setpriv", &["--reuid", "--regid", "--groups", "--bounding-set", "--inh-caps", "--ambient-caps"], 0),
+    wrapper("tini", &["-p", "-e"], 0),
+    wrapper("dumb-init", &[], 0),
+    wrapper("gosu", &[], 1),
+    wrapper("su-exec", &[], 1),
+];
+
+const fn wrapper(name: &'static str, valued: &'static [&'static str], positional: usize) -> Wrapper {
+    Wrapper { name, valued, positional }
+}
+
+/// What a shell does itself; the server is something else.
+const BUILTINS: [&str; 14] =
+    ["cd", "export", "test", "[", "set", "ulimit", "umask", "trap", "echo", "true", "false", ":", "unset", "sleep"];
+
+/// The command that these words really start, if the first is a program that starts another one.
+#[must_use]
+pub fn wrapped(words: &[OsString]) -> Option<Vec<OsString>> {
+    let (first, rest) = words.split_first()?;
+    let name = Path::new(first).file_name()?.to_str()?;
+    if let ("sh" | "bash" | "dash" | "ash" | "ksh" | "zsh", [flags, line, ..]) = (name, rest) {
+        let flags = flags.to_str()?;
+        let is_line = flags.starts_with('-') && !flags.starts_with("--") && flags.ends_with('c');
+        return if is_line { shell_command(line.to_str()?) } else { None };
+    }
+    let wrapper = WRAPPERS.iter().find(|wrapper| wrapper.name == name)?;
+    let mut rest = rest.iter();
+    let mut positional = wrapper.positional;
+    while let Some(word) = rest.next() {
+        let text = word.to_str().unwrap_or_default();
+        let assignment = name == "env" && text.contains('=') && !text.starts_with('-');
+        match text {
+            "--" => {}
+            option if option.starts_with('-') && option.len() > 1 => {
+                if wrapper.valued.contains(&option) {
+                    rest.next();
+                }
+            }
+            _ if assignment => {}
+            _ if positional > 0 => positional -= 1,
+            _ => return Some([word].into_iter().chain(rest).cloned().collect()),
+        }
+    }
+    None
+}
+
+/// The server in a shell's command line: the last command that is no builtin. Nothing where only a
+/// shell can say what it is.
+fn shell_command(line: &str) -> Option<Vec<OsString>> {
+    let parts = line.split(['\n', ';', '|', '&']).filter_map(|part| {
+        let mut words = shlex::split(part)?;
+        let is_prefix = |word: &String| word == "exec" || word.split_once('=').is_some_and(|(name, _)| is_name(name));
+        let prefixes = words.iter().take_while(|word| is_prefix(word)).count();
+        words.drain(..prefixes);
+        let first = words.first()?;
+        (!BUILTINS.contains(&first.as_str())).then_some(words)
+    });
+    let words = parts.last()?;
+    let plain = !words[0].contains(['$', '`', '(', ')', '{', '}', '*', '?', '<', '>', '!']);
+    let keyword = ["if", "for", "while", "case", "until", "esac", "fi", "done", "then", "else", "do"];
+    let plain = plain && !keyword.contains(&words[0].as_str());
+    plain.then(|| words.iter().map(OsString::from).collect())
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// The name by which a wrapper is mentioned.
+#[must_use]
+pub fn name(words: &[OsString]) -> String {
+    let file = words.first().and_then(|word| Path::new(word).file_name()).unwrap_or(OsStr::new(""));
+    file.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(command: &[&str], expected: Option<&str>) {
+        let words: Vec<OsString> = command.iter().map(OsString::from).collect();
+        let found = wrapped(&words).map(|words| words.join(OsStr::new(" ")).into_string().unwrap());
+        assert_eq!(found.as_deref(), expected, "{command:?}");
+    }
+
+    #[test]
+    fn wrappers_are_seen_through() {
+        check(&["env", "-i", "A=1", "-u", "B", "server", "-x"], Some("server -x"));
+        check(&["/usr/bin/nice", "-n", "5", "server"], Some("server"));
+        check(&["timeout", "-k", "1", "5s", "server", "a=b"], Some("server a=b"));
+        check(&["tini", "-g", "--", "server", "--", "x"], Some("server -- x"));
+        check(&["taskset", "-c", "0-3", "server"], Some("server"));
+        check(&["gosu", "www", "server"], Some("server"));
+        check(&["env"], None);
+        check(&["server", "env"], None);
+    }
+
+    #[test]
+    fn simple_lines_of_a_shell_are_read() {
+        check(&["sh", "-c", "exec server --port 80"], Some("server --port 80"));
+        check(&["bash", "-lc", "cd /srv && A=1 B='x y' ./server"], Some("./server"));
+        check(&["sh", "-c", "test -e x && exec 'my server' epoll"], Some("my server epoll"));
+        check(&["sh", "-c", "server; true"], Some("server"));
+        check(&["sh", "-c", "$SERVER"], None);
+        check(&["sh", "-c", "case $X in 0) a;; *) b;; esac"], None);
+        check(&["sh", "-c", "'unclosed"], None);
+        check(&["sh", "-c", ""], None);
+        check(&["sh", "script.sh"], None);
+        check(&["sh"], None);
+    }
+}
