@@ -24,6 +24,8 @@ pub enum Event {
     Malformed { worker: WorkerId, what: Malformed },
     /// A supervised worker calls `bind` or `listen`, and waits.
     Called { worker: WorkerId, call: Call },
+    /// It is time to look whether a worker takes part as it should.
+    LookAt { worker: WorkerId },
     /// It is time to look whether a supervised worker closed a socket that connections wait at.
     LookForClosed { worker: WorkerId },
     /// A worker's process ended; it is reaped.

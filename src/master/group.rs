@@ -85,6 +85,12 @@ impl Group {
         self.members.borrow().iter().filter(|m| m.entered).map(|m| m.slot).collect()
     }
 
+    /// The sockets of all slots.
+    #[must_use]
+    pub fn sockets(&self) -> Vec<Rc<Socket>> {
+        self.members.borrow().iter().map(|m| Rc::clone(&m.socket)).collect()
+    }
+
     /// Says which slots get connections, in which order.
     pub fn order(&self, slots: &[Slot]) {
         let members = self.members.borrow();

@@ -60,6 +60,8 @@ pub struct Handoff {
     /// Connections that may be sent before the kernel is asked again how many wait. The queue only
     /// shrinks in between, so the limit holds, and the question costs one call in `depth`.
     room: Cell<u32>,
+    /// Connections sent so far.
+    sent: Cell<u64>,
     /// Woken once, when the worker can return nothing more.
     finished: Notify,
 }
@@ -110,9 +112,9 @@ impl Handoff {
         nix::fcntl::fcntl(&send, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
         let receive = workers_end.try_clone()?;
         let send = watch::readable(send)?;
-        let (depth, room) = (Cell::new(depth), Cell::new(0));
+        let (depth, room, sent) = (Cell::new(depth), Cell::new(0), Cell::new(0));
         let finished = Notify::new();
-        Ok((Handoff { worker, slot, request, counters, send, receive, depth, room, finished }, workers_end))
+        Ok((Handoff { worker, slot, request, counters, send, receive, depth, room, sent, finished }, workers_end))
     }
 
     /// Whether one more connection may be sent.
@@ -131,6 +133,12 @@ impl Handoff {
         bytes.div_ceil(self.depth.get().packet_cost)
     }
 
+    /// Connections sent so far, taken or not.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.get()
+    }
+
     /// Sends one connection.
     ///
     /// # Errors
@@ -142,6 +150,7 @@ impl Handoff {
             Sent::Sent => {
                 self.room.set(self.room.get().saturating_sub(1));
                 count(&self.counters.handed);
+                count(&self.sent);
             }
             Sent::Full => {
                 // The buffer holds less than the depth: from now on that is the depth.

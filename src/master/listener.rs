@@ -182,6 +182,15 @@ impl Listener {
         self.socket.borrow().clone()
     }
 
+    /// All its sockets: one, or in kernel mode one for each slot.
+    #[must_use]
+    pub fn sockets(&self) -> Vec<Rc<Socket>> {
+        match &self.group {
+            Some(group) => group.sockets(),
+            None => self.socket().into_iter().collect(),
+        }
+    }
+
     /// Calls `listen(2)`; a larger backlog than before enlarges the queue.
     ///
     /// # Errors

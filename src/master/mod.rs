@@ -17,6 +17,7 @@ pub mod group;
 pub mod handoff;
 pub mod listener;
 pub mod listeners;
+mod look;
 pub mod output;
 mod requests;
 pub mod returned;

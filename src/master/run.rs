@@ -172,6 +172,7 @@ impl Master {
             Event::Packet(said) => self.heard(said).await,
             Event::Malformed { worker, what } => self.malformed(worker, &what.to_string()),
             Event::Called { worker, call } => self.called(worker, call).await,
+            Event::LookAt { worker } => self.look_at(worker),
             Event::LookForClosed { worker } => self.look_for_closed(worker),
             Event::WorkerEnded { worker, exit } => self.ended(worker, exit).await,
             Event::HandoffEmptied { worker } => self.emptied(worker).await,
@@ -203,8 +204,7 @@ impl Master {
         }
     }
 
-    /// Says what an operator would otherwise only wonder about: addresses that nobody serves, workers
-    /// that have not listened.
+    /// Says what an operator would otherwise only wonder about: addresses that nobody serves.
     fn look_around(&self) {
         if self.config.mode == Mode::Handoff {
             let served = |l: &&Rc<Listener>| !l.seats.is_empty();
@@ -212,16 +212,6 @@ impl Master {
             for listener in self.listeners.iter().filter(|l| l.origin == Origin::Operator && l.seats.is_empty()) {
                 let address = &listener.address;
                 warn!(%address, workers_listen_on = ?elsewhere, "no worker serves this address of --bind; clients there wait");
-            }
-        }
-        for (slot, seat) in self.fleet.seats().iter().enumerate() {
-            if let fleet::State::Starting { worker, .. } = seat.state {
-                warn!(
-                    slot,
-                    worker = worker.0,
-                    after_s = LOOK_AROUND.as_secs(),
-                    "this worker has not listened yet; is it a server?"
-                );
             }
         }
     }
@@ -361,7 +351,8 @@ impl Master {
             false => format!("its last words:\n  {}", words.join("\n  ")),
         };
         let command = self.config.command.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ");
-        let message = format!("no worker came up: `{command}` ended with {exit} before it listened; {said}");
+        let bypass = self.bypass_found().map(|found| format!("\n{found}")).unwrap_or_default();
+        let message = format!("no worker came up: `{command}` ended with {exit} before it listened; {said}{bypass}");
         // That an address was refused explains more than what the worker made of it.
         if !matches!(self.boot_failure, Some(RunError::Bind { .. })) {
             self.boot_failure = Some(RunError::GaveUp(message));

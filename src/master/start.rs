@@ -4,6 +4,7 @@ use super::channel;
 use super::door::{Door, secret};
 use super::event::{Event, Events};
 use super::listeners::Listeners;
+use super::look::LOOKS;
 use super::output::{Kind, LastWords, Output, Prefixed, Stream};
 use super::supervised::Supervised;
 use super::worker::Worker;
@@ -212,6 +213,7 @@ impl Starter {
         let supervised = child.notifier.map(|notifier| Supervised::new(id, notifier)).transpose()?;
         let mut tasks = vec![
             tokio::task::spawn_local(channel::serve(Rc::clone(&channel), id, self.events.clone())),
+            tokio::task::spawn_local(look_at(id, self.events.clone())),
             tokio::task::spawn_local(watch(pidfd, child.pid, id, Rc::clone(&self.guard), self.events.clone())),
         ];
         if let Some(supervised) = &supervised {
@@ -231,6 +233,7 @@ impl Starter {
             requests: Vec::new(),
             tasks,
             supervised,
+            reported: false,
             malformed: 0,
         })
     }
@@ -251,6 +254,19 @@ impl Starter {
             None => word.clone(),
         };
         self.config.command.iter().map(replace).collect()
+    }
+}
+
+/// Asks again and again for a look at the worker.
+async fn look_at(worker: WorkerId, events: Events) {
+    let [first, then] = LOOKS;
+    let mut pause = first;
+    loop {
+        tokio::time::sleep(pause).await;
+        if events.send(Event::LookAt { worker }).await.is_err() {
+            return;
+        }
+        pause = then;
     }
 }
 

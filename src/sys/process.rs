@@ -38,6 +38,31 @@ pub fn usage(groups: &[Pid], ports: &HashSet<u16>) -> HashMap<Pid, Usage> {
     found
 }
 
+/// What the processes of one group have open.
+#[derive(Clone, Debug, Default)]
+pub struct Sockets {
+    /// Inodes of sockets.
+    pub inodes: HashSet<u64>,
+    /// Whether one of them has an io_uring.
+    pub io_uring: bool,
+}
+
+/// The sockets of a process group, as far as we may look.
+#[must_use]
+pub fn sockets(group: Pid) -> Sockets {
+    let mut sockets = Sockets::default();
+    let members = all_processes().into_iter().flatten().flatten();
+    let members = members.filter(|process| process.stat().is_ok_and(|stat| stat.pgrp == group.as_raw()));
+    for fd in members.filter_map(|process| process.fd().ok()).flatten().flatten() {
+        match fd.target {
+            FDTarget::Socket(inode) => drop(sockets.inodes.insert(inode)),
+            FDTarget::AnonInode(name) => sockets.io_uring |= name.contains("io_uring"),
+            _ => {}
+        }
+    }
+    sockets
+}
+
 /// Inodes of all sockets that other processes than this one have open, as far as we may look.
 #[must_use]
 pub fn sockets_of_others() -> HashSet<u64> {

@@ -5,9 +5,10 @@ use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessa
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
 use std::collections::HashSet;
 use std::io;
+use std::net::SocketAddr;
 
 /// The kernel fills at most 32 KiB of a dump at a time (`NLMSG_GOODSIZE`, netlink(7)).
 const BUFFER: usize = 32 * 1024;
@@ -17,25 +18,48 @@ const BUFFER: usize = 32 * 1024;
 /// # Errors
 /// When the kernel has no such interface, or refuses it.
 pub fn connections_on(ports: &HashSet<u16>) -> io::Result<HashSet<u64>> {
-    let mut inodes = HashSet::new();
-    for (family, id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
-        dump(family, id, ports, &mut inodes)?;
-    }
-    Ok(inodes)
-}
-
-fn dump(family: u8, socket_id: SocketId, ports: &HashSet<u16>, inodes: &mut HashSet<u64>) -> io::Result<()> {
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     let states = StateFlags::ESTABLISHED
         | StateFlags::FIN_WAIT1
         | StateFlags::FIN_WAIT2
         | StateFlags::CLOSE_WAIT
         | StateFlags::LAST_ACK
         | StateFlags::CLOSING;
+    let mut inodes = HashSet::new();
+    dump(states, |inode, local| {
+        if ports.contains(&local.port()) {
+            inodes.insert(inode);
+        }
+    })?;
+    Ok(inodes)
+}
+
+/// All listening TCP sockets: inode and address.
+///
+/// # Errors
+/// As for [`connections_on`].
+pub fn listening() -> io::Result<Vec<(u64, SocketAddr)>> {
+    let mut found = Vec::new();
+    dump(StateFlags::LISTEN, |inode, local| found.push((inode, local)))?;
+    Ok(found)
+}
+
+/// Shows every TCP socket of either family that is in one of these states.
+fn dump(states: StateFlags, mut each: impl FnMut(u64, SocketAddr)) -> io::Result<()> {
+    dump_family(AF_INET, SocketId::new_v4(), states.clone(), &mut each)?;
+    dump_family(AF_INET6, SocketId::new_v6(), states, &mut each)
+}
+
+fn dump_family(
+    family: u8,
+    socket_id: SocketId,
+    states: StateFlags,
+    each: &mut impl FnMut(u64, SocketAddr),
+) -> io::Result<()> {
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.bind_auto()?;
+    socket.connect(&NetlinkAddr::new(0, 0))?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     let request = InetRequest { family, protocol: IPPROTO_TCP, extensions: ExtensionFlags::empty(), states, socket_id };
     let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
     message.finalize();
@@ -50,10 +74,9 @@ fn dump(family: u8, socket_id: SocketId, ports: &HashSet<u16>, inodes: &mut Hash
         while !rest.is_empty() {
             let message = <NetlinkMessage<SockDiagMessage>>::deserialize(rest).map_err(io::Error::other)?;
             match message.payload {
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(found))
-                    if ports.contains(&found.header.socket_id.source_port) =>
-                {
-                    inodes.insert(u64::from(found.header.inode));
+                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(found)) => {
+                    let id = found.header.socket_id;
+                    each(u64::from(found.header.inode), (id.source_address, id.source_port).into());
                 }
                 NetlinkPayload::Done(_) => return Ok(()),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),

@@ -3,6 +3,7 @@
 //!
 //! - `serving`: every way of waiting gets its exact share
 //! - `addresses`: what can be bound, by whom, and who may have it afterwards
+//! - `bypass`: workers that go around the adapters are noticed
 //! - `inherit`: listening sockets by the conventions of other managers
 //! - `kernel`: one socket per slot, steered by a program in the kernel
 //! - `native`: the protocol, spoken by hand and by the Rust library
@@ -17,6 +18,7 @@
 mod support;
 
 mod addresses;
+mod bypass;
 mod inherit;
 mod kernel;
 mod lab;

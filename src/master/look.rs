@@ -1,0 +1,84 @@
+//! Noticing workers that went around us: one that listens by itself, or that never takes what it is
+//! given. Says so with advice; nothing else notices, and the operator would only see a worker idle.
+
+use super::run::Master;
+use super::worker::Worker;
+use crate::adapt::Chosen;
+use crate::core::fleet::State;
+use crate::core::ids::WorkerId;
+use crate::sys::process::{self, Sockets};
+use crate::sys::{fd, sock_diag};
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::time::Duration;
+use tracing::warn;
+
+/// When a worker is first looked at, and after that: a server that listens does so by then, and one
+/// that takes connections takes one in less.
+pub const LOOKS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(8)];
+
+impl Master {
+    /// Looks whether a worker takes part as it should.
+    pub(super) fn look_at(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get(&id).filter(|worker| !worker.reported) else { return };
+        let slot = worker.slot;
+        let starting = matches!(self.fleet.seats().get(slot.index()).map(|s| s.state), Some(State::Starting { .. }));
+        let after_s = worker.since.elapsed().as_secs();
+        if let Some(address) = self.own_listener(worker).filter(|_| starting || worker.adapter == Chosen::Inherit) {
+            let (adapter, advice) = (worker.adapter.name(), advice_on_bypass(worker.adapter));
+            warn!(slot = slot.0, worker = id.0, %address, adapter, "this worker listens by itself, so nobody shares its connections; {advice}");
+        } else if starting && after_s >= LOOKS.iter().sum::<Duration>().as_secs() {
+            warn!(slot = slot.0, worker = id.0, after_s, "this worker has not listened yet; is it a server?");
+        } else if let Some(waiting) = never_took(worker) {
+            let how = match process::sockets(worker.pid).io_uring {
+                true => "it accepts through io_uring, which no adapter sees; use --mode kernel or shared",
+                false => "it is stuck, or it accepts in a way that the adapter does not see; compare --mode kernel",
+            };
+            warn!(slot = slot.0, worker = id.0, waiting, "this worker never took a connection; {how}");
+        } else {
+            return;
+        }
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.reported = true;
+        }
+    }
+
+    /// Where a worker listens on a socket that is not ours.
+    fn own_listener(&self, worker: &Worker) -> Option<SocketAddr> {
+        let ours: HashSet<u64> =
+            self.listeners.iter().flat_map(|l| l.sockets()).filter_map(|s| fd::inode(s.as_fd()).ok()).collect();
+        let Sockets { inodes, .. } = process::sockets(worker.pid);
+        let listening = sock_diag::listening().ok()?;
+        listening.into_iter().find(|(inode, _)| inodes.contains(inode) && !ours.contains(inode)).map(|(_, at)| at)
+    }
+
+    /// What to add to the report of a boot that failed: that another worker has the address for itself.
+    pub(super) fn bypass_found(&self) -> Option<String> {
+        self.workers.values().find_map(|worker| {
+            let address = self.own_listener(worker)?;
+            let (slot, advice) = (worker.slot.0, advice_on_bypass(worker.adapter));
+            Some(format!("the worker in slot {slot} listens on {address} by itself; {advice}"))
+        })
+    }
+}
+
+fn advice_on_bypass(adapter: Chosen) -> &'static str {
+    match adapter {
+        Chosen::Preload => "it does not call libc for that, or a static program is behind it: use --adapter seccomp",
+        Chosen::Seccomp => {
+            "its calls are not seen (io_uring, or a 32-bit program): use --adapter inherit or a --preset"
+        }
+        Chosen::Inherit => "it does not use the socket that it inherits: see --preset, or leave --adapter at auto",
+        Chosen::Native => "it does not speak maitred's protocol: leave --adapter at auto",
+    }
+}
+
+/// How many connections wait for a worker that has not taken a single one.
+fn never_took(worker: &Worker) -> Option<u32> {
+    let handoffs = worker.requests.iter().filter_map(|request| request.handoff.as_ref());
+    handoffs
+        .map(|h| (h.queued(), h.sent()))
+        .find(|&(queued, sent)| queued > 0 && u64::from(queued) == sent)
+        .map(|(n, _)| n)
+}
