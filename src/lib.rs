@@ -25,8 +25,17 @@
 //!
 //! [`adapt`] looks at the executable. Into a dynamically linked one the loader puts a shim
 //! ([`adapt::preload`]) that places the hand-off socket under the program's own listening
-//! descriptor. A program can also speak the protocol itself ([`wire`]); [`worker`] does that for
-//! Rust.
+//! descriptor. A static one runs under a filter: its `bind`, `listen` and `accept` calls are answered
+//! from outside ([`sys::seccomp`], [`master::supervised`]). One that knows how to inherit a listening
+//! socket gets it in the way that it knows ([`adapt::preset`]). A program can also speak the protocol
+//! itself ([`wire`]); [`worker`] does that for Rust.
+//!
+//! # Without the master in the way
+//!
+//! In kernel mode each worker has a listening socket ([`master::group`]), and a program in the kernel
+//! takes turns among them ([`steer`]); the master only says who is eligible.
+//!
+//! [`check`] says beforehand which of all this works here.
 //!
 //! # Measuring
 //!
@@ -41,6 +50,7 @@
 
 pub mod adapt;
 pub mod bench;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod control;

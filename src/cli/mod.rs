@@ -1,6 +1,7 @@
 //! The command line: what was typed. Each subcommand turns it into what is meant.
 
 mod bench;
+mod check;
 mod list;
 mod logging;
 mod run;
@@ -40,6 +41,8 @@ enum Command {
     /// The built-in worker of `bench`
     #[command(hide = true)]
     BenchWorker,
+    /// Tell what this kernel, these privileges and an executable allow
+    Check(check::CheckArgs),
     /// List the running maitreds of this user
     #[command(visible_alias = "ls")]
     List,
@@ -61,14 +64,15 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::main(&args),
         Command::Bench(args) => bench::main(*args),
         Command::BenchWorker => bench::worker(),
+        Command::Check(args) => check::main(&args),
         Command::List => list::main(),
     }
 }
 
 /// Puts in the word `run` where it was left out.
 fn with_run(mut words: Vec<OsString>) -> Vec<OsString> {
-    const KNOWN: [&str; 11] =
-        ["run", "status", "list", "ls", "bench", WORKER_COMMAND, "help", "-h", "--help", "-V", "--version"];
+    const KNOWN: [&str; 12] =
+        ["run", "status", "list", "ls", "bench", "check", WORKER_COMMAND, "help", "-h", "--help", "-V", "--version"];
     let first = words.get(1).and_then(|word| word.to_str());
     if words.len() > 1 && !first.is_some_and(|word| KNOWN.contains(&word)) {
         words.insert(1, "run".into());

@@ -13,13 +13,22 @@ pub struct DescriptorLimit {
     pub hard: u64,
 }
 
+/// The limits as they are.
+///
+/// # Errors
+/// That of `getrlimit(2)`.
+pub fn descriptor_limit() -> io::Result<DescriptorLimit> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(DescriptorLimit { soft, hard })
+}
+
 /// Raises the soft limit of descriptors to the hard one and returns what it was, so that workers
 /// start with what they would have had without us.
 ///
 /// # Errors
 /// That of `getrlimit(2)`.
 pub fn raise_descriptor_limit() -> io::Result<DescriptorLimit> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let DescriptorLimit { soft, hard } = descriptor_limit()?;
     if soft < hard {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }

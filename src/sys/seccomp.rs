@@ -304,6 +304,68 @@ impl AsRawFd for Notifier {
     }
 }
 
+/// A child that tried to put itself under a filter and waits to be killed, which its drop does.
+#[derive(Debug)]
+pub struct Subject {
+    pid: Pid,
+    errno: i32,
+}
+
+impl Subject {
+    /// Forks it. To be used while there is one thread only.
+    ///
+    /// # Errors
+    /// When no process can be made.
+    pub fn start() -> io::Result<Subject> {
+        let instructions = filter(Watched::Accepting);
+        let program = libc::sock_fprog {
+            len: instructions.len() as libc::c_ushort,
+            filter: instructions.as_ptr().cast_mut(),
+        };
+        let (report, theirs) = super::fd::pair()?;
+        // SAFETY: the child makes async-signal-safe calls only and never returns.
+        let pid = match unsafe { libc::fork() } {
+            -1 => return Err(io::Error::last_os_error()),
+            0 => unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                let errno = if install(&raw const program) < 0 { *libc::__errno_location() } else { 0 };
+                libc::write(theirs.as_raw_fd(), (&raw const errno).cast(), size_of::<i32>());
+                loop {
+                    libc::pause();
+                }
+            },
+            pid => Pid::from_raw(pid),
+        };
+        drop(theirs);
+        let mut errno = [0; 4];
+        let mut subject = Subject { pid, errno: libc::ECHILD };
+        super::fd::receive_blocking(report.as_fd(), &mut errno)?;
+        subject.errno = i32::from_ne_bytes(errno);
+        Ok(subject)
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// How its attempt went.
+    ///
+    /// # Errors
+    /// That of [`install`].
+    pub fn supervised(&self) -> io::Result<()> {
+        if self.errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(self.errno)) }
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        let _ = nix::sys::signal::kill(self.pid, nix::sys::signal::Signal::SIGKILL);
+        let _ = nix::sys::wait::waitpid(self.pid, None);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,141 @@
+//! `maitred check`: what works here, and what to do to get more, as tables or as JSON.
+
+use super::complain;
+use crate::adapt::inspect::{Executable, NotExecutable, inspect};
+use crate::check::facts::Facts;
+use crate::check::verdicts::{Named, Verdicts, verdicts};
+use clap::Args;
+use comfy_table::presets::NOTHING;
+use comfy_table::{ContentArrangement, Table};
+use serde_json::json;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Print one JSON object, for scripts
+    #[arg(long)]
+    json: bool,
+
+    /// Working directory of the workers
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
+
+    /// The server and its arguments; without it, what holds for any
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// Width of the tables where the terminal does not say.
+const WIDTH: u16 = 110;
+
+/// Prints what works; the exit code is 0 when `maitred -- COMMAND` would.
+pub fn main(args: &CheckArgs) -> ExitCode {
+    let path = std::env::var_os("PATH");
+    let look = || inspect(&args.command, path.as_deref(), args.cwd.as_deref());
+    let executable = match (!args.command.is_empty()).then(look).transpose() {
+        Ok(executable) => executable,
+        Err(error) => return refuse(args, &error),
+    };
+    let facts = Facts::gather();
+    let verdicts = verdicts(&facts, executable.as_ref());
+    let text = match args.json {
+        true => json(&facts, executable.as_ref(), &verdicts) + "\n",
+        false => tables(&facts, executable.as_ref(), &verdicts),
+    };
+    // A reader that has seen enough closes the pipe; that is no failure.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    if verdicts.default.works { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn refuse(args: &CheckArgs, error: &NotExecutable) -> ExitCode {
+    if args.json {
+        println!("{}", json!({ "error": error.to_string() }));
+    }
+    complain(error);
+    ExitCode::FAILURE
+}
+
+fn json(facts: &Facts, executable: Option<&Executable>, verdicts: &Verdicts) -> String {
+    let program = executable.map(|found| {
+        json!({ "path": found.path, "program": found.program, "through": found.through, "linkage": format!("{:?}", found.linkage) })
+    });
+    let all = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "facts": facts,
+        "command": program,
+        "modes": verdicts.modes,
+        "adapters": verdicts.adapters,
+        "combinations": verdicts.combinations,
+        "default": verdicts.default,
+    });
+    all.to_string()
+}
+
+fn tables(facts: &Facts, executable: Option<&Executable>, verdicts: &Verdicts) -> String {
+    let capabilities = match facts.capabilities.as_slice() {
+        [] => "no capabilities".to_owned(),
+        some => some.join(" "),
+    };
+    let no_new = if facts.no_new_privs { ", no new privileges" } else { "" };
+    let mut text = format!("Linux {} {}, uid {}, {capabilities}{no_new}\n", facts.kernel, facts.machine, facts.uid);
+    text += &format!("up to {} descriptors", facts.descriptors);
+    for (name, value) in &facts.settings {
+        text += &format!(", {name}={value}");
+    }
+    text += "\n\n";
+    text += &format!("{}\n\n{}\n\n", table("MODE", &verdicts.modes), table("ADAPTER", &verdicts.adapters));
+    text += &format!("{}\n\n", matrix(verdicts));
+    if let Some(found) = executable {
+        let program = found.program.display();
+        match found.through.as_slice() {
+            [] => text += &format!("{program}\n"),
+            through => text += &format!("{} runs {program} (through {})\n", found.path.display(), through.join(", ")),
+        }
+    }
+    let default = &verdicts.default;
+    text += &match (default.works, default.adapter) {
+        (true, Some(adapter)) => format!("by default: {} mode, {adapter} adapter ({})\n", default.mode, default.reason),
+        (_, Some(adapter)) => {
+            let verdict = verdicts.adapters.iter().find(|named| named.name == adapter);
+            let why = verdict.map(|named| named.verdict.how.clone()).unwrap_or_default();
+            format!("the default does not work: {adapter} ({}), {why}\n", default.reason)
+        }
+        (_, None) => format!("the default does not work: {}\n", default.reason),
+    };
+    text
+}
+
+fn table(first: &str, rows: &[Named]) -> Table {
+    let mut table = plain(&[first, "WORKS", "HOW", "TO GET MORE"]);
+    for Named { name, verdict } in rows {
+        let todo = verdict.todo.clone().unwrap_or_default();
+        table.add_row([name.clone(), verdict.works.word().to_owned(), verdict.how.clone(), todo]);
+    }
+    table
+}
+
+/// Modes across, adapters down.
+fn matrix(verdicts: &Verdicts) -> Table {
+    let header: Vec<&str> = std::iter::once("").chain(verdicts.modes.iter().map(|mode| &*mode.name)).collect();
+    let mut table = plain(&header);
+    for adapter in &verdicts.adapters {
+        let works = verdicts.combinations.iter().filter(|c| c.adapter == adapter.name).map(|c| c.works.word());
+        table.add_row(std::iter::once(&*adapter.name).chain(works));
+    }
+    table
+}
+
+fn plain(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header.to_vec());
+    if table.width().is_none() {
+        table.set_width(WIDTH);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
