@@ -36,7 +36,7 @@ impl Offered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 #[value(rename_all = "kebab-case")]
 pub enum Preset {
-    /// Adds `--bind fd://3`
+    /// Adds `--bind fd://3`, and keeps `LISTEN_FDS` from it
     Gunicorn,
     /// Adds `--fd 3`
     Uvicorn,
@@ -80,6 +80,8 @@ pub struct Additions {
     pub words: Vec<String>,
     /// Variables.
     pub variables: Vec<(&'static str, String)>,
+    /// Variables that it must not see: two ways of taking the same socket are one too many for it.
+    pub without: Vec<&'static str>,
 }
 
 impl Preset {
@@ -92,12 +94,18 @@ impl Preset {
         let words = |words| Additions { words, ..Additions::default() };
         let variable = |name, value| Additions { variables: vec![(name, value)], ..Additions::default() };
         match self {
-            Preset::Gunicorn | Preset::Hypercorn => words(each("--bind", &|o| format!("fd://{}", o.number))),
+            Preset::Gunicorn => Additions {
+                words: each("--bind", &|o| format!("fd://{}", o.number)),
+                without: vec!["LISTEN_FDS", "LISTEN_FDNAMES"],
+                ..Additions::default()
+            },
+            Preset::Hypercorn => words(each("--bind", &|o| format!("fd://{}", o.number))),
             Preset::Uvicorn | Preset::Daphne => words(each("--fd", &|o| o.number.to_string())),
             Preset::Puma => words(each("-b", &Offered::url)),
             Preset::Unicorn => Additions {
                 words: each("-l", &Offered::plain),
                 variables: vec![("UNICORN_FD", join(offered, ",", |o| o.number.to_string()))],
+                ..Additions::default()
             },
             Preset::Uwsgi => words(each("--http-socket", &|o| format!("fd://{}", o.number))),
             // Each number ends with a semicolon (ngx_add_inherited_sockets in nginx.c).
@@ -159,7 +167,7 @@ mod tests {
     #[test]
     fn each_preset_says_what_its_program_reads() {
         let text = |preset: Preset| {
-            let Additions { words, variables } = preset.additions(&two());
+            let Additions { words, variables, .. } = preset.additions(&two());
             let variables = variables.iter().map(|(name, value)| format!("{name}={value}"));
             variables.chain(words).collect::<Vec<_>>().join(" ")
         };

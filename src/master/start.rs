@@ -166,7 +166,8 @@ impl Starter {
             let present = self.lookup(OsStr::new(env::PRELOAD));
             set(OsStr::new(env::PRELOAD), self.shim.preload(present.as_deref()));
         }
-        for (name, value) in preset::conventions(&offered, slot.0, generation.0, std::process::id()) {
+        let conventions = preset::conventions(&offered, slot.0, generation.0, std::process::id());
+        for (name, value) in conventions.into_iter().filter(|(name, _)| !additions.without.contains(&&**name)) {
             set(OsStr::new(&name), value.into());
         }
         for (name, value) in additions.variables {
