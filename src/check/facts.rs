@@ -73,8 +73,13 @@ fn shown<S: serde::Serializer>(tried: &Tried, serializer: S) -> Result<S::Ok, S:
 }
 
 /// Capabilities that matter here, by their bits (`capabilities(7)`, linux/capability.h).
-const CAPABILITIES: [(&str, u32); 5] =
-    [("CAP_NET_BIND_SERVICE", 10), ("CAP_SYS_PTRACE", 19), ("CAP_SYS_ADMIN", 21), ("CAP_SYS_RESOURCE", 24), ("CAP_BPF", 39)];
+const CAPABILITIES: [(&str, u32); 5] = [
+    ("CAP_NET_BIND_SERVICE", 10),
+    ("CAP_SYS_PTRACE", 19),
+    ("CAP_SYS_ADMIN", 21),
+    ("CAP_SYS_RESOURCE", 24),
+    ("CAP_BPF", 39),
+];
 const SETTINGS: [&str; 5] = [
     "kernel.unprivileged_bpf_disabled",
     "kernel.yama.ptrace_scope",
@@ -103,7 +108,11 @@ impl Facts {
             kernel: word(|name| name.release()),
             machine: word(|name| name.machine()),
             uid: nix::unistd::geteuid().as_raw(),
-            capabilities: CAPABILITIES.iter().filter(|(_, bit)| effective >> bit & 1 == 1).map(|(name, _)| *name).collect(),
+            capabilities: CAPABILITIES
+                .iter()
+                .filter(|(_, bit)| effective >> bit & 1 == 1)
+                .map(|(name, _)| *name)
+                .collect(),
             no_new_privs: field("NoNewPrivs:") == "1",
             settings: SETTINGS.into_iter().filter_map(setting).collect(),
             descriptors: limits::descriptor_limit().map_or(0, |limit| limit.hard),

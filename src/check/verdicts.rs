@@ -154,7 +154,9 @@ fn mode(facts: &Facts, mode: Mode) -> Verdict {
     match (mode, &facts.exact, &facts.random) {
         (Mode::Handoff, ..) => Verdict::yes("the master accepts and hands each connection over, in exact turn"),
         (Mode::Shared, ..) => Verdict::yes("all workers accept on one socket, whoever wakes first"),
-        (Mode::Kernel, Ok(()), _) => Verdict::yes("a program in the kernel takes exact turns among the workers' sockets"),
+        (Mode::Kernel, Ok(()), _) => {
+            Verdict::yes("a program in the kernel takes exact turns among the workers' sockets")
+        }
         (Mode::Kernel, Err(refusal), Ok(())) => {
             Verdict::partly("each connection's worker is drawn at random", format!("for exact turns: {}", refusal.text))
         }
@@ -182,9 +184,10 @@ fn adapter(facts: &Facts, adapter: Chosen, linkage: Option<&Linkage>) -> Verdict
         (Chosen::Preload | Chosen::Seccomp, Some(Linkage::OtherMachine)) => {
             Verdict::no("built for another machine than maitred", format!("use a {} build", facts.machine))
         }
-        (Chosen::Seccomp, Some(Linkage::Privileged(_))) if facts.uid != 0 => {
-            Verdict::no("its file has privileges, which supervision would take away", "run maitred as root, or without them")
-        }
+        (Chosen::Seccomp, Some(Linkage::Privileged(_))) if facts.uid != 0 => Verdict::no(
+            "its file has privileges, which supervision would take away",
+            "run maitred as root, or without them",
+        ),
         (Chosen::Seccomp, _) => seccomp(facts),
         (Chosen::Inherit, _) => Verdict::yes(
             "with --mode shared or kernel and --bind, if the server reads LISTEN_FDS or one of its kin, or has a --preset",
@@ -211,10 +214,15 @@ fn seccomp(facts: &Facts) -> Verdict {
         }
         (Ok(()), Err(refusal), _) => Verdict::no(because("a worker's memory cannot be read", refusal), ptrace()),
         (Ok(()), Ok(()), Err(refusal)) => Verdict::partly(
-            because("socket options that a worker sets before it listens are lost, since its sockets cannot be copied", refusal),
+            because(
+                "socket options that a worker sets before it listens are lost, since its sockets cannot be copied",
+                refusal,
+            ),
             ptrace(),
         ),
-        (Ok(()), Ok(()), Ok(())) => Verdict::yes("its bind and listen calls, and in handoff mode accept, are supervised"),
+        (Ok(()), Ok(()), Ok(())) => {
+            Verdict::yes("its bind and listen calls, and in handoff mode accept, are supervised")
+        }
     }
 }
 

@@ -318,10 +318,8 @@ impl Subject {
     /// When no process can be made.
     pub fn start() -> io::Result<Subject> {
         let instructions = filter(Watched::Accepting);
-        let program = libc::sock_fprog {
-            len: instructions.len() as libc::c_ushort,
-            filter: instructions.as_ptr().cast_mut(),
-        };
+        let program =
+            libc::sock_fprog { len: instructions.len() as libc::c_ushort, filter: instructions.as_ptr().cast_mut() };
         let (report, theirs) = super::fd::pair()?;
         // SAFETY: the child makes async-signal-safe calls only and never returns.
         let pid = match unsafe { libc::fork() } {

@@ -46,7 +46,14 @@ pub fn scratch(name: &str) -> PathBuf {
 pub fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(sbin).any(|dir| dir.join(program).is_file())
+    // Some have their version in the name (php-fpm8.2).
+    let versioned = |dir: &Path| {
+        let names = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.filter_map(|name| name.into_string().ok()).any(|name| {
+            name.strip_prefix(program).is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '.'))
+        })
+    };
+    std::env::split_paths(&path).chain(sbin).any(|dir| dir.join(program).is_file() || versioned(&dir))
 }
 
 /// Compiles a C program of `tests/workers` or `worker-examples` once and returns its path.
@@ -180,7 +187,8 @@ impl Maitred {
 
     /// `maitred status --json`, asked for on the socket.
     pub fn status(&self) -> Value {
-        let mut socket = UnixStream::connect(&self.control).expect("control socket");
+        let mut socket = UnixStream::connect(&self.control)
+            .unwrap_or_else(|error| panic!("{}: {error}; output: {}", self.control.display(), self.output()));
         socket.write_all(b"{\"command\":\"status\"}\n").unwrap();
         let mut text = String::new();
         socket.read_to_string(&mut text).unwrap();

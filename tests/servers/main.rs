@@ -1,0 +1,96 @@
+//! Real servers, unmodified: each with each adapter that suits it, in each mode. Every connection is
+//! answered, and where the mode promises it the spread over the slots is exact. The table in the README
+//! is made of these runs.
+//!
+//! A test whose program is missing fails under `CI` with the install hint. Elsewhere it is shown as
+//! ignored, with the hint, and can be asked for by name with `--ignored`.
+
+mod commands;
+mod fastcgi;
+mod table;
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use commands::Case;
+use libtest_mimic::{Arguments, Trial};
+use std::sync::{Arc, Mutex};
+use support::*;
+use table::{Cell, Results};
+
+/// Connections of one trial, and clients that make them: fewer at a time than the shortest backlog of
+/// these servers, so that nobody asks the kernel twice.
+const CONNECTIONS: u64 = 120;
+const CLIENTS: usize = 4;
+const WORKERS: usize = 3;
+
+fn main() {
+    let results = Arc::new(Mutex::new(Results::default()));
+    let mut trials = Vec::new();
+    for case in commands::all() {
+        let case = Arc::new(case);
+        for mode in case.modes {
+            let (case, results) = (Arc::clone(&case), Arc::clone(&results));
+            results.lock().unwrap().expect(&case, mode);
+            trials.push(trial(case, mode, results));
+        }
+    }
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
+    if !conclusion.has_failed()
+        && let Err(why) = results.lock().unwrap().compare_with_readme()
+    {
+        eprintln!("{why}");
+        std::process::exit(101);
+    }
+    conclusion.exit();
+}
+
+fn trial(case: Arc<Case>, mode: &'static str, results: Arc<Mutex<Results>>) -> Trial {
+    let missing = case.needs.iter().find(|(program, _)| !has(program)).copied();
+    let in_ci = std::env::var_os("CI").is_some();
+    let kind = missing.map_or(String::new(), |(program, how)| format!("no {program}: {how}"));
+    let name = format!("{} {} {mode}", case.server, case.adapter).replace(' ', "_");
+    Trial::test(name, move || {
+        if let Some((program, how)) = missing {
+            return Err(format!("{program} is missing; install it with: {how}").into());
+        }
+        let cell = serve(&case, mode);
+        results.lock().unwrap().record(&case, mode, cell);
+        Ok(())
+    })
+    .with_kind(kind)
+    .with_ignored_flag(missing.is_some() && !in_ci)
+}
+
+/// Runs the server and asks it; tells how evenly its connections were spread.
+fn serve(case: &Case, mode: &str) -> Cell {
+    let workers = WORKERS.to_string();
+    let mut args = vec!["--mode", mode, "-w", &workers, "-b", "127.0.0.1:0"];
+    match case.adapter.strip_prefix("inherit ") {
+        Some(preset) => args.extend(["--preset", preset]),
+        None => args.extend(["--adapter", case.adapter]),
+    }
+    args.push("--");
+    let command = (case.command)();
+    args.extend(command.iter().map(String::as_str));
+    let maitred = Maitred::start(&args);
+    maitred.wait_for("worker forked", WORKERS);
+    let ready =
+        |status: &serde_json::Value| status["workers"].as_array().unwrap().iter().all(|w| w["state"] == "ready");
+    maitred.status_until(ready);
+    let address = maitred.address();
+    let exact = mode == "handoff" || maitred.status()["policy"] == "round-robin" && mode == "kernel";
+    if exact {
+        check_exact_spread_with(&maitred, CONNECTIONS, CLIENTS, &|| (case.ask)(address));
+    } else {
+        let tally = load_with(CONNECTIONS, CLIENTS, &|| (case.ask)(address));
+        assert_eq!((tally.answered, tally.hung), (CONNECTIONS, 0), "{:?}", tally.failed);
+    }
+    assert_eq!(maitred.status()["totals"]["lost"], 0);
+    maitred.stop();
+    match (exact, mode) {
+        (true, _) => Cell::Exact,
+        (false, "kernel") => Cell::Drawn,
+        (false, _) => Cell::Served,
+    }
+}

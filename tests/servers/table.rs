@@ -1,0 +1,86 @@
+//! The table of the README, made of what was run.
+
+use crate::commands::Case;
+use crate::support::root;
+use std::collections::BTreeMap;
+
+/// How a server came through a mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cell {
+    /// Everybody was answered, and every slot got its exact share.
+    Exact,
+    /// Everybody was answered; who wakes first serves.
+    Served,
+    /// Everybody was answered; without `CAP_BPF` slots are drawn at random.
+    Drawn,
+}
+
+const BEGIN: &str = "<!-- made by `cargo test --test servers` -->\n";
+const END: &str = "<!-- end -->\n";
+const MODES: [&str; 3] = ["handoff", "shared", "kernel"];
+
+/// All cells, in the order of the cases; those that were not run are empty.
+#[derive(Debug, Default)]
+pub struct Results {
+    rows: Vec<(String, String)>,
+    cells: BTreeMap<(String, String, &'static str), Option<Cell>>,
+}
+
+impl Results {
+    /// Makes room for what is about to be run.
+    pub fn expect(&mut self, case: &Case, mode: &'static str) {
+        let row = (case.server.to_owned(), case.adapter.to_owned());
+        if !self.rows.contains(&row) {
+            self.rows.push(row.clone());
+        }
+        self.cells.insert((row.0, row.1, mode), None);
+    }
+
+    /// Notes how it went.
+    pub fn record(&mut self, case: &Case, mode: &'static str, cell: Cell) {
+        self.cells.insert((case.server.to_owned(), case.adapter.to_owned(), mode), Some(cell));
+    }
+
+    fn table(&self) -> String {
+        let mut text = format!("| server | adapter | {} |\n|---|---|---|---|---|\n", MODES.join(" | "));
+        for (server, adapter) in &self.rows {
+            let cell = |mode| match self.cells.get(&(server.clone(), adapter.clone(), mode)) {
+                Some(Some(Cell::Exact)) => "exact",
+                Some(Some(Cell::Served)) => "yes",
+                Some(Some(Cell::Drawn)) => "drawn",
+                Some(None) | None => "–",
+            };
+            text += &format!("| {server} | {adapter} | {} |\n", MODES.map(cell).join(" | "));
+        }
+        text
+    }
+
+    /// Whether the README says what was run, if all was run with all privileges. With
+    /// `MAITRED_WRITE_TABLE` set, it does from then on.
+    ///
+    /// # Errors
+    /// What is to be done about a difference.
+    pub fn compare_with_readme(&self) -> Result<(), String> {
+        let all = self.cells.values().all(|cell| matches!(cell, Some(Cell::Exact | Cell::Served)));
+        if !all {
+            println!("not all servers were run, or not with CAP_BPF: the table in the README was not compared");
+            return Ok(());
+        }
+        let path = root().join("README.md");
+        let readme = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
+        let parts = readme.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?)));
+        let Some((before, (present, after))) = parts else {
+            return Err("the README has no place for the table of servers".to_owned());
+        };
+        let table = self.table();
+        if present == table {
+            println!("the table in the README is what was run");
+            return Ok(());
+        }
+        if std::env::var_os("MAITRED_WRITE_TABLE").is_some() {
+            return std::fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}"))
+                .map_err(|error| error.to_string());
+        }
+        Err(format!("the README's table is not what was run; write it with MAITRED_WRITE_TABLE=1\n{table}"))
+    }
+}
