@@ -2,6 +2,7 @@
 //! them may look at is in [`conventions`]; what needs a word or a variable of its own is a [`Preset`].
 
 use crate::wire::address::Address;
+use crate::wire::environment::INHERITED;
 use std::os::fd::RawFd;
 
 /// A listening descriptor as the worker will find it.
@@ -102,10 +103,11 @@ impl Preset {
             Preset::Hypercorn => words(each("--bind", &|o| format!("fd://{}", o.number))),
             Preset::Uvicorn | Preset::Daphne => words(each("--fd", &|o| o.number.to_string())),
             Preset::Puma => words(each("-b", &Offered::url)),
+            // It would take the same descriptor twice, and fail when it closes it twice.
             Preset::Unicorn => Additions {
                 words: each("-l", &Offered::plain),
                 variables: vec![("UNICORN_FD", join(offered, ",", |o| o.number.to_string()))],
-                ..Additions::default()
+                without: vec!["LISTEN_FDS", "LISTEN_FDNAMES"],
             },
             Preset::Uwsgi => words(each("--http-socket", &|o| format!("fd://{}", o.number))),
             // Each number ends with a semicolon (ngx_add_inherited_sockets in nginx.c).
@@ -143,7 +145,7 @@ pub fn conventions(offered: &[Offered], slot: u32, generation: u32, master: u32)
         ("SERVER_STARTER_PORT", join(offered, ";", |o| format!("{}={}", o.plain(), o.number))),
         ("SERVER_STARTER_GENERATION", generation.to_string()),
         ("MAITRED_FD", offered[0].number.to_string()),
-        ("MAITRED_FDS", numbers(" ")),
+        (INHERITED, numbers(" ")),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();

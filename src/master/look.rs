@@ -29,7 +29,12 @@ impl Master {
             let (adapter, advice) = (worker.adapter.name(), advice_on_bypass(worker.adapter));
             warn!(slot = slot.0, worker = id.0, %address, adapter, "this worker listens by itself, so nobody shares its connections; {advice}");
         } else if starting && after_s >= LOOKS.iter().sum::<Duration>().as_secs() {
-            warn!(slot = slot.0, worker = id.0, after_s, "this worker has not listened yet; is it a server?");
+            warn!(
+                slot = slot.0,
+                worker = id.0,
+                after_s,
+                "this worker has not listened yet; is it a server? if it uses a socket that it inherits, see --adapter inherit"
+            );
         } else if let Some(waiting) = never_took(worker) {
             let how = match process::sockets(worker.pid).io_uring {
                 true => "it accepts through io_uring, which no adapter sees; use --mode kernel or shared",

@@ -37,7 +37,7 @@ impl Master {
                 }
                 packet::FromWorker::Close { id: request } => self.close(id, request),
                 packet::FromWorker::Truncated { .. } => self.truncated(id),
-                packet::FromWorker::Ready => self.handle_fleet(fleet::Event::Ready(id)).await,
+                packet::FromWorker::Ready => self.counts_as_ready(id).await,
                 packet::FromWorker::Stopping => info!(worker = id.0, "the worker is about to end"),
                 packet::FromWorker::Status(text) => info!(worker = id.0, text, "the worker says"),
                 packet::FromWorker::Watchdog | packet::FromWorker::Pong(_) => {}
@@ -48,6 +48,15 @@ impl Master {
                 }
             }
         }
+    }
+
+    /// A worker says that it is ready, uses the socket that it inherited, or has lived long enough.
+    pub(super) async fn counts_as_ready(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get(&id) {
+            let uptime_ms = worker.since.elapsed().as_millis();
+            info!(slot = worker.slot.0, worker = id.0, uptime_ms, "worker counts as ready");
+        }
+        self.handle_fleet(fleet::Event::Ready(id)).await;
     }
 
     pub(super) fn malformed(&mut self, id: WorkerId, what: &str) {
@@ -155,7 +164,7 @@ impl Master {
         let address = listener.address.clone();
         debug!(slot = worker.slot.0, worker = id.0, asked = %listen.address, %address, ownership = ?found.ownership, "serving a worker's address");
         worker.requests.push(Request { id: listen.id, listener, handoff, own: found.own, accepting: false });
-        let count = self.taken.as_ref().map(|taken| Count { slot: worker.slot.0, path: taken.path() });
+        let count = self.starter.taken.as_ref().map(|taken| Count { slot: worker.slot.0, path: taken.path() });
         Ok((ToWorker::Listening { address, id: listen.id, via, ownership: found.ownership, count }, socket))
     }
 

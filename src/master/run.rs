@@ -79,8 +79,6 @@ pub(super) struct Master {
     pub(super) fleet: Fleet,
     pub(super) workers: HashMap<WorkerId, Worker>,
     pub(super) counters: Vec<Rc<Counters>>,
-    /// What workers take from shared sockets, in shared mode.
-    pub(super) taken: Option<Taken>,
     pub(super) finished: bool,
     /// Why the master will end with an error.
     pub(super) failure: Option<RunError>,
@@ -118,6 +116,8 @@ impl Master {
             Prefix::Auto if io::stdout().is_terminal() => Prefixed::WithSlot,
             Prefix::Auto | Prefix::Never => Prefixed::Plain,
         };
+        // Without them nothing is counted, and all else goes on.
+        let taken = matches!(config.mode, Mode::Shared | Mode::Kernel).then(Taken::new).and_then(Result::ok);
         let starter = Starter {
             config: Rc::clone(&config),
             guard,
@@ -126,6 +126,7 @@ impl Master {
             output,
             prefixed,
             descriptors: limit.soft,
+            taken,
             events: sender.clone(),
         };
         let (executable, adapter, reason) = starter.look()?;
@@ -145,8 +146,6 @@ impl Master {
         });
         let (name, workers, pid) = (&config.name, config.workers, std::process::id());
         info!(name, pid, workers, mode = config.mode.name(), depth = config.depth, "starting");
-        // Without them nothing is counted, and all else goes on.
-        let taken = matches!(config.mode, Mode::Shared | Mode::Kernel).then(Taken::new).and_then(Result::ok);
         let master = Master {
             since: Instant::now(),
             starter,
@@ -157,7 +156,6 @@ impl Master {
             fleet,
             workers: HashMap::new(),
             counters: Vec::new(),
-            taken,
             finished: false,
             failure: None,
             boot_failure: None,
@@ -176,12 +174,7 @@ impl Master {
             Event::LookForClosed { worker } => self.look_for_closed(worker),
             Event::WorkerEnded { worker, exit } => self.ended(worker, exit).await,
             Event::HandoffEmptied { worker } => self.emptied(worker).await,
-            Event::Settled { worker } => {
-                if let Some(worker) = self.workers.get(&worker) {
-                    info!(slot = worker.slot.0, worker = worker.id.0, "worker counts as ready");
-                }
-                self.handle_fleet(fleet::Event::Ready(worker)).await;
-            }
+            Event::Settled { worker } => self.counts_as_ready(worker).await,
             Event::ListenerClosed => self.listener_closed().await,
             Event::ListenerFailed { address, error } => {
                 error!(address, %error, "cannot go on accepting, stopping");
@@ -409,7 +402,7 @@ impl Master {
             listeners: &self.listeners,
             workers: &self.workers,
             counters: &self.counters,
-            taken: self.taken.as_ref(),
+            taken: self.starter.taken.as_ref(),
             accepted_before: self.accepted_before,
             lost: self.house.lost.get(),
         }

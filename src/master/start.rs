@@ -16,6 +16,7 @@ use crate::config::{Config, Mode};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::sys::guard::Guard;
 use crate::sys::seccomp::Watched;
+use crate::sys::taken::Taken;
 use crate::sys::{fd, reap, spawn, watch};
 use crate::wire::address::Address;
 use crate::wire::environment as env;
@@ -87,6 +88,8 @@ pub struct Starter {
     pub prefixed: Prefixed,
     /// Soft limit of descriptors that workers start with.
     pub descriptors: u64,
+    /// Where what workers accept by themselves is counted.
+    pub taken: Option<Taken>,
     /// Where what happens to the worker is reported.
     pub events: Events,
 }
@@ -153,13 +156,15 @@ impl Starter {
             (env::UNIX_PATHS, unix_paths(listeners)),
             (env::NODE_APP_INSTANCE, slot.to_string()),
         ];
+        let count = self.taken.as_ref().filter(|_| !offered.is_empty());
+        let count = count.map(|taken| (env::COUNT, format!("{slot} {}", taken.path())));
         let mut variables: Vec<(OsString, OsString)> =
             std::env::vars_os().filter(|(name, _)| !is_scrubbed(name)).collect();
         let mut set = |name: &OsStr, value: OsString| {
             variables.retain(|(n, _)| n != name);
             variables.push((name.to_owned(), value));
         };
-        for (name, value) in own {
+        for (name, value) in own.into_iter().chain(count) {
             set(OsStr::new(name), value.into());
         }
         if adapter == Chosen::Preload {

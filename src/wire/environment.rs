@@ -24,6 +24,11 @@ pub const MASTER: &str = "MAITRED_MASTER";
 pub const UNIX_PATHS: &str = "MAITRED_UNIX";
 /// The slot again, under the name that PM2 users read.
 pub const NODE_APP_INSTANCE: &str = "NODE_APP_INSTANCE";
+/// Descriptor numbers of the listening sockets that the worker inherits, separated by spaces.
+pub const INHERITED: &str = "MAITRED_FDS";
+/// `SLOT PATH`: the file of 64-bit counters in which the one with this index counts what is accepted on
+/// inherited sockets.
+pub const COUNT: &str = "MAITRED_COUNT";
 /// Where the dynamic loader looks for the shim.
 pub const PRELOAD: &str = "LD_PRELOAD";
 

@@ -47,6 +47,7 @@ pub struct Case {
 }
 
 const ALL: &[&str] = &["handoff", "shared", "kernel"];
+const HANDOFF: &[&str] = &["handoff"];
 const SOCKETS: &[&str] = &["shared", "kernel"];
 
 type Make = fn() -> Vec<String>;
@@ -76,7 +77,8 @@ pub fn all() -> Vec<Case> {
     add("puma", "inherit puma", &[PUMA], SOCKETS, || puma(&[]), request);
     add("unicorn", "preload", &[UNICORN], ALL, || unicorn(&["-l", "127.0.0.1:{port}"]), request);
     add("unicorn", "inherit unicorn", &[UNICORN], SOCKETS, || unicorn(&[]), request);
-    add("uWSGI", "preload", &[UWSGI], ALL, || uwsgi(&["--http-socket", "127.0.0.1:{port}"]), request);
+    // It speaks a protocol of its own, not HTTP, on sockets of LISTEN_FDS: `--preset uwsgi` is for that.
+    add("uWSGI", "preload", &[UWSGI], HANDOFF, || uwsgi(&["--http-socket", "127.0.0.1:{port}"]), request);
     add("uWSGI", "inherit uwsgi", &[UWSGI], SOCKETS, || uwsgi(&[]), request);
     add("nginx", "preload", &[NGINX], ALL, || nginx("", "on"), request);
     add("nginx, one process", "preload", &[NGINX], ALL, || nginx("", "off"), request);
@@ -95,14 +97,7 @@ pub fn all() -> Vec<Case> {
     add("Go net/http, static", "seccomp", &[GO], ALL, || go("0"), request);
     add("Go net/http, with cgo", "seccomp", &[GO], ALL, || go("1"), request);
     add("Caddy (Go)", "seccomp", &[CADDY], ALL, caddy, request);
-    add(
-        "Rust tokio, dynamic",
-        "preload",
-        &[],
-        ALL,
-        || vec![example("unaware_tokio"), "127.0.0.1:{port}".into()],
-        request,
-    );
+    add("Rust tokio, dynamic", "preload", &[], ALL, || vec![example("unaware_tokio"), "{port}".into()], request);
     cases
 }
 

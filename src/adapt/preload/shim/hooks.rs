@@ -4,6 +4,7 @@
 #![allow(clippy::missing_safety_doc, reason = "each is as safe as libc's function of its name")]
 
 use super::abi::*;
+use super::inherited;
 use super::listening;
 use super::paths;
 use super::process::owns_memory;
@@ -22,8 +23,11 @@ pub unsafe extern "C" fn bind(fd: c_int, addr: *const u8, len: c_uint) -> c_int 
 pub unsafe extern "C" fn listen(fd: c_int, backlog: c_int) -> c_int {
     match find(fd) {
         Some(entry) => listening::listen(fd, entry, backlog),
-        // SAFETY: no pointers.
-        None => unsafe { next::listen(fd, backlog) },
+        None => {
+            inherited::used(fd);
+            // SAFETY: no pointers.
+            unsafe { next::listen(fd, backlog) }
+        }
     }
 }
 
@@ -34,8 +38,11 @@ pub unsafe extern "C" fn accept(fd: c_int, addr: *mut u8, len: *mut c_uint) -> c
         Some(e) if handed(e.state()) => unsafe { listening::take(fd, e, addr, len, 0) },
         // SAFETY: the program's own arguments.
         Some(e) if e.state() == State::Shared => taken::count(unsafe { next::accept(fd, addr, len) }),
-        // SAFETY: the program's own arguments.
-        _ => unsafe { next::accept(fd, addr, len) },
+        _ => {
+            inherited::used(fd);
+            // SAFETY: the program's own arguments.
+            inherited::count(unsafe { next::accept(fd, addr, len) })
+        }
     }
 }
 
@@ -46,8 +53,11 @@ pub unsafe extern "C" fn accept4(fd: c_int, addr: *mut u8, len: *mut c_uint, fla
         Some(e) if handed(e.state()) => unsafe { listening::take(fd, e, addr, len, flags) },
         // SAFETY: the program's own arguments.
         Some(e) if e.state() == State::Shared => taken::count(unsafe { next::accept4(fd, addr, len, flags) }),
-        // SAFETY: the program's own arguments.
-        _ => unsafe { next::accept4(fd, addr, len, flags) },
+        _ => {
+            inherited::used(fd);
+            // SAFETY: the program's own arguments.
+            inherited::count(unsafe { next::accept4(fd, addr, len, flags) })
+        }
     }
 }
 
@@ -190,8 +200,11 @@ pub unsafe extern "C" fn getsockname(fd: c_int, addr: *mut u8, len: *mut c_uint)
     match find(fd) {
         // SAFETY: the program's own arguments, not null.
         Some(entry) if !addr.is_null() && !len.is_null() => unsafe { listening::name(fd, entry, addr, len) },
-        // SAFETY: the program's own arguments.
-        _ => unsafe { next::getsockname(fd, addr, len) },
+        _ => {
+            inherited::used(fd);
+            // SAFETY: the program's own arguments.
+            unsafe { next::getsockname(fd, addr, len) }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the master told this process through its environment, read once before the program starts.
 
 use super::abi::{environment, inode};
-use super::environment::{CHANNEL, CHANNEL_INODE, DOOR, MASTER, UNIX_PATHS};
+use super::environment::{CHANNEL, CHANNEL_INODE, COUNT, DOOR, INHERITED, MASTER, UNIX_PATHS};
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_int};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -11,6 +11,7 @@ static CHANNEL_FD: AtomicI32 = AtomicI32::new(-1);
 static CHANNEL_INO: AtomicU64 = AtomicU64::new(0);
 static MASTER_PID: AtomicI32 = AtomicI32::new(0);
 static DOOR_TEXT: Text<256> = Text::new();
+static COUNT_TEXT: Text<64> = Text::new();
 static PATHS_TEXT: Text<4096> = Text::new();
 
 /// A copy of a variable: programs that set their process title write over the original.
@@ -66,6 +67,10 @@ pub fn read() {
             DOOR_TEXT.keep(value);
         } else if let Some(value) = value_of(text, UNIX_PATHS) {
             PATHS_TEXT.keep(value);
+        } else if let Some(value) = value_of(text, COUNT) {
+            COUNT_TEXT.keep(value);
+        } else if value_of(text, INHERITED).is_some() {
+            super::inherited::expect();
         }
         // SAFETY: the entry was not null, so the array goes on.
         at = unsafe { at.add(1) };
@@ -96,6 +101,11 @@ pub fn door() -> Option<(&'static [u8], &'static [u8])> {
 /// Paths of the Unix sockets that the master held when this worker was forked, colon-separated.
 pub fn unix_paths() -> &'static [u8] {
     PATHS_TEXT.get()
+}
+
+/// Where connections accepted on inherited sockets are counted.
+pub fn count() -> Option<&'static str> {
+    core::str::from_utf8(COUNT_TEXT.get()).ok()
 }
 
 fn value_of(entry: &'static [u8], name: &str) -> Option<&'static [u8]> {

@@ -18,6 +18,7 @@ pub mod channel;
 pub mod environment;
 pub mod epoll;
 pub mod hooks;
+pub mod inherited;
 pub mod listening;
 pub mod paths;
 pub mod process;

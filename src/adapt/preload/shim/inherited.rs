@@ -1,0 +1,39 @@
+//! A program may use the listening socket that it inherits instead of one of its own. It works without
+//! us, but the master wants to know when: before that the worker is not ready.
+
+use super::abi::{SO_ACCEPTCONN, socket_option};
+use super::channel::tell;
+use super::text::Packet;
+use super::{settings, taken};
+use core::ffi::c_int;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// Whether sockets were inherited and none was seen in use yet.
+static EXPECTED: AtomicBool = AtomicBool::new(false);
+/// Whether one was.
+static IN_USE: AtomicBool = AtomicBool::new(false);
+
+/// There are inherited sockets.
+pub fn expect() {
+    EXPECTED.store(true, Relaxed);
+}
+
+/// The program listens on, looks at or accepts from `fd`, which is not one of ours. If it is a
+/// listening socket, it can only be inherited: the master learns that the program has got that far.
+pub fn used(fd: c_int) {
+    if EXPECTED.load(Relaxed) && socket_option(fd, SO_ACCEPTCONN) == Some(1) {
+        EXPECTED.store(false, Relaxed);
+        IN_USE.store(true, Relaxed);
+        if let Some(count) = settings::count() {
+            taken::start(count);
+        }
+        let mut packet = Packet::default();
+        packet.push(b"READY=1\n");
+        tell(&mut packet);
+    }
+}
+
+/// Counts a connection that came by a socket which is not one of ours.
+pub fn count(connection: c_int) -> c_int {
+    if IN_USE.load(Relaxed) { taken::count(connection) } else { connection }
+}
