@@ -83,6 +83,8 @@ pub struct Additions {
     pub variables: Vec<(&'static str, String)>,
     /// Variables that it must not see: two ways of taking the same socket are one too many for it.
     pub without: Vec<&'static str>,
+    /// Whether it relies on sockets that do not block, without a look at them.
+    pub nonblocking: bool,
 }
 
 impl Preset {
@@ -108,10 +110,16 @@ impl Preset {
                 words: each("-l", &Offered::plain),
                 variables: vec![("UNICORN_FD", join(offered, ",", |o| o.number.to_string()))],
                 without: vec!["LISTEN_FDS", "LISTEN_FDNAMES"],
+                ..Additions::default()
             },
             Preset::Uwsgi => words(each("--http-socket", &|o| format!("fd://{}", o.number))),
-            // Each number ends with a semicolon (ngx_add_inherited_sockets in nginx.c).
-            Preset::Nginx => variable("NGINX", join(offered, "", |o| format!("{};", o.number))),
+            // Each number ends with a semicolon (ngx_add_inherited_sockets in nginx.c). It inherits them
+            // from an older nginx, which has set them not to block.
+            Preset::Nginx => Additions {
+                variables: vec![("NGINX", join(offered, "", |o| format!("{};", o.number)))],
+                nonblocking: true,
+                ..Additions::default()
+            },
             Preset::PhpFpm => variable("FPM_SOCKETS", join(offered, ",", |o| format!("{}={}", o.plain(), o.number))),
             Preset::Haproxy | Preset::Caddy | Preset::Fastcgi | Preset::Inetd => Additions::default(),
         }

@@ -146,7 +146,8 @@ impl Master {
         if !supervised.notifier().waits(call) {
             return Verdict::Pass;
         }
-        let backlog = (call.args[1] as i32).max(0) as u32;
+        // As the kernel takes it: a negative one is the longest.
+        let backlog = call.args[1] as u32;
         let known = supervised.take_known(inode);
         let bound = if let Some(Known::Bound(address)) = &known { Some(address.clone()) } else { None };
         let prepared = match known {

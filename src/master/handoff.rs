@@ -109,7 +109,7 @@ impl Handoff {
         // in net/unix/af_unix.c), so four times the depth. The kernel doubles what it is given.
         let bytes = depth.connections as usize * depth.packet_cost as usize * 2;
         fd::set_send_buffer(send.as_fd(), bytes)?;
-        nix::fcntl::fcntl(&send, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+        fd::set_nonblocking(send.as_fd())?;
         let receive = workers_end.try_clone()?;
         let send = watch::readable(send)?;
         let (depth, room, sent) = (Cell::new(depth), Cell::new(0), Cell::new(0));

@@ -11,6 +11,7 @@ use super::{channel, returned, steering};
 use crate::config::Mode;
 use crate::core::fleet;
 use crate::core::ids::WorkerId;
+use crate::sys::listen::longest_queue;
 use crate::wire::address::Address;
 use crate::wire::packet::{self, AnswerTo, Count, Listen, Ownership, RequestId, ToWorker, Via};
 use nix::errno::Errno;
@@ -37,7 +38,13 @@ impl Master {
                 }
                 packet::FromWorker::Close { id: request } => self.close(id, request),
                 packet::FromWorker::Truncated { .. } => self.truncated(id),
-                packet::FromWorker::Ready => self.counts_as_ready(id).await,
+                packet::FromWorker::Ready => {
+                    if let Some(worker) = self.workers.get_mut(&id) {
+                        // Not with an address of its own, so with those it was started with.
+                        worker.uses_inherited |= worker.requests.is_empty();
+                    }
+                    self.counts_as_ready(id).await;
+                }
                 packet::FromWorker::Stopping => info!(worker = id.0, "the worker is about to end"),
                 packet::FromWorker::Status(text) => info!(worker = id.0, text, "the worker says"),
                 packet::FromWorker::Watchdog | packet::FromWorker::Pong(_) => {}
@@ -187,7 +194,7 @@ impl Master {
         if let Some(own) = &own {
             listener.style_after(own);
         }
-        let backlog = backlog.unwrap_or(BACKLOG).max(1);
+        let backlog = backlog.map_or(BACKLOG, |asked| asked.clamp(1, longest_queue()));
         let grows = backlog > listener.backlog.get();
         match (&request.handoff, grows) {
             (Some(_), true) if !first => listener.listen(backlog),

@@ -139,6 +139,9 @@ impl Starter {
         };
         let input = inherited.first().filter(|_| input == Input::Listener).map(OwnedFd::try_clone).transpose()?;
         let additions = self.config.preset.map(|preset| preset.additions(&offered)).unwrap_or_default();
+        if additions.nonblocking {
+            inherited.iter().try_for_each(|socket| fd::set_nonblocking(socket.as_fd()))?;
+        }
         let (error_read, error_write) = spawn::output_pipe()?;
         let (out_read, out_write) = match self.prefixed {
             Prefixed::WithSlot => spawn::output_pipe().map(|(r, w)| (Some(r), spawn::Stream::Pipe(w)))?,
@@ -211,8 +214,7 @@ impl Starter {
         if let Some(pipe) = out_read {
             self.output.add(stream(Kind::Out, pipe, None));
         }
-        nix::fcntl::fcntl(&ours, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
-            .map_err(io::Error::from)?;
+        fd::set_nonblocking(ours.as_fd())?;
         let channel = Rc::new(watch::readable(ours)?);
         let pidfd = watch::readable(child.pidfd)?;
         self.door.tokens.borrow_mut().insert(token.clone(), id);
@@ -239,6 +241,7 @@ impl Starter {
             requests: Vec::new(),
             tasks,
             supervised,
+            uses_inherited: adapter == Chosen::Inherit,
             reported: false,
             malformed: 0,
         })

@@ -5,7 +5,6 @@ use super::group::Group;
 use super::listener::{Listener, Origin, Phase};
 use super::run::Master;
 use super::worker::Worker;
-use crate::adapt::Chosen;
 use crate::config::Mode;
 use crate::core::fleet::State;
 use crate::core::ids::{Slot, WorkerId};
@@ -154,6 +153,6 @@ impl Master {
 }
 
 fn serves(worker: &Worker, listener: &Rc<Listener>) -> bool {
-    let inherits = worker.adapter == Chosen::Inherit && listener.origin == Origin::Operator;
+    let inherits = worker.uses_inherited && listener.origin == Origin::Operator;
     inherits || worker.requests.iter().any(|r| r.accepting && Rc::ptr_eq(&r.listener, listener))
 }

@@ -46,6 +46,8 @@ pub struct Worker {
     pub tasks: Vec<JoinHandle<()>>,
     /// The supervision of its system calls, with the seccomp adapter.
     pub supervised: Option<Rc<Supervised>>,
+    /// Whether it serves the operator's addresses on the sockets that it inherited.
+    pub uses_inherited: bool,
     /// Whether the log says already that it does not take part as it should.
     pub reported: bool,
     /// Packets of it that made no sense.

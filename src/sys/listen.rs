@@ -334,3 +334,11 @@ fn with_umask<T>(mask: u32, act: impl FnOnce() -> T) -> T {
     umask(before);
     done
 }
+
+/// The longest accept queue that the system allows, to which the kernel cuts every backlog
+/// (`net.core.somaxconn`; 4096 by default since Linux 5.4).
+#[must_use]
+pub fn longest_queue() -> u32 {
+    let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
+    limit.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(4096).max(1)
+}

@@ -383,7 +383,7 @@ impl ChildPlan<'_> {
 /// When no descriptor is free.
 pub fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+    super::fd::set_nonblocking(read.as_fd())?;
     Ok((read, write))
 }
 

@@ -154,7 +154,7 @@ pub fn read(bytes: &[u8]) -> Result<Packet, Malformed> {
         says.push(FromWorker::Listen(Listen { address, id: fields.id("LISTEN")?, answer, umask }));
     }
     if fields.address("ACCEPTING")?.is_some() {
-        let backlog = fields.number::<i64>("BACKLOG")?.map(|b| u32::try_from(b.max(0)).unwrap_or(u32::MAX));
+        let backlog = fields.number::<i64>("BACKLOG")?.map(longest_if_negative);
         says.push(FromWorker::Accepting { id: fields.id("ACCEPTING")?, backlog });
     }
     if fields.text("CLOSE").is_some() {
@@ -272,6 +272,11 @@ pub fn read_answer(bytes: &[u8]) -> Result<Option<ToWorker>, Malformed> {
     Ok(ping.or(fields.number("PONG")?.map(ToWorker::Pong)))
 }
 
+/// What `listen(2)` makes of a backlog: it takes the number as unsigned and cuts it to the system's limit.
+fn longest_if_negative(backlog: i64) -> u32 {
+    u32::try_from(backlog).unwrap_or(u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -311,8 +316,8 @@ mod tests {
     }
 
     #[test]
-    fn a_negative_backlog_is_none_at_all() {
-        check("ACCEPTING=tcp:0.0.0.0:1\nID=1\nBACKLOG=-1", &[FromWorker::Accepting { id: 1, backlog: Some(0) }]);
+    fn a_negative_backlog_is_the_longest() {
+        check("ACCEPTING=tcp:0.0.0.0:1\nID=1\nBACKLOG=-1", &[FromWorker::Accepting { id: 1, backlog: Some(u32::MAX) }]);
     }
 
     #[test]
