@@ -33,7 +33,8 @@ pub enum NotExecutable {
 }
 
 /// What can be done with a program from outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "kind", content = "detail", rename_all = "kebab-case")]
 pub enum Linkage {
     /// Loaded by this dynamic loader, which honours `LD_PRELOAD`.
     Dynamic { loader: String },
@@ -50,7 +51,8 @@ pub enum Linkage {
 }
 
 /// Why a program has more rights than who starts it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Privilege {
     /// The setuid or setgid bit.
     SetUid,

@@ -6,6 +6,7 @@ use crate::steer::random;
 use crate::sys::{bpf, foreign, limits, reap, seccomp};
 use serde::Serialize;
 use socket2::{Domain, Socket, Type};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
@@ -42,7 +43,7 @@ pub struct Facts {
     /// Whether executing a program can give no more privileges (`PR_SET_NO_NEW_PRIVS`).
     pub no_new_privs: bool,
     /// Settings of the kernel that matter here; those that it does not have are missing.
-    pub settings: Vec<(&'static str, String)>,
+    pub settings: BTreeMap<&'static str, String>,
     /// The hard limit of open descriptors.
     pub descriptors: u64,
     /// Watching processes by descriptor (`pidfd_open(2)`).

@@ -197,7 +197,7 @@ fn adapter(facts: &Facts, adapter: Chosen, linkage: Option<&Linkage>) -> Verdict
 }
 
 fn seccomp(facts: &Facts) -> Verdict {
-    let setting = |name: &str| facts.settings.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_str());
+    let setting = |name: &str| facts.settings.get(name).map(String::as_str);
     let ptrace = || match setting("kernel.yama.ptrace_scope") {
         Some("2" | "3") => "set kernel.yama.ptrace_scope to 1, or grant CAP_SYS_PTRACE".to_owned(),
         _ => "grant CAP_SYS_PTRACE (in a container: --cap-add SYS_PTRACE)".to_owned(),
@@ -206,7 +206,9 @@ fn seccomp(facts: &Facts) -> Verdict {
     match (&facts.supervise, &facts.memory, &facts.descriptor) {
         (Err(refusal), ..) => {
             let todo = match refusal.errno {
-                libc::EBUSY => "an outer supervisor (of a container, of WSL) has its own: run outside of it",
+                libc::EBUSY => {
+                    "an outer supervisor (of a container, of WSL) has its own: run outside of it, or use --adapter inherit"
+                }
                 libc::EPERM | libc::EACCES => "allow seccomp(2) in the container's profile",
                 _ => "use Linux 5.14 or later with CONFIG_SECCOMP_FILTER",
             };
@@ -243,7 +245,7 @@ mod tests {
             uid: 0,
             capabilities: vec!["CAP_BPF"],
             no_new_privs: false,
-            settings: vec![],
+            settings: [].into(),
             descriptors: 1024,
             pidfd: Ok(()),
             exact: Ok(()),

@@ -60,7 +60,7 @@ fn refuse(args: &CheckArgs, error: &NotExecutable) -> ExitCode {
 
 fn json(facts: &Facts, executable: Option<&Executable>, verdicts: &Verdicts) -> String {
     let program = executable.map(|found| {
-        json!({ "path": found.path, "program": found.program, "through": found.through, "linkage": format!("{:?}", found.linkage) })
+        json!({ "path": found.path, "program": found.program, "through": found.through, "linkage": found.linkage })
     });
     let all = json!({
         "version": env!("CARGO_PKG_VERSION"),

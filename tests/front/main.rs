@@ -4,6 +4,7 @@
 //! - `serving`: every way of waiting gets its exact share
 //! - `addresses`: what can be bound, by whom, and who may have it afterwards
 //! - `bypass`: workers that go around the adapters are noticed
+//! - `check`: what `maitred check` promises, compared with what then happens
 //! - `inherit`: listening sockets by the conventions of other managers
 //! - `kernel`: one socket per slot, steered by a program in the kernel
 //! - `native`: the protocol, spoken by hand and by the Rust library
@@ -19,6 +20,7 @@ mod support;
 
 mod addresses;
 mod bypass;
+mod check;
 mod inherit;
 mod kernel;
 mod lab;
