@@ -73,7 +73,7 @@ pub fn wrapped(words: &[OsString]) -> Option<Vec<OsString>> {
 /// The server in a shell's command line: the last command that is no builtin. Nothing where only a
 /// shell can say what it is.
 fn shell_command(line: &str) -> Option<Vec<OsString>> {
-    let parts = line.split(['\n', ';', '|', '&']).filter_map(|part| {
+    let mut parts = line.split(['\n', ';', '|', '&']).filter_map(|part| {
         let mut words = shlex::split(part)?;
         let is_prefix = |word: &String| word == "exec" || word.split_once('=').is_some_and(|(name, _)| is_name(name));
         let prefixes = words.iter().take_while(|word| is_prefix(word)).count();
@@ -81,7 +81,7 @@ fn shell_command(line: &str) -> Option<Vec<OsString>> {
         let first = words.first()?;
         (!BUILTINS.contains(&first.as_str())).then_some(words)
     });
-    let words = parts.last()?;
+    let words = parts.next_back()?;
     let plain = !words[0].contains(['$', '`', '(', ')', '{', '}', '*', '?', '<', '>', '!']);
     let keyword = ["if", "for", "while", "case", "until", "esac", "fi", "done", "then", "else", "do"];
     let plain = plain && !keyword.contains(&words[0].as_str());
