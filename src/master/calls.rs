@@ -241,14 +241,24 @@ impl Master {
         Ok(inode)
     }
 
-    /// Looks whether connections wait at a supervised worker that has closed its listening socket.
+    /// Looks whether connections wait at a supervised worker that has closed its listening socket: only
+    /// when some do and it takes none, since the look costs.
     pub(super) fn look_for_closed(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get(&id) else { return };
-        let waits = worker.requests.iter().any(|request| {
-            let in_kernel = request.listener.group.as_ref().map_or(0, |group| group.queued_at(worker.slot));
-            in_kernel > 0 || request.handoff.as_ref().is_some_and(|handoff| handoff.queued() > 0)
-        });
-        if waits {
+        let (mut waiting, mut taken) = (0, 0);
+        for request in &worker.requests {
+            let at_kernel =
+                request.listener.group.as_ref().map(|g| (g.queued_at(worker.slot), g.steered_to(worker.slot)));
+            let (queued, sent) = match (&request.handoff, at_kernel) {
+                (Some(handoff), _) => (u64::from(handoff.queued()), handoff.sent()),
+                (None, Some((queued, steered))) => (queued, steered.unwrap_or(0)),
+                (None, None) => continue,
+            };
+            waiting += queued;
+            taken += sent.saturating_sub(queued);
+        }
+        let takes = worker.supervised.as_ref().is_some_and(|supervised| supervised.takes(taken));
+        if waiting > 0 && !takes {
             self.forget_closed(id, 1);
         }
     }

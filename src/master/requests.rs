@@ -12,6 +12,7 @@ use crate::config::Mode;
 use crate::core::fleet;
 use crate::core::ids::WorkerId;
 use crate::sys::listen::longest_queue;
+use crate::sys::taken::Taken;
 use crate::wire::address::Address;
 use crate::wire::packet::{self, AnswerTo, Count, Listen, Ownership, RequestId, ToWorker, Via};
 use nix::errno::Errno;
@@ -171,7 +172,8 @@ impl Master {
         let address = listener.address.clone();
         debug!(slot = worker.slot.0, worker = id.0, asked = %listen.address, %address, ownership = ?found.ownership, "serving a worker's address");
         worker.requests.push(Request { id: listen.id, listener, handoff, own: found.own, accepting: false });
-        let count = self.starter.taken.as_ref().map(|taken| Count { slot: worker.slot.0, path: taken.path() });
+        let count = self.starter.taken.as_ref();
+        let count = count.map(|taken| Count { place: Taken::place(worker.slot) as u32, path: taken.path() });
         Ok((ToWorker::Listening { address, id: listen.id, via, ownership: found.ownership, count }, socket))
     }
 

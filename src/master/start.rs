@@ -160,7 +160,7 @@ impl Starter {
             (env::NODE_APP_INSTANCE, slot.to_string()),
         ];
         let count = self.taken.as_ref().filter(|_| !offered.is_empty());
-        let count = count.map(|taken| (env::COUNT, format!("{slot} {}", taken.path())));
+        let count = count.map(|taken| (env::COUNT, format!("{} {}", Taken::place(slot), taken.path())));
         let mut variables: Vec<(OsString, OsString)> =
             std::env::vars_os().filter(|(name, _)| !is_scrubbed(name)).collect();
         let mut set = |name: &OsStr, value: OsString| {

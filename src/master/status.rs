@@ -114,7 +114,7 @@ impl View<'_> {
             adapter: worker.map_or("", |w| w.adapter.name()).to_owned(),
             handed,
             taken: match self.taken {
-                Some(taken) if counts_itself || self.config.mode == Mode::Shared => taken.get(slot.index()),
+                Some(taken) if counts_itself || self.config.mode == Mode::Shared => taken.get(slot),
                 _ => handed.saturating_sub(returned + rescued + queued),
             },
             queued,

@@ -5,17 +5,18 @@ use super::event::{Event, Events};
 use super::handoff::{Handoff, TakenBack};
 use crate::core::ids::WorkerId;
 use crate::sys::seccomp::{Call, Name, Notifier, OnExec};
-use crate::sys::{foreign, watch};
+use crate::sys::{fd, foreign, watch};
 use crate::wire::address::Address;
 use crate::wire::packet::RequestId;
 use crate::wire::peer::{self, PEER_MAX};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use std::cell::RefCell;
+use nix::unistd::Pid;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
@@ -71,6 +72,10 @@ pub struct Supervised {
     /// Threads that wait in `accept` until a connection comes.
     waiting: RefCell<HashMap<i32, JoinHandle<()>>>,
     next_request: RefCell<RequestId>,
+    /// The last connection that was given, to which thread and under which number.
+    given: Cell<Option<(Pid, RawFd)>>,
+    /// Connections that the worker had taken when it was last looked after.
+    taken: Cell<u64>,
 }
 
 impl Supervised {
@@ -87,6 +92,8 @@ impl Supervised {
             doors: RefCell::default(),
             waiting: RefCell::default(),
             next_request: RefCell::new(1),
+            given: Cell::default(),
+            taken: Cell::default(),
         }))
     }
 
@@ -122,6 +129,11 @@ impl Supervised {
             }
         }
         all.insert(inode, known);
+    }
+
+    /// Whether the worker has taken connections since this was last asked, having taken so many in all.
+    pub fn takes(&self, taken: u64) -> bool {
+        self.taken.replace(taken) < taken
     }
 
     /// From now on `accept` on the socket with this inode takes from the door.
@@ -227,7 +239,8 @@ impl Supervised {
         let on_exec = if flags & libc::SOCK_CLOEXEC != 0 { OnExec::Close } else { OnExec::Keep };
         let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
         if nonblocking {
-            set_nonblocking(taken.connection.as_fd());
+            // It cannot fail on a socket.
+            let _ = fd::set_nonblocking(taken.connection.as_fd());
         }
         let told = match flags & !(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) {
             0 => self.tell_peer(call, door, &taken),
@@ -240,7 +253,7 @@ impl Supervised {
             })
         });
         match given {
-            Ok(()) => {}
+            Ok(number) => self.given.set(Some((call.thread, number))),
             Err(errno) => {
                 if nonblocking {
                     let _ = socket2::SockRef::from(&taken.connection).set_nonblocking(false);
@@ -266,6 +279,10 @@ impl Supervised {
 
     /// `getsockname`, which for a hand-off socket must tell the address that it serves.
     fn name(&self, call: &Call) {
+        // What a thread was just given is a connection: Go asks for the name of each.
+        if self.given.take() == Some((call.thread, call.descriptor())) {
+            return self.notifier().pass(call);
+        }
         match self.door(call) {
             Some(door) => {
                 let written = self.write_name(call, &door.name);
@@ -311,8 +328,8 @@ impl Supervised {
             return Err(Errno::ESRCH);
         }
         let room = u32::from_ne_bytes(room) as usize;
-        foreign::write_memory(call.thread, at, &bytes[..bytes.len().min(room)]).map_err(fault)?;
-        foreign::write_memory(call.thread, length_at, &(bytes.len() as u32).to_ne_bytes()).map_err(fault)
+        let length = (bytes.len() as u32).to_ne_bytes();
+        foreign::write_memory(call.thread, [(at, &bytes[..bytes.len().min(room)]), (length_at, &length)]).map_err(fault)
     }
 }
 
@@ -373,11 +390,6 @@ fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
 }
 
 /// Makes a connection that is about to be given away non-blocking.
-fn set_nonblocking(fd: BorrowedFd<'_>) {
-    // A connection has no other flag that this could undo.
-    let _ = socket2::SockRef::from(&fd).set_nonblocking(true);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

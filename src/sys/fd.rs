@@ -210,12 +210,13 @@ pub fn duplicate_above(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd>
 /// Makes an open file not block, for everybody who has it.
 ///
 /// # Errors
-/// That of `fcntl(2)`.
+/// That of `ioctl(2)`.
 pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
-    use nix::fcntl::{FcntlArg, OFlag, fcntl};
-    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
-    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    Ok(())
+    let on: libc::c_int = 1;
+    // One call where fcntl(2) takes two.
+    // SAFETY: the kernel reads one int.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &raw const on) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Inode number of an open file.

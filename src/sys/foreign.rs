@@ -21,14 +21,14 @@ pub fn read_memory(thread: Pid, at: u64, buffer: &mut [u8]) -> io::Result<()> {
     }
 }
 
-/// Writes into the memory of a thread's process, which must be waiting for it.
+/// Writes two pieces into the memory of a thread's process, which must be waiting for them.
 ///
 /// # Errors
 /// As for [`read_memory`].
-pub fn write_memory(thread: Pid, at: u64, bytes: &[u8]) -> io::Result<()> {
-    let remote = [RemoteIoVec { base: at as usize, len: bytes.len() }];
-    match process_vm_writev(thread, &[IoSlice::new(bytes)], &remote)? {
-        written if written == bytes.len() => Ok(()),
+pub fn write_memory(thread: Pid, pieces: [(u64, &[u8]); 2]) -> io::Result<()> {
+    let remote = pieces.map(|(at, bytes)| RemoteIoVec { base: at as usize, len: bytes.len() });
+    match process_vm_writev(thread, &pieces.map(|(_, bytes)| IoSlice::new(bytes)), &remote)? {
+        written if written == pieces[0].1.len() + pieces[1].1.len() => Ok(()),
         _ => Err(io::Error::from_raw_os_error(libc::EFAULT)),
     }
 }

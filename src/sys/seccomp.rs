@@ -247,15 +247,15 @@ impl Notifier {
     /// # Errors
     /// `NotFound` when the call does not wait any more.
     pub fn put(&self, call: &Call, fd: BorrowedFd<'_>, number: RawFd, on_exec: OnExec) -> io::Result<()> {
-        self.add(call, fd, number, libc::SECCOMP_ADDFD_FLAG_SETFD, on_exec)
+        self.add(call, fd, number, libc::SECCOMP_ADDFD_FLAG_SETFD, on_exec).map(|_| ())
     }
 
-    /// Gives the caller a copy of `fd`, whose number is what the call returns. Both happen, or neither
-    /// (`SECCOMP_ADDFD_FLAG_SEND`, Linux 5.14).
+    /// Gives the caller a copy of `fd`, whose number is what the call returns, here and there. Both happen,
+    /// or neither (`SECCOMP_ADDFD_FLAG_SEND`, Linux 5.14).
     ///
     /// # Errors
     /// `NotFound` when the call does not wait any more; `EMFILE` when the caller has no number free.
-    pub fn give(&self, call: &Call, fd: BorrowedFd<'_>, on_exec: OnExec) -> io::Result<()> {
+    pub fn give(&self, call: &Call, fd: BorrowedFd<'_>, on_exec: OnExec) -> io::Result<RawFd> {
         self.add(call, fd, 0, libc::SECCOMP_ADDFD_FLAG_SEND, on_exec)
     }
 
@@ -266,7 +266,7 @@ impl Notifier {
         number: RawFd,
         how: libc::c_ulong,
         on_exec: OnExec,
-    ) -> io::Result<()> {
+    ) -> io::Result<RawFd> {
         let request = libc::seccomp_notif_addfd {
             id: call.id,
             flags: how as u32,
@@ -279,7 +279,7 @@ impl Notifier {
             let done =
                 unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD as _, &raw const request) };
             if done >= 0 {
-                return Ok(());
+                return Ok(done);
             }
             let error = io::Error::last_os_error();
             match error.raw_os_error() {

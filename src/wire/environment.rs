@@ -26,7 +26,7 @@ pub const UNIX_PATHS: &str = "MAITRED_UNIX";
 pub const NODE_APP_INSTANCE: &str = "NODE_APP_INSTANCE";
 /// Descriptor numbers of the listening sockets that the worker inherits, separated by spaces.
 pub const INHERITED: &str = "MAITRED_FDS";
-/// `SLOT PATH`: the file of 64-bit counters in which the one with this index counts what is accepted on
+/// `PLACE PATH`: the file of 64-bit counters in which the one with this index counts what is accepted on
 /// inherited sockets.
 pub const COUNT: &str = "MAITRED_COUNT";
 /// Where the dynamic loader looks for the shim.

@@ -97,7 +97,7 @@ pub enum ToWorker {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Count {
     /// Which of the 64-bit numbers in the file, by its index.
-    pub slot: u32,
+    pub place: u32,
     /// The file.
     pub path: String,
 }
@@ -212,9 +212,9 @@ pub fn write(message: &ToWorker) -> String {
             if *ownership == Ownership::Adopted {
                 text.push_str("ADOPTED=1\n");
             }
-            if let Some(Count { slot, path }) = count {
+            if let Some(Count { place, path }) = count {
                 // Writing to a String cannot fail.
-                let _ = writeln!(text, "COUNT={slot} {path}");
+                let _ = writeln!(text, "COUNT={place} {path}");
             }
             text
         }
@@ -259,7 +259,7 @@ pub fn read_answer(bytes: &[u8]) -> Result<Option<ToWorker>, Malformed> {
             _ => Ownership::Master,
         };
         let count = fields.text("COUNT").and_then(|text| text.split_once(' '));
-        let count = count.and_then(|(slot, path)| Some(Count { slot: slot.parse().ok()?, path: path.to_owned() }));
+        let count = count.and_then(|(place, path)| Some(Count { place: place.parse().ok()?, path: path.to_owned() }));
         return Ok(Some(ToWorker::Listening { address, id: fields.id("LISTENING")?, via, ownership, count }));
     }
     if let Some(errno) = fields.number("ERROR")? {
@@ -336,7 +336,7 @@ mod tests {
                 id: 2,
                 via: Via::Shared,
                 ownership: Ownership::Master,
-                count: Some(Count { slot: 3, path: "/proc/1/fd/9".to_owned() }),
+                count: Some(Count { place: 3, path: "/proc/1/fd/9".to_owned() }),
             },
             ToWorker::Error { errno: 98, id: 3 },
             ToWorker::Ping(4),

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
 
 static COUNTER: AtomicPtr<AtomicU64> = AtomicPtr::new(null_mut());
 
-/// Takes over the counter that `COUNT=SLOT PATH` names. Whatever is wrong with it, nothing is counted
+/// Takes over the counter that `COUNT=PLACE PATH` names. Whatever is wrong with it, nothing is counted
 /// and all else goes on.
 pub fn start(count: &str) {
     const PROT_READ_WRITE: c_int = 3;
@@ -16,8 +16,8 @@ pub fn start(count: &str) {
     if !COUNTER.load(Relaxed).is_null() {
         return;
     }
-    let Some((slot, path)) = count.split_once(' ') else { return };
-    let Ok(slot) = slot.parse::<usize>() else { return };
+    let Some((place, path)) = count.split_once(' ') else { return };
+    let Ok(place) = place.parse::<usize>() else { return };
     let mut name = [0u8; PATH_MAX];
     if path.len() >= PATH_MAX {
         return;
@@ -27,11 +27,11 @@ pub fn start(count: &str) {
     if file < 0 {
         return;
     }
-    let length = (slot + 1) * size_of::<AtomicU64>();
+    let length = (place + 1) * size_of::<AtomicU64>();
     let memory = kernel!(nr::MMAP, 0, length, PROT_READ_WRITE, MAP_SHARED, file, 0);
     close(file);
     if memory > 0 {
-        COUNTER.store((memory as *mut AtomicU64).wrapping_add(slot), Relaxed);
+        COUNTER.store((memory as *mut AtomicU64).wrapping_add(place), Relaxed);
     }
 }
 
