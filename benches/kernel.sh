@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What kernel mode and the supervision of static binaries reach, some five minutes on two cores:
+# What kernel mode and the supervision of static binaries reach, some eight minutes on two cores:
 #
 #   benches/kernel.sh DIR
 #
@@ -31,16 +31,20 @@ measure() {
   shift
   echo "== $name"
   troubles >target/lab/before
-  "$maitred" bench -w 4 --repeat 5 --json "$dir/$name.json" --csv "$dir/$name.csv" --html "$dir/$name.html" \
+  "$maitred" bench -w 4 --json "$dir/$name.json" --csv "$dir/$name.csv" --html "$dir/$name.html" \
     --svg "$dir/$name" "$@" | tee "$dir/$name.txt"
   echo 'the kernel counted during all runs:' | tee -a "$dir/$name.txt"
   troubles | join target/lab/before - | awk '{ printf "  %s %d\n", $1, $3 - $2 }' | tee -a "$dir/$name.txt"
 }
 
-measure kernel --modes kernel,shared,handoff \
+# Without the privilege kernel mode draws a worker instead of taking turns: what of a difference to plain
+# SO_REUSEPORT is the turn, and what the rest?
+drawn=(setpriv --bounding-set -bpf,-sys_admin "$maitred" run -q -w '{workers}' --mode kernel -- target/lab/epoll '{port}')
+measure kernel --repeat 9 --modes kernel,shared,handoff \
   --peer 'plain SO_REUSEPORT=exec benches/peers/copies.sh {workers} target/lab/epoll {port} reuseport' \
+  --peer "kernel, drawn=exec ${drawn[*]}" \
   -- target/lab/epoll 18080
-measure go-static --modes kernel,shared,handoff -- target/lab/go-http 127.0.0.1:18080
+measure go-static --repeat 5 --modes kernel,shared,handoff -- target/lab/go-http 127.0.0.1:18080
 
 # One line of target/lab/calls, run as it is or as a supervised worker.
 line() {

@@ -3,7 +3,7 @@
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use maitred::steer::exact::Exact;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 
@@ -27,6 +27,7 @@ fn main() {
         trial("what_waits_moves_when_a_socket_is_shut_down", shut_down),
         trial("a_closing_group_refuses_and_keeps_what_waits", refusing),
         trial("the_order_may_name_a_slot_twice", a_slot_twice),
+        trial("late_packets_use_up_nobodys_turn", late_packets),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
@@ -127,4 +128,34 @@ fn a_slot_twice() {
     steering.order(&[0, 1, 1]);
     let _clients = connect(address, 300);
     assert_eq!(waiting(&sockets), [100, 200]);
+}
+
+/// The kernel asks the program about every packet without a connection, too.
+fn late_packets() {
+    let (steering, sockets, address) = group(3);
+    steering.order(&[0, 1, 2]);
+    let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).expect("raw sockets need CAP_NET_RAW");
+    for flags in [0x10, 0x11, 0x04, 0x12] {
+        // Of a connection from port 1, which nobody has.
+        let segment = segment(1, address.port(), flags);
+        assert_eq!(raw.send_to(&segment, &SockAddr::from(address)).unwrap(), segment.len());
+        let _client = TcpStream::connect(address).unwrap();
+    }
+    let _clients = connect(address, 2);
+    assert_eq!(steering.steered(), 6);
+    assert_eq!([0, 1, 2].map(|slot| steering.steered_to(slot)), [2; 3]);
+    assert_eq!(waiting(&sockets), [2; 3]);
+}
+
+/// A TCP segment without data from 127.0.0.1 to 127.0.0.1 (RFC 9293, section 3.1).
+fn segment(from: u16, to: u16, flags: u8) -> Vec<u8> {
+    let header = |checksum: u16| {
+        let numbers = [0u8; 8];
+        let rest = [5 << 4, flags, 0x10, 0];
+        [&from.to_be_bytes()[..], &to.to_be_bytes(), &numbers, &rest, &checksum.to_be_bytes(), &[0, 0]].concat()
+    };
+    let pseudo = [127, 0, 0, 1, 127, 0, 0, 1, 0, 6, 0, 20];
+    let words = [&pseudo[..], &header(0)].concat();
+    let sum: u32 = words.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    header(!((sum & 0xffff) + (sum >> 16)) as u16)
 }

@@ -1,7 +1,7 @@
 //! Exact round-robin. What the program goes by lies in memory that both share: excluding a slot, or
 //! having more of them, is writing there, and the program stays as it is.
 
-use super::program::{ACTIVE, COUNTS, ORDER, ROOM, TURN, WORDS, round_robin};
+use super::program::{ACTIVE, Asked, COUNTS, ORDER, ROOM, TURN, WORDS, round_robin};
 use crate::sys::bpf::{self, Loaded, Refused, Shared, Sockets};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -28,8 +28,8 @@ impl Exact {
         let plain = |source| Refused { source, verifier: None };
         let state = Shared::new(NAME, WORDS).map_err(plain)?;
         let sockets = Sockets::new(NAME, ROOM as u32).map_err(plain)?;
-        let instructions = round_robin(state.as_fd().as_raw_fd(), sockets.as_fd().as_raw_fd());
-        let program = bpf::load(NAME, &instructions)?;
+        let program = |asked| round_robin(state.as_fd().as_raw_fd(), sockets.as_fd().as_raw_fd(), asked);
+        let program = bpf::load(NAME, &program(Asked::PacketsAndMoves), &program(Asked::Packets))?;
         Ok(Exact { state, sockets, program })
     }
 

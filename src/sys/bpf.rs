@@ -187,14 +187,14 @@ pub struct Loaded {
     pub migrates: bool,
 }
 
-/// Loads a program that chooses sockets, also for what waits at one that is shut down, where the
-/// kernel has that (since 5.14).
+/// Loads a program that chooses sockets: `moving`, which the kernel also asks where to move what waits at
+/// a socket that is shut down, where it does (since 5.14), otherwise `plain`.
 ///
 /// # Errors
 /// [`Refused`]: `EPERM` without `CAP_BPF`, `EINVAL` or `EACCES` when the verifier does not like it.
-pub fn load(name: &str, instructions: &[u64]) -> Result<Loaded, Refused> {
+pub fn load(name: &str, moving: &[u64], plain: &[u64]) -> Result<Loaded, Refused> {
     let licence = c"MIT";
-    let attr = || {
+    let attr = |instructions: &[u64]| {
         Attr::new()
             .u32(0, SK_REUSEPORT)
             .u32(4, instructions.len() as u32)
@@ -202,12 +202,12 @@ pub fn load(name: &str, instructions: &[u64]) -> Result<Loaded, Refused> {
             .u64(16, licence.as_ptr() as u64)
             .name(48, name)
     };
-    let migrating = attr().u32(68, SELECT_OR_MIGRATE).open(PROG_LOAD).map(|fd| Loaded { fd, migrates: true });
-    let loaded = migrating.or_else(|_| attr().open(PROG_LOAD).map(|fd| Loaded { fd, migrates: false }));
+    let loaded = attr(moving).u32(68, SELECT_OR_MIGRATE).open(PROG_LOAD).map(|fd| Loaded { fd, migrates: true });
+    let loaded = loaded.or_else(|_| attr(plain).open(PROG_LOAD).map(|fd| Loaded { fd, migrates: false }));
     loaded.map_err(|source| {
         // The log costs the kernel time, so it is asked for only when there is something to explain.
         let mut log = vec![0u8; LOG];
-        let _ = attr().u32(24, 1).u32(28, LOG as u32).u64(32, log.as_mut_ptr() as u64).open(PROG_LOAD);
+        let _ = attr(plain).u32(24, 1).u32(28, LOG as u32).u64(32, log.as_mut_ptr() as u64).open(PROG_LOAD);
         let text = String::from_utf8_lossy(&log);
         let mut lines = text.trim_end_matches('\0').lines().filter(|line| !line.starts_with("processed"));
         let verifier = lines.next_back().filter(|line| !line.is_empty()).map(str::to_owned);
