@@ -44,7 +44,7 @@ measure kernel --repeat 9 --modes kernel,shared,handoff \
   --peer 'plain SO_REUSEPORT=exec benches/peers/copies.sh {workers} target/lab/epoll {port} reuseport' \
   --peer "kernel, drawn=exec ${drawn[*]}" \
   -- target/lab/epoll 18080
-measure go-static --repeat 5 --modes kernel,shared,handoff -- target/lab/go-http 127.0.0.1:18080
+measure go-static --repeat 9 --modes kernel,shared,handoff -- target/lab/go-http 127.0.0.1:18080
 
 # One line of target/lab/calls, run as it is or as a supervised worker.
 line() {
