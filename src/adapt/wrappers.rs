@@ -70,18 +70,25 @@ pub fn wrapped(words: &[OsString]) -> Option<Vec<OsString>> {
     None
 }
 
-/// The server in a shell's command line: the last command that is no builtin. Nothing where only a
-/// shell can say what it is.
+/// Redirections with an ampersand, which otherwise separates commands.
+const REDIRECTIONS: [(&str, &str); 7] =
+    [("2>&1", " "), ("1>&2", " "), (">&2", " "), (">&1", " "), (">&-", " "), ("<&-", " "), ("&>", " >")];
+
+/// The server in a shell's command line: what is put in the shell's place by `exec`, otherwise the last
+/// command that is no builtin, of a pipeline its first. Nothing where only a shell can say what it is.
 fn shell_command(line: &str) -> Option<Vec<OsString>> {
-    let mut parts = line.split(['\n', ';', '|', '&']).filter_map(|part| {
-        let mut words = shlex::split(part)?;
+    let line = REDIRECTIONS.iter().fold(line.to_owned(), |line, (from, to)| line.replace(from, to));
+    let line = line.replace("||", ";");
+    let mut commands = line.split(['\n', ';', '&']).filter_map(|part| {
+        let mut words = shlex::split(part.split('|').next()?)?;
         let is_prefix = |word: &String| word == "exec" || word.split_once('=').is_some_and(|(name, _)| is_name(name));
         let prefixes = words.iter().take_while(|word| is_prefix(word)).count();
-        words.drain(..prefixes);
+        let replaces = words.drain(..prefixes).any(|word| word == "exec");
         let first = words.first()?;
-        (!BUILTINS.contains(&first.as_str())).then_some(words)
+        (!BUILTINS.contains(&first.as_str())).then_some((replaces, words))
     });
-    let words = parts.next_back()?;
+    let first = commands.next()?;
+    let (_, words) = commands.fold(first, |best, next| if best.0 && !next.0 { best } else { next });
     let plain = !words[0].contains(['$', '`', '(', ')', '{', '}', '*', '?', '<', '>', '!']);
     let keyword = ["if", "for", "while", "case", "until", "esac", "fi", "done", "then", "else", "do"];
     let plain = plain && !keyword.contains(&words[0].as_str());
@@ -127,6 +134,9 @@ mod tests {
         check(&["bash", "-lc", "cd /srv && A=1 B='x y' ./server"], Some("./server"));
         check(&["sh", "-c", "test -e x && exec 'my server' epoll"], Some("my server epoll"));
         check(&["sh", "-c", "server; true"], Some("server"));
+        check(&["sh", "-c", "exec ./server >>log 2>&1"], Some("./server >>log"));
+        check(&["sh", "-c", "server 2>&1 | tee log"], Some("server"));
+        check(&["sh", "-c", "prepare || exit; exec server; rm x"], Some("server"));
         check(&["sh", "-c", "$SERVER"], None);
         check(&["sh", "-c", "case $X in 0) a;; *) b;; esac"], None);
         check(&["sh", "-c", "'unclosed"], None);

@@ -458,7 +458,7 @@ mod tests {
     fn modes_are_a_list_or_all() {
         assert_eq!(modes("shared,handoff"), Ok(Modes(vec![Mode::Shared, Mode::Handoff])));
         assert_eq!(modes("all").unwrap().0.len(), Mode::value_variants().len());
-        assert!(modes("shared,").unwrap_err().contains("there are handoff, shared, and all"));
+        assert!(modes("shared,").unwrap_err().contains("there are handoff, shared, kernel, and all"));
     }
 
     #[test]

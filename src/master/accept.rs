@@ -158,7 +158,15 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> io::Result<(u32, Ne
         if !listener.seats.has_room() {
             return Ok((accepted, Next::AwaitRoom));
         }
-        let mut got = listen::accept(socket)?;
+        let mut got = match listen::accept(socket) {
+            // The socket is shared with the worker that made it, and may be shut down there.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                warn!(listener = %listener.address, "a worker shut the listening socket down, listening again");
+                listener.listen(listener.backlog.get())?;
+                return Ok((accepted, Next::Pause(EXHAUSTED_PAUSE)));
+            }
+            got => got?,
+        };
         if let Accepted::Exhausted(_) = got {
             // One connection at a time still goes through, on the reserve descriptor.
             drop(listener.house.reserve.borrow_mut().take());

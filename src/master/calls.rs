@@ -232,7 +232,7 @@ impl Master {
                 _ => libc::AF_INET,
             } as u16;
             let name = name_bytes(&asked.listener.address, family);
-            let door = Rc::new(Door { handoff: Rc::<Handoff>::clone(handoff), name, family });
+            let door = Rc::new(Door::new(Rc::<Handoff>::clone(handoff), name, family));
             // Copies that the worker made of its own socket mean the same.
             supervised.open(own_inode, Rc::clone(&door));
             supervised.open(inode, door);
@@ -267,7 +267,7 @@ impl Master {
     pub(super) fn forget_closed(&mut self, id: WorkerId, from: usize) {
         let Some(worker) = self.workers.get(&id).filter(|worker| worker.requests.len() >= from) else { return };
         let Some(supervised) = worker.supervised.clone() else { return };
-        let open = process::sockets_of_others();
+        let Some(open) = process::sockets_of_others(worker.pid) else { return };
         for request in supervised.closed(&open) {
             debug!(worker = id.0, request, "a supervised worker closed a listening socket");
             self.close(id, request);

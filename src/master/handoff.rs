@@ -170,7 +170,10 @@ impl Handoff {
     /// `WouldBlock` when nothing waits; `Other` when the connection was lost because the master had
     /// no free descriptor.
     pub fn take_back(&self) -> io::Result<TakenBack> {
-        let taken = self.take()?;
+        let taken = self.take().map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => io::ErrorKind::WouldBlock.into(),
+            _ => error,
+        })?;
         count(&self.counters.rescued);
         Ok(taken)
     }
@@ -178,7 +181,7 @@ impl Handoff {
     /// Takes one connection as the worker would, in whose name that is.
     ///
     /// # Errors
-    /// As for [`Handoff::take_back`].
+    /// As for [`Handoff::take_back`]; `UnexpectedEof` when the worker shut its end down and nothing is left.
     pub fn take(&self) -> io::Result<TakenBack> {
         loop {
             let mut peer = [0; PEER_MAX];
@@ -191,17 +194,19 @@ impl Handoff {
                 return Err(io::Error::other("no descriptor free"));
             }
             if received.len == 0 {
-                // The worker shut its end down and nothing is left in it.
-                return Err(io::ErrorKind::WouldBlock.into());
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
     }
 
-    /// Puts back what was taken a moment ago and could not be delivered; it waits behind the others.
-    pub fn put_back(&self, taken: &TakenBack) {
+    /// Puts back what was taken a moment ago and could not be delivered; it waits behind the others. False
+    /// when it is lost.
+    #[must_use]
+    pub fn put_back(&self, taken: &TakenBack) -> bool {
         let sent = fd::send_connection(self.sender(), taken.connection.as_fd(), taken.peer());
         self.room.set(self.room.get().saturating_sub(1));
-        if !matches!(sent, Ok(Sent::Sent)) {
+        let waits = matches!(sent, Ok(Sent::Sent));
+        if !waits {
             tracing::warn!(
                 slot = self.slot.0,
                 worker = self.worker.0,
@@ -209,6 +214,7 @@ impl Handoff {
                 "a connection is lost: it can neither be delivered nor put back"
             );
         }
+        waits
     }
 
     /// The receiving end, of which the worker has a copy.

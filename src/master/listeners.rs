@@ -1,7 +1,7 @@
 //! All addresses that the master holds, and which of them serves a worker's request.
 
-use super::group::Group;
 use super::listener::{House, Key, Listener, Origin, Phase};
+use super::steering::Afterwards;
 use super::{accept, steering};
 use crate::config::Mode;
 use crate::core::ids::{Slot, WorkerId};
@@ -186,8 +186,8 @@ impl Listeners {
     }
 
     /// Tells every listener to take what waits and close. Those that the master does not accept on
-    /// are closed at once, but for those in kernel mode on which new clients can be refused while the
-    /// workers still take what waits. Returns how many will report [`super::event::Event::ListenerClosed`].
+    /// are closed at once, but for those in kernel mode: there the workers still take what waits, and new
+    /// clients are refused where that is possible. Returns how many will report [`super::event::Event::ListenerClosed`].
     pub fn close_all(&self) -> usize {
         let mut closing = 0;
         for entry in &self.all {
@@ -195,11 +195,14 @@ impl Listeners {
             entry.listener.changed.notify_one();
             match entry.serving {
                 Some(_) if entry.listener.socket().is_some() => closing += 1,
-                _ if entry.listener.group.as_ref().is_some_and(Group::refuse) => {
-                    closing += 1;
-                    tokio::task::spawn_local(steering::close_when_empty(Rc::clone(&entry.listener)));
-                }
-                _ => entry.listener.close(),
+                _ => match &entry.listener.group {
+                    Some(group) => {
+                        let after = if group.refuse() { Afterwards::Stay } else { Afterwards::ShutDown };
+                        closing += 1;
+                        tokio::task::spawn_local(steering::close_when_empty(Rc::clone(&entry.listener), after));
+                    }
+                    None => entry.listener.close(),
+                },
             }
         }
         closing

@@ -25,7 +25,9 @@ impl Master {
         let slot = worker.slot;
         let starting = matches!(self.fleet.seats().get(slot.index()).map(|s| s.state), Some(State::Starting { .. }));
         let after_s = worker.since.elapsed().as_secs();
-        if let Some(address) = self.own_listener(worker).filter(|_| starting || worker.adapter == Chosen::Inherit) {
+        // Costly, so only where it can be.
+        let may_bypass = starting || worker.adapter == Chosen::Inherit;
+        if let Some(address) = may_bypass.then(|| self.own_listener(worker)).flatten() {
             let (adapter, advice) = (worker.adapter.name(), advice_on_bypass(worker.adapter));
             warn!(slot = slot.0, worker = id.0, %address, adapter, "this worker listens by itself, so nobody shares its connections; {advice}");
         } else if starting && after_s >= LOOKS.iter().sum::<Duration>().as_secs() {

@@ -191,14 +191,14 @@ impl Master {
             return Ok(());
         };
         let listener = Rc::clone(&request.listener);
-        let first = !std::mem::replace(&mut request.accepting, true);
+        let first = !request.accepting;
         let own = request.own.take();
         if let Some(own) = &own {
             listener.style_after(own);
         }
         let backlog = backlog.map_or(BACKLOG, |asked| asked.clamp(1, longest_queue()));
         let grows = backlog > listener.backlog.get();
-        match (&request.handoff, grows) {
+        let done = match (&request.handoff, grows) {
             (Some(_), true) if !first => listener.listen(backlog),
             (Some(_), false) if !first => Ok(()),
             (Some(handoff), true) => listener.listen(backlog).and_then(|()| listener.seat(handoff)),
@@ -211,7 +211,13 @@ impl Master {
                 None if grows => listener.listen(backlog),
                 None => Ok(()),
             },
-        }?;
+        };
+        if let Err(error) = done {
+            // It may try again, with the same socket.
+            request.own = own;
+            return Err(error);
+        }
+        request.accepting = true;
         if !first {
             return Ok(());
         }

@@ -4,6 +4,7 @@ use super::bind::{bind_all, bind_control};
 use super::door::Door;
 use super::error::RunError;
 use super::event::{EVENTS_MAX, Event};
+use super::group::Group;
 use super::handoff::{Counters, Depth};
 use super::listener::{House, Listener, Origin};
 use super::listeners::Listeners;
@@ -127,7 +128,7 @@ impl Master {
             prefixed,
             descriptors: limit.soft,
             taken,
-            events: sender.clone(),
+            house: Rc::clone(&house),
         };
         let (executable, adapter, reason) = starter.look()?;
         info!(command = %executable.path.display(), adapter = adapter.name(), reason, "chose the adapter");
@@ -361,7 +362,8 @@ impl Master {
     fn finish(&mut self) {
         let untaken: u64 = self.listeners.iter().map(|listener| listener.seats.queued()).sum();
         let held = self.listeners.iter().filter(|l| l.held.borrow().is_some()).count() as u64;
-        self.house.lost.set(self.house.lost.get() + untaken + held);
+        let at_slots: u64 = self.listeners.iter().filter_map(|l| l.group.as_ref()).map(Group::queued).sum();
+        self.house.lost.set(self.house.lost.get() + untaken + held + at_slots);
         self.listeners.iter().for_each(|listener| listener.close());
         let totals = self.view().status().totals;
         let (accepted, handed, rescued, lost) = (totals.accepted, totals.handed, totals.rescued, totals.lost);

@@ -2,6 +2,7 @@
 
 use super::event::Event;
 use crate::core::fleet::Stop;
+use nix::sys::signal::SigSet;
 use std::io;
 use std::os::fd::AsFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,7 +38,20 @@ pub fn forward_signals(events: &mpsc::Sender<Event>) -> io::Result<()> {
             }
         });
     }
-    Ok(())
+    interrupt_another_thread()
+}
+
+/// Lets signals interrupt a thread that does nothing else. One that came while a supervised worker is
+/// given a connection (`SECCOMP_IOCTL_NOTIF_ADDFD`) would break that off after the worker's call was
+/// answered: with 0, as if that were the connection.
+fn interrupt_another_thread() -> io::Result<()> {
+    let idle = || {
+        loop {
+            std::thread::park();
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(idle)?;
+    Ok(SigSet::all().thread_block()?)
 }
 
 /// `HUP` from somebody who wants a reload, or from a terminal that was closed: then nobody sees this

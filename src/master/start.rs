@@ -3,6 +3,7 @@
 use super::channel;
 use super::door::{Door, secret};
 use super::event::{Event, Events};
+use super::listener::House;
 use super::listeners::Listeners;
 use super::look::LOOKS;
 use super::output::{Kind, LastWords, Output, Prefixed, Stream};
@@ -90,8 +91,8 @@ pub struct Starter {
     pub descriptors: u64,
     /// Where what workers accept by themselves is counted.
     pub taken: Option<Taken>,
-    /// Where what happens to the worker is reported.
-    pub events: Events,
+    /// What all of the master shares; there is reported what happens to the worker.
+    pub house: Rc<House>,
 }
 
 impl Starter {
@@ -218,15 +219,16 @@ impl Starter {
         let channel = Rc::new(watch::readable(ours)?);
         let pidfd = watch::readable(child.pidfd)?;
         self.door.tokens.borrow_mut().insert(token.clone(), id);
-        let supervised = child.notifier.map(|notifier| Supervised::new(id, notifier)).transpose()?;
+        let supervised =
+            child.notifier.map(|notifier| Supervised::new(id, notifier, Rc::clone(&self.house))).transpose()?;
         let mut tasks = vec![
-            tokio::task::spawn_local(channel::serve(Rc::clone(&channel), id, self.events.clone())),
-            tokio::task::spawn_local(look_at(id, self.events.clone())),
-            tokio::task::spawn_local(watch(pidfd, child.pid, id, Rc::clone(&self.guard), self.events.clone())),
+            tokio::task::spawn_local(channel::serve(Rc::clone(&channel), id, self.house.events.clone())),
+            tokio::task::spawn_local(look_at(id, self.house.events.clone())),
+            tokio::task::spawn_local(watch(pidfd, child.pid, id, Rc::clone(&self.guard), self.house.events.clone())),
         ];
         if let Some(supervised) = &supervised {
-            tasks.push(tokio::task::spawn_local(Rc::clone(supervised).serve(self.events.clone())));
-            tasks.push(tokio::task::spawn_local(look_for_closed(id, self.events.clone())));
+            tasks.push(tokio::task::spawn_local(Rc::clone(supervised).serve(self.house.events.clone())));
+            tasks.push(tokio::task::spawn_local(look_for_closed(id, self.house.events.clone())));
         }
         Ok(Worker {
             id,

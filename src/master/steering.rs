@@ -24,6 +24,15 @@ const LOOK_AT_WORKER: Duration = Duration::from_millis(25);
 /// Looks in a row that must find nothing: a connection is in neither list while it is being accepted.
 const QUIET_LOOKS: u32 = 2;
 
+/// What becomes of the sockets of a listener when nothing waits there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Afterwards {
+    /// New connections are refused already.
+    Stay,
+    /// Nothing else refuses new connections.
+    ShutDown,
+}
+
 /// Makes the sockets of these slots and lets each get connections, before any worker is there.
 ///
 /// # Errors
@@ -49,11 +58,14 @@ pub fn enter(group: &Group, slot: Slot, backlog: u32, own: Option<&OwnedFd>) -> 
     group.listen(slot, Some(backlog))
 }
 
-/// Reports a listener that refuses new connections as closed once the workers have taken what waits.
-/// The sockets stay: a worker that still has one would be woken by nothing, again and again.
-pub async fn close_when_empty(listener: Rc<Listener>) {
+/// Reports a listener as closed once the workers have taken what waits. If it refuses new connections
+/// the sockets stay: a worker that still has one would be woken by nothing, again and again.
+pub async fn close_when_empty(listener: Rc<Listener>, after: Afterwards) {
     while listener.queued() > 0 {
         sleep(LOOK_AT_QUEUE).await;
+    }
+    if after == Afterwards::ShutDown {
+        listener.close();
     }
     let _ = listener.house.events.send(Event::ListenerClosed).await;
 }
@@ -61,8 +73,11 @@ pub async fn close_when_empty(listener: Rc<Listener>) {
 impl Master {
     /// Says to the kernel which slots are served, after anything happened.
     pub(super) fn steer(&mut self) {
-        if self.config.mode != Mode::Kernel || self.fleet.is_stopping() {
+        if self.config.mode != Mode::Kernel {
             return;
+        }
+        if self.fleet.is_stopping() {
+            return self.move_what_waits();
         }
         let wanted = self.fleet.seats().len();
         for listener in self.listeners.iter().filter(|l| l.phase.get() == Phase::Open) {
@@ -82,6 +97,28 @@ impl Master {
                     warn!(slot = slot.0, lost, address = %listener.address, "connections that waited at a slot which ended are lost; moving them needs CAP_BPF and Linux 5.14");
                 }
             }
+        }
+    }
+
+    /// While the fleet stops, nobody comes into a slot that became empty: what waits there moves to those
+    /// who still listen, and is lost when nobody does.
+    fn move_what_waits(&mut self) {
+        let mut lost = 0;
+        for listener in self.listeners.iter() {
+            let Some(group) = &listener.group else { continue };
+            let listens = |slot: &Slot| self.workers.values().any(|w| w.slot == *slot && serves(w, listener));
+            let (served, empty): (Vec<Slot>, Vec<Slot>) = group.slots().into_iter().partition(listens);
+            if served.is_empty() {
+                lost += group.queued();
+                group.close();
+                continue;
+            }
+            group.order(&served);
+            lost += empty.into_iter().map(|slot| group.vacate(slot)).sum::<u64>();
+        }
+        if lost > 0 {
+            self.house.lost.set(self.house.lost.get() + lost);
+            warn!(lost, "connections that waited for workers which ended are lost");
         }
     }
 

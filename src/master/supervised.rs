@@ -2,23 +2,25 @@
 //! here, at once; `bind` and `listen`, which concern the whole master, are reported to it.
 
 use super::event::{Event, Events};
-use super::handoff::{Handoff, TakenBack};
+use super::handoff::{Handoff, TakenBack, count};
+use super::listener::House;
 use crate::core::ids::WorkerId;
 use crate::sys::seccomp::{Call, Name, Notifier, OnExec};
-use crate::sys::{fd, foreign, watch};
+use crate::sys::{fd, foreign, limits, watch};
 use crate::wire::address::Address;
 use crate::wire::packet::RequestId;
 use crate::wire::peer::{self, PEER_MAX};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::Pid;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
@@ -27,8 +29,11 @@ const BURST: u32 = 64;
 /// Sockets that are remembered between `bind` and `listen`; the oldest is forgotten. What is not
 /// remembered is seen again when it listens, unless it is one that we only said was bound.
 const BOUND_MAX: usize = 1024;
-/// Threads of one worker that may wait in `accept` at once; one more gets `EAGAIN`.
+/// Threads that may wait in `accept` on one socket at once; one more is told that there are too many files.
 const WAITING_MAX: usize = 4096;
+/// So near to its limit of descriptors the master makes room before it takes a connection, which would be
+/// lost without a free number.
+const FD_MARGIN: u64 = 64;
 
 /// What is known of a socket of the worker, by its inode.
 #[derive(Debug)]
@@ -58,6 +63,21 @@ pub struct Door {
     pub name: Vec<u8>,
     /// The family that the worker asked for.
     pub family: u16,
+    /// Calls of `accept` that wait for a connection, the oldest first.
+    waiting: RefCell<VecDeque<Call>>,
+    /// One more call waits.
+    called: Notify,
+    /// Serves them, from the first on.
+    watcher: OnceCell<JoinHandle<()>>,
+}
+
+impl Door {
+    /// A socket through which nobody went yet.
+    #[must_use]
+    pub fn new(handoff: Rc<Handoff>, name: Vec<u8>, family: u16) -> Door {
+        let (waiting, called, watcher) = (RefCell::default(), Notify::new(), OnceCell::new());
+        Door { handoff, name, family, waiting, called, watcher }
+    }
 }
 
 /// The supervision of one worker.
@@ -65,17 +85,21 @@ pub struct Door {
 pub struct Supervised {
     worker: WorkerId,
     notifier: AsyncFd<Notifier>,
+    house: Rc<House>,
     known: RefCell<HashMap<u64, Known>>,
     /// Inodes of bound sockets, the oldest first.
     bound: RefCell<VecDeque<u64>>,
     doors: RefCell<HashMap<u64, Rc<Door>>>,
-    /// Threads that wait in `accept` until a connection comes.
-    waiting: RefCell<HashMap<i32, JoinHandle<()>>>,
     next_request: RefCell<RequestId>,
     /// The last connection that was given, to which thread and under which number.
     given: Cell<Option<(Pid, RawFd)>>,
     /// Connections that the worker had taken when it was last looked after.
     taken: Cell<u64>,
+    /// The highest number of a connection, and from which on the numbers may run out.
+    highest: Cell<RawFd>,
+    careful_from: RawFd,
+    /// Whether it was said that the worker's descriptors cannot be seen.
+    blind: Cell<bool>,
 }
 
 impl Supervised {
@@ -83,14 +107,18 @@ impl Supervised {
     ///
     /// # Errors
     /// When the reactor cannot watch one descriptor more.
-    pub fn new(worker: WorkerId, notifier: Notifier) -> io::Result<Rc<Supervised>> {
+    pub fn new(worker: WorkerId, notifier: Notifier, house: Rc<House>) -> io::Result<Rc<Supervised>> {
+        let limit = limits::descriptor_limit().map_or(0, |limit| limit.soft);
         Ok(Rc::new(Supervised {
             worker,
             notifier: watch::readable(notifier)?,
+            house,
+            careful_from: RawFd::try_from(limit.saturating_sub(FD_MARGIN)).unwrap_or(RawFd::MAX),
+            highest: Cell::new(0),
+            blind: Cell::new(false),
             known: RefCell::default(),
             bound: RefCell::default(),
             doors: RefCell::default(),
-            waiting: RefCell::default(),
             next_request: RefCell::new(1),
             given: Cell::default(),
             taken: Cell::default(),
@@ -143,7 +171,12 @@ impl Supervised {
 
     /// The requests whose sockets are not among these; they are forgotten.
     pub fn closed(&self, open: &std::collections::HashSet<u64>) -> Vec<RequestId> {
-        self.doors.borrow_mut().retain(|inode, _| open.contains(inode));
+        let mut doors = self.doors.borrow_mut();
+        let shut: Vec<Rc<Door>> = doors.extract_if(|inode, _| !open.contains(inode)).map(|(_, door)| door).collect();
+        // A door has the inode of the worker's own socket, too, of which only copies may be left.
+        for door in shut.iter().filter(|door| !doors.values().any(|other| Rc::ptr_eq(other, door))) {
+            door.watcher.get().into_iter().for_each(JoinHandle::abort);
+        }
         let mut known = self.known.borrow_mut();
         let gone = known.extract_if(|inode, known| !matches!(known, Known::Bound(_)) && !open.contains(inode));
         let name = |known| match known {
@@ -184,53 +217,107 @@ impl Supervised {
     }
 
     fn door(&self, call: &Call) -> Option<Rc<Door>> {
-        let inode = foreign::socket_inode(call.thread, call.descriptor()).ok().flatten()?;
-        self.doors.borrow().get(&inode).cloned()
+        match foreign::socket_inode(call.thread, call.descriptor()) {
+            Ok(inode) => self.doors.borrow().get(&inode?).cloned(),
+            Err(error) => {
+                let hidden = matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM));
+                if hidden && !self.blind.replace(true) {
+                    warn!(worker = self.worker.0, %error, "the descriptors of a supervised worker cannot be seen, so it takes no connections; it gave up privileges: give maitred CAP_SYS_PTRACE, or use --mode kernel");
+                }
+                None
+            }
+        }
     }
 
     /// `accept`: one connection, or the wait for one.
     fn accept(self: &Rc<Self>, call: Call) {
-        // A thread calls once at a time: if it waits here already, a signal interrupted it.
-        if let Some(before) = self.waiting.borrow_mut().remove(&call.thread.as_raw()) {
-            before.abort();
-        }
         let Some(door) = self.door(&call) else { return self.notifier().pass(&call) };
-        match door.handoff.take() {
-            Ok(connection) => self.deliver(&call, &door, connection),
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                warn!(worker = self.worker.0, %error, "a connection is lost: raise the limit of the master with ulimit -n");
-                self.notifier().answer(&call, Err(Errno::ECONNABORTED));
+        // A thread calls once at a time: if it waits here already, a signal interrupted it.
+        door.waiting.borrow_mut().retain(|before| before.thread != call.thread);
+        match self.take(&call, &door) {
+            Taken::Answered => {}
+            Taken::Nothing if is_nonblocking(door.handoff.receiver()) => {
+                self.notifier().answer(&call, Err(Errno::EAGAIN));
             }
-            Err(_) if is_nonblocking(door.handoff.receiver()) => self.notifier().answer(&call, Err(Errno::EAGAIN)),
-            Err(_) => self.wait(call, door),
+            Taken::Nothing => self.wait(call, door),
         }
+    }
+
+    /// Answers a call of `accept`, unless nothing is there.
+    fn take(&self, call: &Call, door: &Door) -> Taken {
+        let careful = self.highest.get() >= self.careful_from;
+        if careful {
+            drop(self.house.reserve.borrow_mut().take());
+        }
+        let taken = door.handoff.take();
+        let done = match taken {
+            Ok(connection) => {
+                self.highest.set(self.highest.get().max(connection.connection.as_raw_fd()));
+                self.deliver(call, door, connection);
+                Taken::Answered
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Taken::Nothing,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                // As for a listening socket that was shut down (accept(2)).
+                self.notifier().answer(call, Err(Errno::EINVAL));
+                Taken::Answered
+            }
+            Err(error) => {
+                count(&self.house.lost);
+                self.highest.set(RawFd::MAX);
+                warn!(worker = self.worker.0, %error, "a connection is lost: raise the limit of the master with ulimit -n");
+                self.notifier().answer(call, Err(Errno::ECONNABORTED));
+                Taken::Answered
+            }
+        };
+        if careful {
+            self.house.refill_reserve();
+        }
+        done
     }
 
     /// Lets the call wait until there is a connection.
     fn wait(self: &Rc<Self>, call: Call, door: Rc<Door>) {
+        if door.waiting.borrow().len() >= WAITING_MAX {
+            return self.notifier().answer(&call, Err(Errno::ENFILE));
+        }
+        door.waiting.borrow_mut().push_back(call);
+        door.called.notify_one();
+        door.watcher.get_or_init(|| tokio::task::spawn_local(Rc::clone(self).serve_waiting(Rc::clone(&door))));
+    }
+
+    /// Answers the calls that wait at a door, as connections come.
+    async fn serve_waiting(self: Rc<Self>, door: Rc<Door>) {
         let watched = door.handoff.receiver().try_clone_to_owned().and_then(watch::readable);
-        let mut waiting = self.waiting.borrow_mut();
-        let Some(watched) = watched.ok().filter(|_| waiting.len() < WAITING_MAX) else {
-            return self.notifier().answer(&call, Err(Errno::EAGAIN));
-        };
-        let this = Rc::clone(self);
-        let task = tokio::task::spawn_local(async move {
+        loop {
+            if door.waiting.borrow().is_empty() {
+                door.called.notified().await;
+                continue;
+            }
+            let Ok(watched) = &watched else {
+                let call = door.waiting.borrow_mut().pop_front();
+                call.iter().for_each(|call| self.notifier().answer(call, Err(Errno::ENFILE)));
+                continue;
+            };
+            let Ok(mut ready) = watched.readable().await else { return };
             loop {
-                let Ok(mut ready) = watched.readable().await else { return };
-                if !this.notifier().waits(&call) {
+                let Some(call) = door.waiting.borrow_mut().pop_front() else { break };
+                if self.notifier().waits(&call) && matches!(self.take(&call, &door), Taken::Nothing) {
+                    door.waiting.borrow_mut().push_front(call);
+                    ready.clear_ready();
                     break;
                 }
-                match door.handoff.take() {
-                    Ok(connection) => {
-                        this.deliver(&call, &door, connection);
-                        break;
-                    }
-                    Err(_) => ready.clear_ready(),
-                }
             }
-            drop(this.waiting.borrow_mut().remove(&call.thread.as_raw()));
-        });
-        waiting.insert(call.thread.as_raw(), task);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Ends the supervision: nobody is served any more.
+    pub fn end(&self) {
+        for (_, door) in self.doors.borrow_mut().drain() {
+            door.watcher.get().into_iter().for_each(JoinHandle::abort);
+            door.waiting.borrow_mut().clear();
+        }
     }
 
     /// Gives the caller a connection, or puts it back when the call waits no more.
@@ -258,7 +345,9 @@ impl Supervised {
                 if nonblocking {
                     let _ = socket2::SockRef::from(&taken.connection).set_nonblocking(false);
                 }
-                door.handoff.put_back(&taken);
+                if !door.handoff.put_back(&taken) {
+                    count(&self.house.lost);
+                }
                 if errno != Errno::ESRCH {
                     self.notifier().answer(call, Err(errno));
                 }
@@ -333,9 +422,17 @@ impl Supervised {
     }
 }
 
+/// What came of a call of `accept`.
+enum Taken {
+    /// It has an answer.
+    Answered,
+    /// There is no connection.
+    Nothing,
+}
+
 impl Drop for Supervised {
     fn drop(&mut self) {
-        self.waiting.borrow().values().for_each(JoinHandle::abort);
+        self.end();
     }
 }
 

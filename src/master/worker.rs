@@ -92,6 +92,7 @@ impl Worker {
     /// Stops watching it, after its end.
     pub fn forget(&self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+        self.supervised.iter().for_each(|supervised| supervised.end());
         self.requests.iter().filter_map(|request| request.handoff.as_ref()).for_each(|handoff| handoff.finish());
     }
 }

@@ -1,7 +1,7 @@
 //! Exact round-robin. What the program goes by lies in memory that both share: excluding a slot, or
 //! having more of them, is writing there, and the program stays as it is.
 
-use super::program::{ACTIVE, Asked, COUNTS, ORDER, ROOM, TURN, WORDS, round_robin};
+use super::program::{ACTIVE, Asked, COUNTS, HALF, ORDER, REFUSING, ROOM, TURN, WORDS, round_robin};
 use crate::sys::bpf::{self, Loaded, Refused, Shared, Sockets};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -53,7 +53,8 @@ impl Exact {
     /// kernel's hash chooses, and connections wait at whichever socket it names.
     pub fn order(&self, slots: &[u32]) {
         let words = self.state.words();
-        let half = 1 - (words[ACTIVE].load(Relaxed) >> 32 & 1);
+        let active = words[ACTIVE].load(Relaxed);
+        let (half, refusing) = (1 - (active >> HALF & 1), active & 1 << REFUSING);
         let first = ORDER + half as usize * ROOM / 2;
         let slots = &slots[..slots.len().min(ROOM)];
         for (word, pair) in words[first..].iter().zip(slots.chunks(2)) {
@@ -61,12 +62,13 @@ impl Exact {
             word.store(two(0) | two(1) << 32, Relaxed);
         }
         // One store: whoever sees the new half sees what is in it.
-        words[ACTIVE].store(half << 32 | slots.len() as u64, Release);
+        words[ACTIVE].store(refusing | half << HALF | slots.len() as u64, Release);
     }
 
-    /// Refuses every new connection from now on, as if nobody listened; what waits already stays.
+    /// Refuses every new connection from now on, as if nobody listened; what waits already stays, and
+    /// may still move.
     pub fn refuse(&self) {
-        self.state.words()[ACTIVE].store(u64::from(u32::MAX), Release);
+        self.state.words()[ACTIVE].fetch_or(1 << REFUSING, Release);
     }
 
     /// Whether what waits at a socket that is shut down is steered once more (Linux 5.14).

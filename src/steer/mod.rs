@@ -158,7 +158,11 @@ impl Steering {
         self.order.retain(|&member| member != slot);
         match &mut self.by {
             By::Exact { exact, .. } => exact.order(&self.order),
-            By::Random(members) => members.leave(slot),
+            By::Random(members) => {
+                members.leave(slot);
+                // Others have other places now: the next order is a new program even if it is the same.
+                self.order.clear();
+            }
             By::Hash => {}
         }
     }

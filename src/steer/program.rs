@@ -3,10 +3,11 @@
 //!
 //! ```text
 //! turn, active, order[2][ROOM], counts[ROOM] = the shared value
-//! half, count = active >> 32, active & 0xffffffff
+//! refusing, half, count = active >> 33, active >> 32 & 1, active & 0xffffffff
+//! moves = the connection moves from a socket that is shut down
+//! if refusing and not moves: drop               (the client is refused)
+//! new = moves, or SYN without ACK
 //! if count == 0: pass                           (the kernel's hash chooses)
-//! if count > ROOM: drop                         (the client is refused)
-//! new = moves to another socket, or SYN without ACK
 //! place = fetch_add(turn, new) % count
 //! slot = order[half][place]
 //! add(counts[slot], new); select(sockets, slot); pass
@@ -23,8 +24,13 @@ pub const ROOM: usize = crate::config::WORKERS_MAX as usize;
 pub const WORDS: usize = COUNTS + ROOM;
 /// Word that counts connections.
 pub const TURN: usize = 0;
-/// Word with the half in use and how many slots are in it.
+/// Word with how many slots are eligible, in which half they are ([`HALF`]), and whether new connections
+/// are refused ([`REFUSING`]).
 pub const ACTIVE: usize = 1;
+/// Bit of the half in use.
+pub const HALF: u32 = 32;
+/// Bit that refuses.
+pub const REFUSING: u32 = 33;
 /// Word where the halves begin.
 pub const ORDER: usize = 2;
 /// Word where the counts of the slots begin.
@@ -119,12 +125,13 @@ pub fn round_robin(state: RawFd, sockets: RawFd, asked: Asked) -> Vec<u64> {
         op(RIGHT_NUMBER, R9, 0, 0, 32),
         op(LEFT_NUMBER, R8, 0, 0, 32),
         op(RIGHT_NUMBER, R8, 0, 0, 32),
-        op(IF_EQUAL, R8, 0, TO_END, 0),
-        op(IF_ABOVE, R8, 0, TO_REFUSAL, room),
         op(MOV_NUMBER, R5, 0, 0, 1),
     ];
     let moves = [op(LOAD_64, R1, R6, MIGRATING_SK, 0), op(IF_NOT_EQUAL, R1, 0, TO_TURN, 0)];
     let begins = [
+        op(MOV, R1, R9, 0, 0),
+        op(AND_NUMBER, R1, 0, 0, 1 << (REFUSING - HALF)),
+        op(IF_NOT_EQUAL, R1, 0, TO_REFUSAL, 0),
         op(LOAD_64, R2, R6, DATA, 0),
         op(LOAD_64, R3, R6, DATA_END, 0),
         op(MOV, R4, R2, 0, 0),
@@ -136,6 +143,7 @@ pub fn round_robin(state: RawFd, sockets: RawFd, asked: Asked) -> Vec<u64> {
         op(MOV_NUMBER, R5, 0, 0, 0),
     ];
     let choose = [
+        op(IF_EQUAL, R8, 0, TO_END, 0),
         op(MOV, R1, R5, 0, 0),
         op(ATOMIC_64, R7, R1, 8 * TURN as i16, FETCH_ADD),
         op(MOD, R1, R8, 0, 0),
@@ -199,12 +207,12 @@ mod tests {
         for asked in [Asked::Packets, Asked::PacketsAndMoves] {
             let program = round_robin(3, 4, asked);
             let (pass, drop) = (program.len() - 4, program.len() - 2);
-            let turn = program.iter().position(|op| *op as u8 == ATOMIC_64).unwrap() - 1;
+            let turn = program.iter().position(|op| *op as u8 == ATOMIC_64).unwrap() - 2;
             let is_jump = |op: u64| matches!(op as u8, IF_EQUAL | IF_NOT_EQUAL | IF_ABOVE | IF_ABOVE_REGISTER);
             let jumps = program.iter().enumerate().filter(|(_, op)| is_jump(**op));
             let targets: Vec<usize> = jumps.map(|(at, op)| at + 1 + (op >> 16 & 0xffff) as usize).collect();
             let moves: &[usize] = if asked == Asked::Packets { &[] } else { &[turn] };
-            assert_eq!(targets, [&[pass, pass, drop], moves, &[turn, turn, pass, pass]].concat());
+            assert_eq!(targets, [&[pass], moves, &[drop, turn, turn, pass, pass, pass]].concat());
             assert_eq!(program[program.len() - 1], u64::from(EXIT));
         }
     }

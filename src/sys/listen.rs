@@ -307,7 +307,8 @@ fn set_int_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, v
 pub fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
     use std::os::unix::fs::FileTypeExt;
     match std::fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => match std::os::unix::net::UnixStream::connect(path) {
+        Ok(found) if found.file_type().is_socket() => match connects(path) {
+            // A server whose queue is full does not keep us waiting.
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
             _ => return Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
         },
@@ -323,6 +324,10 @@ pub fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
         Some(mode) => with_umask(0o777 & !mode, || socket.bind(&name))?,
     }
     Ok(socket)
+}
+
+fn connects(path: &Path) -> io::Result<()> {
+    Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?.connect(&SockAddr::unix(path)?)
 }
 
 /// Does something under another file mode mask. The mask belongs to the whole process, but no other

@@ -63,13 +63,27 @@ pub fn sockets(group: Pid) -> Sockets {
     sockets
 }
 
-/// Inodes of all sockets that other processes than this one have open, as far as we may look.
+/// Inodes of all sockets that other processes than this one have open, as far as we may look; nothing
+/// when we may not look at `must`, or cannot look at all.
 #[must_use]
-pub fn sockets_of_others() -> HashSet<u64> {
+pub fn sockets_of_others(must: Pid) -> Option<HashSet<u64>> {
     let myself = std::process::id() as i32;
-    let others = all_processes().into_iter().flatten().flatten().filter(|process| process.pid() != myself);
-    let fds = others.filter_map(|process| process.fd().ok()).flatten().flatten();
-    fds.filter_map(|fd| if let FDTarget::Socket(inode) = fd.target { Some(inode) } else { None }).collect()
+    let mut sockets = HashSet::new();
+    for process in all_processes().ok()? {
+        let Some(process) = process.ok().filter(|process| process.pid() != myself) else { continue };
+        let (pid, fds) = (process.pid(), process.fd());
+        match fds {
+            Ok(fds) => sockets.extend(fds.flatten().filter_map(|fd| match fd.target {
+                FDTarget::Socket(inode) => Some(inode),
+                _ => None,
+            })),
+            Err(_) if pid == must.as_raw() => return None,
+            Err(procfs::ProcError::NotFound(_) | procfs::ProcError::PermissionDenied(_)) => {}
+            // Out of descriptors, say: what was not seen may still be open.
+            Err(_) => return None,
+        }
+    }
+    Some(sockets)
 }
 
 fn cpu_seconds(stat: &Stat) -> f64 {

@@ -251,7 +251,7 @@ impl Notifier {
     }
 
     /// Gives the caller a copy of `fd`, whose number is what the call returns, here and there. Both happen,
-    /// or neither (`SECCOMP_ADDFD_FLAG_SEND`, Linux 5.14).
+    /// or neither (`SECCOMP_ADDFD_FLAG_SEND`, Linux 5.14), if no signal interrupts this thread meanwhile.
     ///
     /// # Errors
     /// `NotFound` when the call does not wait any more; `EMFILE` when the caller has no number free.
@@ -337,8 +337,11 @@ impl Subject {
         drop(theirs);
         let mut errno = [0; 4];
         let mut subject = Subject { pid, errno: libc::ECHILD };
-        super::fd::receive_blocking(report.as_fd(), &mut errno)?;
-        subject.errno = i32::from_ne_bytes(errno);
+        let received = super::fd::receive_blocking(report.as_fd(), &mut errno)?;
+        // One that was killed before it could say anything may not have a filter.
+        if received.len == errno.len() {
+            subject.errno = i32::from_ne_bytes(errno);
+        }
         Ok(subject)
     }
 

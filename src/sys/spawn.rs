@@ -190,6 +190,9 @@ pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
             Ok(Child { pid, pidfd, notifier })
         }
         Err((step, source)) => {
+            // It ends by itself, unless its report was cut short on our side.
+            let _ = super::reap::signal_group(pid, nix::sys::signal::Signal::SIGKILL);
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
             let _ = nix::sys::wait::waitpid(pid, None);
             Err(match (step, &program.cwd) {
                 (Step::Directory, Some(dir)) => SpawnError::Directory { dir: dir.clone(), source },
@@ -233,6 +236,9 @@ fn read_report(report: &OwnedFd) -> Result<Option<Notifier>, (Step, io::Error)> 
         match (received.len, fd) {
             (0, _) => return Ok(notifier),
             (_, Some(fd)) => notifier = Some(Notifier::new(fd)),
+            (_, None) if received.fds_lost => {
+                return Err((Step::Prepare, io::Error::from_raw_os_error(libc::EMFILE)));
+            }
             (_, None) => {
                 let step = match bytes[0] {
                     1 => Step::Prepare,

@@ -7,11 +7,12 @@ use std::process::Command;
 /// Serves on the descriptor that the expression yields.
 fn server_on(descriptor: &str) -> String {
     format!(
-        "import os, socket, sys
+        "import os, select, socket, sys
 env, argv = os.environ, sys.argv
 listener = socket.socket(fileno={descriptor})
 while True:
-    connection, _ = listener.accept()
+    try: connection, _ = listener.accept()
+    except BlockingIOError: select.select([listener], [], []); continue
     connection.recv(4096)
     connection.sendall(b'HTTP/1.1 200 OK\\r\\n\\r\\n' + env['MAITRED_SLOT'].encode())
     connection.close()"
@@ -70,7 +71,9 @@ fn presets_add_what_their_programs_read() {
     let script = server_on("int(argv[argv.index('--bind') + 1].removeprefix('fd://'))");
     serves("shared", &["--preset", "gunicorn"], &script, &[]);
     serves("kernel", &["--preset", "fastcgi"], &server_on("0"), &[]);
-    serves("shared", &["--preset", "nginx"], &server_on("int(env['NGINX'].split(';')[0])"), &[]);
+    // It takes them for sockets that do not block.
+    let inherited = "(lambda fd: -1 if os.get_blocking(fd) else fd)(int(env['NGINX'].split(';')[0]))";
+    serves("shared", &["--preset", "nginx"], &server_on(inherited), &[]);
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn modes_are_compared_with_the_built_in_worker() {
     let (handoff, shared) = (run(&report, "handoff"), run(&report, "shared"));
     assert_eq!(counts(handoff), [100, 100, 100]);
     assert_eq!(counts(shared).iter().sum::<u64>(), 300);
-    for run in [handoff, shared] {
+    for run in [handoff, shared, run(&report, "kernel")] {
         assert_eq!(run["counted_by"], "front");
         assert_eq!(run["endings"]["answered"], 300);
         assert!(run["latency_us"]["p50"].as_u64().unwrap() > 0);
@@ -66,7 +66,7 @@ fn modes_are_compared_with_the_built_in_worker() {
     let doubts = report["doubts"].to_string();
     assert!(doubts.contains("run too short") && doubts.contains("few rounds"), "{doubts}");
 
-    assert_eq!(std::fs::read_to_string(csv).unwrap().lines().count(), 3);
+    assert_eq!(std::fs::read_to_string(csv).unwrap().lines().count(), 4);
     let page = std::fs::read_to_string(html).unwrap();
     assert_eq!(page.matches("<svg").count(), 3);
     for reference in ["src=", "href=", "@import", "url("] {

@@ -178,6 +178,44 @@ fn one_that_closes_its_listener_gets_nothing_more() {
     }
 }
 
+#[test]
+fn signals_to_the_master_break_nothing_off() {
+    let args = ["-w", "2", "--adapter", "seccomp", "--", &*static_server(), "epoll", "0", "supervised"];
+    let maitred = Maitred::start(&args).ready(2);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                maitred.signal(SIGCHLD);
+            }
+        });
+        let tally = load(maitred.address(), 1500, 8);
+        over.store(true, Ordering::Relaxed);
+        assert_eq!((tally.answered, tally.hung), (1500, 0), "{:?}", tally.failed);
+    });
+    assert_eq!(per_worker(&maitred.status(), "taken"), [750, 750]);
+    maitred.stop();
+}
+
+#[test]
+fn workers_that_wait_in_accept_leave_nothing_behind() {
+    let args = ["-w", "1", "--adapter", "seccomp", "--", &*static_server(), "block", "0", "supervised"];
+    let maitred = Maitred::start(&args).ready(1);
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", maitred.child.id())).unwrap().count();
+    let mut before = None;
+    for round in 1..=8 {
+        maitred.signal(SIGTTIN);
+        maitred.wait_for("worker ready", 1 + round);
+        maitred.signal(SIGTTOU);
+        maitred.wait_for("worker ended", round);
+        maitred.status_until(|status| status["workers"].as_array().unwrap().len() == 1);
+        // The first round may have opened what stays.
+        assert!(open() <= *before.get_or_insert_with(open), "descriptors are left open");
+    }
+    check(&maitred, 20, 2);
+    maitred.stop();
+}
+
 fn as_user(program: &str, args: &[&str]) -> Maitred {
     let mut command = Command::new(program);
     command.args(args).arg(maitred().get_program());
