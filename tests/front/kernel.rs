@@ -259,6 +259,36 @@ fn a_stop_takes_what_waits_and_refuses_what_comes() {
 }
 
 #[test]
+fn a_stop_refuses_until_the_last_worker_has_ended() {
+    // Each finishes what it has; that in slot 0 closes its listening socket before.
+    let script = "import os, signal, socket
+listener = socket.socket(); listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind(('127.0.0.1', 0)); listener.listen(64)
+connection, _ = listener.accept()
+signal.signal(signal.SIGTERM, lambda *_: os.environ['MAITRED_SLOT'] == '0' and listener.close())
+connection.recv(4096)
+connection.sendall(b'HTTP/1.1 200 OK\\r\\n\\r\\nbye')";
+    let maitred = kernel(&["-v", "-w", "2", "--grace", "4s", "--", "python3", "-c", script]).ready(2);
+    if !is_exact(&maitred.status()) {
+        return maitred.stop();
+    }
+    let address = maitred.address();
+    let clients: Vec<_> = (0..2).map(|_| TcpStream::connect(address).unwrap()).collect();
+    maitred.status_until(|status| per_worker(status, "taken") == [1, 1]);
+    maitred.signal(SIGTERM);
+    maitred.wait_for("a worker stopped listening", 1);
+    for _ in 0..50 {
+        assert!(TcpStream::connect(address).is_err(), "a new client gets in although nobody will serve it");
+    }
+    for mut client in clients {
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        served(vec![client]);
+    }
+    let (status, output) = maitred.wait();
+    assert_eq!(status.code(), Some(0), "{output}");
+}
+
+#[test]
 fn in_a_user_namespace_and_without_new_privileges() {
     let mut commands = vec![{
         let mut command = Command::new("setpriv");
