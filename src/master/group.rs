@@ -69,7 +69,12 @@ impl Group {
     pub fn listen(&self, slot: Slot, backlog: Option<u32>) -> io::Result<()> {
         let mut members = self.members.borrow_mut();
         let Some(member) = members.iter_mut().find(|m| m.slot == slot) else { return Ok(()) };
-        if backlog.is_some() || !listen::is_listening(&member.socket) {
+        let listens = listen::is_listening(&member.socket);
+        if !listens && std::mem::replace(&mut member.entered, false) {
+            // A worker shut it down, and the kernel forgot its place.
+            self.steering.borrow_mut().leave(slot.0);
+        }
+        if backlog.is_some() || !listens {
             member.socket.listen(i32::try_from(backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX))?;
         }
         if !member.entered {
@@ -112,6 +117,14 @@ impl Group {
         let waiting = u64::from(listen::queued(member.socket.as_fd()));
         let _ = member.socket.shutdown(Shutdown::Both);
         if steering.migrates() { 0 } else { waiting }
+    }
+
+    /// Takes out a slot's socket on which nobody listened; returns another of the group, if there is one.
+    pub fn withdraw(&self, slot: Slot) -> Option<Rc<Socket>> {
+        let mut members = self.members.borrow_mut();
+        let other = members.iter().find(|m| m.slot != slot).map(|m| Rc::clone(&m.socket))?;
+        members.retain(|m| m.slot != slot || m.entered);
+        Some(other)
     }
 
     /// Whether what waits at a slot's socket can move to the others when it is shut down, of which there

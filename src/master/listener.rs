@@ -154,6 +154,17 @@ impl Listener {
         }
     }
 
+    /// Gives up a slot's socket that was a client's after all, which nobody could know before it listens.
+    /// False when there is no other of the group.
+    pub fn withdraw(&self, slot: Slot) -> bool {
+        let other = self.group.as_ref().and_then(|group| group.withdraw(slot));
+        let found = other.is_some();
+        if found {
+            *self.socket.borrow_mut() = other;
+        }
+        found
+    }
+
     /// Marks the socket file as the master's: kept while it runs, removed at its end.
     pub fn own_path(&mut self) {
         let Address::Unix(path) = &self.address else { return };

@@ -257,8 +257,9 @@ impl Master {
     /// `CLOSE`: the worker listens there no more; what it has not taken goes to others.
     pub(super) fn close(&mut self, id: WorkerId, request: RequestId) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
+        let slot = worker.slot;
         let Some(request) = worker.take_request(request) else { return };
-        debug!(slot = worker.slot.0, worker = id.0, address = %request.listener.address, "a worker stopped listening");
+        debug!(slot = slot.0, worker = id.0, address = %request.listener.address, "a worker stopped listening");
         let listener = request.listener;
         if let Some(handoff) = request.handoff {
             listener.seats.retire(id, Some(request.id));
@@ -266,9 +267,14 @@ impl Master {
         }
         listener.changed.notify_one();
         self.leave_slot(id, &listener);
-        if listener.backlog.get() == 0 && listener.adopted_from.get() == Some((id, request.id)) {
-            self.listeners.discard(&listener);
-            return;
+        if listener.adopted_from.get() == Some((id, request.id)) {
+            let others = self.workers.values().any(|worker| worker.holds(&listener));
+            if others && listener.withdraw(slot) {
+                listener.adopted_from.set(None);
+            } else if listener.backlog.get() == 0 {
+                self.listeners.discard(&listener);
+                return;
+            }
         }
         if !self.workers.values().any(|worker| worker.holds(&listener)) {
             listener.given_up.set(true);

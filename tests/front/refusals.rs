@@ -90,8 +90,8 @@ fn a_command_that_cannot_be_executed() {
 #[test]
 fn a_static_binary_is_told_why_and_what_else() {
     let program = c_program("worker-examples/unaware.c", "cc", &["-static"]);
-    let words = ["statically linked", "--adapter native", "--adapter inherit"];
-    check(&run(&["-w", "2", "--", &program, "0"]), 3, &words);
+    let words = ["cannot load the shim", "statically linked", "--adapter seccomp"];
+    check(&run(&["-w", "2", "--adapter", "preload", "--", &program, "0"]), 3, &words);
 }
 
 #[test]
