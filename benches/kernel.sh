@@ -15,9 +15,9 @@ cd "$(dirname "$0")/.."
 mkdir -p "$dir" target/lab
 cargo build --release --quiet
 maitred=target/release/maitred
-cc -O2 -o target/lab/epoll benches/peers/epoll.c
+cc -O2 -o target/lab/epoll worker-examples/unaware.c
 cc -O2 -static -o target/lab/calls benches/calls.c
-CGO_ENABLED=0 go build -o target/lab/go-http benches/peers/http.go
+CGO_ENABLED=0 go build -o target/lab/go-http tests/workers/httpserver.go
 
 # What the kernel counts when a handshake does not become a connection, or a connection is reset.
 troubles() {
