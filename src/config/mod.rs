@@ -16,8 +16,9 @@ use std::time::Duration;
 /// the finger from eating the machine.
 pub const WORKERS_MAX: u32 = 1024;
 /// Descriptors that one worker costs the master: pidfd, channel, two ends of a hand-off socket, two
-/// pipes for its output.
-pub const DESCRIPTORS_PER_WORKER: u64 = 6;
+/// pipes for its output; when it is supervised, where its calls are reported and a watch on the hand-off
+/// socket.
+pub const DESCRIPTORS_PER_WORKER: u64 = 8;
 /// Descriptors that the master needs for itself.
 pub const DESCRIPTORS_OF_MASTER: u64 = 24;
 /// The default of `--depth`: enough that a worker is rarely passed over at a moment's delay, so the

@@ -29,11 +29,17 @@ fn idle_share(maitred: &Maitred) -> f64 {
 
 #[test]
 fn five_hundred_clients_with_sixty_four_descriptors() {
+    // One after the other: how many descriptors may be in flight is counted by user.
+    five_hundred_clients(&server());
+    five_hundred_clients(&static_server());
+}
+
+fn five_hundred_clients(server: &str) {
     // An ordinary user, because only those have a limit of descriptors in flight as well.
     let mut command = limited(64);
     as_ordinary_user(&mut command);
-    let server = for_ordinary_user(&server());
-    let maitred = Maitred::start_as(command, &["-w", "4", "--", &server, "poll", "0"]).ready(4);
+    let server = for_ordinary_user(server);
+    let maitred = Maitred::start_as(command, &["-w", "4", "--", &server, "poll", "0", "supervised"]).ready(4);
     let address = maitred.address();
     let pids: Vec<i32> = (0..4).map(|slot| maitred.pid(slot)).collect();
     pids.iter().for_each(|&pid| kill(pid, SIGSTOP));
