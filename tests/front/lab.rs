@@ -162,7 +162,8 @@ fn killed_workers_are_part_of_a_crash_and_make_other_runs_invalid() {
 fn an_open_loop_keeps_its_rate() {
     let report = valid(&["-w", "2", "--modes", "handoff", "--rate", "500", "--duration", "1s"]);
     let answered = run(&report, "handoff")["endings"]["answered"].as_u64().unwrap();
-    assert!((499..=501).contains(&answered), "{answered}");
+    // What is due at the end may come too late on a busy machine; a closed loop makes thousands.
+    assert!((450..=501).contains(&answered), "{answered}");
 }
 
 #[test]
