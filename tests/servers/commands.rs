@@ -30,6 +30,9 @@ const MUSL: Needs = ("musl-gcc", "apt-get install musl-tools");
 const GO: Needs = ("go", "apt-get install golang-go");
 const CADDY: Needs = ("caddy", "apt-get install caddy");
 
+/// Makes a command, when it is needed.
+type Words = Box<dyn Fn() -> Vec<String> + Send + Sync>;
+
 /// One server with one adapter.
 pub struct Case {
     /// Its name in the table.
@@ -41,7 +44,7 @@ pub struct Case {
     /// The modes that suit the adapter.
     pub modes: &'static [&'static str],
     /// The command, made when it is needed.
-    pub command: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    pub command: Words,
     /// One request.
     pub ask: fn(SocketAddr) -> Reply,
 }
@@ -99,6 +102,22 @@ pub fn all() -> Vec<Case> {
     add("Caddy (Go)", "seccomp", &[CADDY], ALL, caddy, request);
     add("Rust tokio, dynamic", "preload", &[], ALL, || vec![example("unaware_tokio"), "{port}".into()], request);
     cases
+}
+
+/// Servers that bind port 0 by themselves; with musl, whose loader is another one than glibc's, in every
+/// way of waiting.
+pub fn on_demand() -> Vec<(&'static str, &'static [Needs], Words)> {
+    let at_port_0 = |words: Vec<String>| words.into_iter().map(|word| word.replace("{port}", "0")).collect();
+    let musl =
+        |way: &'static str| move || words(&[&c_program("tests/workers/server.c", "musl-gcc", &["-pthread"]), way, "0"]);
+    vec![
+        ("node", &[NODE], Box::new(move || at_port_0(node()))),
+        ("npm", &[NODE, NPM], Box::new(move || at_port_0(npm()))),
+        ("musl_block", &[MUSL], Box::new(musl("block"))),
+        ("musl_poll", &[MUSL], Box::new(musl("poll"))),
+        ("musl_epoll", &[MUSL], Box::new(musl("epoll"))),
+        ("musl_early", &[MUSL], Box::new(musl("early"))),
+    ]
 }
 
 fn source(path: &str) -> String {

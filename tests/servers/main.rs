@@ -18,11 +18,12 @@ use std::sync::{Arc, Mutex};
 use support::*;
 use table::{Cell, Results};
 
-/// Connections of one trial, and clients that make them: fewer at a time than the shortest backlog of
+/// Connections of one trial, and clients that make them, in hand-off mode.
+const HANDED: (u64, usize) = (400, 16);
+/// The same where clients wait in the server's own queue: fewer at a time than the shortest backlog of
 /// these servers, so that nobody asks the kernel twice.
-const CONNECTIONS: u64 = 120;
-const CLIENTS: usize = 4;
-const WORKERS: usize = 3;
+const QUEUED: (u64, usize) = (120, 4);
+const WORKERS: usize = 4;
 
 fn main() {
     let results = Arc::new(Mutex::new(Results::default()));
@@ -35,6 +36,9 @@ fn main() {
             trials.push(trial(case, mode, results));
         }
     }
+    trials.extend(commands::on_demand().into_iter().map(|(name, needs, command)| {
+        needing(needs, format!("{name}_on_a_port_of_its_own_choice"), move || serve_on_demand(&command()))
+    }));
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     if !conclusion.has_failed()
         && let Err(why) = results.lock().unwrap().compare_with_readme()
@@ -46,20 +50,35 @@ fn main() {
 }
 
 fn trial(case: Arc<Case>, mode: &'static str, results: Arc<Mutex<Results>>) -> Trial {
-    let missing = case.needs.iter().find(|(program, _)| !has(program)).copied();
+    let name = format!("{} {} {mode}", case.server, case.adapter).replace(' ', "_");
+    needing(case.needs, name, move || {
+        let cell = serve(&case, mode);
+        results.lock().unwrap().record(&case, mode, cell);
+    })
+}
+
+/// A trial that fails where a program is missing; outside of CI it is ignored instead.
+fn needing(needs: &[(&'static str, &'static str)], name: String, run: impl FnOnce() + Send + 'static) -> Trial {
+    let missing = needs.iter().find(|(program, _)| !has(program)).copied();
     let in_ci = std::env::var_os("CI").is_some();
     let kind = missing.map_or(String::new(), |(program, how)| format!("no {program}: {how}"));
-    let name = format!("{} {} {mode}", case.server, case.adapter).replace(' ', "_");
     Trial::test(name, move || {
         if let Some((program, how)) = missing {
             return Err(format!("{program} is missing; install it with: {how}").into());
         }
-        let cell = serve(&case, mode);
-        results.lock().unwrap().record(&case, mode, cell);
+        run();
         Ok(())
     })
     .with_kind(kind)
     .with_ignored_flag(missing.is_some() && !in_ci)
+}
+
+/// The server binds what the kernel chooses, without `--bind`.
+fn serve_on_demand(command: &[String]) {
+    let words: Vec<&str> = command.iter().map(String::as_str).collect();
+    let maitred = Maitred::start(&[&["-w", "4", "--"], &words[..]].concat()).ready(WORKERS);
+    check_exact_spread(&maitred, HANDED.0, HANDED.1);
+    maitred.stop();
 }
 
 /// Runs the server and asks it; tells how evenly its connections were spread.
@@ -79,12 +98,13 @@ fn serve(case: &Case, mode: &str) -> Cell {
         |status: &serde_json::Value| status["workers"].as_array().unwrap().iter().all(|w| w["state"] == "ready");
     maitred.status_until(ready);
     let address = maitred.address();
+    let (connections, clients) = if mode == "handoff" { HANDED } else { QUEUED };
     let exact = mode == "handoff" || maitred.status()["policy"] == "round-robin" && mode == "kernel";
     if exact {
-        check_exact_spread_with(&maitred, CONNECTIONS, CLIENTS, &|| (case.ask)(address));
+        check_exact_spread_with(&maitred, connections, clients, &|| (case.ask)(address));
     } else {
-        let tally = load_with(CONNECTIONS, CLIENTS, &|| (case.ask)(address));
-        assert_eq!((tally.answered, tally.hung), (CONNECTIONS, 0), "{:?}", tally.failed);
+        let tally = load_with(connections, clients, &|| (case.ask)(address));
+        assert_eq!((tally.answered, tally.hung), (connections, 0), "{:?}", tally.failed);
     }
     assert_eq!(maitred.status()["totals"]["lost"], 0);
     maitred.stop();
