@@ -267,16 +267,16 @@ impl Master {
         }
         listener.changed.notify_one();
         self.leave_slot(id, &listener);
+        let held = self.workers.values().any(|worker| worker.holds(&listener));
         if listener.adopted_from.get() == Some((id, request.id)) {
-            let others = self.workers.values().any(|worker| worker.holds(&listener));
-            if others && listener.withdraw(slot) {
+            if held && listener.withdraw(slot) {
                 listener.adopted_from.set(None);
             } else if listener.backlog.get() == 0 {
                 self.listeners.discard(&listener);
                 return;
             }
         }
-        if !self.workers.values().any(|worker| worker.holds(&listener)) {
+        if !held {
             listener.given_up.set(true);
         }
         self.drop_unused_listeners();
