@@ -21,6 +21,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use tracing::{debug, info, warn};
 
+/// A listener in which a worker takes part now, and its hand-off socket there.
+type Entered = (Rc<Listener>, Option<Rc<Handoff>>);
+
 impl Master {
     /// A worker said something.
     pub(super) async fn heard(&mut self, from: FromWorker) {
@@ -180,16 +183,40 @@ impl Master {
     /// `ACCEPTING`: the worker takes part from now on.
     pub(super) async fn accepting(&mut self, id: WorkerId, request: RequestId, backlog: Option<u32>) -> io::Result<()> {
         let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
-        let (self_slot, uptime_ms) = (worker.slot, worker.since.elapsed().as_millis());
-        let slot = self_slot.0;
+        let (slot, uptime_ms) = (worker.slot.0, worker.since.elapsed().as_millis());
         let Some(index) = worker.requests.iter().position(|r| r.id == request) else {
             debug!(worker = id.0, "a worker accepts on an address that it did not ask for");
             return Ok(());
         };
         self.rehome(id, index)?;
-        let Some(request) = self.workers.get_mut(&id).and_then(|worker| worker.requests.get_mut(index)) else {
-            return Ok(());
+        let entered = match self.enter(id, index, backlog) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && self.discard_clients_socket(id, index) => {
+                self.rehome(id, index)?;
+                self.enter(id, index, backlog)?
+            }
+            entered => entered?,
         };
+        let Some((listener, handoff)) = entered else { return Ok(()) };
+        if let Some(handoff) = handoff {
+            tokio::task::spawn_local(returned::serve(Rc::clone(&listener), handoff));
+        }
+        self.listeners.serve(&listener);
+        let draining = self.fleet.is_stopping() || !self.fleet.is_wanted(id);
+        if draining {
+            listener.seats.retire(id, None);
+            return Ok(());
+        }
+        info!(slot, worker = id.0, address = %listener.address, uptime_ms, "worker ready");
+        self.handle_fleet(fleet::Event::Ready(id)).await;
+        self.drop_unused_listeners();
+        Ok(())
+    }
+
+    /// Lets a worker's request take part in its listener. Returns the two when it is the first time.
+    fn enter(&mut self, id: WorkerId, index: usize, backlog: Option<u32>) -> io::Result<Option<Entered>> {
+        let Some(worker) = self.workers.get_mut(&id) else { return Ok(None) };
+        let slot = worker.slot;
+        let Some(request) = worker.requests.get_mut(index) else { return Ok(None) };
         let listener = Rc::clone(&request.listener);
         let first = !request.accepting;
         let own = request.own.take();
@@ -206,7 +233,7 @@ impl Master {
             (None, grows) => match &listener.group {
                 Some(group) => {
                     listener.backlog.set(backlog.max(listener.backlog.get()));
-                    steering::enter(group, self_slot, backlog, own.as_ref())
+                    steering::enter(group, slot, backlog, own.as_ref())
                 }
                 None if grows => listener.listen(backlog),
                 None => Ok(()),
@@ -218,22 +245,21 @@ impl Master {
             return Err(error);
         }
         request.accepting = true;
-        if !first {
-            return Ok(());
+        Ok(first.then(|| (listener, request.handoff.clone())))
+    }
+
+    /// Gives up a listener that cannot listen because it is another worker's socket on which that worker
+    /// has connected since; its CLOSE is on the way. False when it is no such listener.
+    fn discard_clients_socket(&mut self, id: WorkerId, index: usize) -> bool {
+        let Some(request) = self.workers.get(&id).and_then(|worker| worker.requests.get(index)) else { return false };
+        let listener = Rc::clone(&request.listener);
+        let others = listener.adopted_from.get().is_some_and(|(owner, _)| owner != id);
+        let found = others && listener.backlog.get() == 0 && listener.group.is_none();
+        if found {
+            debug!(worker = id.0, address = %listener.address, "a client's socket was taken for a listener");
+            self.listeners.discard(&listener);
         }
-        if let Some(handoff) = &request.handoff {
-            tokio::task::spawn_local(returned::serve(Rc::clone(&listener), Rc::clone(handoff)));
-        }
-        self.listeners.serve(&listener);
-        let draining = self.fleet.is_stopping() || !self.fleet.is_wanted(id);
-        if draining {
-            listener.seats.retire(id, None);
-            return Ok(());
-        }
-        info!(slot, worker = id.0, address = %listener.address, uptime_ms, "worker ready");
-        self.handle_fleet(fleet::Event::Ready(id)).await;
-        self.drop_unused_listeners();
-        Ok(())
+        found
     }
 
     /// Gives a request another listener when its own turned out to be a client's socket and is gone:
