@@ -189,6 +189,7 @@ impl<'a> Stage<'a> {
             stdout: Stream::Pipe(null.into()),
             stderr: Stream::Pipe(write),
             keep: Vec::new(),
+            placed: Vec::new(),
             listen_fds: Vec::new(),
             descriptors: self.descriptors,
             watched: None,
@@ -339,7 +340,7 @@ fn kill_what_is_left(guard: &Guard) {
 /// # Errors
 /// [`BenchError::Status`].
 pub fn status(control: &Path, name: &str) -> Result<Status, BenchError> {
-    let answer = client::ask(name, control, &Request::Status);
+    let answer = client::ask(name, control, &Request::Status, client::Patience::Short);
     answer
         .and_then(|text| serde_json::from_str(&text).map_err(client::ClientError::Answer))
         .map_err(|source| BenchError::Status { name: name.to_owned(), source })

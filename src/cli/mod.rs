@@ -2,14 +2,19 @@
 
 mod bench;
 mod check;
+mod life;
 mod list;
 mod logging;
+mod reload;
 mod run;
+mod scale;
 mod status;
+mod stop;
+mod tell;
+mod upgrade;
 mod workers;
 
-use crate::bench::subject::WORKER_COMMAND;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -43,6 +48,16 @@ enum Command {
     BenchWorker,
     /// Tell what this kernel, these privileges and an executable allow
     Check(check::CheckArgs),
+    /// Replace all workers without losing a connection: new ones first
+    Reload(reload::ReloadArgs),
+    /// Replace all workers: the old ones leave first
+    Restart(reload::RestartArgs),
+    /// Stop a running maitred as TERM does
+    Stop(stop::StopArgs),
+    /// Run more workers, or fewer
+    Scale(scale::ScaleArgs),
+    /// Replace the running binary by the one on disk; workers and connections notice nothing
+    Upgrade(upgrade::UpgradeArgs),
     /// List the running maitreds of this user
     #[command(visible_alias = "ls")]
     List,
@@ -65,16 +80,22 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::main(*args),
         Command::BenchWorker => bench::worker(),
         Command::Check(args) => check::main(&args),
+        Command::Reload(args) => reload::main(&args),
+        Command::Restart(args) => reload::restart(&args),
+        Command::Stop(args) => stop::main(&args),
+        Command::Scale(args) => scale::main(&args),
+        Command::Upgrade(args) => upgrade::main(&args),
         Command::List => list::main(),
     }
 }
 
 /// Puts in the word `run` where it was left out.
 fn with_run(mut words: Vec<OsString>) -> Vec<OsString> {
-    const KNOWN: [&str; 12] =
-        ["run", "status", "list", "ls", "bench", "check", WORKER_COMMAND, "help", "-h", "--help", "-V", "--version"];
+    let known = Cli::command();
     let first = words.get(1).and_then(|word| word.to_str());
-    if words.len() > 1 && !first.is_some_and(|word| KNOWN.contains(&word)) {
+    let flags = ["help", "-h", "--help", "-V", "--version"];
+    let is_known = |word| flags.contains(&word) || known.find_subcommand(word).is_some();
+    if words.len() > 1 && !first.is_some_and(is_known) {
         words.insert(1, "run".into());
     }
     words
@@ -88,7 +109,6 @@ fn complain(error: &dyn std::fmt::Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definition_is_consistent() {

@@ -1,22 +1,32 @@
 //! `maitred run`: from what was typed to a [`Config`], then the master's loop.
 
 use super::logging::{self, LogFormat};
+use super::life::LifeArgs;
 use super::workers::WorkerArgs;
-use super::{USAGE, complain};
+use super::{USAGE, complain, with_run};
 use crate::config::bind::Bind;
-use crate::config::{Config, Control, Mode, Named, Prefix};
+use crate::config::life::Ready;
+use crate::config::{Config, Control, Mode, Named, Prefix, Source, file};
 use crate::{control, master};
-use clap::Args;
+use clap::{Args, Parser};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Duration;
 use tracing::error;
 
 #[derive(Debug, Args)]
+#[command(args_override_self = true)]
 pub struct RunArgs {
     #[command(flatten)]
     workers: WorkerArgs,
+
+    /// Take options and the command from this TOML file, which a reload reads again
+    ///
+    /// Its keys are the long options' names; `command` is a list, `env` a table. What is typed wins.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
 
     /// Bind this address before the first worker starts, so that early clients wait
     ///
@@ -40,7 +50,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
 
-    /// How long a worker may take to end before it is killed
+    /// How long a worker may take to finish its connections and end before it is killed
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     grace: Duration,
 
@@ -60,21 +70,25 @@ pub struct RunArgs {
     #[arg(short, long, action = clap::ArgAction::Count)]
     quiet: u8,
 
+    #[command(flatten)]
+    life: LifeArgs,
+
     /// The server and its arguments; {slot}, {port} and {fd} are replaced
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(required_unless_present = "config", trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
 /// Runs the master.
 pub fn main(args: RunArgs) -> ExitCode {
-    let log = logging::start(args.log_format, logging::level(args.verbose, args.quiet));
-    let config = match config(args) {
-        Ok(config) => config,
+    let words = typed();
+    let (args, config) = match load(args, &words, None) {
+        Ok(loaded) => loaded,
         Err(error) => {
             complain(&error);
             return ExitCode::from(USAGE);
         }
     };
+    let log = logging::start(args.log_format, logging::level(args.verbose, args.quiet));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -98,7 +112,63 @@ pub fn main(args: RunArgs) -> ExitCode {
     code
 }
 
-fn config(args: RunArgs) -> Result<Config, String> {
+/// The words after `run`, as typed.
+fn typed() -> Vec<OsString> {
+    with_run(std::env::args_os().collect()).into_iter().skip(2).collect()
+}
+
+/// How the log is to look, which does not change while the master runs.
+struct LogArgs {
+    log_format: LogFormat,
+    verbose: u8,
+    quiet: u8,
+}
+
+/// `run` alone, to read the words again with those of a file before them.
+#[derive(Debug, Parser)]
+#[command(name = "maitred run", no_binary_name = true)]
+struct Again {
+    #[command(flatten)]
+    args: RunArgs,
+}
+
+/// From what was typed, and from the file that it names, to what is meant. `text` stands for the file's
+/// text if that is not to be read again.
+fn load(args: RunArgs, typed: &[OsString], text: Option<String>) -> Result<(LogArgs, Config), String> {
+    let Some(path) = args.config.clone() else {
+        let source = Source { text: None, make: maker(typed.to_vec()) };
+        return meant(args, source);
+    };
+    let text = match text {
+        Some(text) => text,
+        None => file::read(&path).map_err(|error| error.to_string())?,
+    };
+    let words = file::words(&text, &path).map_err(|error| error.to_string())?;
+    let all = words.options.iter().chain(typed);
+    let again = Again::try_parse_from(all).map_err(|error| {
+        let what = error.to_string();
+        let first = what.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        format!("{}: {first}", path.display())
+    })?;
+    let mut args = again.args;
+    if args.command.is_empty() {
+        args.command = words.command;
+    }
+    if args.command.is_empty() {
+        return Err(format!("{}: there is no command; add command = [\"node\", \"server.js\"]", path.display()));
+    }
+    meant(args, Source { text: Some(text), make: maker(typed.to_vec()) })
+}
+
+/// Makes the configuration again from the same words.
+fn maker(typed: Vec<OsString>) -> Rc<dyn Fn(Option<String>) -> Result<Config, String>> {
+    Rc::new(move |text| {
+        let again = Again::try_parse_from(&typed).map_err(|error| error.to_string())?;
+        load(again.args, &typed, text).map(|(_, config)| config)
+    })
+}
+
+fn meant(args: RunArgs, source: Source) -> Result<(LogArgs, Config), String> {
     if let Some(dir) = args.workers.cwd.as_ref().filter(|dir| !dir.is_dir()) {
         return Err(format!("cannot run workers in {}: it is no directory; check --cwd", dir.display()));
     }
@@ -110,7 +180,15 @@ fn config(args: RunArgs) -> Result<Config, String> {
         Some(path) => Control::Asked(path),
         None => Control::Usual(control::socket_path(&name)),
     };
-    Ok(Config {
+    let life = args.life.meant()?;
+    if args.mode != Mode::Handoff && (life.probing.is_some() || matches!(life.ready, Ready::Http(_))) {
+        let mode = args.mode.name();
+        return Err(format!(
+            "--probe and --ready http: need --mode handoff: in {mode} mode nobody can choose who gets the connection"
+        ));
+    }
+    let log = LogArgs { log_format: args.log_format, verbose: args.verbose, quiet: args.quiet };
+    let config = Config {
         workers: args.workers.count(),
         bind: args.bind,
         mode: args.mode,
@@ -126,8 +204,11 @@ fn config(args: RunArgs) -> Result<Config, String> {
         stop_signal: args.workers.stop_signal,
         grace: args.grace,
         prefix: args.prefix,
+        life,
         command: args.command,
-    })
+        source,
+    };
+    Ok((log, config))
 }
 
 /// The command's file name, with what a file name cannot have or what would hide it replaced.

@@ -2,7 +2,8 @@
 
 use super::complain;
 use crate::control::status::Status;
-use crate::control::{Request, client};
+use crate::control::client::{self, Patience};
+use crate::control::Request;
 use clap::Args;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
@@ -28,7 +29,7 @@ pub struct StatusArgs {
 /// Asks and prints.
 pub fn main(args: &StatusArgs) -> ExitCode {
     let shown = client::find(args.name.as_deref(), args.control.as_deref())
-        .and_then(|(name, path)| client::ask(&name, &path, &Request::Status))
+        .and_then(|(name, path)| client::ask(&name, &path, &Request::Status, Patience::Short))
         .and_then(|answer| match args.json {
             true => Ok(answer),
             false => serde_json::from_str(&answer).map(|status| table(&status)).map_err(client::ClientError::Answer),

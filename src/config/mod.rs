@@ -2,23 +2,28 @@
 //! before trying.
 
 pub mod bind;
+pub mod file;
+pub mod life;
 pub mod workers;
 
 use crate::adapt::preset::Preset;
+use crate::core::fleet::Plan;
 use bind::Bind;
+use life::Life;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// The most slots that a master can have; the figure is generous for 128 cores and keeps a slip of
 /// the finger from eating the machine.
 pub const WORKERS_MAX: u32 = 1024;
-/// Descriptors that one worker costs the master: pidfd, channel, two ends of a hand-off socket, two
-/// pipes for its output; when it is supervised, where its calls are reported and a watch on the hand-off
-/// socket.
-pub const DESCRIPTORS_PER_WORKER: u64 = 8;
+/// Descriptors that one worker costs the master: pidfd, channel, its notification socket, two ends of a
+/// hand-off socket, two pipes for its output; when it is supervised, where its calls are reported and a
+/// watch on the hand-off socket.
+pub const DESCRIPTORS_PER_WORKER: u64 = 9;
 /// Descriptors that the master needs for itself.
 pub const DESCRIPTORS_OF_MASTER: u64 = 24;
 /// The default of `--depth`: enough that a worker is rarely passed over at a moment's delay, so the
@@ -135,6 +140,78 @@ pub struct Config {
     pub grace: Duration,
     /// When workers' lines get the slot before them.
     pub prefix: Prefix,
+    /// How the lives of the workers are looked after.
+    pub life: Life,
     /// The command and its arguments; never empty.
     pub command: Vec<OsString>,
+    /// What all of this was made from.
+    pub source: Source,
+}
+
+/// What a configuration was made from, and how it is made again.
+#[derive(Clone)]
+pub struct Source {
+    /// The text of the configuration file, if there is one.
+    pub text: Option<String>,
+    /// Makes the configuration again: from the file as it is now, or from this text of it.
+    pub make: Rc<dyn Fn(Option<String>) -> Result<Config, String>>,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("text", &self.text).finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// The configuration as its file says now.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn again(&self) -> Result<Config, String> {
+        (self.source.make)(None)
+    }
+
+    /// Takes what cannot change while the master runs from the one in force; names what would have changed.
+    pub fn keep_from(&mut self, old: &Config) -> Vec<&'static str> {
+        let mut kept = Vec::new();
+        let mut keep = |name, same: bool| {
+            if !same {
+                kept.push(name);
+            }
+        };
+        keep("bind", self.bind == old.bind);
+        keep("mode", self.mode == old.mode);
+        keep("policy", self.policy == old.policy);
+        keep("depth", self.depth == old.depth);
+        keep("prefix", self.prefix == old.prefix);
+        keep("name", self.named == Named::ByCommand || self.name == old.name);
+        (self.bind, self.mode, self.policy) = (old.bind.clone(), old.mode, old.policy);
+        (self.depth, self.prefix, self.named) = (old.depth, old.prefix, old.named);
+        (self.name, self.control) = (old.name.clone(), old.control.clone());
+        kept
+    }
+
+    /// What the fleet is told.
+    #[must_use]
+    pub fn plan(&self, max_workers: u32) -> Plan {
+        let life = &self.life;
+        // In kernel mode two workers of one slot would share its socket, so the old one goes first.
+        let (max_surge, max_unavailable) = match self.mode {
+            Mode::Kernel => (0, life.max_unavailable.max(1)),
+            Mode::Handoff | Mode::Shared => (life.max_surge, life.max_unavailable),
+        };
+        Plan {
+            workers: self.workers,
+            max_workers,
+            grace: self.grace,
+            boot_timeout: life.boot_timeout,
+            max_surge,
+            max_unavailable,
+            max_restarts: life.max_restarts,
+            restart_window: life.restart_window,
+            stall_kill: life.stall_kill,
+            seed: u64::from(std::process::id()) << 20 | 1,
+        }
+    }
 }

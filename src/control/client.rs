@@ -36,7 +36,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The master said no.
-    #[error("maitred refused: {0}")]
+    #[error("{0}")]
     Refused(String),
     /// The answer is not what this version knows.
     #[error("cannot understand the answer; is the running maitred another version?")]
@@ -78,11 +78,20 @@ pub fn find(name: Option<&str>, control: Option<&Path>) -> Result<(String, PathB
     }
 }
 
+/// How long the answer may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// As long as it takes a master that is not hung.
+    Short,
+    /// For ever: what was asked for takes its time.
+    Endless,
+}
+
 /// Sends a request and returns the answer, a line of JSON.
 ///
 /// # Errors
 /// [`ClientError`].
-pub fn ask(name: &str, path: &Path, request: &Request) -> Result<String, ClientError> {
+pub fn ask(name: &str, path: &Path, request: &Request, patience: Patience) -> Result<String, ClientError> {
     let mut socket = UnixStream::connect(path).map_err(|source| ClientError::NotRunning {
         name: name.to_owned(),
         path: path.to_owned(),
@@ -90,7 +99,7 @@ pub fn ask(name: &str, path: &Path, request: &Request) -> Result<String, ClientE
         source,
     })?;
     let mut exchange = || -> io::Result<String> {
-        socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        socket.set_read_timeout((patience == Patience::Short).then_some(ANSWER_TIMEOUT))?;
         let line = serde_json::to_string(request)?;
         writeln!(socket, "{line}")?;
         let mut answer = String::new();
@@ -103,5 +112,23 @@ pub fn ask(name: &str, path: &Path, request: &Request) -> Result<String, ClientE
     match serde_json::from_str::<Refusal>(&answer) {
         Ok(refusal) => Err(ClientError::Refused(refusal.error)),
         Err(_) => Ok(answer),
+    }
+}
+
+/// Waits until the master behind this socket has ended.
+///
+/// # Errors
+/// When it cannot be told who it is.
+pub fn wait_for_end(name: &str, path: &Path) -> Result<(), ClientError> {
+    use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+    let Ok(socket) = UnixStream::connect(path) else { return Ok(()) };
+    let fail = |source| ClientError::Io { path: path.to_owned(), source };
+    let peer = getsockopt(&socket, PeerCredentials).map_err(|errno| fail(errno.into()))?;
+    drop(socket);
+    tracing::debug!(name, pid = peer.pid(), "waiting for its end");
+    match crate::sys::reap::pidfd(nix::unistd::Pid::from_raw(peer.pid())) {
+        Ok(pidfd) => crate::sys::reap::wait(std::os::fd::AsFd::as_fd(&pidfd)).map_err(fail),
+        // It was faster.
+        Err(_) => Ok(()),
     }
 }

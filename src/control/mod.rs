@@ -5,8 +5,10 @@ pub mod client;
 pub mod server;
 pub mod status;
 
+use crate::core::fleet::{Manner, Resize};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +16,70 @@ use std::path::{Path, PathBuf};
 pub enum Request {
     /// How are you?
     Status,
+    /// Replace all workers.
+    Reload {
+        /// How.
+        manner: Manner,
+        /// When to answer.
+        until: Until,
+    },
+    /// Stop, as `TERM` does.
+    Stop,
+    /// Another number of workers.
+    Scale {
+        /// Which.
+        to: Size,
+    },
+    /// Replace the master's binary.
+    Upgrade,
+}
+
+/// When a request is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Until {
+    /// When it is accepted.
+    Accepted,
+    /// When it is done.
+    Done,
+}
+
+/// A number of workers, as `scale` takes it: `4`, `+1` or `-1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Size {
+    /// This many.
+    To(u32),
+    /// So many more or fewer.
+    By(i32),
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Size, String> {
+        let size = match text.as_bytes() {
+            [b'+' | b'-', ..] => text.parse().map(Size::By),
+            _ => text.parse().map(Size::To),
+        };
+        size.map_err(|_| "expected a number of workers, +N or -N".to_owned())
+    }
+}
+
+impl From<Size> for Resize {
+    fn from(size: Size) -> Resize {
+        match size {
+            Size::To(workers) => Resize::To(workers),
+            Size::By(more) => Resize::By(more),
+        }
+    }
+}
+
+/// What was done, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// In words.
+    pub done: String,
 }
 
 /// A refusal.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{debug, warn};
 
 /// Clients that are served at once; further ones wait.
@@ -114,12 +114,7 @@ async fn accept(listener: UnixListener, events: Events) {
         match listener.accept().await {
             Ok((client, _)) => {
                 let events = events.clone();
-                tokio::task::spawn_local(async move {
-                    let _place = place;
-                    if tokio::time::timeout(CLIENT_TIMEOUT, serve(client, events)).await.is_err() {
-                        debug!("a control client took too long");
-                    }
-                });
+                tokio::task::spawn_local(serve(client, place, events));
             }
             Err(error) => {
                 warn!(%error, "cannot accept on the control socket");
@@ -129,17 +124,23 @@ async fn accept(listener: UnixListener, events: Events) {
     }
 }
 
-async fn serve(mut client: UnixStream, events: Events) {
-    let mut answer = match ask(&mut client, events).await {
-        Ok(answer) => answer,
-        Err(error) => serde_json::to_string(&Refusal { error }).unwrap_or_default(),
+/// Hears one client and answers it. It holds its place only until it has said what it wants: what it
+/// waits for then may take long, and the master bounds how many wait.
+async fn serve(mut client: UnixStream, place: OwnedSemaphorePermit, events: Events) {
+    let heard = tokio::time::timeout(CLIENT_TIMEOUT, hear(&mut client)).await;
+    drop(place);
+    let answer = match heard {
+        Ok(Ok(request)) => ask(request, events).await,
+        Ok(Err(error)) => Err(error),
+        Err(_) => return debug!("a control client took too long"),
     };
+    let mut answer = answer.unwrap_or_else(|error| serde_json::to_string(&Refusal { error }).unwrap_or_default());
     answer.push('\n');
     // A client that is gone needs no answer.
-    let _ = client.write_all(answer.as_bytes()).await;
+    let _ = tokio::time::timeout(CLIENT_TIMEOUT, client.write_all(answer.as_bytes())).await;
 }
 
-async fn ask(client: &mut UnixStream, events: Events) -> Result<String, String> {
+async fn hear(client: &mut UnixStream) -> Result<Request, String> {
     // The file's mode keeps others out already; this also covers a socket whose mode was changed.
     let peer = getsockopt(client, PeerCredentials).map_err(|errno| errno.to_string())?;
     let me = nix::unistd::geteuid().as_raw();
@@ -150,8 +151,10 @@ async fn ask(client: &mut UnixStream, events: Events) -> Result<String, String> 
     let mut line = String::new();
     let read = BufReader::new(client.take(REQUEST_MAX)).read_line(&mut line).await;
     read.map_err(|error| error.to_string())?;
-    let request: Request =
-        serde_json::from_str(&line).map_err(|error| format!("cannot understand the request: {error}"))?;
+    serde_json::from_str(&line).map_err(|error| format!("cannot understand the request: {error}"))
+}
+
+async fn ask(request: Request, events: Events) -> Result<String, String> {
     let (answer, answered) = oneshot::channel();
     let gone = "the master is ending";
     events.send(Event::Asked { request, answer }).await.map_err(|_| gone)?;

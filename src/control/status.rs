@@ -28,6 +28,18 @@ pub struct Status {
     pub listeners: Vec<Listener>,
     /// Every slot.
     pub workers: Vec<Worker>,
+    /// Workers that are leaving while another sits in their slot.
+    #[serde(default)]
+    pub leaving: Vec<Leaving>,
+    /// The last generation that served in every slot.
+    #[serde(default)]
+    pub generation: u32,
+    /// The generation that a reload is bringing.
+    #[serde(default)]
+    pub reloading: Option<u32>,
+    /// How the last reload ended.
+    #[serde(default)]
+    pub last_reload: Option<String>,
     /// Sums over the master's life.
     pub totals: Totals,
     /// Evenness over the slots of `handed`, or in shared mode of `taken`.
@@ -61,6 +73,12 @@ pub struct Worker {
     pub generation: u32,
     /// `starting`, `ready`, `draining`, `stalled`, `backoff` or `stopped`.
     pub state: String,
+    /// Seconds since it is in that state.
+    #[serde(default)]
+    pub since_s: f64,
+    /// Why it is stalled, waits or rests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// How it was brought to take part.
     pub adapter: String,
     /// Connections given to it.
@@ -86,6 +104,27 @@ pub struct Worker {
     pub rss_bytes: u64,
     /// Processor seconds of its processes.
     pub cpu_s: f64,
+}
+
+/// A worker that is leaving.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Leaving {
+    /// Its slot, in which another worker sits by now.
+    pub slot: u32,
+    /// Its id.
+    pub id: u64,
+    /// Its process id.
+    pub pid: Option<i32>,
+    /// Which reload brought it.
+    pub generation: u32,
+    /// `draining`.
+    pub state: String,
+    /// Seconds since it gets nothing new.
+    pub since_s: f64,
+    /// Connections that wait for it untaken.
+    pub queued: u64,
+    /// TCP connections that it still has open.
+    pub open: u64,
 }
 
 /// Sums over the master's life. `accepted + returned + rescued` is `handed` plus what is under way

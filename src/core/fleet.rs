@@ -1,13 +1,27 @@
 //! The lives of the workers: what happened comes in as an [`Event`], what to do goes out as
 //! [`Action`]s. [`crate::master`] carries them out and reports back.
 //!
-//! What is wanted (how many slots, stopping or not) and what is seen (each slot's [`State`]) are
-//! kept apart; after every event `reconcile` closes the gap. The law of use: one event,
+//! What is wanted (how many slots, which generation, stopping or not) and what is seen (each slot's
+//! [`Seat`]) are kept apart; after every event `reconcile` closes the gap. The law of use: one event,
 //! carry out all actions, next event; call with [`Event::Tick`] when [`Fleet::wakes_at`] is due.
+//!
+//! A slot's worker leaves only when another is ready in its place, unless it failed, was told to stop
+//! or `max_unavailable` allows a gap. All of it can be written down and read again, so that the next
+//! binary of the master goes on where this one was.
+
+mod event;
+mod reload;
+mod seat;
+
+pub use event::{AbortReason, Action, Event, Exit, KillReason, Manner, Resize, SizeRefused, Stop, WaitReason};
+pub use seat::{Admitted, Drain, Life, OCCUPANTS_MAX, Occupant, Seat, Sign, Signs};
 
 use super::backoff;
 use super::ids::{Generation, Slot, WorkerId};
-use std::time::{Duration, Instant};
+use super::moment::Moment;
+use reload::Reload;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Failures to boot in a row, of one slot of a first generation in which nobody was ever ready,
 /// before the master gives up.
@@ -17,204 +31,75 @@ pub const BOOT_ATTEMPTS: u32 = 3;
 /// that the whole group gets anyway (`timeout(1)` does).
 pub const SAME_REQUEST: Duration = Duration::from_millis(500);
 
+/// A worker that still has connections gets its stop signal this much of the grace time before it is
+/// killed, so that a server which knows how to stop can close what idles: a tenth, at most two seconds.
+#[must_use]
+pub fn time_to_stop(grace: Duration) -> Duration {
+    (grace / 10).min(Duration::from_secs(2))
+}
+
 /// What the fleet is told to be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// How many workers are wanted at the start.
     pub workers: u32,
     /// The most that can be asked for later.
     pub max_workers: u32,
-    /// How long a worker may take to end after its stop signal.
+    /// How long a worker may take to end.
     pub grace: Duration,
+    /// How long a worker may take to be ready.
+    pub boot_timeout: Duration,
+    /// Workers that may be started beyond the wanted number while others are replaced.
+    pub max_surge: u32,
+    /// Slots that may be without a serving worker for the sake of a replacement.
+    pub max_unavailable: u32,
+    /// Failures of a slot within `restart_window` after which it rests.
+    pub max_restarts: u32,
+    /// See there.
+    pub restart_window: Duration,
+    /// How long a worker may be stalled before it is killed; never if not given.
+    pub stall_kill: Option<Duration>,
     /// Seed of the jitter.
     pub seed: u64,
 }
 
-/// How a worker ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// `exit(code)`.
-    Code(i32),
-    /// Killed by a signal.
-    Signal(i32),
-}
-
-impl std::fmt::Display for Exit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Exit::Code(code) => write!(f, "exit status {code}"),
-            Exit::Signal(signal) => write!(f, "signal {signal}"),
-        }
-    }
-}
-
-/// How the fleet is to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// Within the grace time (`TERM`, `INT`).
-    Graceful,
-    /// However long it takes (`QUIT`).
-    Patient,
-    /// At once (a second `TERM` or `INT`).
-    Immediate,
-}
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// The master runs.
-    Begin,
-    /// The worker accepts connections, or said `READY=1`.
-    Ready(WorkerId),
-    /// Everything that waited in the kernel's accept queues was handed over, and the listeners are
-    /// closed.
-    ListenersClosed,
-    /// Nothing that was handed to this draining worker waits untaken any more.
-    Emptied(WorkerId),
-    /// The worker's process ended.
-    Exited(WorkerId, Exit),
-    /// The worker could not be forked or its command not be executed.
-    ForkFailed(WorkerId),
-    /// Stop the fleet.
-    StopAsked(Stop),
-    /// One worker more (`TTIN`).
-    More,
-    /// One worker less (`TTOU`).
-    Fewer,
-    /// Time passed.
-    Tick,
-}
-
-/// What to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Fork a worker into a slot.
-    Fork { slot: Slot, worker: WorkerId, generation: Generation },
-    /// Hand nothing more to this worker, give what it has not taken to others, and report
-    /// [`Event::Emptied`].
-    Withdraw { worker: WorkerId },
-    /// Take what waits in the kernel's accept queues, then close the listeners.
-    CloseListeners,
-    /// Send the stop signal to the worker's process group.
-    Terminate { worker: WorkerId },
-    /// Kill the worker's process group.
-    Kill { worker: WorkerId, because: KillReason },
-    /// A slot waits before the next attempt.
-    Wait { slot: Slot, failures: u32, delay: Duration },
-    /// No worker came up: the fleet stops, and the master's exit code will be 3.
-    GiveUp { slot: Slot, worker: WorkerId, attempts: u32 },
-    /// All workers are gone, as asked or given up; end the master.
-    Finish,
-    /// The second request to stop: whoever still runs is killed.
-    StopAtOnce,
-    /// The asked size was refused.
-    SizeRefused { workers: u32 },
-    /// The wanted size changed.
-    Resized { workers: u32 },
-}
-
-/// Why a worker is killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KillReason {
-    /// It did not end within the grace time.
-    GraceOver,
-    /// Asked to stop at once.
-    Immediate,
-}
-
-/// Where a slot is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Forked, and not accepting yet.
-    Starting { worker: WorkerId, since: Instant },
-    /// Serving.
-    Ready { worker: WorkerId, since: Instant },
-    /// Gets nothing new; ends when it is empty, when told, or when its time is over.
-    Draining { worker: WorkerId, phase: Drain, deadline: Option<Instant> },
-    /// Between two attempts.
-    Backoff { until: Instant },
-    /// Empty, and not wanted or not yet filled.
-    Stopped,
-}
-
-/// How far a drain has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drain {
-    /// Waits until nothing that was handed over is untaken.
-    Emptying,
-    /// The stop signal was sent.
-    Stopping,
-    /// Killed; only its end is awaited.
-    Killed,
-}
-
-impl State {
-    /// The worker in the slot, if there is one.
-    #[must_use]
-    pub fn worker(&self) -> Option<WorkerId> {
-        match *self {
-            State::Starting { worker, .. } | State::Ready { worker, .. } | State::Draining { worker, .. } => {
-                Some(worker)
-            }
-            State::Backoff { .. } | State::Stopped => None,
-        }
-    }
-
-    /// The state's name in `status`.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            State::Starting { .. } => "starting",
-            State::Ready { .. } => "ready",
-            State::Draining { .. } => "draining",
-            State::Backoff { .. } => "backoff",
-            State::Stopped => "stopped",
-        }
-    }
-}
-
-/// One slot as seen.
-#[derive(Clone, Copy, Debug)]
-pub struct Seat {
-    /// Where it is in its life.
-    pub state: State,
-    /// Failures in a row.
-    pub failures: u32,
-    /// How often its worker was forked again.
-    pub restarts: u64,
-    /// The id of its last worker, for `status` when it is empty.
-    pub last_worker: Option<WorkerId>,
-}
-
 /// What the fleet is to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Wanted {
     /// This many workers.
     Running(u32),
+    /// None for now, and so many later.
+    Paused(u32),
     /// None, and how.
     Stopped(Stop),
 }
 
 /// The time in which the listeners take their last connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Closing {
     /// When it is over in any case; never for a patient stop.
-    until: Option<Instant>,
+    until: Option<Moment>,
 }
 
 /// All slots, and what is wanted of them.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Fleet {
     plan: Plan,
     wanted: Wanted,
     seats: Vec<Seat>,
-    generation: Generation,
+    /// The last generation that served in every slot; who is forked again belongs to it.
+    settled: Generation,
+    /// The highest number that a generation got.
+    newest: Generation,
+    reload: Option<Reload>,
+    /// A reload that waits for its turn. The last one asked for counts.
+    pending: Option<Manner>,
     next_worker: u64,
     random: u64,
     /// While the fleet stops: until when workers still get what waited in the accept queues.
     closing: Option<Closing>,
     /// When the last request to stop came that was not the same again.
-    stop_asked: Option<Instant>,
+    stop_asked: Option<Moment>,
     /// Whether any worker was ever ready: from then on nothing makes the master give up.
     was_ready: bool,
     /// Whether the end was announced by [`Action::Finish`].
@@ -229,7 +114,10 @@ impl Fleet {
             plan,
             wanted: Wanted::Running(plan.workers),
             seats: Vec::new(),
-            generation: Generation(1),
+            settled: Generation(1),
+            newest: Generation(1),
+            reload: None,
+            pending: None,
             next_worker: 1,
             // Xorshift must not start at zero.
             random: plan.seed | 1,
@@ -246,10 +134,24 @@ impl Fleet {
         &self.seats
     }
 
-    /// The generation that is forked now.
+    /// The last generation that served in every slot.
     #[must_use]
     pub fn generation(&self) -> Generation {
-        self.generation
+        self.settled
+    }
+
+    /// Takes over times and limits of a changed configuration; the number of workers stays.
+    pub fn replan(&mut self, plan: Plan) {
+        self.plan = Plan { workers: self.plan.workers, seed: self.plan.seed, ..plan };
+    }
+
+    /// How many workers are wanted; 0 while paused or stopping.
+    #[must_use]
+    pub fn wanted(&self) -> u32 {
+        match self.wanted {
+            Wanted::Running(workers) => workers,
+            Wanted::Paused(_) | Wanted::Stopped(_) => 0,
+        }
     }
 
     /// Whether no worker was ready ever since the start.
@@ -258,17 +160,22 @@ impl Fleet {
         !self.was_ready
     }
 
-    /// Whether every slot has a worker that is ready.
+    /// Whether every slot has a worker that serves, and none is about to be replaced.
     #[must_use]
     pub fn all_ready(&self) -> bool {
-        self.seats.iter().all(|seat| matches!(seat.state, State::Ready { .. }))
+        self.seats.iter().all(|seat| seat.serving().is_some() && !seat.is_starting())
+    }
+
+    /// The worker, wherever it sits.
+    #[must_use]
+    pub fn occupant(&self, worker: WorkerId) -> Option<&Occupant> {
+        self.seats.iter().flat_map(|seat| &seat.occupants).find(|o| o.worker == worker)
     }
 
     /// Whether this worker serves, or is about to.
     #[must_use]
     pub fn is_wanted(&self, worker: WorkerId) -> bool {
-        let serves = |seat: &Seat| matches!(seat.state, State::Starting { .. } | State::Ready { .. });
-        self.seats.iter().any(|seat| seat.state.worker() == Some(worker) && serves(seat))
+        self.occupant(worker).is_some_and(|o| !o.is_leaving())
     }
 
     /// Whether the fleet was asked to stop.
@@ -277,121 +184,179 @@ impl Fleet {
         matches!(self.wanted, Wanted::Stopped(_))
     }
 
+    /// Slots that are left alone after too many failures.
+    pub fn resting(&self) -> impl Iterator<Item = Slot> {
+        self.seats.iter().zip(0..).filter(|(seat, _)| seat.rests).map(|(_, slot)| Slot(slot))
+    }
+
+    /// The number of workers that this wish leads to.
+    ///
+    /// # Errors
+    /// [`SizeRefused`].
+    pub fn size_after(&self, resize: Resize) -> Result<u32, SizeRefused> {
+        let (Wanted::Running(now) | Wanted::Paused(now)) = self.wanted else { return Err(SizeRefused::Stopping) };
+        let asked = match resize {
+            Resize::To(workers) => i64::from(workers),
+            Resize::By(more) => i64::from(now) + i64::from(more),
+        };
+        match u32::try_from(asked) {
+            Ok(0) | Err(_) if asked <= 0 => Err(SizeRefused::Zero),
+            Ok(workers) if workers <= self.plan.max_workers => Ok(workers),
+            _ => Err(SizeRefused::TooMany { asked: asked.unsigned_abs(), most: self.plan.max_workers }),
+        }
+    }
+
     /// When to come back with [`Event::Tick`].
     #[must_use]
-    pub fn wakes_at(&self) -> Option<Instant> {
-        let deadlines = self.seats.iter().filter_map(|seat| match seat.state {
-            State::Backoff { until } => (!self.is_stopping()).then_some(until),
-            State::Draining { deadline, phase: Drain::Emptying | Drain::Stopping, .. } => deadline,
-            State::Draining { phase: Drain::Killed, .. }
-            | State::Starting { .. }
-            | State::Ready { .. }
-            | State::Stopped => None,
+    pub fn wakes_at(&self) -> Option<Moment> {
+        let stopping = self.is_stopping();
+        let backoffs = self.seats.iter().filter_map(move |seat| seat.backoff.filter(|_| !stopping));
+        let lives = self.seats.iter().flat_map(|seat| &seat.occupants).filter_map(|o| match o.life {
+            Life::Starting { since } => Some(since + self.plan.boot_timeout),
+            Life::Ready { .. } => Some(o.stalled_since? + self.plan.stall_kill?),
+            Life::Draining { phase: Drain::Emptying, stop_at, .. } => stop_at,
+            Life::Draining { phase: Drain::Stopping, deadline, .. } => deadline,
+            Life::Draining { phase: Drain::Killed, .. } => None,
         });
-        deadlines.chain(self.closing.and_then(|closing| closing.until)).min()
+        backoffs.chain(lives).chain(self.closing.and_then(|closing| closing.until)).min()
     }
 
     /// Takes in what happened; the actions are to be carried out in order.
-    pub fn handle(&mut self, now: Instant, event: Event) -> Vec<Action> {
+    pub fn handle(&mut self, now: Moment, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         match event {
             Event::Begin | Event::Tick => {}
-            Event::Ready(worker) => self.ready(now, worker),
+            Event::Ready(worker) => self.ready(now, worker, &mut actions),
             Event::ListenersClosed => self.closing = None,
             Event::Emptied(worker) => self.emptied(worker, &mut actions),
-            Event::Exited(worker, _) => self.gone(now, worker, &mut actions),
-            Event::ForkFailed(worker) => self.gone(now, worker, &mut actions),
+            Event::Exited(worker, _) => self.gone(now, worker, AbortReason::Ended(worker), &mut actions),
+            Event::ForkFailed(worker) => self.gone(now, worker, AbortReason::NotStarted(worker), &mut actions),
             Event::StopAsked(stop) => self.stop(now, stop, &mut actions),
-            Event::More => self.resize(1, &mut actions),
-            Event::Fewer => self.resize(-1, &mut actions),
+            Event::Resize(resize) => self.resize(resize, &mut actions),
+            Event::Pause => self.pause(now, &mut actions),
+            Event::ReloadAsked(manner) => self.ask_reload(manner, &mut actions),
+            Event::Recycle(worker) => self.wear(worker),
+            Event::Stalled(worker, sign) => self.stalled(now, worker, sign),
+            Event::Recovered(worker, sign) => self.recovered(worker, sign),
+            Event::Condemned(worker, because) => self.kill_failed(now, worker, because, &mut actions),
         }
         self.reconcile(now, &mut actions);
         actions
     }
 
-    fn seat_of(&mut self, worker: WorkerId) -> Option<(Slot, &mut Seat)> {
-        let index = self.seats.iter().position(|seat| seat.state.worker() == Some(worker))?;
-        Some((Slot(index as u32), &mut self.seats[index]))
+    fn seat_of(&mut self, worker: WorkerId) -> Option<(Slot, &mut Seat, usize)> {
+        self.seats.iter_mut().zip(0..).find_map(|(seat, slot)| {
+            let index = seat.occupants.iter().position(|o| o.worker == worker)?;
+            Some((Slot(slot), seat, index))
+        })
     }
 
-    fn ready(&mut self, now: Instant, worker: WorkerId) {
-        let Some((_, seat)) = self.seat_of(worker) else { return };
-        match seat.state {
-            State::Starting { .. } => {
-                seat.state = State::Ready { worker, since: now };
-                self.was_ready = true;
-            }
-            // It listens on a further address, or says so twice; a draining one stays so.
-            State::Ready { .. } | State::Draining { .. } => {}
-            State::Backoff { .. } | State::Stopped => unreachable!("an empty seat has no worker"),
+    fn occupant_mut(&mut self, worker: WorkerId) -> Option<&mut Occupant> {
+        self.seats.iter_mut().flat_map(|seat| &mut seat.occupants).find(|o| o.worker == worker)
+    }
+
+    fn ready(&mut self, now: Moment, worker: WorkerId, actions: &mut Vec<Action>) {
+        // It listens on a further address, or says so twice; a draining one stays so.
+        let Some(occupant) = self.occupant_mut(worker).filter(|o| o.is_starting()) else { return };
+        occupant.life = Life::Ready { since: now, admitted: Admitted::NotYet };
+        self.was_ready = true;
+        if !self.is_stopping() && !self.waits_for_its_generation(worker) {
+            self.admit(now, worker, actions);
         }
     }
 
+    /// Lets a ready worker serve; whoever served in its slot drains.
+    fn admit(&mut self, now: Moment, worker: WorkerId, actions: &mut Vec<Action>) {
+        let grace = self.plan.grace;
+        let Some((_, seat, index)) = self.seat_of(worker) else { return };
+        if let Life::Ready { admitted, .. } = &mut seat.occupants[index].life {
+            *admitted = Admitted::Yes;
+        }
+        actions.push(Action::Admit { worker });
+        for other in seat.occupants.iter_mut().filter(|o| o.worker != worker && o.is_ready()) {
+            drain(other, now, Some(grace), actions);
+        }
+        self.proven_by(worker, actions);
+    }
+
     fn emptied(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {
-        let Some((_, seat)) = self.seat_of(worker) else { return };
-        match &mut seat.state {
-            State::Draining { phase: phase @ Drain::Emptying, .. } => {
-                *phase = Drain::Stopping;
-                actions.push(Action::Terminate { worker });
-            }
-            // A crash or a kill was faster.
-            State::Draining { .. } | State::Starting { .. } | State::Ready { .. } => {}
-            State::Backoff { .. } | State::Stopped => unreachable!("an empty seat has no worker"),
+        let Some(occupant) = self.occupant_mut(worker) else { return };
+        // Otherwise a crash, a kill or the clock was faster.
+        if let Life::Draining { phase: phase @ Drain::Emptying, .. } = &mut occupant.life {
+            *phase = Drain::Stopping;
+            actions.push(Action::Terminate { worker });
         }
     }
 
     /// A worker's process is no more.
-    fn gone(&mut self, now: Instant, worker: WorkerId, actions: &mut Vec<Action>) {
-        let first_boot = !self.was_ready;
-        let random = self.random();
+    fn gone(&mut self, now: Moment, worker: WorkerId, because: AbortReason, actions: &mut Vec<Action>) {
         let stopping = self.is_stopping();
-        let Some((slot, seat)) = self.seat_of(worker) else { return };
+        let Some((slot, seat, index)) = self.seat_of(worker) else { return };
+        let occupant = seat.occupants.remove(index);
         seat.last_worker = Some(worker);
-        let booted = match seat.state {
-            State::Draining { .. } => {
-                seat.state = State::Stopped;
-                seat.failures = 0;
+        let booted = match occupant.life {
+            Life::Draining { .. } => {
+                if seat.occupants.is_empty() {
+                    seat.failures = 0;
+                }
                 return;
             }
-            State::Starting { .. } => false,
-            State::Ready { since, .. } => {
-                if now.duration_since(since) >= backoff::HEALTHY {
+            Life::Starting { .. } => false,
+            Life::Ready { since, .. } => {
+                if now.since(since) >= backoff::HEALTHY {
                     seat.failures = 0;
                 }
                 true
             }
-            State::Backoff { .. } | State::Stopped => unreachable!("an empty seat has no worker"),
         };
-        seat.state = State::Stopped;
         if stopping {
             return;
         }
-        seat.failures += 1;
-        // A worker that served and crashed for the first time is replaced at once: until then its
-        // share of the work is missing. Only a repetition waits.
-        let failures = if booted { seat.failures - 1 } else { seat.failures };
-        if failures == 0 {
-            return;
+        if !booted && self.is_target(occupant.generation) {
+            return self.abort(now, because, actions);
         }
-        let delay = backoff::delay(failures, random);
-        seat.state = State::Backoff { until: now + delay };
+        self.failed(now, slot, worker, booted, actions);
+    }
+
+    /// Counts a failure and decides how long the slot waits.
+    fn failed(&mut self, now: Moment, slot: Slot, worker: WorkerId, booted: bool, actions: &mut Vec<Action>) {
+        let (first_boot, random, plan) = (!self.was_ready, self.random(), self.plan);
+        let seat = &mut self.seats[slot.index()];
+        seat.failures += 1;
+        seat.recent.push_back(now);
+        while seat.recent.front().is_some_and(|&at| now.since(at) > plan.restart_window) {
+            seat.recent.pop_front();
+        }
         if first_boot && seat.failures >= BOOT_ATTEMPTS {
             let attempts = seat.failures;
             self.wanted = Wanted::Stopped(Stop::Immediate);
-            actions.push(Action::GiveUp { slot, worker, attempts });
-        } else {
+            return actions.push(Action::GiveUp { slot, worker, attempts });
+        }
+        if seat.recent.len() > plan.max_restarts as usize {
+            let failures = u32::try_from(seat.recent.len()).unwrap_or(u32::MAX);
+            seat.rests = true;
+            seat.recent.clear();
+            seat.backoff = None;
+            return actions.push(Action::Rest { slot, worker, failures });
+        }
+        // A worker that served and crashed for the first time is replaced at once: until then its
+        // share of the work is missing. Only a repetition waits.
+        let failures = if booted { seat.failures - 1 } else { seat.failures };
+        if failures > 0 {
+            let delay = backoff::delay(failures, random);
+            seat.backoff = Some(now + delay);
             actions.push(Action::Wait { slot, failures, delay });
         }
     }
 
-    fn stop(&mut self, now: Instant, stop: Stop, actions: &mut Vec<Action>) {
-        let repeated = self.stop_asked.is_some_and(|asked| now.duration_since(asked) < SAME_REQUEST);
+    fn stop(&mut self, now: Moment, stop: Stop, actions: &mut Vec<Action>) {
+        let repeated = self.stop_asked.is_some_and(|asked| now.since(asked) < SAME_REQUEST);
         if self.wanted == Wanted::Stopped(Stop::Graceful) && stop == Stop::Graceful && repeated {
             return;
         }
         self.stop_asked = Some(now);
         let stop = match (self.wanted, stop) {
-            (Wanted::Running(_), first) => {
+            (Wanted::Running(_) | Wanted::Paused(_), first) => {
                 actions.push(Action::CloseListeners);
                 self.closing = Some(Closing { until: None });
                 first
@@ -412,118 +377,221 @@ impl Fleet {
         };
     }
 
-    fn resize(&mut self, by: i32, actions: &mut Vec<Action>) {
-        let Wanted::Running(now) = self.wanted else { return };
-        match now.checked_add_signed(by) {
-            Some(workers) if (1..=self.plan.max_workers).contains(&workers) => {
+    fn pause(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        if let Wanted::Running(workers) = self.wanted {
+            self.abort(now, AbortReason::Stopping, actions);
+            self.wanted = Wanted::Paused(workers);
+        }
+    }
+
+    fn resize(&mut self, resize: Resize, actions: &mut Vec<Action>) {
+        match self.size_after(resize) {
+            Ok(workers) => {
                 self.wanted = Wanted::Running(workers);
+                self.wake_resting();
                 actions.push(Action::Resized { workers });
             }
-            _ => actions.push(Action::SizeRefused { workers: now }),
+            Err(refused) => actions.push(Action::SizeRefused(refused)),
+        }
+    }
+
+    /// Somebody looked after the fleet: slots that rest get another chance.
+    fn wake_resting(&mut self) {
+        for seat in &mut self.seats {
+            if std::mem::take(&mut seat.rests) {
+                seat.failures = 0;
+            }
+        }
+    }
+
+    fn wear(&mut self, worker: WorkerId) {
+        if let Some(occupant) = self.occupant_mut(worker).filter(|o| o.is_ready()) {
+            occupant.worn = true;
+        }
+    }
+
+    fn stalled(&mut self, now: Moment, worker: WorkerId, sign: Sign) {
+        if let Some(occupant) = self.occupant_mut(worker).filter(|o| o.is_ready()) {
+            occupant.signs.set(sign);
+            occupant.stalled_since.get_or_insert(now);
+        }
+    }
+
+    fn recovered(&mut self, worker: WorkerId, sign: Sign) {
+        if let Some(occupant) = self.occupant_mut(worker) {
+            occupant.signs.clear(sign);
+            if occupant.signs.is_empty() {
+                occupant.stalled_since = None;
+            }
         }
     }
 
     /// Closes the gap between what is wanted and what is seen.
-    fn reconcile(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn reconcile(&mut self, now: Moment, actions: &mut Vec<Action>) {
         if self.closing.is_some_and(|closing| closing.until.is_some_and(|until| until <= now)) {
             self.closing = None;
         }
-        let (wanted, stop) = match self.wanted {
-            Wanted::Running(n) => (n as usize, None),
-            Wanted::Stopped(stop) => (0, Some(stop)),
-        };
+        for seat in &mut self.seats {
+            seat.backoff = seat.backoff.filter(|until| *until > now);
+        }
+        for index in 0..self.seats.len() {
+            self.enforce_limits(now, index, actions);
+        }
+        if self.is_stopping() {
+            self.pending = None;
+            self.abort(now, AbortReason::Stopping, actions);
+        }
+        self.begin_pending(actions);
+        let wanted = self.wanted() as usize;
         if self.seats.len() < wanted {
-            let empty = Seat { state: State::Stopped, failures: 0, restarts: 0, last_worker: None };
-            self.seats.resize(wanted, empty);
+            self.seats.resize(wanted, Seat::default());
         }
         for index in 0..self.seats.len() {
             if index < wanted {
                 self.fill(now, index, actions);
             } else if self.closing.is_none() {
-                self.empty(now, index, stop, actions);
-            }
-            self.enforce_deadline(now, index, actions);
-        }
-        // Slots above the wanted number disappear once they are empty; a stopped fleet keeps its
-        // seats, so that the last status still shows who was there.
-        while stop.is_none() && self.seats.len() > wanted {
-            match self.seats.last() {
-                Some(Seat { state: State::Stopped, .. }) => drop(self.seats.pop()),
-                _ => break,
+                self.empty(now, index, actions);
             }
         }
-        let all_gone = self.seats.iter().all(|seat| seat.state.worker().is_none());
-        if stop.is_some() && all_gone && !self.ended {
+        self.replace(now, actions);
+        self.finish_reload(now, actions);
+        self.exclude(actions);
+        self.trim(actions);
+        if self.wanted() as usize != wanted || self.may_begin() {
+            // It was given up meanwhile, or the next reload's turn has come.
+            self.reconcile(now, actions);
+        }
+    }
+
+    /// Kills and signals whoever is over its time.
+    fn enforce_limits(&mut self, now: Moment, index: usize, actions: &mut Vec<Action>) {
+        let plan = self.plan;
+        let mut late = Vec::new();
+        for occupant in &mut self.seats[index].occupants {
+            let worker = occupant.worker;
+            match &mut occupant.life {
+                Life::Starting { since } if now.since(*since) >= plan.boot_timeout => {
+                    late.push((worker, KillReason::BootTimeout));
+                }
+                Life::Ready { .. } => {
+                    let over = |since| plan.stall_kill.is_some_and(|limit| now.since(since) >= limit);
+                    if occupant.stalled_since.is_some_and(over) {
+                        late.push((worker, KillReason::Stalled));
+                    }
+                }
+                Life::Draining { phase, deadline: Some(deadline), .. }
+                    if *phase != Drain::Killed && *deadline <= now =>
+                {
+                    *phase = Drain::Killed;
+                    actions.push(Action::Kill { worker, because: KillReason::GraceOver });
+                }
+                Life::Draining { phase: phase @ Drain::Emptying, stop_at: Some(stop_at), .. } if *stop_at <= now => {
+                    *phase = Drain::Stopping;
+                    actions.push(Action::Terminate { worker });
+                }
+                Life::Starting { .. } | Life::Draining { .. } => {}
+            }
+        }
+        for (worker, because) in late {
+            self.kill_failed(now, worker, because, actions);
+        }
+    }
+
+    /// Kills a worker because it does not do what it should, which counts as a failure.
+    fn kill_failed(&mut self, now: Moment, worker: WorkerId, because: KillReason, actions: &mut Vec<Action>) {
+        let Some((slot, seat, index)) = self.seat_of(worker) else { return };
+        let occupant = &mut seat.occupants[index];
+        let (booted, generation) = (occupant.is_ready(), occupant.generation);
+        if occupant.is_leaving() {
+            return kill(occupant, now, because, actions);
+        }
+        kill(occupant, now, because, actions);
+        seat.last_worker = Some(worker);
+        match (booted, self.is_target(generation)) {
+            _ if self.is_stopping() => {}
+            (false, true) => self.abort(now, AbortReason::NotReady(worker), actions),
+            _ => self.failed(now, slot, worker, booted, actions),
+        }
+    }
+
+    /// Forks into a wanted slot in which nobody serves or is about to.
+    fn fill(&mut self, now: Moment, index: usize, actions: &mut Vec<Action>) {
+        let seat = &self.seats[index];
+        if seat.may_start() && seat.occupants.iter().all(Occupant::is_leaving) {
+            let generation = seat.next.unwrap_or_else(|| self.generation_to_fork());
+            self.fork(now, index, generation, actions);
+        }
+    }
+
+    fn fork(&mut self, now: Moment, index: usize, generation: Generation, actions: &mut Vec<Action>) {
+        let worker = WorkerId(self.next_worker);
+        self.next_worker += 1;
+        let seat = &mut self.seats[index];
+        seat.restarts += u64::from(seat.last_worker.is_some() || !seat.occupants.is_empty());
+        (seat.backoff, seat.next) = (None, None);
+        seat.occupants.push(Occupant::new(worker, generation, now));
+        actions.push(Action::Fork { slot: Slot(index as u32), worker, generation });
+    }
+
+    /// Drains or kills the workers of a slot that is not wanted.
+    fn empty(&mut self, now: Moment, index: usize, actions: &mut Vec<Action>) {
+        let stop = match self.wanted {
+            Wanted::Stopped(stop) => Some(stop),
+            Wanted::Running(_) | Wanted::Paused(_) => None,
+        };
+        let grace = (stop != Some(Stop::Patient)).then_some(self.plan.grace);
+        let seat = &mut self.seats[index];
+        (seat.backoff, seat.next) = (None, None);
+        for occupant in &mut seat.occupants {
+            match &mut occupant.life {
+                Life::Draining { phase: Drain::Killed, .. } => {}
+                _ if stop == Some(Stop::Immediate) => kill(occupant, now, KillReason::Immediate, actions),
+                Life::Starting { .. } | Life::Ready { .. } => drain(occupant, now, grace, actions),
+                // TERM after QUIT sets the limits that were not there.
+                Life::Draining { stop_at, deadline: deadline @ None, .. } if stop == Some(Stop::Graceful) => {
+                    *deadline = Some(now + self.plan.grace);
+                    *stop_at = Some(now + (self.plan.grace - time_to_stop(self.plan.grace)));
+                }
+                Life::Draining { .. } => {}
+            }
+        }
+    }
+
+    /// Keeps stalled workers from connections, as long as there are others.
+    fn exclude(&mut self, actions: &mut Vec<Action>) {
+        let serving = || self.seats.iter().flat_map(|seat| &seat.occupants).filter(|o| o.serves());
+        let others = serving().any(|o| o.signs.is_empty());
+        for occupant in self.seats.iter_mut().flat_map(|seat| &mut seat.occupants).filter(|o| o.serves()) {
+            let exclude = others && !occupant.signs.is_empty();
+            if occupant.excluded != exclude {
+                occupant.excluded = exclude;
+                let worker = occupant.worker;
+                actions.push(if exclude { Action::Exclude { worker } } else { Action::Readmit { worker } });
+            }
+        }
+    }
+
+    /// Forgets slots above the wanted number once they are empty, and sees the end. A stopped fleet keeps
+    /// its seats, so that the last status still shows who was there.
+    fn trim(&mut self, actions: &mut Vec<Action>) {
+        if let Wanted::Running(wanted) = self.wanted {
+            while self.seats.len() > wanted as usize && self.seats.last().is_some_and(|s| s.occupants.is_empty()) {
+                self.seats.pop();
+            }
+            let given_up = |seat: &Seat| seat.rests && seat.occupants.is_empty();
+            if !self.seats.is_empty() && self.seats.iter().all(given_up) {
+                self.wanted = Wanted::Stopped(Stop::Immediate);
+                actions.push(Action::NobodyLeft);
+            }
+        }
+        let all_gone = self.seats.iter().all(|seat| seat.occupants.is_empty());
+        if self.is_stopping() && all_gone && !self.ended {
             self.ended = true;
             actions.push(Action::Finish);
         }
     }
 
-    /// Forks into a wanted slot that is empty.
-    fn fill(&mut self, now: Instant, index: usize, actions: &mut Vec<Action>) {
-        let due = match self.seats[index].state {
-            State::Stopped => true,
-            State::Backoff { until } => until <= now,
-            State::Starting { .. } | State::Ready { .. } | State::Draining { .. } => false,
-        };
-        if !due {
-            return;
-        }
-        let worker = WorkerId(self.next_worker);
-        self.next_worker += 1;
-        let seat = &mut self.seats[index];
-        if seat.last_worker.is_some() {
-            seat.restarts += 1;
-        }
-        seat.state = State::Starting { worker, since: now };
-        actions.push(Action::Fork { slot: Slot(index as u32), worker, generation: self.generation });
-    }
-
-    /// Drains or kills the worker of a slot that is not wanted.
-    fn empty(&mut self, now: Instant, index: usize, stop: Option<Stop>, actions: &mut Vec<Action>) {
-        let deadline = match stop {
-            Some(Stop::Patient) => None,
-            Some(Stop::Graceful) | None => Some(now + self.plan.grace),
-            Some(Stop::Immediate) => Some(now),
-        };
-        let seat = &mut self.seats[index];
-        match &mut seat.state {
-            State::Starting { worker, .. } | State::Ready { worker, .. } => {
-                let worker = *worker;
-                if stop == Some(Stop::Immediate) {
-                    seat.state = State::Draining { worker, phase: Drain::Killed, deadline: None };
-                    actions.push(Action::Kill { worker, because: KillReason::Immediate });
-                } else {
-                    seat.state = State::Draining { worker, phase: Drain::Emptying, deadline };
-                    actions.push(Action::Withdraw { worker });
-                }
-            }
-            State::Draining { worker, phase, .. } if stop == Some(Stop::Immediate) && *phase != Drain::Killed => {
-                *phase = Drain::Killed;
-                actions.push(Action::Kill { worker: *worker, because: KillReason::Immediate });
-            }
-            // TERM after QUIT sets the limit that was not there.
-            State::Draining { deadline: at @ None, phase: Drain::Emptying | Drain::Stopping, .. }
-                if stop == Some(Stop::Graceful) =>
-            {
-                *at = deadline;
-            }
-            State::Backoff { .. } => seat.state = State::Stopped,
-            State::Draining { .. } | State::Stopped => {}
-        }
-    }
-
-    fn enforce_deadline(&mut self, now: Instant, index: usize, actions: &mut Vec<Action>) {
-        if let State::Draining { worker, phase, deadline: Some(deadline) } = &mut self.seats[index].state
-            && *phase != Drain::Killed
-            && *deadline <= now
-        {
-            *phase = Drain::Killed;
-            actions.push(Action::Kill { worker: *worker, because: KillReason::GraceOver });
-        }
-    }
-
-    /// Xorshift32 (Marsaglia 2003): enough for jitter.
+    /// Xorshift64 (Marsaglia 2003): enough for jitter.
     fn random(&mut self) -> u32 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -532,5 +600,28 @@ impl Fleet {
     }
 }
 
+/// Begins the drain of a worker; without `grace` it may take as long as it likes.
+fn drain(occupant: &mut Occupant, now: Moment, grace: Option<Duration>, actions: &mut Vec<Action>) {
+    let worker = occupant.worker;
+    occupant.life = Life::Draining {
+        since: now,
+        phase: Drain::Emptying,
+        stop_at: grace.map(|grace| now + (grace - time_to_stop(grace))),
+        deadline: grace.map(|grace| now + grace),
+    };
+    actions.push(Action::Withdraw { worker });
+}
+
+/// Kills a worker that is not killed yet.
+fn kill(occupant: &mut Occupant, now: Moment, because: KillReason, actions: &mut Vec<Action>) {
+    if let Life::Draining { phase: Drain::Killed, .. } = occupant.life {
+        return;
+    }
+    occupant.life = Life::Draining { since: now, phase: Drain::Killed, stop_at: None, deadline: None };
+    actions.push(Action::Kill { worker: occupant.worker, because });
+}
+
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

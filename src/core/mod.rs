@@ -8,5 +8,7 @@ pub mod backoff;
 pub mod fairness;
 pub mod fleet;
 pub mod ids;
+pub mod jitter;
+pub mod moment;
 pub mod policy;
 pub mod spread;

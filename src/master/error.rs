@@ -37,6 +37,12 @@ pub enum RunError {
     /// The first generation never came up.
     #[error("{0}")]
     GaveUp(String),
+    /// Every slot failed too often.
+    #[error("every worker failed too often within --restart-window, nobody is left to serve\n{0}")]
+    NobodyLeft(String),
+    /// Some slots failed too often; the others served to the end.
+    #[error("stopped, but not all had served: slots failed too often within --restart-window\n{0}")]
+    SlotsRest(String),
     /// Something that the master cannot do without.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -55,7 +61,7 @@ impl RunError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            RunError::Listener { .. } => 1,
+            RunError::Listener { .. } | RunError::NobodyLeft(_) | RunError::SlotsRest(_) => 1,
             _ => 3,
         }
     }

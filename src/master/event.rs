@@ -1,10 +1,15 @@
 //! Everything that can happen to the master, as one closed list.
 
+use super::health::Condition;
+use super::ready::Signal;
 use crate::control::Request;
 use crate::core::fleet::{Exit, Stop};
 use crate::core::ids::WorkerId;
+use crate::sys::process::Usage;
 use crate::sys::seccomp::Call;
 use crate::wire::packet::{Malformed, Packet};
+use nix::unistd::Pid;
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use tokio::sync::{mpsc, oneshot};
 
@@ -32,8 +37,18 @@ pub enum Event {
     WorkerEnded { worker: WorkerId, exit: Exit },
     /// A hand-off socket that gets nothing new is empty.
     HandoffEmptied { worker: WorkerId },
-    /// A worker that inherited its sockets has lived for a while: nothing else says that it is ready.
-    Settled { worker: WorkerId },
+    /// A draining worker has no connection left.
+    Drained { worker: WorkerId },
+    /// Something that may count as readiness.
+    Ready { worker: WorkerId, signal: Signal },
+    /// A worker of a new generation had its moment to listen where the old one does.
+    Unfit { worker: WorkerId },
+    /// It is time to look after the workers.
+    LookAfter,
+    /// What memory they use.
+    Memory { usage: HashMap<Pid, Usage> },
+    /// A worker's probes changed their mind.
+    Probed { worker: WorkerId, now: Condition },
     /// A listener took its last connection and is closed.
     ListenerClosed,
     /// A listener cannot be used any more.
@@ -48,6 +63,12 @@ pub enum Event {
     More,
     /// `TTOU`.
     Fewer,
+    /// `HUP`.
+    Reload,
+    /// `WINCH` without a terminal.
+    Pause,
+    /// `USR2`.
+    Upgrade,
     /// The workers have had their time to start.
     LookAround,
     /// A signal that has no effect yet.

@@ -43,6 +43,15 @@ pub fn count(counter: &Cell<u64>) {
     counter.set(counter.get() + 1);
 }
 
+/// Whether a hand-off socket gets nothing for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspended {
+    /// Nothing.
+    Yes,
+    /// As usual.
+    No,
+}
+
 /// One hand-off socket.
 #[derive(Debug)]
 pub struct Handoff {
@@ -60,8 +69,12 @@ pub struct Handoff {
     /// Connections that may be sent before the kernel is asked again how many wait. The queue only
     /// shrinks in between, so the limit holds, and the question costs one call in `depth`.
     room: Cell<u32>,
-    /// Connections sent so far.
+    /// Connections sent so far, the master's own included.
     sent: Cell<u64>,
+    /// Connections taken back so far.
+    taken_back: Cell<u64>,
+    /// Whether it gets nothing for now.
+    suspended: Cell<bool>,
     /// Woken once, when the worker can return nothing more.
     finished: Notify,
 }
@@ -112,14 +125,40 @@ impl Handoff {
         fd::set_nonblocking(send.as_fd())?;
         let receive = workers_end.try_clone()?;
         let send = watch::readable(send)?;
-        let (depth, room, sent) = (Cell::new(depth), Cell::new(0), Cell::new(0));
-        let finished = Notify::new();
-        Ok((Handoff { worker, slot, request, counters, send, receive, depth, room, sent, finished }, workers_end))
+        Ok((Handoff::of_pair(worker, slot, request, counters, depth, send, receive), workers_end))
+    }
+
+    fn of_pair(
+        worker: WorkerId,
+        slot: Slot,
+        request: RequestId,
+        counters: Rc<Counters>,
+        depth: Depth,
+        send: AsyncFd<OwnedFd>,
+        receive: OwnedFd,
+    ) -> Handoff {
+        Handoff {
+            worker,
+            slot,
+            request,
+            counters,
+            send,
+            receive,
+            depth: Cell::new(depth),
+            room: Cell::new(0),
+            sent: Cell::new(0),
+            taken_back: Cell::new(0),
+            suspended: Cell::new(false),
+            finished: Notify::new(),
+        }
     }
 
     /// Whether one more connection may be sent.
     #[inline]
     pub fn has_room(&self) -> bool {
+        if self.suspended.get() {
+            return false;
+        }
         if self.room.get() == 0 {
             self.room.set(self.depth.get().connections.saturating_sub(self.queued()));
         }
@@ -137,6 +176,31 @@ impl Handoff {
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.sent.get()
+    }
+
+    /// Connections that the worker itself took so far.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.sent.get().saturating_sub(self.taken_back.get()).saturating_sub(u64::from(self.queued()))
+    }
+
+    /// Gives it nothing, or again something.
+    pub fn suspend(&self, suspended: Suspended) {
+        self.suspended.set(suspended == Suspended::Yes);
+    }
+
+    /// Sends a connection of the master's own, which asks whether the worker works. It is not counted as
+    /// handed.
+    ///
+    /// # Errors
+    /// Only what has no name in [`Sent`].
+    pub fn send_own(&self, connection: BorrowedFd<'_>, peer: &[u8]) -> io::Result<Sent> {
+        let sent = fd::send_connection(self.sender(), connection, peer)?;
+        if sent == Sent::Sent {
+            self.room.set(self.room.get().saturating_sub(1));
+            count(&self.sent);
+        }
+        Ok(sent)
     }
 
     /// Sends one connection.
@@ -175,6 +239,7 @@ impl Handoff {
             _ => error,
         })?;
         count(&self.counters.rescued);
+        count(&self.taken_back);
         Ok(taken)
     }
 

@@ -4,7 +4,7 @@
 use super::run::Master;
 use super::worker::Worker;
 use crate::adapt::Chosen;
-use crate::core::fleet::State;
+use crate::core::fleet::Occupant;
 use crate::core::ids::WorkerId;
 use crate::sys::process::{self, Sockets};
 use crate::sys::{fd, sock_diag};
@@ -23,7 +23,7 @@ impl Master {
     pub(super) fn look_at(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get(&id).filter(|worker| !worker.reported) else { return };
         let slot = worker.slot;
-        let starting = matches!(self.fleet.seats().get(slot.index()).map(|s| s.state), Some(State::Starting { .. }));
+        let starting = self.fleet.occupant(id).is_some_and(Occupant::is_starting);
         let after_s = worker.since.elapsed().as_secs();
         // Costly, so only where it can be.
         let may_bypass = starting || worker.adapter == Chosen::Inherit;

@@ -55,6 +55,12 @@ impl LastWords {
     /// The lines, once the stream has ended or it took too long to end.
     pub async fn wait(&self) -> Vec<String> {
         let _ = tokio::time::timeout(FLUSH_TIMEOUT, self.ended.notified()).await;
+        self.now()
+    }
+
+    /// The lines so far.
+    #[must_use]
+    pub fn now(&self) -> Vec<String> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 

@@ -5,12 +5,13 @@ use super::error::{RunError, advice};
 use super::event::FromWorker;
 use super::handoff::{Handoff, count};
 use super::listener::{Listener, Phase};
+use super::ready::Signal;
 use super::run::Master;
 use super::worker::{REQUESTS_MAX, Request, name_of};
 use super::{channel, returned, steering};
 use crate::config::Mode;
-use crate::core::fleet;
 use crate::core::ids::WorkerId;
+use crate::sys::clock;
 use crate::sys::listen::longest_queue;
 use crate::sys::taken::Taken;
 use crate::wire::address::Address;
@@ -47,11 +48,18 @@ impl Master {
                         // Not with an address of its own, so with those it was started with.
                         worker.uses_inherited |= worker.requests.is_empty();
                     }
-                    self.counts_as_ready(id).await;
+                    self.readiness(id, Signal::Said).await;
                 }
                 packet::FromWorker::Stopping => info!(worker = id.0, "the worker is about to end"),
                 packet::FromWorker::Status(text) => info!(worker = id.0, text, "the worker says"),
-                packet::FromWorker::Watchdog | packet::FromWorker::Pong(_) => {}
+                packet::FromWorker::Watchdog => {
+                    let now = clock::now();
+                    self.workers.entry(id).and_modify(|worker| worker.health.watchdog = Some(now));
+                }
+                packet::FromWorker::Pong(_) => {
+                    let now = clock::now();
+                    self.workers.entry(id).and_modify(|worker| worker.health.ponged = Some(now));
+                }
                 packet::FromWorker::Ping(n) => {
                     if let Some(worker) = self.workers.get(&id) {
                         worker.tell(&ToWorker::Pong(n));
@@ -59,15 +67,6 @@ impl Master {
                 }
             }
         }
-    }
-
-    /// A worker says that it is ready, uses the socket that it inherited, or has lived long enough.
-    pub(super) async fn counts_as_ready(&mut self, id: WorkerId) {
-        if let Some(worker) = self.workers.get(&id) {
-            let uptime_ms = worker.since.elapsed().as_millis();
-            info!(slot = worker.slot.0, worker = id.0, uptime_ms, "worker counts as ready");
-        }
-        self.handle_fleet(fleet::Event::Ready(id)).await;
     }
 
     pub(super) fn malformed(&mut self, id: WorkerId, what: &str) {
@@ -201,13 +200,14 @@ impl Master {
             tokio::task::spawn_local(returned::serve(Rc::clone(&listener), handoff));
         }
         self.listeners.serve(&listener);
-        let draining = self.fleet.is_stopping() || !self.fleet.is_wanted(id);
-        if draining {
-            listener.seats.retire(id, None);
+        if self.fleet.is_stopping() || !self.fleet.is_wanted(id) {
             return Ok(());
         }
-        info!(slot, worker = id.0, address = %listener.address, uptime_ms, "worker ready");
-        self.handle_fleet(fleet::Event::Ready(id)).await;
+        self.ask_until_ready(id);
+        self.readiness(id, Signal::Listens).await;
+        let admitted = self.workers.get(&id).is_some_and(|worker| worker.admitted);
+        let message = if admitted { "worker ready" } else { "worker listens" };
+        info!(slot, worker = id.0, address = %listener.address, uptime_ms, "{message}");
         self.drop_unused_listeners();
         Ok(())
     }
@@ -215,7 +215,7 @@ impl Master {
     /// Lets a worker's request take part in its listener. Returns the two when it is the first time.
     fn enter(&mut self, id: WorkerId, index: usize, backlog: Option<u32>) -> io::Result<Option<Entered>> {
         let Some(worker) = self.workers.get_mut(&id) else { return Ok(None) };
-        let slot = worker.slot;
+        let (slot, admitted) = (worker.slot, worker.admitted);
         let Some(request) = worker.requests.get_mut(index) else { return Ok(None) };
         let listener = Rc::clone(&request.listener);
         let first = !request.accepting;
@@ -225,18 +225,18 @@ impl Master {
         }
         let backlog = backlog.map_or(BACKLOG, |asked| asked.clamp(1, longest_queue()));
         let grows = backlog > listener.backlog.get();
-        let done = match (&request.handoff, grows) {
-            (Some(_), true) if !first => listener.listen(backlog),
-            (Some(_), false) if !first => Ok(()),
-            (Some(handoff), true) => listener.listen(backlog).and_then(|()| listener.seat(handoff)),
-            (Some(handoff), false) => listener.seat(handoff),
-            (None, grows) => match &listener.group {
+        let grows = grows && listener.group.is_none();
+        let listens = if grows { listener.listen(backlog) } else { Ok(()) };
+        let done = match &request.handoff {
+            // One that is not ready yet is seated when it is admitted.
+            Some(handoff) if first && admitted => listens.and_then(|()| listener.seat(handoff)),
+            Some(_) => listens,
+            None => match &listener.group {
                 Some(group) => {
                     listener.backlog.set(backlog.max(listener.backlog.get()));
                     steering::enter(group, slot, backlog, own.as_ref())
                 }
-                None if grows => listener.listen(backlog),
-                None => Ok(()),
+                None => listens,
             },
         };
         if let Err(error) = done {

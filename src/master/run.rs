@@ -2,6 +2,7 @@
 
 use super::bind::{bind_all, bind_control};
 use super::door::Door;
+use super::drain::Drains;
 use super::error::RunError;
 use super::event::{EVENTS_MAX, Event};
 use super::group::Group;
@@ -9,20 +10,21 @@ use super::handoff::{Counters, Depth};
 use super::listener::{House, Listener, Origin};
 use super::listeners::Listeners;
 use super::output::{Output, Prefixed};
+use super::reload::{Reloads, done};
 use super::signals::forward_signals;
-use super::start::{StartError, Starter};
+use super::start::{StartError, Started, Starter};
 use super::status::{View, add_usage};
 use super::worker::Worker;
-use crate::adapt::Chosen;
 use crate::adapt::preload::Shim;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode, Prefix, WORKERS_MAX};
 use crate::control::server::ControlSocket;
 use crate::control::{self, Refusal};
-use crate::core::fleet::{self, Action, Exit, Fleet, Plan, Stop};
+use crate::core::fleet::{self, Action, Exit, Fleet, Resize, Stop, WaitReason};
 use crate::core::ids::{Generation, Slot, WorkerId};
+use crate::core::moment::Moment;
 use crate::sys::guard::Guard;
 use crate::sys::taken::Taken;
-use crate::sys::{fd, limits, process, reap, spawn};
+use crate::sys::{clock, fd, limits, process, reap, spawn};
 use crate::wire::packet::ToWorker;
 use nix::sys::signal::Signal;
 use std::cell::{Cell, RefCell};
@@ -31,14 +33,11 @@ use std::io::{self, IsTerminal};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 /// How long workers may take to listen before the log wonders.
 const LOOK_AROUND: Duration = Duration::from_secs(10);
-
-/// How long a worker with inherited sockets must live to count as ready (einhorn's default too).
-const SETTLES: Duration = Duration::from_secs(1);
 
 /// Runs until the fleet has ended.
 ///
@@ -47,6 +46,7 @@ const SETTLES: Duration = Duration::from_secs(1);
 pub async fn run(config: Config) -> Result<(), RunError> {
     let (mut master, mut events) = Master::prepare(config)?;
     master.handle_fleet(fleet::Event::Begin).await;
+    master.look_after();
     let later = master.house.events.clone();
     tokio::task::spawn_local(async move {
         sleep(LOOK_AROUND).await;
@@ -54,9 +54,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     });
     while !master.finished {
         let wake = master.fleet.wakes_at();
+        let left = wake.map_or(Duration::ZERO, |at| at.since(clock::now()));
         let event = tokio::select! {
             event = events.recv() => event,
-            () = async { sleep_until(wake.unwrap_or_else(Instant::now).into()).await }, if wake.is_some() => None,
+            () = async { sleep(left).await }, if wake.is_some() => None,
         };
         match event {
             Some(event) => master.handle(event).await,
@@ -68,7 +69,17 @@ pub async fn run(config: Config) -> Result<(), RunError> {
 }
 
 pub(super) struct Master {
+    /// The configuration in force, and those of the generations.
     pub(super) config: Rc<Config>,
+    pub(super) reloads: Reloads,
+    /// The most workers that descriptors allow.
+    pub(super) max_workers: u32,
+    pub(super) drains: Rc<Drains>,
+    pub(super) memory_looked_at: Moment,
+    /// What a failed worker of each slot said last.
+    pub(super) last_words: HashMap<Slot, String>,
+    /// Why a worker of the new generation failed.
+    pub(super) failed_because: Option<String>,
     pub(super) since: Instant,
     pub(super) starter: Starter,
     pub(super) house: Rc<House>,
@@ -130,7 +141,7 @@ impl Master {
             taken,
             house: Rc::clone(&house),
         };
-        let (executable, adapter, reason) = starter.look()?;
+        let (executable, adapter, reason) = starter.look(&config)?;
         info!(command = %executable.path.display(), adapter = adapter.name(), reason, "chose the adapter");
         let mut listeners = Listeners::new(config.mode, Rc::clone(&house));
         bind_all(&config, inherited, &mut listeners, &house)?;
@@ -139,15 +150,17 @@ impl Master {
         }
         starter.door.serve(sender.clone())?;
         forward_signals(&sender)?;
-        let fleet = Fleet::new(Plan {
-            workers: config.workers,
-            max_workers: WORKERS_MAX.min(u32::try_from(spare).unwrap_or(WORKERS_MAX)),
-            grace: config.grace,
-            seed: u64::from(std::process::id()) << 20 | 1,
-        });
+        let max_workers = WORKERS_MAX.min(u32::try_from(spare).unwrap_or(WORKERS_MAX));
+        let fleet = Fleet::new(config.plan(max_workers));
         let (name, workers, pid) = (&config.name, config.workers, std::process::id());
         info!(name, pid, workers, mode = config.mode.name(), depth = config.depth, "starting");
         let master = Master {
+            reloads: Reloads::default(),
+            max_workers,
+            drains: Rc::default(),
+            memory_looked_at: clock::now(),
+            last_words: HashMap::new(),
+            failed_because: None,
             since: Instant::now(),
             starter,
             house,
@@ -174,8 +187,13 @@ impl Master {
             Event::LookAt { worker } => self.look_at(worker),
             Event::LookForClosed { worker } => self.look_for_closed(worker),
             Event::WorkerEnded { worker, exit } => self.ended(worker, exit).await,
-            Event::HandoffEmptied { worker } => self.emptied(worker).await,
-            Event::Settled { worker } => self.counts_as_ready(worker).await,
+            Event::HandoffEmptied { worker } => self.emptied(worker),
+            Event::Drained { worker } => self.handle_fleet(fleet::Event::Emptied(worker)).await,
+            Event::Ready { worker, signal } => self.readiness(worker, signal).await,
+            Event::Unfit { worker } => self.unfit(worker).await,
+            Event::LookAfter => self.look_after_workers().await,
+            Event::Memory { usage } => self.memory(usage).await,
+            Event::Probed { worker, now } => self.probed(worker, now).await,
             Event::ListenerClosed => self.listener_closed().await,
             Event::ListenerFailed { address, error } => {
                 error!(address, %error, "cannot go on accepting, stopping");
@@ -186,13 +204,19 @@ impl Master {
                 }
             }
             Event::ChildEnded => self.reap_strangers(),
-            Event::Asked { request, answer } => self.answer(&request, answer),
+            Event::Asked { request, answer } => self.answer(request, answer).await,
             Event::Stop(stop) => {
                 info!(?stop, "stopping");
                 self.handle_fleet(fleet::Event::StopAsked(stop)).await;
             }
-            Event::More => self.handle_fleet(fleet::Event::More).await,
-            Event::Fewer => self.handle_fleet(fleet::Event::Fewer).await,
+            Event::More => self.handle_fleet(fleet::Event::Resize(Resize::By(1))).await,
+            Event::Fewer => self.handle_fleet(fleet::Event::Resize(Resize::By(-1))).await,
+            Event::Reload => self.reload_by_signal().await,
+            Event::Pause => {
+                info!("draining all workers; HUP or TTIN brings them back");
+                self.handle_fleet(fleet::Event::Pause).await;
+            }
+            Event::Upgrade => {}
             Event::LookAround => self.look_around(),
             Event::Unheeded { signal, because } => warn!(signal, because, "signal without effect"),
         }
@@ -214,7 +238,7 @@ impl Master {
     pub(super) async fn handle_fleet(&mut self, event: fleet::Event) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
-            for action in self.fleet.handle(Instant::now(), event) {
+            for action in self.fleet.handle(clock::now(), event) {
                 if let Some(consequence) = self.carry_out(action).await {
                     events.push(consequence);
                 }
@@ -233,20 +257,27 @@ impl Master {
             }
             Action::Withdraw { worker } => {
                 self.listeners.retire(worker);
-                if self.config.mode == Mode::Kernel {
-                    self.steer();
-                    self.watch_drain(worker);
-                    return None;
+                if let Some(worker) = self.workers.get(&worker) {
+                    worker.tell(&ToWorker::Stop);
                 }
-                if !self.has_untaken(worker) {
-                    return Some(fleet::Event::Emptied(worker));
+                match self.config.mode {
+                    // It still has the listening socket: what it takes would never end.
+                    Mode::Shared => return Some(fleet::Event::Emptied(worker)),
+                    Mode::Kernel => {
+                        self.steer();
+                        self.watch_drain(worker);
+                    }
+                    Mode::Handoff if !self.has_untaken(worker) => self.watch_drain(worker),
+                    Mode::Handoff => {}
                 }
             }
+            Action::Admit { worker } => self.admit(worker),
+            Action::Exclude { worker } => self.exclude(worker),
+            Action::Readmit { worker } => self.readmit(worker),
             Action::Terminate { worker } => {
                 if let Some(worker) = self.workers.get(&worker) {
-                    let signal = self.config.stop_signal;
+                    let signal = worker.config.stop_signal;
                     info!(slot = worker.slot.0, worker = worker.id.0, pid = worker.pid.as_raw(), %signal, "asking a worker to end");
-                    worker.tell(&ToWorker::Stop);
                     let _ = reap::signal_group(worker.pid, signal);
                     // One that is stopped could not hear it.
                     let _ = reap::signal_group(worker.pid, Signal::SIGCONT);
@@ -273,11 +304,24 @@ impl Master {
                 );
             }
             Action::GiveUp { slot, attempts, .. } => self.give_up(slot, attempts),
+            Action::Rest { slot, failures, .. } => self.rest(slot, failures),
+            Action::NobodyLeft => self.nobody_left(),
             Action::Finish => self.finish(),
             Action::StopAtOnce => warn!("asked to stop a second time, killing what still runs"),
-            Action::SizeRefused { workers } => {
-                warn!(workers, "the number of workers stays: one is the least, and descriptors set the most");
+            Action::SizeRefused(refused) => warn!(%refused, "the number of workers stays"),
+            Action::ReloadBegun { generation, manner } => self.reload_begun(generation, manner),
+            Action::ReloadWaits { because: WaitReason::AnotherRuns } => {
+                info!("a reload waits until the one under way is done");
             }
+            Action::ReloadWaits { because: WaitReason::OldGenerations } => {
+                let generations: Vec<u32> = self.fleet.generations().iter().map(|g| g.0).collect();
+                warn!(?generations, "a reload waits until workers of old generations have ended; a shorter --grace or maitred restart ends them sooner");
+            }
+            Action::CanaryServes { generation } => {
+                info!(generation = generation.0, "the first worker of the new generation serves");
+            }
+            Action::ReloadDone { generation } => self.reload_done(generation),
+            Action::ReloadAborted { generation, because } => self.reload_aborted(generation, because),
             Action::Resized { workers } => info!(workers, "the number of workers changes"),
         }
         None
@@ -287,16 +331,10 @@ impl Master {
         while self.counters.len() <= slot.index() {
             self.counters.push(Rc::default());
         }
+        let config = Rc::clone(self.reloads.of.get(&generation).unwrap_or(&self.config));
         let started = self.prepare_slot(slot).map_err(StartError::from);
-        match started.and_then(|()| self.starter.start(slot, id, generation, &self.listeners)) {
-            Ok(mut worker) => {
-                if worker.adapter == Chosen::Inherit {
-                    let events = self.house.events.clone();
-                    worker.tasks.push(tokio::task::spawn_local(async move {
-                        sleep(SETTLES).await;
-                        let _ = events.send(Event::Settled { worker: id }).await;
-                    }));
-                }
+        match started.and_then(|()| self.starter.start(slot, id, generation, &config, &self.listeners)) {
+            Ok(Started { worker, notification }) => {
                 info!(
                     slot = slot.0,
                     worker = id.0,
@@ -305,10 +343,15 @@ impl Master {
                     "worker forked"
                 );
                 self.workers.insert(id, worker);
+                self.await_readiness(id, notification);
                 None
             }
             Err(error) => {
                 error!(slot = slot.0, worker = id.0, %error, "cannot start a worker");
+                if self.fleet.reloading() == Some(generation) {
+                    self.failed_because = Some(error.to_string());
+                }
+                self.last_words.insert(slot, error.to_string());
                 self.boot_failure = Some(RunError::Start(error));
                 Some(fleet::Event::ForkFailed(id))
             }
@@ -319,7 +362,7 @@ impl Master {
         let Some(worker) = self.workers.get(&id) else { return };
         let (slot, pid, uptime_ms) = (worker.slot.0, worker.pid.as_raw(), worker.since.elapsed().as_millis());
         let untaken: u64 = self.listeners.iter().map(|l| l.seats.queued_of(id)).sum();
-        let state = self.fleet.seats().get(worker.slot.index()).map_or("", |seat| seat.state.name());
+        let state = self.fleet.occupant(id).map_or("", |o| o.name());
         if state == "draining" {
             info!(slot, worker = id.0, pid, %exit, uptime_ms, "worker ended");
         } else {
@@ -328,7 +371,7 @@ impl Master {
         worker.forget();
         self.starter.door.tokens.borrow_mut().remove(&worker.token);
         self.listeners.retire(id);
-        if state == "starting" && self.fleet.was_never_ready() {
+        if state != "draining" {
             self.remember_words(id, exit).await;
         }
         self.workers.remove(&id);
@@ -336,21 +379,59 @@ impl Master {
         self.handle_fleet(fleet::Event::Exited(id, exit)).await;
     }
 
-    /// Keeps what a worker said before it failed to boot, for the case that the master gives up.
+    /// Lets a worker have connections.
+    fn admit(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.admitted = true;
+        for request in worker.requests.iter().filter(|r| r.accepting) {
+            let Some(handoff) = &request.handoff else { continue };
+            if let Err(error) = request.listener.seat(handoff) {
+                warn!(slot = worker.slot.0, worker = id.0, %error, "a worker cannot have connections; raise the limit with ulimit -n");
+            }
+        }
+        self.begin_health(id);
+    }
+
+    /// Keeps what a worker said before it failed, for those who ask why.
     async fn remember_words(&mut self, id: WorkerId, exit: Exit) {
         let Some(worker) = self.workers.get(&id) else { return };
-        let words = worker.last_words.wait().await;
+        let starting = self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting);
+        let words = if starting { worker.last_words.wait().await } else { worker.last_words.now() };
         let said = match words.is_empty() {
             true => "it wrote nothing to its standard error".to_owned(),
             false => format!("its last words:\n  {}", words.join("\n  ")),
         };
-        let command = self.config.command.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ");
-        let bypass = self.bypass_found().map(|found| format!("\n{found}")).unwrap_or_default();
-        let message = format!("no worker came up: `{command}` ended with {exit} before it listened; {said}{bypass}");
-        // That an address was refused explains more than what the worker made of it.
-        if !matches!(self.boot_failure, Some(RunError::Bind { .. })) {
-            self.boot_failure = Some(RunError::GaveUp(message));
+        let command = worker.config.command.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ");
+        let ended = format!("`{command}` ended with {exit}");
+        self.last_words.insert(worker.slot, format!("{ended}; {said}"));
+        if starting && self.fleet.reloading() == Some(worker.generation) {
+            self.failed_because = Some(format!("{ended}; {said}"));
         }
+        if starting && self.fleet.was_never_ready() {
+            let bypass = self.bypass_found().map(|found| format!("\n{found}")).unwrap_or_default();
+            let message = format!("no worker came up: {ended} before it listened; {said}{bypass}");
+            // That an address was refused explains more than what the worker made of it.
+            if !matches!(self.boot_failure, Some(RunError::Bind { .. })) {
+                self.boot_failure = Some(RunError::GaveUp(message));
+            }
+        }
+    }
+
+    /// A slot is left alone.
+    fn rest(&mut self, slot: Slot, failures: u32) {
+        let words = self.last_words.get(&slot).cloned().unwrap_or_default();
+        let window = humantime::format_duration(self.config.life.restart_window).to_string();
+        error!(slot = slot.0, failures, window, words, "a slot failed too often and rests; reload or scale brings it back");
+    }
+
+    /// All slots are left alone: somebody else must know.
+    fn nobody_left(&mut self) {
+        self.failure.get_or_insert(RunError::NobodyLeft(self.why_slots_rest()));
+    }
+
+    fn why_slots_rest(&self) -> String {
+        let why = |slot: Slot| format!("slot {slot}: {}", self.last_words.get(&slot).map_or("", |words| words));
+        self.fleet.resting().map(why).collect::<Vec<_>>().join("\n")
     }
 
     fn give_up(&mut self, slot: Slot, attempts: u32) {
@@ -365,6 +446,9 @@ impl Master {
         let at_slots: u64 = self.listeners.iter().filter_map(|l| l.group.as_ref()).map(Group::queued).sum();
         self.house.lost.set(self.house.lost.get() + untaken + held + at_slots);
         self.listeners.iter().for_each(|listener| listener.close());
+        if self.fleet.resting().next().is_some() {
+            self.failure.get_or_insert(RunError::SlotsRest(self.why_slots_rest()));
+        }
         let totals = self.view().status().totals;
         let (accepted, handed, rescued, lost) = (totals.accepted, totals.handed, totals.rescued, totals.lost);
         info!(accepted, handed, rescued, lost, uptime_s = self.since.elapsed().as_secs(), "stopped");
@@ -375,10 +459,10 @@ impl Master {
         self.listeners.iter().any(|listener| listener.seats.knows(worker))
     }
 
-    async fn emptied(&mut self, worker: WorkerId) {
+    fn emptied(&mut self, worker: WorkerId) {
         self.drop_unused_listeners();
-        if !self.has_untaken(worker) {
-            self.handle_fleet(fleet::Event::Emptied(worker)).await;
+        if !self.has_untaken(worker) && self.fleet.occupant(worker).is_some_and(fleet::Occupant::is_leaving) {
+            self.watch_drain(worker);
         }
     }
 
@@ -407,26 +491,40 @@ impl Master {
             taken: self.starter.taken.as_ref(),
             accepted_before: self.accepted_before,
             lost: self.house.lost.get(),
+            reloads: &self.reloads,
+            last_words: &self.last_words,
         }
     }
 
-    /// Answers a request of the control socket. What `/proc` tells takes a while and is read aside.
-    fn answer(&self, request: &control::Request, answer: oneshot::Sender<String>) {
+    /// Answers a request of the control socket.
+    async fn answer(&mut self, request: control::Request, answer: oneshot::Sender<String>) {
         match request {
-            control::Request::Status => {
-                let view = self.view();
-                let (mut status, groups, ports) = (view.status(), view.groups(), view.ports());
-                tokio::task::spawn_blocking(move || {
-                    add_usage(&mut status, &process::usage(&groups, &ports));
-                    let text = serde_json::to_string(&status).unwrap_or_else(|error| refusal(&error.to_string()));
-                    // A client that is gone needs no answer.
-                    let _ = answer.send(text);
-                });
+            control::Request::Status => self.tell_status(answer),
+            control::Request::Reload { manner, until } => self.reload_asked(manner, until, answer).await,
+            control::Request::Scale { to } => self.scale_asked(to, answer).await,
+            control::Request::Stop => {
+                info!("asked to stop");
+                let _ = answer.send(done("stopping"));
+                self.handle_fleet(fleet::Event::StopAsked(Stop::Graceful)).await;
             }
+            control::Request::Upgrade => drop(answer.send(refusal("this version cannot"))),
         }
+    }
+
+    /// What `/proc` tells takes a while and is read aside.
+    fn tell_status(&self, answer: oneshot::Sender<String>) {
+        let view = self.view();
+        let (mut status, groups, ports) = (view.status(), view.groups(), view.ports());
+        tokio::task::spawn_blocking(move || {
+            add_usage(&mut status, &process::usage(&groups, &ports));
+            let text = serde_json::to_string(&status).unwrap_or_else(|error| refusal(&error.to_string()));
+            // A client that is gone needs no answer.
+            let _ = answer.send(text);
+        });
     }
 }
 
-fn refusal(why: &str) -> String {
+/// A refusal, as the control socket answers it.
+pub(super) fn refusal(why: &str) -> String {
     serde_json::to_string(&Refusal { error: why.to_owned() }).unwrap_or_default()
 }

@@ -1,7 +1,7 @@
 //! Who may get a connection of one listener: the workers that accept there, by slot, and whose turn
 //! it is. Also the queues of those that may get nothing more.
 
-use super::handoff::Handoff;
+use super::handoff::{Handoff, Suspended};
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::policy::RoundRobin;
 use crate::sys::fd::Sent;
@@ -61,10 +61,30 @@ impl Seats {
     /// them is an orphan from now on.
     pub fn retire(&self, worker: WorkerId, request: Option<RequestId>) {
         let leaves = |h: &Rc<Handoff>| h.worker == worker && request.is_none_or(|id| h.request == id);
+        let mut orphans = self.orphans.borrow_mut();
         for seat in self.seats.borrow_mut().iter_mut() {
-            let (gone, stay) = std::mem::take(&mut seat.handoffs).into_iter().partition(leaves);
-            seat.handoffs = stay;
-            self.orphans.borrow_mut().extend::<Vec<_>>(gone);
+            for gone in seat.handoffs.extract_if(.., |h| leaves(h)) {
+                // One that was suspended is among them already.
+                if !orphans.iter().any(|orphan| Rc::ptr_eq(orphan, &gone)) {
+                    orphans.push(gone);
+                }
+            }
+        }
+    }
+
+    /// Gives nothing to a worker for now, and what it has not taken to others.
+    pub fn suspend(&self, worker: WorkerId) {
+        for handoff in self.seated().filter(|h| h.worker == worker) {
+            handoff.suspend(Suspended::Yes);
+            self.orphans.borrow_mut().push(handoff);
+        }
+    }
+
+    /// Gives to the worker again.
+    pub fn readmit(&self, worker: WorkerId) {
+        for handoff in self.seated().filter(|h| h.worker == worker) {
+            handoff.suspend(Suspended::No);
+            self.orphans.borrow_mut().retain(|orphan| !Rc::ptr_eq(orphan, &handoff));
         }
     }
 
@@ -153,9 +173,17 @@ impl Seats {
         self.all().any(|h| h.worker == worker)
     }
 
-    fn all(&self) -> impl Iterator<Item = Rc<Handoff>> {
+    fn seated(&self) -> impl Iterator<Item = Rc<Handoff>> {
         let seats = self.seats.borrow();
-        let seated = seats.iter().flat_map(|seat| seat.handoffs.iter().cloned());
-        seated.chain(self.orphans.borrow().iter().cloned()).collect::<Vec<_>>().into_iter()
+        seats.iter().flat_map(|seat| seat.handoffs.iter().cloned()).collect::<Vec<_>>().into_iter()
+    }
+
+    fn all(&self) -> impl Iterator<Item = Rc<Handoff>> {
+        let seated: Vec<_> = self.seated().collect();
+        let orphans = self.orphans.borrow();
+        // One that is suspended is among both.
+        let others = orphans.iter().filter(|orphan| !seated.iter().any(|h| Rc::ptr_eq(h, orphan)));
+        let others: Vec<_> = others.cloned().collect();
+        seated.into_iter().chain(others)
     }
 }

@@ -3,7 +3,7 @@
 use super::event::Event;
 use crate::core::fleet::Stop;
 use nix::sys::signal::SigSet;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 /// # Errors
 /// When a handler cannot be installed.
 pub fn forward_signals(events: &mpsc::Sender<Event>) -> io::Result<()> {
-    let table: [(SignalKind, fn() -> Event); 9] = [
+    let table: [(SignalKind, fn() -> Event); 10] = [
         (SignalKind::terminate(), || Event::Stop(Stop::Graceful)),
         (SignalKind::interrupt(), || Event::Stop(Stop::Graceful)),
         (SignalKind::quit(), || Event::Stop(Stop::Patient)),
@@ -25,7 +25,8 @@ pub fn forward_signals(events: &mpsc::Sender<Event>) -> io::Result<()> {
             signal: "USR1",
             because: "there are no log files to reopen",
         }),
-        (SignalKind::user_defined2(), || Event::Unheeded { signal: "USR2", because: LATER }),
+        (SignalKind::user_defined2(), || Event::Upgrade),
+        (SignalKind::window_change(), window_change),
     ];
     for (kind, event) in table {
         let mut stream = signal(kind)?;
@@ -61,8 +62,16 @@ fn hangup() -> Event {
     let gone = |fd: std::os::fd::BorrowedFd<'_>| matches!(nix::sys::termios::tcgetattr(fd), Err(Errno::EIO));
     match gone(std::io::stdin().as_fd()) || gone(std::io::stderr().as_fd()) {
         true => Event::Stop(Stop::Graceful),
-        false => Event::Unheeded { signal: "HUP", because: LATER },
+        false => Event::Reload,
     }
 }
 
-const LATER: &str = "this version does not know it";
+/// `WINCH` ends the workers and keeps the master, as nginx has it; on a terminal it only says that the
+/// window has another size.
+fn window_change() -> Event {
+    let terminal = std::io::stdin().is_terminal() || std::io::stderr().is_terminal();
+    match terminal {
+        true => Event::Unheeded { signal: "WINCH", because: "the terminal's window changed its size" },
+        false => Event::Pause,
+    }
+}

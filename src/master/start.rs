@@ -2,10 +2,12 @@
 
 use super::channel;
 use super::door::{Door, secret};
+use super::health::Health;
 use super::event::{Event, Events};
 use super::listener::House;
 use super::listeners::Listeners;
 use super::look::LOOKS;
+use super::notify;
 use super::output::{Kind, LastWords, Output, Prefixed, Stream};
 use super::supervised::Supervised;
 use super::worker::Worker;
@@ -13,6 +15,7 @@ use crate::adapt::inspect::Executable;
 use crate::adapt::preload::Shim;
 use crate::adapt::preset::{self, Input, Offered};
 use crate::adapt::{self, Chosen};
+use crate::config::life::Ready;
 use crate::config::{Config, Mode};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::sys::guard::Guard;
@@ -25,7 +28,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -100,17 +103,11 @@ impl Starter {
     ///
     /// # Errors
     /// [`StartError::NotExecutable`] or [`StartError::Adapt`].
-    pub fn look(&self) -> Result<(Executable, Chosen, String), StartError> {
-        let path = self.lookup(OsStr::new("PATH"));
-        let executable = adapt::inspect::inspect(&self.config.command, path.as_deref(), self.config.cwd.as_deref())?;
-        let (chosen, reason) = adapt::choose((&*self.config).into(), &executable)?;
+    pub fn look(&self, config: &Config) -> Result<(Executable, Chosen, String), StartError> {
+        let path = lookup(config, OsStr::new("PATH"));
+        let executable = adapt::inspect::inspect(&config.command, path.as_deref(), config.cwd.as_deref())?;
+        let (chosen, reason) = adapt::choose(config.into(), &executable)?;
         Ok((executable, chosen, reason))
-    }
-
-    /// A variable as the worker will see it.
-    fn lookup(&self, name: &OsStr) -> Option<OsString> {
-        let given = self.config.env.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.clone());
-        given.or_else(|| std::env::var_os(name))
     }
 
     /// Forks a worker into a slot.
@@ -122,24 +119,26 @@ impl Starter {
         slot: Slot,
         id: WorkerId,
         generation: Generation,
+        config: &Rc<Config>,
         listeners: &Listeners,
-    ) -> Result<Worker, StartError> {
-        let (executable, adapter, _) = self.look()?;
+    ) -> Result<Started, StartError> {
+        let (executable, adapter, _) = self.look(config)?;
         let (ours, theirs) = fd::pair()?;
         let theirs = fd::duplicate_above(theirs.as_fd(), CHANNEL_FD)?;
         let token = secret()?;
+        let (notify_name, notify_socket) = notify::open()?;
         let last_words = Arc::new(LastWords::default());
-        let (inherited, offered) = match self.config.mode {
+        let (inherited, offered) = match config.mode {
             Mode::Shared | Mode::Kernel => operator_sockets(listeners, slot)?,
             Mode::Handoff => (Vec::new(), Vec::new()),
         };
-        let input = match (adapter, self.config.preset) {
+        let input = match (adapter, config.preset) {
             (Chosen::Inherit, Some(preset)) => preset.input(),
             (Chosen::Inherit, None) => Input::Listener,
             (Chosen::Preload | Chosen::Seccomp | Chosen::Native, _) => Input::Null,
         };
         let input = inherited.first().filter(|_| input == Input::Listener).map(OwnedFd::try_clone).transpose()?;
-        let additions = self.config.preset.map(|preset| preset.additions(&offered)).unwrap_or_default();
+        let additions = config.preset.map(|preset| preset.additions(&offered)).unwrap_or_default();
         if additions.nonblocking {
             inherited.iter().try_for_each(|socket| fd::set_nonblocking(socket.as_fd()))?;
         }
@@ -159,6 +158,7 @@ impl Starter {
             (env::MASTER, std::process::id().to_string()),
             (env::UNIX_PATHS, unix_paths(listeners)),
             (env::NODE_APP_INSTANCE, slot.to_string()),
+            (env::NOTIFY_SOCKET, notify_name),
         ];
         let count = self.taken.as_ref().filter(|_| !offered.is_empty());
         let count = count.map(|taken| (env::COUNT, format!("{} {}", Taken::place(slot), taken.path())));
@@ -171,8 +171,21 @@ impl Starter {
         for (name, value) in own.into_iter().chain(count) {
             set(OsStr::new(name), value.into());
         }
+        if let Some(limit) = config.life.watchdog {
+            set(OsStr::new(env::WATCHDOG_USEC), limit.as_micros().to_string().into());
+        }
+        let first_free = spawn::FIRST_LISTEN_FD + inherited.len() as RawFd;
+        let (notification, placed) = match config.life.ready {
+            Ready::Fd(number) => {
+                let (read, write) = spawn::output_pipe()?;
+                let number = number.unwrap_or(first_free).max(first_free);
+                set(OsStr::new(env::READY_FD), number.to_string().into());
+                (Some(read), vec![(write, number)])
+            }
+            Ready::Listen | Ready::Notify | Ready::Http(_) | Ready::Delay(_) => (None, Vec::new()),
+        };
         if adapter == Chosen::Preload {
-            let present = self.lookup(OsStr::new(env::PRELOAD));
+            let present = lookup(config, OsStr::new(env::PRELOAD));
             set(OsStr::new(env::PRELOAD), self.shim.preload(present.as_deref()));
         }
         let conventions = preset::conventions(&offered, slot.0, generation.0, std::process::id());
@@ -182,7 +195,7 @@ impl Starter {
         for (name, value) in additions.variables {
             set(OsStr::new(name), value.into());
         }
-        for (name, value) in &self.config.env {
+        for (name, value) in &config.env {
             if name != env::PRELOAD {
                 set(name, value.clone());
             }
@@ -191,20 +204,20 @@ impl Starter {
         let keep = [theirs.as_raw_fd()].into_iter().chain(self.shim.inherited()).collect();
         let program = spawn::Program {
             path: executable.path,
-            args: self
-                .arguments(slot, listeners)
+            args: arguments(config, slot, listeners)
                 .into_iter()
                 .chain(additions.words.into_iter().map(Into::into))
                 .collect(),
             env: variables,
-            cwd: self.config.cwd.clone(),
+            cwd: config.cwd.clone(),
             stdin: input,
             stdout: out_write,
             stderr: spawn::Stream::Pipe(error_write),
             keep,
             listen_fds: inherited,
+            placed,
             descriptors: self.descriptors,
-            watched: watched(adapter, self.config.mode),
+            watched: watched(adapter, config.mode),
         };
         let child = spawn::spawn(&program)?;
         self.guard.add(child.pid);
@@ -223,6 +236,7 @@ impl Starter {
             child.notifier.map(|notifier| Supervised::new(id, notifier, Rc::clone(&self.house))).transpose()?;
         let mut tasks = vec![
             tokio::task::spawn_local(channel::serve(Rc::clone(&channel), id, self.house.events.clone())),
+            tokio::task::spawn_local(notify::serve(notify_socket, id, self.house.events.clone())),
             tokio::task::spawn_local(look_at(id, self.house.events.clone())),
             tokio::task::spawn_local(watch(pidfd, child.pid, id, Rc::clone(&self.guard), self.house.events.clone())),
         ];
@@ -230,10 +244,11 @@ impl Starter {
             tasks.push(tokio::task::spawn_local(Rc::clone(supervised).serve(self.house.events.clone())));
             tasks.push(tokio::task::spawn_local(look_for_closed(id, self.house.events.clone())));
         }
-        Ok(Worker {
+        let worker = Worker {
             id,
             slot,
             generation,
+            config: Rc::clone(config),
             pid: child.pid,
             adapter,
             since: Instant::now(),
@@ -245,17 +260,39 @@ impl Starter {
             supervised,
             uses_inherited: adapter == Chosen::Inherit,
             reported: false,
+            ready: false,
+            awaits_addresses: false,
+            asked: false,
+            admitted: false,
+            health: Health::default(),
             malformed: 0,
-        })
+        };
+        Ok(Started { worker, notification })
     }
+}
 
-    /// The command's words, with `{slot}`, `{port}` and `{fd}` replaced.
-    fn arguments(&self, slot: Slot, listeners: &Listeners) -> Vec<OsString> {
+/// A worker that was just forked.
+#[derive(Debug)]
+pub struct Started {
+    /// It.
+    pub worker: Worker,
+    /// The other end of its notification descriptor, if it has one.
+    pub notification: Option<OwnedFd>,
+}
+
+/// A variable as the worker will see it.
+fn lookup(config: &Config, name: &OsStr) -> Option<OsString> {
+    let given = config.env.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+    given.or_else(|| std::env::var_os(name))
+}
+
+/// The command's words, with `{slot}`, `{port}` and `{fd}` replaced.
+fn arguments(config: &Config, slot: Slot, listeners: &Listeners) -> Vec<OsString> {
         let port = listeners.iter().find_map(|l| match l.address {
             Address::Tcp(address) => Some(address.port().to_string()),
             Address::Unix(_) | Address::Abstract(_) => None,
         });
-        let fd = (self.config.mode != Mode::Handoff && !self.config.bind.is_empty()).then(|| "3".to_owned());
+        let fd = (config.mode != Mode::Handoff && !config.bind.is_empty()).then(|| "3".to_owned());
         let places = [("{slot}", Some(slot.to_string())), ("{port}", port), ("{fd}", fd)];
         let replace = |word: &OsString| match word.to_str() {
             Some(text) => {
@@ -264,8 +301,7 @@ impl Starter {
             }
             None => word.clone(),
         };
-        self.config.command.iter().map(replace).collect()
-    }
+        config.command.iter().map(replace).collect()
 }
 
 /// Asks again and again for a look at the worker.

@@ -3,13 +3,15 @@
 use super::group::Group;
 use super::handoff::Counters;
 use super::listeners::Listeners;
+use super::reload::Reloads;
 use super::worker::Worker;
 use crate::adapt::Chosen;
 use crate::config::{Config, Mode};
 use crate::control::status;
 use crate::core::fairness::Fairness;
-use crate::core::fleet::Fleet;
+use crate::core::fleet::{Fleet, Occupant};
 use crate::core::ids::{Slot, WorkerId};
+use crate::sys::clock;
 use crate::sys::process::Usage;
 use crate::sys::taken::Taken;
 use crate::wire::address::Address;
@@ -30,17 +32,14 @@ pub struct View<'a> {
     pub taken: Option<&'a Taken>,
     pub accepted_before: u64,
     pub lost: u64,
+    pub reloads: &'a Reloads,
+    pub last_words: &'a HashMap<Slot, String>,
 }
 
 impl View<'_> {
     /// The process groups of the workers.
     pub fn groups(&self) -> Vec<Pid> {
         self.workers.values().map(|worker| worker.pid).collect()
-    }
-
-    /// The process group of one worker, if it lives.
-    pub fn groups_of(&self, worker: WorkerId) -> Vec<Pid> {
-        self.workers.get(&worker).map(|worker| worker.pid).into_iter().collect()
     }
 
     /// The ports that are held.
@@ -77,6 +76,10 @@ impl View<'_> {
             uptime_s: self.since.elapsed().as_secs_f64(),
             listeners: self.listeners.iter().map(|l| listener(l)).collect(),
             workers,
+            leaving: self.leaving(),
+            generation: self.fleet.generation().0,
+            reloading: self.fleet.reloading().map(|generation| generation.0),
+            last_reload: self.reloads.last.clone(),
             totals: status::Totals {
                 accepted: self.accepted_before
                     + self.listeners.iter().map(|l| l.accepted.get()).sum::<u64>()
@@ -91,14 +94,45 @@ impl View<'_> {
     }
 
     /// Connections that the kernel gave to a slot, over all addresses; nothing where nobody counts.
-    fn steered_to(&self, slot: Slot) -> Option<u64> {
+    pub fn steered_to(&self, slot: Slot) -> Option<u64> {
         let groups = self.listeners.iter().filter_map(|l| l.group.as_ref());
         groups.filter_map(|group| group.steered_to(slot)).reduce(|a, b| a + b)
     }
 
+    /// Why a slot does not serve as it should.
+    fn reason(&self, slot: Slot) -> Option<String> {
+        let seat = &self.fleet.seats()[slot.index()];
+        let signs = seat.main().map(|o| o.signs).filter(|signs| !signs.is_empty());
+        let words = || self.last_words.get(&slot).cloned().unwrap_or_default();
+        match signs {
+            Some(signs) => Some(signs.names()),
+            None if seat.rests() => Some(format!("failed too often and rests: {}", words())),
+            None if seat.name() == "backoff" => Some(words()),
+            None => None,
+        }
+    }
+
+    /// Workers that are leaving while another sits in their slot.
+    fn leaving(&self) -> Vec<status::Leaving> {
+        let now = clock::now();
+        let all = self.fleet.seats().iter().zip(0..).flat_map(|(seat, slot)| seat.leaving().map(move |o| (slot, o)));
+        let row = |(slot, o): (u32, &Occupant)| status::Leaving {
+            slot,
+            id: o.worker.0,
+            pid: self.workers.get(&o.worker).map(|worker| worker.pid.as_raw()),
+            generation: o.generation.0,
+            state: o.name().to_owned(),
+            since_s: now.since(o.since()).as_secs_f64(),
+            queued: self.listeners.iter().map(|l| l.seats.queued_of(o.worker)).sum(),
+            open: 0,
+        };
+        all.map(row).collect()
+    }
+
     fn worker(&self, slot: Slot) -> status::Worker {
         let seat = &self.fleet.seats()[slot.index()];
-        let worker = seat.state.worker().and_then(|id| self.workers.get(&id));
+        let occupant = seat.main();
+        let worker = occupant.and_then(|o| self.workers.get(&o.worker));
         let counters = self.counters.get(slot.index());
         let get = |of: fn(&Counters) -> &Cell<u64>| counters.map_or(0, |c| of(c).get());
         let queued: u64 = self.listeners.iter().map(|l| queued_at(l, slot)).sum();
@@ -107,10 +141,12 @@ impl View<'_> {
         let counts_itself = worker.is_none_or(|worker| worker.adapter == Chosen::Preload);
         status::Worker {
             slot: slot.0,
-            id: seat.state.worker().or(seat.last_worker).map(|id| id.0),
+            id: occupant.map(|o| o.worker).or(seat.last_worker).map(|id| id.0),
             pid: worker.map(|w| w.pid.as_raw()),
             generation: worker.map_or(self.fleet.generation(), |w| w.generation).0,
-            state: seat.state.name().to_owned(),
+            state: seat.name().to_owned(),
+            since_s: occupant.map_or(0.0, |o| clock::now().since(o.since()).as_secs_f64()),
+            reason: self.reason(slot),
             adapter: worker.map_or("", |w| w.adapter.name()).to_owned(),
             handed,
             taken: match self.taken {
@@ -154,5 +190,9 @@ pub fn add_usage(status: &mut status::Status, usage: &HashMap<Pid, Usage>) {
             worker.rss_bytes = usage.rss_bytes;
             worker.cpu_s = usage.cpu_s;
         }
+    }
+    for worker in &mut status.leaving {
+        let found = worker.pid.and_then(|pid| usage.get(&Pid::from_raw(pid)));
+        worker.open = found.map_or(0, |usage| usage.open);
     }
 }

@@ -4,25 +4,19 @@ use super::event::Event;
 use super::group::Group;
 use super::listener::{Listener, Origin, Phase};
 use super::run::Master;
-use super::worker::Worker;
 use crate::config::Mode;
-use crate::core::fleet::State;
 use crate::core::ids::{Slot, WorkerId};
-use crate::sys::{listen, process};
+use crate::sys::listen;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::time::sleep;
 use tracing::warn;
 
 /// How often an accept queue is looked at that gets nothing new: the kernel tells nobody when it is
 /// empty.
 const LOOK_AT_QUEUE: Duration = Duration::from_millis(5);
-/// How often it is asked whether a draining worker has connections left, which reads `/proc`.
-const LOOK_AT_WORKER: Duration = Duration::from_millis(25);
-/// Looks in a row that must find nothing: a connection is in neither list while it is being accepted.
-const QUIET_LOOKS: u32 = 2;
 
 /// What becomes of the sockets of a listener when nothing waits there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +100,7 @@ impl Master {
         let mut lost = 0;
         for listener in self.listeners.iter() {
             let Some(group) = &listener.group else { continue };
-            let listens = |slot: &Slot| self.workers.values().any(|w| w.slot == *slot && serves(w, listener));
+            let listens = |slot: &Slot| self.workers.values().any(|w| w.slot == *slot && w.serves(listener));
             let (served, empty): (Vec<Slot>, Vec<Slot>) = group.slots().into_iter().partition(listens);
             if served.is_empty() {
                 lost += group.queued();
@@ -126,7 +120,7 @@ impl Master {
     /// the next worker of the slot gets a new one.
     pub(super) fn leave_slot(&mut self, id: WorkerId, listener: &Rc<Listener>) {
         let (Some(group), Some(worker)) = (&listener.group, self.workers.get(&id)) else { return };
-        if serves(worker, listener) {
+        if worker.serves(listener) {
             return;
         }
         let slot = worker.slot;
@@ -138,10 +132,9 @@ impl Master {
 
     /// Whether the slot's worker is ready and listens there.
     fn is_served(&self, listener: &Rc<Listener>, slot: Slot) -> bool {
-        let Some(State::Ready { worker, .. }) = self.fleet.seats().get(slot.index()).map(|seat| seat.state) else {
-            return false;
-        };
-        self.workers.get(&worker).is_some_and(|worker| serves(worker, listener))
+        let serving = self.fleet.seats().get(slot.index()).and_then(|seat| seat.serving());
+        let serving = serving.filter(|o| !o.excluded).and_then(|o| self.workers.get(&o.worker));
+        serving.is_some_and(|worker| worker.serves(listener))
     }
 
     /// Makes the sockets of a slot that is about to get its first worker, on the operator's addresses.
@@ -153,33 +146,6 @@ impl Master {
         Ok(())
     }
 
-    /// Reports the worker empty when nothing waits at its slot and it has no connection open, or after
-    /// half the time that it may take to end: connections that are kept alive may idle for longer.
-    pub(super) fn watch_drain(&mut self, id: WorkerId) {
-        let groups = self.view().groups_of(id);
-        let ports = self.view().ports();
-        let listeners: Vec<Rc<Listener>> = self.listeners.iter().filter(|l| l.group.is_some()).cloned().collect();
-        let (events, until) = (self.house.events.clone(), Instant::now() + self.config.grace / 2);
-        let Some(worker) = self.workers.get_mut(&id) else { return };
-        let slot = worker.slot;
-        let task = async move {
-            let mut quiet = 0;
-            while quiet < QUIET_LOOKS && Instant::now() < until {
-                sleep(LOOK_AT_WORKER).await;
-                let queued: u64 = listeners.iter().filter_map(|l| l.group.as_ref()).map(|g| g.queued_at(slot)).sum();
-                quiet = if queued == 0 { quiet + 1 } else { 0 };
-                if quiet > 0 {
-                    let (groups, ports) = (groups.clone(), ports.clone());
-                    let usage = tokio::task::spawn_blocking(move || process::usage(&groups, &ports)).await;
-                    let open: u64 = usage.iter().flat_map(|usage| usage.values()).map(|usage| usage.open).sum();
-                    quiet = if open == 0 { quiet } else { 0 };
-                }
-            }
-            let _ = events.send(Event::HandoffEmptied { worker: id }).await;
-        };
-        worker.tasks.push(tokio::task::spawn_local(task));
-    }
-
     /// Keeps what a listener's sockets counted, before it is forgotten.
     pub(super) fn remember_steered(&self, listener: &Listener) {
         for (counters, slot) in self.counters.iter().zip((0..).map(Slot)) {
@@ -189,7 +155,3 @@ impl Master {
     }
 }
 
-fn serves(worker: &Worker, listener: &Rc<Listener>) -> bool {
-    let inherits = worker.uses_inherited && listener.origin == Origin::Operator;
-    inherits || worker.requests.iter().any(|r| r.accepting && Rc::ptr_eq(&r.listener, listener))
-}

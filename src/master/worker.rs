@@ -1,10 +1,12 @@
 //! One worker as the master knows it.
 
 use super::handoff::Handoff;
-use super::listener::Listener;
+use super::health::Health;
+use super::listener::{Listener, Origin};
 use super::output::LastWords;
 use super::supervised::Supervised;
 use crate::adapt::Chosen;
+use crate::config::Config;
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::wire::packet::{FromWorker, RequestId, ToWorker};
 use nix::unistd::Pid;
@@ -28,6 +30,8 @@ pub struct Worker {
     pub slot: Slot,
     /// Which reload brought it.
     pub generation: Generation,
+    /// What it was started with.
+    pub config: Rc<Config>,
     /// Its process, which also names its group.
     pub pid: Pid,
     /// How it takes part.
@@ -50,6 +54,16 @@ pub struct Worker {
     pub uses_inherited: bool,
     /// Whether the log says already that it does not take part as it should.
     pub reported: bool,
+    /// Whether it is ready by the measure that was chosen.
+    pub ready: bool,
+    /// Whether it gets a moment to listen where those do whose place it takes.
+    pub awaits_addresses: bool,
+    /// Whether it is being asked until it answers.
+    pub asked: bool,
+    /// Whether it may have connections.
+    pub admitted: bool,
+    /// How well it is.
+    pub health: Health,
     /// Packets of it that made no sense.
     pub malformed: u64,
 }
@@ -74,6 +88,13 @@ impl Worker {
     #[must_use]
     pub fn holds(&self, listener: &Listener) -> bool {
         self.requests.iter().any(|request| std::ptr::eq(&*request.listener, listener))
+    }
+
+    /// Whether it accepts there.
+    #[must_use]
+    pub fn serves(&self, listener: &Rc<Listener>) -> bool {
+        let inherits = self.uses_inherited && listener.origin == Origin::Operator;
+        inherits || self.requests.iter().any(|r| r.accepting && Rc::ptr_eq(&r.listener, listener))
     }
 
     /// Takes a request out.

@@ -50,7 +50,7 @@ pub fn tree(root: Pid, slots: &mut Slots) -> Vec<Found> {
 /// How many connections on these ports the processes of each slot have open, of so many slots.
 #[must_use]
 pub fn open_by_slot(root: Pid, ports: &HashSet<u16>, count: usize, slots: &mut Slots) -> Vec<u64> {
-    let connections = sock_diag::connections_on(ports).unwrap_or_default();
+    let connections = sock_diag::connections_on(ports).unwrap_or_default().into_keys().collect();
     let mut open = vec![0; count];
     for (process, stat) in members(root) {
         let slot = *slots.entry(Pid::from_raw(stat.pid)).or_insert_with(|| slot_of(&process));

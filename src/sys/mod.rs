@@ -7,12 +7,15 @@
 pub mod allocations;
 pub mod bpf;
 pub mod census;
+pub mod clock;
+pub mod closes;
 pub mod fd;
 pub mod foreign;
 pub mod guard;
 pub mod limits;
 pub mod listen;
 pub mod memfd;
+pub mod own_pair;
 pub mod process;
 pub mod reap;
 pub mod room;

@@ -5,6 +5,8 @@ use nix::unistd::Pid;
 use procfs::WithCurrentSystemInfo;
 use procfs::process::{FDTarget, Process, Stat, all_processes};
 use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// One worker's use of the machine, over all processes of its group.
@@ -22,7 +24,7 @@ pub struct Usage {
 /// show us counts as nothing.
 #[must_use]
 pub fn usage(groups: &[Pid], ports: &HashSet<u16>) -> HashMap<Pid, Usage> {
-    let connections = sock_diag::connections_on(ports).unwrap_or_default();
+    let connections: HashSet<u64> = sock_diag::connections_on(ports).unwrap_or_default().into_keys().collect();
     let mut found: HashMap<Pid, Usage> = HashMap::new();
     for process in all_processes().into_iter().flatten().flatten() {
         let Ok(stat) = process.stat() else { continue };
@@ -36,6 +38,66 @@ pub fn usage(groups: &[Pid], ports: &HashSet<u16>) -> HashMap<Pid, Usage> {
         usage.open += open_of(&process, &connections);
     }
     found
+}
+
+/// The connections that a worker has open.
+#[derive(Clone, Debug, Default)]
+pub struct Open {
+    /// Cookies of those over TCP.
+    pub cookies: HashSet<u64>,
+    /// How many there are over Unix sockets, of which nothing tells the close.
+    pub unix: usize,
+}
+
+impl Open {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.cookies.is_empty() && self.unix == 0
+    }
+}
+
+/// The connections that came in on these ports and Unix sockets and that a process group has open.
+///
+/// # Errors
+/// When the kernel does not tell which connections there are, or whose they are: then nobody knows.
+pub fn open_connections(group: Pid, ports: &HashSet<u16>, paths: &HashSet<PathBuf>) -> io::Result<Open> {
+    // A connection that closes in between counts as closed, as it should.
+    let mine = sockets_of(group)?;
+    let tcp = if ports.is_empty() { HashMap::new() } else { sock_diag::connections_on(ports)? };
+    let cookies = tcp.iter().filter(|(inode, _)| mine.contains(inode)).map(|(_, cookie)| *cookie).collect();
+    let unix = match paths.is_empty() {
+        true => 0,
+        false => {
+            let all = procfs::net::unix().map_err(io::Error::other)?;
+            // What `accept` returned has the listener's name.
+            let accepted = |entry: &&procfs::net::UnixNetEntry| {
+                entry.state == procfs::net::UnixState::CONNECTED && entry.path.as_ref().is_some_and(|p| paths.contains(p))
+            };
+            all.iter().filter(accepted).filter(|entry| mine.contains(&entry.inode)).count()
+        }
+    };
+    Ok(Open { cookies, unix })
+}
+
+/// Inodes of the sockets of a process group.
+fn sockets_of(group: Pid) -> io::Result<HashSet<u64>> {
+    let mut sockets = HashSet::new();
+    for process in all_processes().map_err(io::Error::other)?.flatten() {
+        if !process.stat().is_ok_and(|stat| stat.pgrp == group.as_raw()) {
+            continue;
+        }
+        match process.fd() {
+            Ok(fds) => sockets.extend(fds.flatten().filter_map(|fd| match fd.target {
+                FDTarget::Socket(inode) => Some(inode),
+                _ => None,
+            })),
+            // It ended meanwhile.
+            Err(procfs::ProcError::NotFound(_)) => {}
+            Err(error) => return Err(io::Error::other(error)),
+        }
+    }
+    Ok(sockets)
 }
 
 /// What the processes of one group have open.

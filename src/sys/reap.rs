@@ -30,6 +30,20 @@ pub fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
     Ok(exit_of(status))
 }
 
+/// Waits for the end of any process, which need not be a child.
+///
+/// # Errors
+/// That of `poll(2)`.
+pub fn wait(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    loop {
+        match poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            polled => return polled.map(drop).map_err(io::Error::from),
+        }
+    }
+}
+
 fn exit_of(status: WaitStatus) -> Option<Exit> {
     match status {
         WaitStatus::Exited(_, code) => Some(Exit::Code(code)),

@@ -6,31 +6,32 @@ use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 
 /// The kernel fills at most 32 KiB of a dump at a time (`NLMSG_GOODSIZE`, netlink(7)).
 const BUFFER: usize = 32 * 1024;
 
-/// Inodes of the sockets that are TCP connections with one of these local ports.
+/// The sockets that are TCP connections with one of these local ports: the inode of each, and its cookie
+/// (`SO_COOKIE`), by which its close is told.
 ///
 /// # Errors
 /// When the kernel has no such interface, or refuses it.
-pub fn connections_on(ports: &HashSet<u16>) -> io::Result<HashSet<u64>> {
+pub fn connections_on(ports: &HashSet<u16>) -> io::Result<HashMap<u64, u64>> {
     let states = StateFlags::ESTABLISHED
         | StateFlags::FIN_WAIT1
         | StateFlags::FIN_WAIT2
         | StateFlags::CLOSE_WAIT
         | StateFlags::LAST_ACK
         | StateFlags::CLOSING;
-    let mut inodes = HashSet::new();
-    dump(states, |inode, local| {
+    let mut found = HashMap::new();
+    dump(states, |inode, cookie, local| {
         if ports.contains(&local.port()) {
-            inodes.insert(inode);
+            found.insert(inode, cookie);
         }
     })?;
-    Ok(inodes)
+    Ok(found)
 }
 
 /// All listening TCP sockets: inode and address.
@@ -39,12 +40,12 @@ pub fn connections_on(ports: &HashSet<u16>) -> io::Result<HashSet<u64>> {
 /// As for [`connections_on`].
 pub fn listening() -> io::Result<Vec<(u64, SocketAddr)>> {
     let mut found = Vec::new();
-    dump(StateFlags::LISTEN, |inode, local| found.push((inode, local)))?;
+    dump(StateFlags::LISTEN, |inode, _, local| found.push((inode, local)))?;
     Ok(found)
 }
 
 /// Shows every TCP socket of either family that is in one of these states.
-fn dump(states: StateFlags, mut each: impl FnMut(u64, SocketAddr)) -> io::Result<()> {
+fn dump(states: StateFlags, mut each: impl FnMut(u64, u64, SocketAddr)) -> io::Result<()> {
     dump_family(AF_INET, SocketId::new_v4(), states.clone(), &mut each)?;
     dump_family(AF_INET6, SocketId::new_v6(), states, &mut each)
 }
@@ -53,7 +54,7 @@ fn dump_family(
     family: u8,
     socket_id: SocketId,
     states: StateFlags,
-    each: &mut impl FnMut(u64, SocketAddr),
+    each: &mut impl FnMut(u64, u64, SocketAddr),
 ) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
@@ -76,7 +77,8 @@ fn dump_family(
             match message.payload {
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(found)) => {
                     let id = found.header.socket_id;
-                    each(u64::from(found.header.inode), (id.source_address, id.source_port).into());
+                    let cookie = u64::from_ne_bytes(id.cookie);
+                    each(u64::from(found.header.inode), cookie, (id.source_address, id.source_port).into());
                 }
                 NetlinkPayload::Done(_) => return Ok(()),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),

@@ -18,6 +18,9 @@ const PID_DIGITS: usize = 10;
 /// The number at which listening descriptors begin (`SD_LISTEN_FDS_START`, `sd_listen_fds(3)`).
 pub const FIRST_LISTEN_FD: RawFd = 3;
 
+/// Descriptors of [`Program::placed`] have smaller numbers than this.
+pub const PLACED_MAX: RawFd = 100;
+
 /// Where a stream of the worker goes.
 #[derive(Debug)]
 pub enum Stream {
@@ -49,6 +52,8 @@ pub struct Program {
     /// Descriptors that the child finds at 3 and above (`sd_listen_fds(3)`); when there are any,
     /// the environment gets `LISTEN_PID`.
     pub listen_fds: Vec<OwnedFd>,
+    /// Descriptors that the child finds under these numbers, which are below [`PLACED_MAX`].
+    pub placed: Vec<(OwnedFd, RawFd)>,
     /// Soft limit of descriptors to start with.
     pub descriptors: u64,
     /// System calls that are supervised from its first instruction on.
@@ -147,13 +152,15 @@ pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
         filter: instructions.as_ptr().cast_mut(),
     });
     let (report, low) = super::fd::pair().map_err(SpawnError::Fork)?;
-    // Out of the way of the listening descriptors.
-    let child_report =
-        super::fd::duplicate_above(low.as_fd(), 3 + program.listen_fds.len() as RawFd).map_err(SpawnError::Fork)?;
+    // Out of the way of the descriptors that the child finds under certain numbers.
+    let lowest = PLACED_MAX.max(FIRST_LISTEN_FD + program.listen_fds.len() as RawFd);
+    let child_report = super::fd::duplicate_above(low.as_fd(), lowest).map_err(SpawnError::Fork)?;
     drop(low);
 
-    let above = |fd: &OwnedFd| super::fd::duplicate_above(fd.as_fd(), 3 + program.listen_fds.len() as RawFd);
+    let above = |fd: &OwnedFd| super::fd::duplicate_above(fd.as_fd(), lowest);
     let listen = program.listen_fds.iter().map(above).collect::<io::Result<Vec<_>>>().map_err(SpawnError::Fork)?;
+    let place = |(fd, number): &(OwnedFd, RawFd)| above(fd).map(|copy| (copy, *number));
+    let placed = program.placed.iter().map(place).collect::<io::Result<Vec<_>>>().map_err(SpawnError::Fork)?;
 
     let plan = ChildPlan {
         parent: Pid::this().as_raw(),
@@ -166,6 +173,7 @@ pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
         stderr: stream_fd(&program.stderr),
         keep: &program.keep,
         listen: listen.iter().map(AsRawFd::as_raw_fd).collect(),
+        placed: placed.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)).collect(),
         listen_pid_digits: listen_pid[digits..].as_mut_ptr(),
         descriptors: program.descriptors,
         report: child_report.as_raw_fd(),
@@ -265,6 +273,7 @@ struct ChildPlan<'a> {
     stderr: RawFd,
     keep: &'a [RawFd],
     listen: Vec<RawFd>,
+    placed: Vec<(RawFd, RawFd)>,
     listen_pid_digits: *mut u8,
     descriptors: u64,
     report: RawFd,
@@ -302,6 +311,12 @@ impl ChildPlan<'_> {
                 libc::fcntl(fd, libc::F_SETFD, 0);
             }
             self.place_listen_fds();
+            for &(from, to) in &self.placed {
+                // The sources lie above the targets unless descriptors ran out, see `spawn`.
+                if from < PLACED_MAX || self.report < PLACED_MAX || libc::dup2(from, to) < 0 {
+                    self.fail(Step::Prepare);
+                }
+            }
             let mut limit: libc::rlimit = std::mem::zeroed();
             if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
                 limit.rlim_cur = self.descriptors;

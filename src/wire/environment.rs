@@ -29,6 +29,8 @@ pub const INHERITED: &str = "MAITRED_FDS";
 /// `PLACE PATH`: the file of 64-bit counters in which the one with this index counts what is accepted on
 /// inherited sockets.
 pub const COUNT: &str = "MAITRED_COUNT";
+/// The descriptor to which a line is to be written when the worker is ready (`--ready fd`).
+pub const READY_FD: &str = "MAITRED_READY_FD";
 /// Where the dynamic loader looks for the shim.
 pub const PRELOAD: &str = "LD_PRELOAD";
 
@@ -40,9 +42,9 @@ pub const LISTEN_PID: &str = "LISTEN_PID";
 pub const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
 /// Newer libsystemd checks this too, so an inherited one must be scrubbed.
 pub const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
-/// The master's own readiness socket, not the worker's business (`sd_notify(3)`).
+/// Where to say `READY=1`; the worker gets its own, not the master's (`sd_notify(3)`).
 pub const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
-/// The master's own watchdog interval, not the worker's business (`sd_watchdog_enabled(3)`).
+/// Microseconds within which `WATCHDOG=1` must come, the worker's own (`sd_watchdog_enabled(3)`).
 pub const WATCHDOG_USEC: &str = "WATCHDOG_USEC";
 /// The master's own watchdog process id, not the worker's business.
 pub const WATCHDOG_PID: &str = "WATCHDOG_PID";

@@ -37,6 +37,14 @@ pub enum FromWorker {
     Pong(u64),
 }
 
+impl FromWorker {
+    /// Whether it is what `sd_notify(3)` can say.
+    #[must_use]
+    pub fn is_notification(&self) -> bool {
+        matches!(self, FromWorker::Ready | FromWorker::Stopping | FromWorker::Status(_) | FromWorker::Watchdog)
+    }
+}
+
 /// A worker's request for an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {

@@ -3,10 +3,11 @@
 //!
 //! The shim itself, in `shim/`, is a crate of its own that `build.rs` compiles.
 
-use crate::sys::{limits, memfd};
+use crate::sys::spawn::PLACED_MAX;
+use crate::sys::{fd, limits, memfd};
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 /// The object that `build.rs` made.
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/shim.so"));
@@ -34,7 +35,8 @@ impl Shim {
     /// # Errors
     /// When memory or descriptors are short.
     pub fn new() -> io::Result<Shim> {
-        let file = memfd::sealed(c"maitred-shim", OBJECT)?;
+        // Above the numbers under which a worker may want to find something else.
+        let file = fd::duplicate_above(memfd::sealed(c"maitred-shim", OBJECT)?.as_fd(), PLACED_MAX)?;
         let reach = if limits::has_privileges_of_executable() { Reach::Inherited } else { Reach::Master };
         Ok(Shim { file, reach })
     }

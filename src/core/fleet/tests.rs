@@ -1,12 +1,23 @@
-//! The fleet's life without processes or clock: single stories, then a seeded simulation.
+//! The fleet's life without processes or clock, as single stories.
 
+use super::reload::GENERATIONS_MAX;
 use super::*;
-use std::collections::HashMap;
 
 const GRACE: Duration = Duration::from_secs(30);
 
-fn plan(workers: u32) -> Plan {
-    Plan { workers, max_workers: 64, grace: GRACE, seed: 7 }
+pub(super) fn plan(workers: u32) -> Plan {
+    Plan {
+        workers,
+        max_workers: 64,
+        grace: GRACE,
+        boot_timeout: Duration::from_secs(60),
+        max_surge: 1,
+        max_unavailable: 0,
+        max_restarts: 30,
+        restart_window: Duration::from_secs(900),
+        stall_kill: None,
+        seed: 7,
+    }
 }
 
 fn forked(actions: &[Action]) -> Vec<WorkerId> {
@@ -18,12 +29,12 @@ fn forked(actions: &[Action]) -> Vec<WorkerId> {
 }
 
 /// A fleet of `n` ready workers and the moment at which they are.
-fn ready(n: u32) -> (Fleet, Instant, Vec<WorkerId>) {
-    let now = Instant::now();
+fn ready(n: u32) -> (Fleet, Moment, Vec<WorkerId>) {
+    let now = Moment::default();
     let mut fleet = Fleet::new(plan(n));
     let workers = forked(&fleet.handle(now, Event::Begin));
     for &worker in &workers {
-        assert_eq!(fleet.handle(now, Event::Ready(worker)), []);
+        assert_eq!(fleet.handle(now, Event::Ready(worker)), [Action::Admit { worker }]);
     }
     (fleet, now, workers)
 }
@@ -56,13 +67,13 @@ fn a_worker_that_crashes_again_and_again_waits_longer_each_time() {
     assert!(delays[0] <= backoff::BASE);
     assert!(*delays.last().unwrap() > backoff::CAP / 2);
     // After a healthy while the next crash is a first one.
-    now += backoff::HEALTHY;
+    now = now + backoff::HEALTHY;
     assert_eq!(forked(&fleet.handle(now, Event::Exited(worker, Exit::Code(1)))).len(), 1);
 }
 
 #[test]
 fn a_first_generation_that_never_boots_is_given_up() {
-    let mut now = Instant::now();
+    let mut now = Moment::default();
     let mut fleet = Fleet::new(plan(1));
     let mut actions = fleet.handle(now, Event::Begin);
     for attempt in 1..=BOOT_ATTEMPTS {
@@ -127,127 +138,198 @@ fn quit_waits_without_limit_until_term_sets_one() {
 #[test]
 fn one_more_and_one_fewer() {
     let (mut fleet, now, _) = ready(1);
-    assert_eq!(fleet.handle(now, Event::Fewer), [Action::SizeRefused { workers: 1 }]);
-    let actions = fleet.handle(now, Event::More);
+    assert_eq!(fleet.handle(now, Event::Resize(Resize::By(-1))), [Action::SizeRefused(SizeRefused::Zero)]);
+    let actions = fleet.handle(now, Event::Resize(Resize::By(1)));
     assert_eq!(actions[0], Action::Resized { workers: 2 });
     let worker = forked(&actions)[0];
     fleet.handle(now, Event::Ready(worker));
-    let actions = fleet.handle(now, Event::Fewer);
+    let actions = fleet.handle(now, Event::Resize(Resize::By(-1)));
     assert_eq!(actions, [Action::Resized { workers: 1 }, Action::Withdraw { worker }]);
     fleet.handle(now, Event::Exited(worker, Exit::Signal(15)));
     assert_eq!(fleet.seats().len(), 1);
 }
 
-/// Random histories; after every step the invariants hold, and a fleet told to stop ends.
+
+/// Tells the fleet that a worker is ready and returns what it does about that.
+fn is_ready(fleet: &mut Fleet, now: Moment, worker: WorkerId) -> Vec<Action> {
+    fleet.handle(now, Event::Ready(worker))
+}
+
 #[test]
-fn random_histories_keep_the_invariants() {
-    for seed in 1..=2_000u64 {
-        Story::new(seed).run();
-    }
+fn a_reload_replaces_one_worker_after_the_other_and_the_first_alone() {
+    let (mut fleet, now, old) = ready(3);
+    fleet.plan.max_surge = 2;
+    let actions = fleet.handle(now, Event::ReloadAsked(Manner::Rolling));
+    let canary = WorkerId(4);
+    assert_eq!(
+        actions,
+        [
+            Action::ReloadBegun { generation: Generation(2), manner: Manner::Rolling },
+            Action::Fork { slot: Slot(0), worker: canary, generation: Generation(2) },
+        ]
+    );
+    let actions = is_ready(&mut fleet, now, canary);
+    assert_eq!(
+        actions[..3],
+        [
+            Action::Admit { worker: canary },
+            Action::Withdraw { worker: old[0] },
+            Action::CanaryServes { generation: Generation(2) },
+        ]
+    );
+    let others = forked(&actions);
+    assert_eq!(others.len(), 2, "as many at once as max_surge allows: {actions:?}");
+    is_ready(&mut fleet, now, others[0]);
+    let actions = is_ready(&mut fleet, now, others[1]);
+    assert_eq!(actions.last(), Some(&Action::ReloadDone { generation: Generation(2) }));
+    assert_eq!(fleet.generation(), Generation(2));
 }
 
-struct Story {
-    seed: u64,
-    random: u64,
-    fleet: Fleet,
-    now: Instant,
-    /// Workers that live, and whether they were told to end.
-    alive: HashMap<WorkerId, bool>,
-    done: bool,
+#[test]
+fn a_new_generation_that_fails_leaves_the_old_one_serving() {
+    let (mut fleet, now, _) = ready(2);
+    let canary = forked(&fleet.handle(now, Event::ReloadAsked(Manner::Rolling)))[0];
+    let actions = fleet.handle(now, Event::Exited(canary, Exit::Code(1)));
+    let because = AbortReason::Ended(canary);
+    assert_eq!(actions, [Action::ReloadAborted { generation: Generation(2), because }]);
+    assert!(fleet.all_ready());
+    assert_eq!(fleet.generation(), Generation(1));
+    // The next try gets a number of its own.
+    let actions = fleet.handle(now, Event::ReloadAsked(Manner::Rolling));
+    assert_eq!(actions[0], Action::ReloadBegun { generation: Generation(3), manner: Manner::Rolling });
 }
 
-impl Story {
-    fn new(seed: u64) -> Story {
-        let plan = Plan { workers: 1 + (seed % 5) as u32, max_workers: 8, grace: GRACE, seed };
-        let random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-        Story { seed, random, fleet: Fleet::new(plan), now: Instant::now(), alive: HashMap::new(), done: false }
-    }
+#[test]
+fn a_generation_that_fails_half_way_is_rolled_back() {
+    let (mut fleet, now, _) = ready(2);
+    let canary = forked(&fleet.handle(now, Event::ReloadAsked(Manner::Rolling)))[0];
+    let second = forked(&is_ready(&mut fleet, now, canary))[0];
+    let late = now + fleet.plan.boot_timeout;
+    let actions = fleet.handle(late, Event::Tick);
+    assert!(actions.contains(&Action::Kill { worker: second, because: KillReason::BootTimeout }), "{actions:?}");
+    let back = forked(&actions);
+    assert_eq!(fleet.occupant(back[0]).map(|o| o.generation), Some(Generation(1)));
+    let actions = is_ready(&mut fleet, late, back[0]);
+    assert_eq!(actions, [Action::Admit { worker: back[0] }, Action::Withdraw { worker: canary }]);
+}
 
-    fn pick(&mut self, n: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        (self.random >> 33) % n
-    }
+#[test]
+fn a_fleet_reload_serves_only_when_all_of_it_are_ready() {
+    let (mut fleet, now, old) = ready(2);
+    let new = forked(&fleet.handle(now, Event::ReloadAsked(Manner::Fleet)));
+    assert_eq!(new.len(), 2);
+    assert_eq!(is_ready(&mut fleet, now, new[1]), []);
+    let actions = is_ready(&mut fleet, now, new[0]);
+    let served = |worker| Action::Admit { worker };
+    let gone = |worker| Action::Withdraw { worker };
+    assert_eq!(actions[..2], [served(new[0]), gone(old[0])]);
+    assert!(actions.contains(&served(new[1])) && actions.contains(&gone(old[1])), "{actions:?}");
+    assert_eq!(actions.last(), Some(&Action::ReloadDone { generation: Generation(2) }));
+}
 
-    fn run(&mut self) {
-        self.tell(Event::Begin);
-        for _ in 0..200 {
-            if self.done {
-                return;
-            }
-            let event = self.something();
-            self.tell(event);
-        }
-        self.tell(Event::StopAsked(Stop::Graceful));
-        self.now += SAME_REQUEST;
-        self.tell(Event::StopAsked(Stop::Graceful));
-        while let Some(worker) = self.alive.keys().next().copied() {
-            self.tell(Event::Exited(worker, Exit::Signal(9)));
-        }
-        assert!(self.done, "seed {}: a stopped fleet without workers must end", self.seed);
+#[test]
+fn a_reload_during_a_reload_waits_and_generations_are_bounded() {
+    let (mut fleet, now, _) = ready(1);
+    let mut next = forked(&fleet.handle(now, Event::ReloadAsked(Manner::Rolling)))[0];
+    let actions = fleet.handle(now, Event::ReloadAsked(Manner::Rolling));
+    assert_eq!(actions, [Action::ReloadWaits { because: WaitReason::AnotherRuns }]);
+    // Nobody of the old generations ends, until there are as many as may be.
+    for _ in 2..GENERATIONS_MAX {
+        next = forked(&is_ready(&mut fleet, now, next))[0];
+        fleet.handle(now, Event::ReloadAsked(Manner::Rolling));
     }
+    assert_eq!(forked(&is_ready(&mut fleet, now, next)), []);
+    assert_eq!(fleet.generations().len(), GENERATIONS_MAX);
+    let oldest = fleet.seats()[0].occupants[0].worker;
+    let actions = fleet.handle(now, Event::Exited(oldest, Exit::Code(0)));
+    assert!(matches!(actions[0], Action::ReloadBegun { .. }), "{actions:?}");
+}
 
-    fn something(&mut self) -> Event {
-        let mut workers: Vec<_> = self.alive.keys().copied().collect();
-        workers.sort();
-        let some = (!workers.is_empty()).then(|| workers[self.pick(workers.len() as u64) as usize]);
-        match (self.pick(12), some) {
-            (0..=2, Some(worker)) => Event::Ready(worker),
-            (3 | 4, Some(worker)) => Event::Exited(worker, Exit::Code(1)),
-            (5, Some(worker)) => Event::ForkFailed(worker),
-            (6, Some(worker)) => Event::Emptied(worker),
-            (7, _) => Event::More,
-            (8, _) => Event::Fewer,
-            (9, _) if self.pick(30) == 0 => Event::StopAsked(Stop::Patient),
-            (10, _) if self.fleet.is_stopping() => Event::ListenersClosed,
-            _ => {
-                let passed = Duration::from_millis(self.pick(40_000));
-                self.now += passed;
-                Event::Tick
-            }
-        }
-    }
+#[test]
+fn a_worker_with_connections_gets_its_stop_signal_before_its_time_is_over() {
+    let (mut fleet, now, w) = ready(2);
+    fleet.handle(now, Event::Resize(Resize::To(1)));
+    let stop_at = now + (GRACE - time_to_stop(GRACE));
+    assert_eq!(fleet.wakes_at(), Some(stop_at));
+    assert_eq!(fleet.handle(stop_at, Event::Tick), [Action::Terminate { worker: w[1] }]);
+    assert_eq!(fleet.wakes_at(), Some(now + GRACE));
+}
 
-    fn tell(&mut self, event: Event) {
-        if let Event::Exited(worker, _) | Event::ForkFailed(worker) = event {
-            self.alive.remove(&worker);
+#[test]
+fn a_stalled_worker_is_passed_over_unless_all_are() {
+    let (mut fleet, now, w) = ready(2);
+    let stalls = |worker| Event::Stalled(worker, Sign::Untaken);
+    assert_eq!(fleet.handle(now, stalls(w[0])), [Action::Exclude { worker: w[0] }]);
+    assert_eq!(fleet.seats()[0].name(), "stalled");
+    assert_eq!(fleet.handle(now, stalls(w[1])), [Action::Readmit { worker: w[0] }]);
+    let recovers = |worker| Event::Recovered(worker, Sign::Untaken);
+    assert_eq!(fleet.handle(now, recovers(w[0])), [Action::Exclude { worker: w[1] }]);
+    assert_eq!(fleet.handle(now, recovers(w[1])), [Action::Readmit { worker: w[1] }]);
+}
+
+#[test]
+fn a_worker_that_stays_stalled_is_killed_and_replaced_at_once() {
+    let (mut fleet, now, w) = ready(2);
+    fleet.plan.stall_kill = Some(Duration::from_secs(5));
+    fleet.handle(now, Event::Stalled(w[0], Sign::Probe));
+    let actions = fleet.handle(fleet.wakes_at().unwrap(), Event::Tick);
+    assert_eq!(actions[0], Action::Kill { worker: w[0], because: KillReason::Stalled });
+    assert_eq!(forked(&actions).len(), 1);
+}
+
+#[test]
+fn a_worn_worker_is_replaced_before_it_leaves() {
+    let (mut fleet, now, w) = ready(2);
+    let new = forked(&fleet.handle(now, Event::Recycle(w[1])))[0];
+    // One at a time.
+    assert_eq!(fleet.handle(now, Event::Recycle(w[0])), []);
+    let actions = is_ready(&mut fleet, now, new);
+    assert_eq!(actions[..2], [Action::Admit { worker: new }, Action::Withdraw { worker: w[1] }]);
+    assert_eq!(forked(&actions).len(), 1, "now the other's turn");
+}
+
+#[test]
+fn a_slot_that_fails_too_often_rests_until_somebody_cares() {
+    let (mut fleet, mut now, w) = ready(2);
+    fleet.plan.max_restarts = 3;
+    let mut worker = w[0];
+    for _ in 0..3 {
+        let mut actions = fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
+        if forked(&actions).is_empty() {
+            now = fleet.wakes_at().unwrap();
+            actions = fleet.handle(now, Event::Tick);
         }
-        let actions = self.fleet.handle(self.now, event.clone());
-        for action in actions {
-            match action {
-                Action::Fork { worker, slot, .. } => {
-                    assert!(!self.fleet.is_stopping(), "seed {}: fork while stopping", self.seed);
-                    assert_eq!(self.fleet.seats()[slot.index()].state.worker(), Some(worker));
-                    assert!(self.alive.insert(worker, false).is_none(), "seed {}: id used twice", self.seed);
-                }
-                Action::Withdraw { worker } | Action::Kill { worker, .. } => {
-                    assert!(self.alive.contains_key(&worker), "seed {}: {event:?} touches a dead worker", self.seed);
-                }
-                Action::Terminate { worker } => {
-                    let told = self.alive.get_mut(&worker).expect("only the living are told");
-                    assert!(!*told, "seed {}: told twice", self.seed);
-                    *told = true;
-                }
-                Action::Finish => {
-                    assert!(!self.done, "seed {}: ended twice", self.seed);
-                    self.done = true;
-                }
-                Action::GiveUp { .. }
-                | Action::CloseListeners
-                | Action::Wait { .. }
-                | Action::StopAtOnce
-                | Action::SizeRefused { .. }
-                | Action::Resized { .. } => {}
-            }
-        }
-        let seats = self.fleet.seats();
-        let seated: Vec<_> = seats.iter().filter_map(|s| s.state.worker()).collect();
-        assert_eq!(seated.len(), self.alive.len(), "seed {}: every living worker has one seat", self.seed);
-        assert!(seated.iter().all(|w| self.alive.contains_key(w)));
-        assert!(seats.len() <= 9, "seed {}: slots are bounded", self.seed);
-        if let Some(at) = self.fleet.wakes_at() {
-            assert!(at > self.now, "seed {}: a deadline in the past would spin", self.seed);
-        }
+        worker = forked(&actions)[0];
+        fleet.handle(now, Event::Ready(worker));
     }
+    let actions = fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
+    assert_eq!(actions, [Action::Rest { slot: Slot(0), worker, failures: 4 }]);
+    assert_eq!((fleet.wakes_at(), fleet.seats()[0].name()), (None, "stopped"));
+    assert_eq!(forked(&fleet.handle(now, Event::ReloadAsked(Manner::Rolling))).len(), 2);
+}
+
+#[test]
+fn a_master_whose_slots_all_rest_ends() {
+    let (mut fleet, now, w) = ready(1);
+    fleet.plan.max_restarts = 0;
+    let actions = fleet.handle(now, Event::Exited(w[0], Exit::Code(1)));
+    let rest = Action::Rest { slot: Slot(0), worker: w[0], failures: 1 };
+    assert_eq!(actions, [rest, Action::NobodyLeft, Action::Finish]);
+}
+
+#[test]
+fn a_paused_fleet_has_no_workers_until_somebody_asks_for_them() {
+    let (mut fleet, now, w) = ready(1);
+    assert_eq!(fleet.handle(now, Event::Pause), [Action::Withdraw { worker: w[0] }]);
+    assert_eq!(fleet.handle(now, Event::Exited(w[0], Exit::Code(0))), []);
+    assert_eq!(forked(&fleet.handle(now, Event::Resize(Resize::By(1)))).len(), 2);
+}
+
+#[test]
+fn sizes_that_cannot_be_are_refused() {
+    let (fleet, _, _) = ready(2);
+    assert_eq!(fleet.size_after(Resize::To(0)), Err(SizeRefused::Zero));
+    assert_eq!(fleet.size_after(Resize::By(-2)), Err(SizeRefused::Zero));
+    assert_eq!(fleet.size_after(Resize::To(10_000)), Err(SizeRefused::TooMany { asked: 10_000, most: 64 }));
+    assert_eq!(fleet.size_after(Resize::By(3)), Ok(5));
 }

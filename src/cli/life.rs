@@ -1,0 +1,126 @@
+//! What `run` is told about the lives of the workers.
+
+use crate::config::life::{Life, Probe, Probing, Ready, duration, size};
+use clap::Args;
+use std::time::Duration;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Life of the workers")]
+pub struct LifeArgs {
+    /// When a worker counts as ready: listen, notify (READY=1), http:/PATH, delay:DURATION, fd[:N]
+    #[arg(long, value_name = "HOW", default_value = "listen")]
+    ready: Ready,
+
+    /// How long a worker may take to be ready before it is killed
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    boot_timeout: Duration,
+
+    /// Workers that a reload may start beyond the wanted number
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    max_surge: u32,
+
+    /// Slots that a reload may leave without a worker
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    max_unavailable: u32,
+
+    /// A worker that takes none of its waiting connections for so long is passed over; 0 for never
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    stall: Duration,
+
+    /// Kill and fork again a worker that is stalled for so long; 0 for never
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = duration)]
+    stall_kill: Duration,
+
+    /// Ask each worker for a sign of health: http:/PATH (2xx or 3xx is good) or tcp
+    #[arg(long, value_name = "WHAT")]
+    probe: Option<Probe>,
+
+    /// From one probe to the next
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    probe_interval: Duration,
+
+    /// How long the answer to a probe may take
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    probe_timeout: Duration,
+
+    /// Good probes in a row after which a worker gets connections again
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    probe_rise: u32,
+
+    /// Bad probes in a row after which a worker gets none
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    probe_fall: u32,
+
+    /// How often workers that speak maitred's protocol get a PING; one that stops to answer is passed over
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    heartbeat: Option<Duration>,
+
+    /// How often a worker that sends WATCHDOG=1 must send it, or be killed (WATCHDOG_USEC)
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    watchdog: Option<Duration>,
+
+    /// Replace a worker after so many connections, less up to a tenth by chance
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_connections: Option<u64>,
+
+    /// Replace a worker of this age, less up to a tenth by chance
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    max_age: Option<Duration>,
+
+    /// Replace a worker that has grown to this size (512M, 1G), less up to a tenth by chance
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    max_rss: Option<u64>,
+
+    /// Failures of a slot within --restart-window after which it is left alone
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    max_restarts: u32,
+
+    /// The time in which failures are counted
+    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = duration)]
+    restart_window: Duration,
+}
+
+impl LifeArgs {
+    /// What is meant.
+    ///
+    /// # Errors
+    /// What cannot be carried out, in words.
+    pub fn meant(self) -> Result<Life, String> {
+        if self.max_surge == 0 && self.max_unavailable == 0 {
+            return Err("with --max-surge 0 and --max-unavailable 0 no worker could ever be replaced".to_owned());
+        }
+        let given = |time: Duration| (!time.is_zero()).then_some(time);
+        let positive = |name, time: Option<Duration>| match time {
+            Some(Duration::ZERO) => Err(format!("--{name} 0 makes no sense; leave it out instead")),
+            time => Ok(time),
+        };
+        let probing = match self.probe {
+            Some(_) if self.probe_interval.is_zero() || self.probe_timeout.is_zero() => {
+                return Err("--probe-interval and --probe-timeout must be longer than 0".to_owned());
+            }
+            probe => probe.map(|probe| Probing {
+                probe,
+                interval: self.probe_interval,
+                timeout: self.probe_timeout,
+                rise: self.probe_rise,
+                fall: self.probe_fall,
+            }),
+        };
+        Ok(Life {
+            ready: self.ready,
+            boot_timeout: positive("boot-timeout", Some(self.boot_timeout))?.unwrap_or_default(),
+            max_surge: self.max_surge,
+            max_unavailable: self.max_unavailable,
+            stall: given(self.stall),
+            stall_kill: given(self.stall_kill),
+            probing,
+            heartbeat: positive("heartbeat", self.heartbeat)?,
+            watchdog: positive("watchdog", self.watchdog)?,
+            max_connections: self.max_connections,
+            max_age: positive("max-age", self.max_age)?,
+            max_rss: self.max_rss,
+            max_restarts: self.max_restarts,
+            restart_window: self.restart_window,
+        })
+    }
+}

@@ -1,0 +1,30 @@
+//! `maitred stop`: what `TERM` does.
+
+use super::tell::{self, Whom};
+use crate::control::Request;
+use crate::control::client::{self, Patience};
+use clap::Args;
+use std::process::ExitCode;
+
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    #[command(flatten)]
+    whom: Whom,
+
+    /// Wait until it has ended
+    #[arg(long)]
+    wait: bool,
+}
+
+/// Asks it to stop.
+pub fn main(args: &StopArgs) -> ExitCode {
+    let stopped = client::find(args.whom.name.as_deref(), args.whom.control.as_deref()).and_then(|(name, path)| {
+        let control = Some(path.clone());
+        let said = tell::ask(&Whom { name: None, control }, &Request::Stop, Patience::Short)?;
+        match args.wait {
+            true => client::wait_for_end(&name, &path).map(|()| format!("{name} has ended")),
+            false => Ok(said),
+        }
+    });
+    tell::report(stopped)
+}

@@ -1,0 +1,134 @@
+//! The configuration file: TOML with the long options' names as keys. It is turned into the words of a
+//! command line, which come before those that were typed, so that one parser knows all options and what
+//! was typed wins.
+
+use std::ffi::OsString;
+use std::path::Path;
+use toml::{Table, Value};
+
+/// Longest file that is read.
+pub const FILE_MAX: u64 = 1 << 20;
+
+/// What is wrong with a configuration file.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("cannot read {path}: {why}; check --config")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why not.
+        why: String,
+    },
+    /// It is no TOML.
+    #[error("{path}: {why}")]
+    Toml {
+        /// The file.
+        path: String,
+        /// Where, and what is wrong.
+        why: String,
+    },
+    /// A key has a value of a kind that no option takes.
+    #[error("{path}: {key} has a value that no option takes; {expected}")]
+    Value {
+        /// The file.
+        path: String,
+        /// The key.
+        key: String,
+        /// What it could be.
+        expected: &'static str,
+    },
+}
+
+/// What a file says, as words of a command line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    /// Options.
+    pub options: Vec<OsString>,
+    /// The command and its arguments.
+    pub command: Vec<OsString>,
+}
+
+/// Reads a file as text.
+///
+/// # Errors
+/// [`FileError::Read`].
+pub fn read(path: &Path) -> Result<String, FileError> {
+    use std::io::Read;
+    let fail = |why: String| FileError::Read { path: path.display().to_string(), why };
+    let file = std::fs::File::open(path).map_err(|error| fail(error.to_string()))?;
+    let mut text = String::new();
+    file.take(FILE_MAX + 1).read_to_string(&mut text).map_err(|error| fail(error.to_string()))?;
+    if text.len() as u64 > FILE_MAX {
+        return Err(fail(format!("longer than {FILE_MAX} bytes")));
+    }
+    Ok(text)
+}
+
+/// Turns a file's text into words. `path` is only named in errors.
+///
+/// # Errors
+/// [`FileError`].
+pub fn words(text: &str, path: &Path) -> Result<Words, FileError> {
+    let shown = || path.display().to_string();
+    let why = |error: toml::de::Error| error.to_string().trim_end().replace('\n', " ");
+    let table: Table = text.parse().map_err(|error| FileError::Toml { path: shown(), why: why(error) })?;
+    let mut words = Words::default();
+    for (key, value) in table {
+        let fail = |expected| FileError::Value { path: shown(), key: key.clone(), expected };
+        let mut option = |value: String| words.options.push(format!("--{key}={value}").into());
+        match (key.as_str(), value) {
+            ("command", Value::Array(parts)) => {
+                let parts = parts.iter().map(|part| part.as_str().map(OsString::from));
+                words.command = parts.collect::<Option<_>>().ok_or_else(|| fail("it is a list of texts"))?;
+            }
+            ("command", _) => return Err(fail("it is a list: the program, then each argument")),
+            ("env", Value::Table(variables)) => {
+                for (name, value) in variables {
+                    let value = scalar(&value).ok_or_else(|| fail("a variable is a text or a number"))?;
+                    option(format!("{name}={value}"));
+                }
+            }
+            ("config", _) => return Err(fail("one file cannot name another")),
+            (_, Value::Array(parts)) => {
+                for part in parts {
+                    option(scalar(&part).ok_or_else(|| fail("a list has texts or numbers in it"))?);
+                }
+            }
+            (_, value) => option(scalar(&value).ok_or_else(|| fail("it is a text or a number"))?),
+        }
+    }
+    Ok(words)
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Integer(number) => Some(number.to_string()),
+        Value::Boolean(_) | Value::Float(_) | Value::Datetime(_) | Value::Array(_) | Value::Table(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_becomes_words() {
+        let text = "workers = 4\nbind = [\":80\", \":443\"]\ncommand = [\"node\", \"a b.js\"]\n[env]\nA = \"x=y\"\nB = 1\n";
+        let words = words(text, Path::new("m.toml")).unwrap();
+        assert_eq!(words.options, ["--workers=4", "--bind=:80", "--bind=:443", "--env=A=x=y", "--env=B=1"]);
+        assert_eq!(words.command, ["node", "a b.js"]);
+    }
+
+    #[test]
+    fn mistakes_name_the_file_and_the_key() {
+        let error = |text| words(text, Path::new("m.toml")).unwrap_err().to_string();
+        assert!(error("workers = ").starts_with("m.toml: "), "{}", error("workers = "));
+        assert_eq!(
+            error("command = \"node a.js\""),
+            "m.toml: command has a value that no option takes; it is a list: the program, then each argument"
+        );
+        assert!(error("grace = 1.5").contains("grace"));
+    }
+}

@@ -1,0 +1,195 @@
+//! How the lives of the workers are looked after: readiness, drain, reload, stalls, recycling, restarts.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+/// When a worker counts as ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// When it listens.
+    Listen,
+    /// When it says `READY=1` (sd_notify).
+    Notify,
+    /// When it answers this path with a status of 2xx or 3xx.
+    Http(String),
+    /// When it has lived for so long.
+    Delay(Duration),
+    /// When it writes a line to this descriptor, or to the first free one (s6's notification descriptor).
+    Fd(Option<i32>),
+}
+
+/// What a worker is asked from time to time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// To answer this path with a status of 2xx or 3xx.
+    Http(String),
+    /// To take a connection.
+    Tcp,
+}
+
+/// A value of `--ready` or `--probe` that makes no sense.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum LifeError {
+    /// No form of `--ready` that is known.
+    #[error("expected listen, notify, http:/PATH, delay:DURATION, fd or fd:N")]
+    Ready,
+    /// No form of `--probe` that is known.
+    #[error("expected http:/PATH or tcp")]
+    Probe,
+    /// The path does not begin with `/`, or would break the request line.
+    #[error("a path begins with / and has no spaces, as in http:/health")]
+    Path,
+    /// Not a duration.
+    #[error("{0:?} is no duration; 500ms, 10s and 2m are")]
+    Duration(String),
+    /// Not a descriptor's number.
+    #[error("a notification descriptor has a number from 3 to 99")]
+    Descriptor,
+    /// Not a size.
+    #[error("expected a size, as in 512M or 1G")]
+    Size,
+}
+
+fn path(text: &str) -> Result<String, LifeError> {
+    let fits = text.starts_with('/') && text.len() <= 1024 && text.bytes().all(|b| b.is_ascii_graphic());
+    if fits { Ok(text.to_owned()) } else { Err(LifeError::Path) }
+}
+
+/// A duration, where a bare `0` needs no unit.
+///
+/// # Errors
+/// [`LifeError::Duration`].
+pub fn duration(text: &str) -> Result<Duration, LifeError> {
+    match text {
+        "0" => Ok(Duration::ZERO),
+        _ => humantime::parse_duration(text).map_err(|_| LifeError::Duration(text.to_owned())),
+    }
+}
+
+/// The highest number that `--ready fd:N` takes; the channel and others come after it.
+const READY_FD_MAX: i32 = 99;
+
+impl FromStr for Ready {
+    type Err = LifeError;
+
+    fn from_str(text: &str) -> Result<Ready, LifeError> {
+        match text.split_once(':') {
+            None if text == "listen" => Ok(Ready::Listen),
+            None if text == "notify" => Ok(Ready::Notify),
+            None if text == "fd" => Ok(Ready::Fd(None)),
+            Some(("http", rest)) => path(rest).map(Ready::Http),
+            Some(("delay", rest)) => duration(rest).map(Ready::Delay),
+            Some(("fd", rest)) => match rest.parse() {
+                Ok(number @ 3..=READY_FD_MAX) => Ok(Ready::Fd(Some(number))),
+                _ => Err(LifeError::Descriptor),
+            },
+            _ => Err(LifeError::Ready),
+        }
+    }
+}
+
+impl FromStr for Probe {
+    type Err = LifeError;
+
+    fn from_str(text: &str) -> Result<Probe, LifeError> {
+        match text.split_once(':') {
+            None if text == "tcp" => Ok(Probe::Tcp),
+            Some(("http", rest)) => path(rest).map(Probe::Http),
+            _ => Err(LifeError::Probe),
+        }
+    }
+}
+
+/// Bytes: a number, or one with K, M or G (powers of 1024, as PM2's `--max-memory-restart` has them).
+///
+/// # Errors
+/// [`LifeError::Size`].
+pub fn size(text: &str) -> Result<u64, LifeError> {
+    let units = [('K', 10), ('M', 20), ('G', 30), ('k', 10), ('m', 20), ('g', 30)];
+    let (number, shift) = units
+        .iter()
+        .find_map(|(unit, shift)| Some((text.strip_suffix(*unit)?, *shift)))
+        .unwrap_or((text, 0));
+    let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift));
+    bytes.filter(|bytes| *bytes > 0).ok_or(LifeError::Size)
+}
+
+/// A probe and its rhythm; the words are HAProxy's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probing {
+    /// What is asked.
+    pub probe: Probe,
+    /// From one to the next.
+    pub interval: Duration,
+    /// How long the answer may take.
+    pub timeout: Duration,
+    /// Good ones in a row after which a worker that was bad is good.
+    pub rise: u32,
+    /// Bad ones in a row after which a worker is stalled.
+    pub fall: u32,
+}
+
+/// All of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// When a worker counts as ready.
+    pub ready: Ready,
+    /// How long it may take to be.
+    pub boot_timeout: Duration,
+    /// Workers that may be started beyond the number while others are replaced.
+    pub max_surge: u32,
+    /// Slots that may be without a worker for the sake of a replacement.
+    pub max_unavailable: u32,
+    /// How long a worker may take none of the connections that wait for it; without it nobody is watched.
+    pub stall: Option<Duration>,
+    /// How long it may be stalled before it is killed.
+    pub stall_kill: Option<Duration>,
+    /// What it is asked from time to time.
+    pub probing: Option<Probing>,
+    /// How often a native worker gets a `PING`.
+    pub heartbeat: Option<Duration>,
+    /// How often a worker that sends `WATCHDOG=1` must do so.
+    pub watchdog: Option<Duration>,
+    /// Connections after which a worker is replaced.
+    pub max_connections: Option<u64>,
+    /// Age at which a worker is replaced.
+    pub max_age: Option<Duration>,
+    /// Resident bytes at which a worker is replaced.
+    pub max_rss: Option<u64>,
+    /// Failures of a slot within the window after which it rests.
+    pub max_restarts: u32,
+    /// The window.
+    pub restart_window: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_has_many_forms() {
+        assert_eq!("listen".parse(), Ok(Ready::Listen));
+        assert_eq!("http:/up".parse(), Ok(Ready::Http("/up".to_owned())));
+        assert_eq!("delay:250ms".parse(), Ok(Ready::Delay(Duration::from_millis(250))));
+        assert_eq!("fd".parse(), Ok(Ready::Fd(None)));
+        assert_eq!("fd:7".parse(), Ok(Ready::Fd(Some(7))));
+        assert_eq!("fd:2".parse::<Ready>(), Err(LifeError::Descriptor));
+        assert_eq!("http:up".parse::<Ready>(), Err(LifeError::Path));
+        assert_eq!("http:/a b".parse::<Ready>(), Err(LifeError::Path));
+        assert_eq!("delay:soon".parse::<Ready>(), Err(LifeError::Duration("soon".to_owned())));
+        assert_eq!("listens".parse::<Ready>(), Err(LifeError::Ready));
+    }
+
+    #[test]
+    fn probes_ask_for_a_path_or_only_for_a_connection() {
+        assert_eq!("tcp".parse(), Ok(Probe::Tcp));
+        assert_eq!("http:/health?x=1".parse(), Ok(Probe::Http("/health?x=1".to_owned())));
+        assert_eq!("icmp".parse::<Probe>(), Err(LifeError::Probe));
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!((size("512M"), size("1g"), size("4096")), (Ok(512 << 20), Ok(1 << 30), Ok(4096)));
+        assert_eq!((size("0"), size("M"), size("99999999999G")), (Err(LifeError::Size), Err(LifeError::Size), Err(LifeError::Size)));
+    }
+}

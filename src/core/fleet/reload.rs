@@ -1,0 +1,211 @@
+//! Replacing workers: a whole generation by the next, or one that had its time.
+
+use super::seat::{Admitted, Life, Occupant, Seat};
+use super::{AbortReason, Action, Fleet, KillReason, Manner, WaitReason, Wanted, drain, kill};
+use crate::core::ids::{Generation, WorkerId};
+use crate::core::moment::Moment;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// The most generations that live at once, those that are leaving included. A reload that would make
+/// one more waits; `--grace` bounds for how long.
+pub const GENERATIONS_MAX: usize = 4;
+
+/// A reload under way.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Reload {
+    target: Generation,
+    manner: Manner,
+    /// Whether the first worker of the new generation was ready.
+    proven: bool,
+}
+
+impl Fleet {
+    /// The generation that a reload is about to bring.
+    #[must_use]
+    pub fn reloading(&self) -> Option<Generation> {
+        self.reload.map(|reload| reload.target)
+    }
+
+    /// How it brings it.
+    #[must_use]
+    pub fn reload_manner(&self) -> Option<Manner> {
+        self.reload.map(|reload| reload.manner)
+    }
+
+    /// Generations of which a worker lives.
+    #[must_use]
+    pub fn generations(&self) -> BTreeSet<Generation> {
+        self.seats.iter().flat_map(|seat| &seat.occupants).map(|o| o.generation).collect()
+    }
+
+    /// Whether it is the one that the reload under way brings.
+    pub(super) fn is_target(&self, generation: Generation) -> bool {
+        self.reloading() == Some(generation)
+    }
+
+    /// What a worker belongs to that is forked because a slot is empty.
+    pub(super) fn generation_to_fork(&self) -> Generation {
+        self.reload.filter(|reload| reload.proven).map_or(self.settled, |reload| reload.target)
+    }
+
+    pub(super) fn ask_reload(&mut self, manner: Manner, actions: &mut Vec<Action>) {
+        let because = match self.reload {
+            _ if self.is_stopping() => return,
+            Some(_) => Some(WaitReason::AnotherRuns),
+            None if self.is_crowded(Some(manner)) => Some(WaitReason::OldGenerations),
+            None => None,
+        };
+        self.pending = Some(manner);
+        actions.extend(because.map(|because| Action::ReloadWaits { because }));
+    }
+
+    /// Whether one generation more would be too many. A restart ends those that are there.
+    fn is_crowded(&self, manner: Option<Manner>) -> bool {
+        manner != Some(Manner::Restart) && self.generations().len() >= GENERATIONS_MAX
+    }
+
+    /// Whether a reload waits whose turn has come.
+    pub(super) fn may_begin(&self) -> bool {
+        self.pending.is_some() && self.reload.is_none() && !self.is_crowded(self.pending)
+    }
+
+    /// Begins the reload that waits, when it may.
+    pub(super) fn begin_pending(&mut self, actions: &mut Vec<Action>) {
+        if !self.may_begin() {
+            return;
+        }
+        let Some(manner) = self.pending.take() else { return };
+        if let Wanted::Paused(workers) = self.wanted {
+            self.wanted = Wanted::Running(workers);
+        }
+        self.newest = Generation(self.newest.0 + 1);
+        let nobody_serves = !self.seats.iter().any(|seat| seat.serving().is_some());
+        self.reload = Some(Reload { target: self.newest, manner, proven: nobody_serves });
+        self.wake_resting();
+        for seat in &mut self.seats {
+            seat.backoff = None;
+        }
+        actions.push(Action::ReloadBegun { generation: self.newest, manner });
+    }
+
+    /// Whether a ready worker must wait for the others of its generation.
+    pub(super) fn waits_for_its_generation(&self, worker: WorkerId) -> bool {
+        let Some(Reload { target, manner: Manner::Fleet, .. }) = self.reload else { return false };
+        let of_it = |seat: &&Seat| seat.occupants.iter().any(|o| o.worker == worker && o.generation == target);
+        self.seats.iter().find(of_it).is_some_and(|seat| seat.serving().is_some())
+    }
+
+    /// The worker serves: if it is the first of the new generation, the others may follow.
+    pub(super) fn proven_by(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {
+        let generation = self.occupant(worker).map(|o| o.generation);
+        if let Some(reload) = self.reload.as_mut().filter(|r| !r.proven && Some(r.target) == generation) {
+            reload.proven = true;
+            actions.push(Action::CanaryServes { generation: reload.target });
+        }
+    }
+
+    /// Whether a serving worker is to be replaced.
+    fn is_outdated(&self, occupant: &Occupant) -> bool {
+        occupant.worn || self.reload.is_some_and(|reload| occupant.generation != reload.target)
+    }
+
+    /// Starts replacements, and where a gap is allowed drains before one is there.
+    pub(super) fn replace(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        let wanted = self.wanted() as usize;
+        let reload = self.reload;
+        let replaced_by_now = |seat: &Seat| seat.serving().is_some() && seat.occupants.iter().any(is_coming);
+        let mut surging = self.seats[..wanted].iter().filter(|seat| replaced_by_now(seat)).count();
+        let mut missing = self.seats[..wanted].iter().filter(|seat| seat.serving().is_none()).count();
+        let (surge, unavailable) = match reload.map(|reload| reload.manner) {
+            Some(Manner::Fleet) => (wanted, 0),
+            Some(Manner::Restart) => (0, wanted),
+            Some(Manner::Rolling) | None => (self.plan.max_surge as usize, self.plan.max_unavailable as usize),
+        };
+        for index in 0..wanted {
+            let seat = &self.seats[index];
+            let Some(serving) = seat.serving().filter(|o| self.is_outdated(o)) else { continue };
+            if seat.occupants.iter().any(is_coming) || !seat.may_start() {
+                continue;
+            }
+            let to_reload = reload.filter(|reload| reload.target != serving.generation);
+            let generation = to_reload.map_or_else(|| self.generation_to_fork(), |reload| reload.target);
+            let alone = to_reload.is_some_and(|reload| reload.manner == Manner::Rolling && !reload.proven);
+            if alone && self.is_on_its_way(generation) {
+                continue;
+            }
+            if surging < surge {
+                surging += 1;
+                self.fork(now, index, generation, actions);
+            } else if missing < unavailable {
+                missing += 1;
+                let grace = self.plan.grace;
+                let seat = &mut self.seats[index];
+                seat.next = Some(generation);
+                for occupant in seat.occupants.iter_mut().filter(|o| o.is_ready()) {
+                    drain(occupant, now, Some(grace), actions);
+                }
+                self.fill(now, index, actions);
+            }
+        }
+    }
+
+    /// Whether a worker of this generation was started, or is about to be, and does not serve yet.
+    fn is_on_its_way(&self, generation: Generation) -> bool {
+        let coming = |seat: &Seat| seat.occupants.iter().any(|o| is_coming(o) && o.generation == generation);
+        self.seats.iter().any(|seat| coming(seat) || seat.next == Some(generation))
+    }
+
+    /// Lets a whole generation serve at once, and sees the end of a reload.
+    pub(super) fn finish_reload(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        let Some(Reload { target, manner, .. }) = self.reload else { return };
+        let wanted = self.wanted() as usize;
+        self.admit_where_nobody_serves(now, actions);
+        let of_target = |seat: &Seat| seat.occupants.iter().find(|o| o.generation == target && o.is_ready()).cloned();
+        let Some(ready) = self.seats[..wanted].iter().map(of_target).collect::<Option<Vec<_>>>() else { return };
+        if manner == Manner::Fleet {
+            let waiting = |o: &&Occupant| matches!(o.life, Life::Ready { admitted: Admitted::NotYet, .. });
+            for occupant in ready.iter().filter(waiting) {
+                self.admit(now, occupant.worker, actions);
+            }
+        }
+        let done = |seat: &Seat| seat.serving().is_some_and(|o| o.generation == target);
+        if self.seats[..wanted].iter().all(done) && wanted > 0 {
+            self.reload = None;
+            self.settled = target;
+            actions.push(Action::ReloadDone { generation: target });
+        }
+    }
+
+    /// Who waits for its generation in a slot whose worker died meanwhile waits no longer.
+    fn admit_where_nobody_serves(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        let alone = self.seats.iter().filter(|seat| seat.serving().is_none());
+        let waiting: Vec<_> = alone.flat_map(|seat| &seat.occupants).filter(|o| o.is_ready()).map(|o| o.worker).collect();
+        waiting.into_iter().for_each(|worker| self.admit(now, worker, actions));
+    }
+
+    /// Gives the new generation up. Those of it that serve go on until the old generation is back in
+    /// their slots, the others end.
+    pub(super) fn abort(&mut self, now: Moment, because: AbortReason, actions: &mut Vec<Action>) {
+        let Some(Reload { target, .. }) = self.reload.take() else { return };
+        let grace = self.plan.grace;
+        for seat in &mut self.seats {
+            seat.next = seat.next.filter(|next| *next != target);
+            for occupant in seat.occupants.iter_mut().filter(|o| o.generation == target && is_coming(o)) {
+                match occupant.life {
+                    Life::Starting { .. } => kill(occupant, now, KillReason::Aborted, actions),
+                    Life::Ready { .. } | Life::Draining { .. } => drain(occupant, now, Some(grace), actions),
+                }
+            }
+            for occupant in seat.occupants.iter_mut().filter(|o| o.generation == target && o.serves()) {
+                occupant.worn = true;
+            }
+        }
+        actions.push(Action::ReloadAborted { generation: target, because });
+    }
+}
+
+/// Whether a worker was started and does not serve yet.
+fn is_coming(occupant: &Occupant) -> bool {
+    !occupant.is_leaving() && !occupant.serves()
+}

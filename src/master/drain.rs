@@ -1,0 +1,185 @@
+//! Waiting until a worker that gets nothing new has no connection open any more, without its help: the
+//! kernel says which connections it has, and tells when each is closed ([`crate::sys::closes`]).
+
+use super::event::Event;
+use super::listener::Listener;
+use super::run::Master;
+use crate::config::Mode;
+use crate::core::ids::WorkerId;
+use crate::sys::closes::{Closes, Heard};
+use crate::sys::process::{self, Open};
+use crate::sys::watch;
+use crate::wire::address::Address;
+use nix::unistd::Pid;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
+
+/// Looks in a row that must find nothing: a connection is in no list while it is being accepted.
+const QUIET_LOOKS: u32 = 2;
+/// From one of them to the next.
+const QUIET_PAUSE: Duration = Duration::from_millis(10);
+/// How often it is looked again while closes are heard: one may have come before it was listened for.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// The same where nothing tells of closes.
+const LOOK_UNHEARD: Duration = Duration::from_millis(100);
+
+/// All drains under way.
+#[derive(Debug, Default)]
+pub struct Drains {
+    /// Whose the connections are that are still open, by cookie.
+    watched: RefCell<HashMap<u64, Rc<Drain>>>,
+    under_way: Cell<usize>,
+    hearing: Cell<bool>,
+    /// Whether the log says already that closes cannot be heard.
+    deaf: Cell<bool>,
+}
+
+/// What is left of one worker.
+#[derive(Debug, Default)]
+struct Drain {
+    left: Cell<usize>,
+    changed: Notify,
+}
+
+/// A drain under way; ends with its task.
+struct UnderWay {
+    drains: Rc<Drains>,
+    drain: Rc<Drain>,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.drains.under_way.set(self.drains.under_way.get() - 1);
+        self.drains.watched.borrow_mut().retain(|_, drain| !Rc::ptr_eq(drain, &self.drain));
+    }
+}
+
+impl Drains {
+    fn begin(self: &Rc<Self>) -> UnderWay {
+        self.under_way.set(self.under_way.get() + 1);
+        if !self.hearing.get() {
+            match Closes::listen().and_then(watch::readable) {
+                Ok(closes) => {
+                    self.hearing.set(true);
+                    tokio::task::spawn_local(hear(Rc::clone(self), closes));
+                }
+                Err(error) if !self.deaf.replace(true) => {
+                    info!(%error, "the kernel does not tell of closed connections here; looking for them instead");
+                }
+                Err(_) => {}
+            }
+        }
+        UnderWay { drains: Rc::clone(self), drain: Rc::default() }
+    }
+
+    /// Waits until some of these connections are closed, or it is time to look again.
+    async fn wait(&self, drain: &Rc<Drain>, open: &Open) {
+        let mut watched = self.watched.borrow_mut();
+        watched.retain(|_, other| !Rc::ptr_eq(other, drain));
+        watched.extend(open.cookies.iter().map(|cookie| (*cookie, Rc::clone(drain))));
+        drop(watched);
+        drain.left.set(open.cookies.len());
+        let unheard = open.unix > 0 || !self.hearing.get();
+        let _ = timeout(if unheard { LOOK_UNHEARD } else { LOOK_AGAIN }, drain.changed.notified()).await;
+    }
+}
+
+/// Counts closes, as long as somebody drains.
+async fn hear(drains: Rc<Drains>, closes: tokio::io::unix::AsyncFd<Closes>) {
+    while drains.under_way.get() > 0 {
+        let Ok(Ok(mut ready)) = timeout(LOOK_AGAIN, closes.readable()).await else { continue };
+        match closes.get_ref().hear() {
+            Ok(Heard::Closed(cookie)) => {
+                let closed = drains.watched.borrow_mut().remove(&cookie);
+                if let Some(drain) = closed {
+                    drain.left.set(drain.left.get().saturating_sub(1));
+                    if drain.left.get() == 0 {
+                        drain.changed.notify_one();
+                    }
+                }
+            }
+            Ok(Heard::Overrun) => {
+                debug!("closes were missed, looking again");
+                drains.watched.borrow().values().for_each(|drain| drain.changed.notify_one());
+            }
+            Ok(Heard::Nothing) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+            Err(error) => {
+                debug!(%error, "cannot hear of closes");
+                sleep(LOOK_AGAIN).await;
+            }
+        }
+    }
+    drains.hearing.set(false);
+}
+
+impl Master {
+    /// Reports the worker as empty when it has no connection left: neither one that waits for it nor an
+    /// open one.
+    pub(super) fn watch_drain(&mut self, id: WorkerId) {
+        let (ports, paths) = self.served();
+        // In kernel mode connections may wait at the slot's own socket.
+        let listeners: Vec<Rc<Listener>> = self.listeners.iter().filter(|l| l.group.is_some()).cloned().collect();
+        let (events, drains, mode) = (self.house.events.clone(), Rc::clone(&self.drains), self.config.mode);
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let (slot, group) = (worker.slot, worker.pid);
+        let task = async move {
+            let under_way = drains.begin();
+            let (mut quiet, mut announced) = (0, false);
+            while quiet < QUIET_LOOKS {
+                let queued: u64 = listeners.iter().filter_map(|l| l.group.as_ref()).map(|g| g.queued_at(slot)).sum();
+                if mode == Mode::Kernel && queued > 0 {
+                    quiet = 0;
+                    sleep(QUIET_PAUSE).await;
+                    continue;
+                }
+                match look(group, ports.clone(), paths.clone()).await {
+                    Ok(open) if open.is_empty() => {
+                        quiet += 1;
+                        sleep(QUIET_PAUSE).await;
+                    }
+                    Ok(open) => {
+                        quiet = 0;
+                        if !std::mem::replace(&mut announced, true) {
+                            let open = open.cookies.len() + open.unix;
+                            info!(slot = slot.0, worker = id.0, open, "draining, until its connections are closed");
+                        }
+                        under_way.drains.wait(&under_way.drain, &open).await;
+                    }
+                    Err(error) => {
+                        // Its time will be over; until then nothing is broken off.
+                        warn!(slot = slot.0, worker = id.0, %error, "cannot see the connections of a draining worker; it gets all of --grace");
+                        return;
+                    }
+                }
+            }
+            let _ = events.send(Event::Drained { worker: id }).await;
+        };
+        worker.tasks.push(tokio::task::spawn_local(task));
+    }
+
+    /// The ports and socket files that connections come in on.
+    fn served(&self) -> (HashSet<u16>, HashSet<PathBuf>) {
+        let (mut ports, mut paths) = (self.view().ports(), HashSet::new());
+        for listener in self.listeners.iter() {
+            match &listener.address {
+                Address::Tcp(address) => drop(ports.insert(address.port())),
+                Address::Unix(path) => drop(paths.insert(path.clone())),
+                Address::Abstract(name) => drop(paths.insert(format!("@{name}").into())),
+            }
+        }
+        (ports, paths)
+    }
+}
+
+async fn look(group: Pid, ports: HashSet<u16>, paths: HashSet<PathBuf>) -> io::Result<Open> {
+    let looked = tokio::task::spawn_blocking(move || process::open_connections(group, &ports, &paths)).await;
+    looked.unwrap_or_else(|error| Err(io::Error::other(error)))
+}

@@ -1,0 +1,318 @@
+//! Looking after workers that serve: whether they take what waits for them, answer what they are asked,
+//! and have had their time. The fleet decides what follows.
+
+use super::event::Event;
+use super::probe::{self, Found};
+use super::run::Master;
+use super::worker::Worker;
+use crate::config::Mode;
+use crate::config::life::{Life, Probing};
+use crate::core::fleet::{self, KillReason, Sign};
+use crate::core::ids::WorkerId;
+use crate::core::jitter;
+use crate::core::moment::Moment;
+use crate::sys::process::Usage;
+use crate::sys::taken::Taken;
+use crate::sys::{clock, listen, own_pair, process};
+use crate::wire::packet::ToWorker;
+use nix::unistd::Pid;
+use std::collections::{HashMap, HashSet};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+/// Looks at the workers at most and at least so often; in between four times in the time after which one
+/// is stalled.
+const LOOK_AT_MOST: Duration = Duration::from_millis(10);
+const LOOK_AT_LEAST: Duration = Duration::from_millis(250);
+/// How often the memory of the workers is looked at, which reads `/proc`.
+const LOOK_AT_MEMORY: Duration = Duration::from_secs(2);
+/// A native worker may miss so many of its `PING`s.
+const PINGS_MISSED: u32 = 3;
+
+/// What is known of the health of one worker.
+#[derive(Debug, Default)]
+pub struct Health {
+    /// Connections that it had taken when it was last looked at.
+    taken: u64,
+    /// When it last took one, or had none to take.
+    moved: Moment,
+    /// What the kernel had counted for its slot when it came, where the kernel counts.
+    base: u64,
+    pinged: Option<Moment>,
+    ping: u64,
+    /// When it last answered a `PING`; a worker that never did is not held to it.
+    pub ponged: Option<Moment>,
+    /// When it last sent `WATCHDOG=1`; the same.
+    pub watchdog: Option<Moment>,
+    /// Whether its replacement was asked for.
+    worn: bool,
+}
+
+/// How often the workers are looked at.
+#[must_use]
+pub fn rhythm(life: &Life) -> Duration {
+    life.stall.map_or(LOOK_AT_LEAST, |stall| stall / 4).clamp(LOOK_AT_MOST, LOOK_AT_LEAST)
+}
+
+impl Master {
+    /// Begins to look after the workers.
+    pub(super) fn look_after(&self) {
+        let (events, every) = (self.house.events.clone(), rhythm(&self.config.life));
+        tokio::task::spawn_local(async move {
+            loop {
+                sleep(every).await;
+                if events.send(Event::LookAfter).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// A worker begins to serve.
+    pub(super) fn begin_health(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let base = self.counted_by_others(worker);
+        let probing = worker.config.life.probing.clone();
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.health.moved = clock::now();
+            worker.health.base = base;
+        }
+        if let Some(probing) = probing {
+            self.probe_again_and_again(id, probing);
+        }
+    }
+
+    /// Connections of the worker's slot that did not go through the master.
+    fn counted_by_others(&self, worker: &Worker) -> u64 {
+        match self.config.mode {
+            Mode::Handoff => 0,
+            Mode::Shared => self.starter.taken.as_ref().map_or(0, |taken: &Taken| taken.get(worker.slot)),
+            Mode::Kernel => self.view().steered_to(worker.slot).unwrap_or(0),
+        }
+    }
+
+    /// One look at all workers that serve.
+    pub(super) async fn look_after_workers(&mut self) {
+        let now = clock::now();
+        let serving: Vec<WorkerId> = self.fleet.seats().iter().filter_map(|s| s.serving()).map(|o| o.worker).collect();
+        for id in serving {
+            for event in self.look_after_worker(id, now) {
+                self.handle_fleet(event).await;
+            }
+        }
+        let memory_due = now.since(self.memory_looked_at) >= LOOK_AT_MEMORY;
+        if memory_due && self.workers.values().any(|worker| worker.config.life.max_rss.is_some()) {
+            self.memory_looked_at = now;
+            let (groups, events) = (self.view().groups(), self.house.events.clone());
+            tokio::task::spawn_blocking(move || {
+                let usage = process::usage(&groups, &HashSet::new());
+                let _ = events.blocking_send(Event::Memory { usage });
+            });
+        }
+    }
+
+    fn look_after_worker(&mut self, id: WorkerId, now: Moment) -> Vec<fleet::Event> {
+        let mut events = Vec::new();
+        let Some(occupant) = self.fleet.occupant(id) else { return events };
+        let (signs, excluded) = (occupant.signs, occupant.excluded);
+        let Some(worker) = self.workers.get(&id) else { return events };
+        let (waiting, taken) = self.waiting_and_taken(worker);
+        let counted = self.counted_by_others(worker);
+        let Some(worker) = self.workers.get_mut(&id) else { return events };
+        let (life, health, slot) = (&worker.config.life, &mut worker.health, worker.slot.0);
+        let moves = taken > health.taken;
+        if moves || (waiting == 0 && !excluded) {
+            health.moved = now;
+        }
+        health.taken = taken;
+        let stalled = signs.has(Sign::Untaken);
+        if stalled && moves {
+            info!(slot, worker = id.0, "a stalled worker takes connections again");
+            events.push(fleet::Event::Recovered(id, Sign::Untaken));
+        } else if !stalled && life.stall.is_some_and(|stall| now.since(health.moved) >= stall) && waiting > 0 {
+            let for_ms = now.since(health.moved).as_millis();
+            warn!(slot, worker = id.0, waiting, for_ms, "a worker takes none of the connections that wait for it");
+            events.push(fleet::Event::Stalled(id, Sign::Untaken));
+        }
+        if let Some(every) = life.heartbeat {
+            if health.pinged.is_none_or(|at| now.since(at) >= every) {
+                health.pinged = Some(now);
+                health.ping += 1;
+                let ping = ToWorker::Ping(health.ping);
+                worker.tell(&ping);
+            }
+            let health = &worker.health;
+            let late = health.ponged.is_some_and(|at| now.since(at) > every * PINGS_MISSED);
+            if late && !signs.has(Sign::Heartbeat) {
+                warn!(slot, worker = id.0, "a worker does not answer PING any more");
+                events.push(fleet::Event::Stalled(id, Sign::Heartbeat));
+            } else if !late && signs.has(Sign::Heartbeat) {
+                info!(slot, worker = id.0, "a worker answers PING again");
+                events.push(fleet::Event::Recovered(id, Sign::Heartbeat));
+            }
+        }
+        let (life, health) = (&worker.config.life, &mut worker.health);
+        if let Some((limit, at)) = life.watchdog.zip(health.watchdog).filter(|(limit, at)| now.since(*at) > *limit) {
+            let (limit_ms, for_ms) = (limit.as_millis(), now.since(at).as_millis());
+            warn!(slot, worker = id.0, limit_ms, for_ms, "a worker missed its watchdog");
+            health.watchdog = None;
+            events.push(fleet::Event::Condemned(id, KillReason::Watchdog));
+        }
+        let share = jitter::share(id, u64::from(std::process::id()));
+        let connections = worker.given() + counted.saturating_sub(worker.health.base);
+        let age = worker.since.elapsed();
+        let life = &worker.config.life;
+        let enough = life.max_connections.is_some_and(|most| connections as f64 >= most as f64 * share);
+        let old = life.max_age.is_some_and(|most| age >= most.mul_f64(share));
+        if (enough || old) && !std::mem::replace(&mut worker.health.worn, true) {
+            info!(slot, worker = id.0, connections, age_s = age.as_secs(), "a worker had its time, replacing it");
+            events.push(fleet::Event::Recycle(id));
+        }
+        if excluded && stalled && waiting == 0 && !moves {
+            self.lay_bait(id);
+        }
+        events
+    }
+
+    /// Connections that wait for a worker, and how many it has taken.
+    fn waiting_and_taken(&self, worker: &Worker) -> (u64, u64) {
+        match self.config.mode {
+            Mode::Shared => (0, 0),
+            Mode::Handoff => {
+                let handoffs = || worker.requests.iter().filter_map(|r| r.handoff.as_ref());
+                (handoffs().map(|h| u64::from(h.queued())).sum(), handoffs().map(|h| h.taken()).sum())
+            }
+            Mode::Kernel => {
+                let groups = self.listeners.iter().filter_map(|l| l.group.as_ref());
+                let waiting = groups.map(|group| group.queued_at(worker.slot)).sum();
+                (waiting, self.view().steered_to(worker.slot).unwrap_or(0).saturating_sub(waiting))
+            }
+        }
+    }
+
+    /// Gives a worker that is passed over a connection of our own: when it takes that, it works again. No
+    /// client waits for it.
+    fn lay_bait(&self, id: WorkerId) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        for request in worker.requests.iter().filter(|r| r.accepting) {
+            let Some(handoff) = &request.handoff else { continue };
+            if let Ok(pair) = own_pair::connect(&request.listener.address) {
+                // If it finds no room, something waits there already.
+                let _ = handoff.send_own(pair.theirs.as_fd(), listen::peer_bytes(&pair.peer));
+            }
+        }
+    }
+
+    /// The memory of the workers is known.
+    pub(super) async fn memory(&mut self, usage: HashMap<Pid, Usage>) {
+        let mut grown = Vec::new();
+        for worker in self.workers.values_mut() {
+            let share = jitter::share(worker.id, u64::from(std::process::id()));
+            let (Some(most), Some(usage)) = (worker.config.life.max_rss, usage.get(&worker.pid)) else { continue };
+            let too_big = usage.rss_bytes as f64 >= most as f64 * share;
+            let serves = self.fleet.occupant(worker.id).is_some_and(fleet::Occupant::serves);
+            if too_big && serves && !std::mem::replace(&mut worker.health.worn, true) {
+                let rss_bytes = usage.rss_bytes;
+                info!(slot = worker.slot.0, worker = worker.id.0, rss_bytes, "a worker has grown too big, replacing it");
+                grown.push(worker.id);
+            }
+        }
+        for id in grown {
+            self.handle_fleet(fleet::Event::Recycle(id)).await;
+        }
+    }
+
+    fn probe_again_and_again(&mut self, id: WorkerId, probing: Probing) {
+        let events = self.house.events.clone();
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        // One of its addresses stands for all.
+        let found = worker.requests.iter().find_map(|r| Some((r.handoff.clone()?, r.listener.address.clone())));
+        let Some((handoff, address)) = found else { return };
+        let first = probing.interval.mul_f64(10.0 * (1.0 - jitter::share(id, 0)));
+        let slot = worker.slot.0;
+        worker.tasks.push(tokio::task::spawn_local(async move {
+            let (mut good, mut bad) = (0u32, 0u32);
+            let mut state = Condition::Well;
+            sleep(first).await;
+            loop {
+                match probe::ask(&handoff, &address, &probing.probe, probing.timeout).await {
+                    Found::Well => (good, bad) = (good + 1, 0),
+                    Found::Unwell(why) => {
+                        (good, bad) = (0, bad + 1);
+                        if state == Condition::Well {
+                            let fall = probing.fall;
+                            warn!(slot, worker = id.0, %why, bad, fall, "a worker failed its probe");
+                        }
+                    }
+                    Found::NotAsked => {}
+                }
+                let now = match state {
+                    Condition::Well if bad >= probing.fall => Condition::Unwell,
+                    Condition::Unwell if good >= probing.rise => Condition::Well,
+                    same => same,
+                };
+                if now != state {
+                    state = now;
+                    let _ = events.send(Event::Probed { worker: id, now }).await;
+                }
+                sleep(probing.interval).await;
+            }
+        }));
+    }
+
+    /// A worker's probe changed its mind.
+    pub(super) async fn probed(&mut self, id: WorkerId, now: Condition) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let slot = worker.slot.0;
+        let event = match now {
+            Condition::Well => {
+                info!(slot, worker = id.0, "a worker answers its probe again");
+                fleet::Event::Recovered(id, Sign::Probe)
+            }
+            Condition::Unwell => fleet::Event::Stalled(id, Sign::Probe),
+        };
+        self.handle_fleet(event).await;
+    }
+
+    /// Stops handing to a worker, and gives what waits for it to others.
+    pub(super) fn exclude(&self, id: WorkerId) {
+        for listener in self.listeners.iter() {
+            listener.seats.suspend(id);
+            listener.changed.notify_one();
+        }
+        if let Some(worker) = self.workers.get(&id) {
+            let because = self.fleet.occupant(id).map(|o| o.signs.names()).unwrap_or_default();
+            warn!(slot = worker.slot.0, worker = id.0, because, "stalled: passing over a worker");
+        }
+    }
+
+    /// Hands to it again.
+    pub(super) fn readmit(&self, id: WorkerId) {
+        for listener in self.listeners.iter() {
+            listener.seats.readmit(id);
+            listener.changed.notify_one();
+        }
+        if let Some(worker) = self.workers.get(&id) {
+            info!(slot = worker.slot.0, worker = id.0, "a worker that was passed over gets connections again");
+        }
+    }
+}
+
+/// What probes say of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It is well.
+    Well,
+    /// It is not.
+    Unwell,
+}
+
+impl Worker {
+    /// Connections that were given to it, the master's own included.
+    fn given(&self) -> u64 {
+        self.requests.iter().filter_map(|r| r.handoff.as_ref()).map(|handoff: &Rc<_>| handoff.sent()).sum()
+    }
+}

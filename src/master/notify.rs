@@ -1,0 +1,51 @@
+//! The notification socket of a worker (`sd_notify(3)`): what systemd's services say to systemd.
+
+use super::door::secret;
+use super::event::{Event, Events, FromWorker};
+use crate::core::ids::WorkerId;
+use crate::sys::{fd, watch};
+use crate::wire::packet::{self, PACKET_MAX};
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// A new socket in the abstract namespace, under a name that nobody can guess; returns the value of
+/// `NOTIFY_SOCKET` beside it.
+///
+/// # Errors
+/// When no descriptor is free.
+pub fn open() -> io::Result<(String, OwnedFd)> {
+    let name = format!("maitred-{}-{}", std::process::id(), secret()?);
+    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
+    socket.bind(&SockAddr::unix(format!("\0{name}"))?)?;
+    socket.set_nonblocking(true)?;
+    Ok((format!("@{name}"), socket.into()))
+}
+
+/// Passes on what the worker says there. Addresses are asked for elsewhere.
+pub async fn serve(socket: OwnedFd, worker: WorkerId, events: Events) {
+    let Ok(socket) = watch::readable(socket) else { return };
+    loop {
+        let Ok(mut ready) = socket.readable().await else { return };
+        let mut buffer = [0; PACKET_MAX];
+        let received = match fd::receive(socket.get_ref().as_fd(), &mut buffer) {
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                ready.clear_ready();
+                continue;
+            }
+            Err(_) => return,
+        };
+        // Descriptors that come with it (FDSTORE=1) are closed here.
+        let event = match packet::read(&buffer[..received.len]) {
+            Ok(mut packet) => {
+                packet.says.retain(packet::FromWorker::is_notification);
+                Event::Packet(FromWorker { worker, packet, fds: Vec::new(), door: None })
+            }
+            Err(what) => Event::Malformed { worker, what },
+        };
+        if events.send(event).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! When a worker counts as ready, by the measure that was chosen.
+
+use super::event::{Event, Events};
+use super::listener::Listener;
+use super::probe::{self, Found};
+use super::run::Master;
+use crate::adapt::Chosen;
+use crate::config::life::{Probe, Ready};
+use crate::core::fleet::{self, KillReason, Manner};
+use crate::core::ids::WorkerId;
+use crate::sys::watch;
+use nix::errno::Errno;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+/// How long a worker with inherited sockets must live to count as ready (einhorn's default too).
+const SETTLES: Duration = Duration::from_secs(1);
+/// Pause between two questions whether a starting worker answers.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// How long one answer of a starting worker may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a worker of a new generation may listen on some addresses of the old and not on the others.
+const ALL_ADDRESSES: Duration = Duration::from_secs(2);
+
+/// What a worker said or did that may count as readiness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// It listens, or uses a socket that it inherited.
+    Listens,
+    /// It said `READY=1`.
+    Said,
+    /// What else was waited for has come: an answer, a line, the end of a time.
+    Waited,
+}
+
+impl Master {
+    /// Begins what is waited for with a worker that was just forked.
+    pub(super) fn await_readiness(&mut self, id: WorkerId, notification: Option<OwnedFd>) {
+        let events = self.house.events.clone();
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let lives_for = match &worker.config.life.ready {
+            Ready::Delay(time) => Some(*time),
+            Ready::Listen if worker.adapter == Chosen::Inherit => Some(SETTLES),
+            Ready::Listen | Ready::Notify | Ready::Http(_) | Ready::Fd(_) => None,
+        };
+        if let Some(time) = lives_for {
+            let events = events.clone();
+            worker.tasks.push(tokio::task::spawn_local(async move {
+                sleep(time).await;
+                let _ = events.send(Event::Ready { worker: id, signal: Signal::Waited }).await;
+            }));
+        }
+        if let Some(notification) = notification {
+            worker.tasks.push(tokio::task::spawn_local(await_line(notification, id, events)));
+        }
+    }
+
+    /// Something happened that may count as readiness.
+    pub(super) async fn readiness(&mut self, id: WorkerId, signal: Signal) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let counts = match (&worker.config.life.ready, signal) {
+            (_, Signal::Waited) | (Ready::Listen, Signal::Listens | Signal::Said) | (Ready::Notify, Signal::Said) => true,
+            (Ready::Notify | Ready::Http(_) | Ready::Delay(_) | Ready::Fd(_), _) => false,
+        };
+        worker.ready |= counts;
+        if !worker.ready {
+            return;
+        }
+        if !self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting) {
+            return;
+        }
+        let missing = self.addresses_missing(id);
+        if !missing.is_empty() {
+            return self.await_addresses(id, &missing);
+        }
+        let Some(worker) = self.workers.get(&id) else { return };
+        let (slot, uptime_ms) = (worker.slot.0, worker.since.elapsed().as_millis());
+        if signal != Signal::Listens {
+            info!(slot, worker = id.0, uptime_ms, "worker counts as ready");
+        }
+        self.handle_fleet(fleet::Event::Ready(id)).await;
+    }
+
+    /// Addresses that the workers of the old generation serve and this one of the new does not: taking
+    /// its place it would leave their clients alone. A restart is the way to other addresses.
+    fn addresses_missing(&self, id: WorkerId) -> Vec<Rc<Listener>> {
+        let Some(worker) = self.workers.get(&id).filter(|w| self.fleet.reloading() == Some(w.generation)) else {
+            return Vec::new();
+        };
+        if self.fleet.reload_manner() == Some(Manner::Restart) {
+            return Vec::new();
+        }
+        let mut served: Vec<Rc<Listener>> = Vec::new();
+        let serving = self.fleet.seats().iter().filter_map(|seat| seat.serving());
+        for old in serving.filter_map(|o| self.workers.get(&o.worker)).filter(|w| w.generation != worker.generation) {
+            for request in old.requests.iter().filter(|r| r.accepting) {
+                if !served.iter().any(|known| Rc::ptr_eq(known, &request.listener)) {
+                    served.push(Rc::clone(&request.listener));
+                }
+            }
+        }
+        served.retain(|l| !worker.serves(l));
+        served
+    }
+
+    /// Gives a worker of a new generation a moment to listen where the old one does, then gives it up.
+    fn await_addresses(&mut self, id: WorkerId, missing: &[Rc<Listener>]) {
+        let events = self.house.events.clone();
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        if !std::mem::replace(&mut worker.awaits_addresses, true) {
+            let addresses: Vec<_> = missing.iter().map(|l| l.address.to_string()).collect();
+            debug!(worker = id.0, ?addresses, "ready, but it does not serve all addresses yet");
+            worker.tasks.push(tokio::task::spawn_local(async move {
+                sleep(ALL_ADDRESSES).await;
+                let _ = events.send(Event::Unfit { worker: id }).await;
+            }));
+        }
+    }
+
+    /// The moment is over.
+    pub(super) async fn unfit(&mut self, id: WorkerId) {
+        let missing = self.addresses_missing(id);
+        let starting = self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting);
+        let Some(worker) = self.workers.get(&id).filter(|_| starting && !missing.is_empty()) else { return };
+        let missing: Vec<_> = missing.iter().map(|l| l.address.to_string()).collect();
+        let listens_on: Vec<_> =
+            worker.requests.iter().filter(|r| r.accepting).map(|r| r.listener.address.to_string()).collect();
+        warn!(
+            slot = worker.slot.0, worker = id.0, ?missing, ?listens_on,
+            "a new worker does not listen where the old ones do, so it cannot take their place; use restart to change addresses"
+        );
+        self.failed_because = Some(format!(
+            "the new worker listens on {listens_on:?} and not on {missing:?}, where the old ones do; use `maitred restart` to change addresses"
+        ));
+        self.handle_fleet(fleet::Event::Condemned(id, KillReason::Elsewhere)).await;
+    }
+
+    /// A worker listens: if it must answer first, asks it until it does.
+    pub(super) fn ask_until_ready(&mut self, id: WorkerId) {
+        let events = self.house.events.clone();
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Ready::Http(path) = &worker.config.life.ready else { return };
+        let found = worker.requests.iter().find_map(|r| Some((r.handoff.clone()?, r.listener.address.clone())));
+        let Some((handoff, address)) = found.filter(|_| !std::mem::replace(&mut worker.asked, true)) else { return };
+        let probe = Probe::Http(path.clone());
+        let slot = worker.slot.0;
+        worker.tasks.push(tokio::task::spawn_local(async move {
+            let mut said = 0u32;
+            loop {
+                match probe::ask(&handoff, &address, &probe, ANSWER_TIMEOUT).await {
+                    Found::Well => break,
+                    Found::Unwell(why) => {
+                        said += 1;
+                        if said.is_power_of_two() {
+                            info!(slot, worker = id.0, %why, "a starting worker is not ready yet");
+                        }
+                    }
+                    Found::NotAsked => {}
+                }
+                sleep(ASK_AGAIN).await;
+            }
+            let _ = events.send(Event::Ready { worker: id, signal: Signal::Waited }).await;
+        }));
+    }
+}
+
+/// Waits for a line on the notification descriptor (s6's `notification-fd`).
+async fn await_line(notification: OwnedFd, worker: WorkerId, events: Events) {
+    let Ok(notification) = watch::readable(notification) else { return };
+    loop {
+        let Ok(mut ready) = notification.readable().await else { return };
+        let mut buffer = [0; 256];
+        match nix::unistd::read(notification.get_ref(), &mut buffer) {
+            Ok(0) => return debug!(worker = worker.0, "the notification descriptor was closed"),
+            Ok(read) if buffer[..read].contains(&b'\n') => break,
+            Ok(_) => {}
+            Err(Errno::EAGAIN) => ready.clear_ready(),
+            Err(_) => return,
+        }
+    }
+    let _ = events.send(Event::Ready { worker, signal: Signal::Waited }).await;
+}

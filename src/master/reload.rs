@@ -1,0 +1,180 @@
+//! What the master does around a reload: reading the configuration again, keeping that of each
+//! generation, and answering those who wait.
+
+use super::run::Master;
+use super::start::StartError;
+use crate::config::Config;
+use crate::control::{Done, Size, Until};
+use crate::core::fleet::{self, AbortReason, Manner};
+use crate::core::ids::Generation;
+use std::rc::Rc;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+/// Clients that may wait for the end of a reload at once; one more is refused.
+const WAITERS_MAX: usize = 64;
+
+/// A client that waits for the end of the reload that it asked for.
+#[derive(Debug)]
+pub struct Waiter {
+    /// Known when the reload has begun.
+    generation: Option<Generation>,
+    answer: oneshot::Sender<String>,
+}
+
+/// The configurations of the generations, and who waits for the next.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    /// What each generation is started with.
+    pub of: std::collections::BTreeMap<Generation, Rc<Config>>,
+    /// That of the next one.
+    next: Option<Rc<Config>>,
+    waiters: Vec<Waiter>,
+    /// How the last reload ended, for `status`.
+    pub last: Option<String>,
+}
+
+/// Why a reload was not begun.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The configuration is not good.
+    #[error("{0}")]
+    Config(String),
+    /// The command cannot be executed, or cannot take part.
+    #[error(transparent)]
+    Command(#[from] StartError),
+    /// Too many wait already.
+    #[error("{WAITERS_MAX} clients wait for a reload already; ask without --wait")]
+    Crowded,
+    /// The master is about to end.
+    #[error("this maitred is stopping")]
+    Stopping,
+}
+
+/// An answer in words.
+pub fn done(text: &str) -> String {
+    serde_json::to_string(&Done { done: text.to_owned() }).unwrap_or_default()
+}
+
+impl Master {
+    /// Reads the configuration again and begins a reload. What is wrong is known before anything is
+    /// touched.
+    ///
+    /// # Errors
+    /// [`ReloadError`]; then nothing has changed.
+    async fn begin_reload(&mut self, manner: Manner) -> Result<(), ReloadError> {
+        if self.fleet.is_stopping() {
+            return Err(ReloadError::Stopping);
+        }
+        let mut config = self.config.again().map_err(ReloadError::Config)?;
+        let kept = config.keep_from(&self.config);
+        if !kept.is_empty() {
+            warn!(?kept, "these options cannot change while maitred runs; the old values stay");
+        }
+        let config = Rc::new(config);
+        self.starter.look(&config)?;
+        let workers = (config.workers != self.config.workers).then_some(config.workers);
+        self.reloads.next = Some(config);
+        if let Some(workers) = workers {
+            self.handle_fleet(fleet::Event::Resize(fleet::Resize::To(workers))).await;
+        }
+        self.handle_fleet(fleet::Event::ReloadAsked(manner)).await;
+        Ok(())
+    }
+
+    /// `HUP`.
+    pub(super) async fn reload_by_signal(&mut self) {
+        if let Err(error) = self.begin_reload(Manner::Rolling).await {
+            warn!(%error, "cannot reload; the running workers serve on");
+        }
+    }
+
+    /// `maitred reload` and `restart`.
+    pub(super) async fn reload_asked(&mut self, manner: Manner, until: Until, answer: oneshot::Sender<String>) {
+        let begun = match until {
+            Until::Done if self.reloads.waiters.len() >= WAITERS_MAX => Err(ReloadError::Crowded),
+            Until::Done | Until::Accepted => self.begin_reload(manner).await,
+        };
+        let text = match (begun, until) {
+            (Err(error), _) => {
+                warn!(%error, "cannot reload; the running workers serve on");
+                super::run::refusal(&format!("{error}; the running workers serve on"))
+            }
+            (Ok(()), Until::Accepted) => match self.fleet.reloading() {
+                Some(generation) => done(&format!("reloading: generation {generation} starts")),
+                None => done("the reload waits for its turn"),
+            },
+            (Ok(()), Until::Done) => {
+                self.reloads.waiters.push(Waiter { generation: None, answer });
+                return self.give_waiters_their_generation();
+            }
+        };
+        // A client that is gone needs no answer.
+        let _ = answer.send(text);
+    }
+
+    /// Whoever waits for the next reload waits for this one, when it has begun.
+    fn give_waiters_their_generation(&mut self) {
+        if self.reloads.next.is_none() && self.fleet.reloading().is_some() {
+            let begun = self.fleet.reloading();
+            self.reloads.waiters.iter_mut().for_each(|waiter| waiter.generation = waiter.generation.or(begun));
+        }
+    }
+
+    /// A reload begins.
+    pub(super) fn reload_begun(&mut self, generation: Generation, manner: Manner) {
+        info!(generation = generation.0, ?manner, "reload begins");
+        let config = self.reloads.next.take().unwrap_or_else(|| Rc::clone(&self.config));
+        self.reloads.of.insert(generation, config);
+        self.failed_because = None;
+        self.reloads.waiters.iter_mut().for_each(|waiter| waiter.generation = waiter.generation.or(Some(generation)));
+    }
+
+    /// The new generation serves.
+    pub(super) fn reload_done(&mut self, generation: Generation) {
+        info!(generation = generation.0, "reload done: the new generation serves");
+        if let Some(config) = self.reloads.of.get(&generation) {
+            self.config = Rc::clone(config);
+            self.starter.config = Rc::clone(config);
+            self.fleet.replan(config.plan(self.max_workers));
+        }
+        let alive = self.fleet.generations();
+        self.reloads.of.retain(|old, _| *old == generation || alive.contains(old));
+        self.reloads.last = Some(format!("generation {generation} serves"));
+        self.tell_waiters(generation, &done(&format!("generation {generation} serves")));
+    }
+
+    /// The new generation was given up.
+    pub(super) fn reload_aborted(&mut self, generation: Generation, because: AbortReason) {
+        let why = match because {
+            AbortReason::Ended(worker) => format!("its worker {worker} ended before it was ready"),
+            AbortReason::NotStarted(worker) => format!("its worker {worker} could not be started"),
+            AbortReason::NotReady(worker) => format!("its worker {worker} was not ready in time"),
+            AbortReason::Stopping => "the workers are being stopped".to_owned(),
+        };
+        let why = self.failed_because.take().map_or(why.clone(), |more| format!("{why}: {more}"));
+        warn!(generation = generation.0, why, "reload given up; the old workers serve on");
+        self.reloads.of.remove(&generation);
+        self.reloads.last = Some(format!("generation {generation} was given up: {why}"));
+        let text = format!("generation {generation} was given up: {why}; the old workers serve on");
+        self.tell_waiters(generation, &super::run::refusal(&text));
+    }
+
+    fn tell_waiters(&mut self, generation: Generation, text: &str) {
+        let waiters = self.reloads.waiters.extract_if(.., |waiter| waiter.generation == Some(generation));
+        waiters.for_each(|waiter| drop(waiter.answer.send(text.to_owned())));
+    }
+
+    /// `maitred scale`.
+    pub(super) async fn scale_asked(&mut self, size: Size, answer: oneshot::Sender<String>) {
+        let before = self.fleet.wanted();
+        let text = match self.fleet.size_after(size.into()) {
+            Ok(workers) => {
+                self.handle_fleet(fleet::Event::Resize(size.into())).await;
+                done(&format!("{before} workers become {workers}"))
+            }
+            Err(refused) => super::run::refusal(&refused.to_string()),
+        };
+        let _ = answer.send(text);
+    }
+}
