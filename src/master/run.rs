@@ -257,7 +257,8 @@ impl Master {
             }
             Action::Withdraw { worker } => {
                 self.listeners.retire(worker);
-                if let Some(worker) = self.workers.get(&worker) {
+                if let Some(worker) = self.workers.get_mut(&worker) {
+                    worker.admitted = false;
                     worker.tell(&ToWorker::Stop);
                 }
                 match self.config.mode {
