@@ -9,10 +9,11 @@ pub mod wrappers;
 use crate::config::{Adapter, Config, Mode};
 use inspect::{Executable, Linkage, Privilege};
 use preset::Preset;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// How a worker takes part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Chosen {
     /// The shim is loaded before libc.
     Preload,

@@ -7,6 +7,7 @@ use super::{USAGE, complain, with_run};
 use crate::config::bind::Bind;
 use crate::config::life::Ready;
 use crate::config::{Config, Control, Mode, Named, Prefix, Source, file};
+use crate::master::upgrade::{self, Host, Order};
 use crate::{control, master};
 use clap::{Args, Parser};
 use std::ffi::{OsStr, OsString};
@@ -81,7 +82,21 @@ pub struct RunArgs {
 /// Runs the master.
 pub fn main(args: RunArgs) -> ExitCode {
     let words = typed();
-    let (args, config) = match load(args, &words, None) {
+    let (state, order) = match upgrade::order() {
+        None => (None, None),
+        Some(order @ (Order::Check(number) | Order::Resume(number))) => match upgrade::read(number) {
+            Ok(state) => (Some(Box::new(state)), Some(order)),
+            Err(error) => {
+                complain(&error);
+                return ExitCode::from(3);
+            }
+        },
+    };
+    let (args, config) = match load(args, &words, state.as_ref().and_then(|state| state.text.clone())) {
+        Ok(_) if matches!(order, Some(Order::Check(_))) => {
+            println!("{}", upgrade::handshake());
+            return ExitCode::SUCCESS;
+        }
         Ok(loaded) => loaded,
         Err(error) => {
             complain(&error);
@@ -97,18 +112,21 @@ pub fn main(args: RunArgs) -> ExitCode {
             return ExitCode::from(3);
         }
     };
-    let ended = tokio::task::LocalSet::new().block_on(&runtime, master::run::run(config));
+    let settled = log.clone();
+    let settle_log = Box::new(move || settled.settle());
+    let host = Host { executable: upgrade::executable(), settle_log, resume: state };
+    let ended = tokio::task::LocalSet::new().block_on(&runtime, master::run::run(config, host));
     let code = match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!("{}", failure.to_string().lines().next().unwrap_or_default());
             // The log first, so that the reason is the last thing on the screen.
-            drop(log);
+            log.settle();
             complain(&failure);
             return ExitCode::from(failure.exit_code());
         }
     };
-    drop(log);
+    log.settle();
     code
 }
 

@@ -2,12 +2,16 @@
 
 use super::{Refusal, Request};
 use crate::master::event::{Event, Events};
+use crate::sys::exec::{Number, Passing, Taking};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -50,9 +54,11 @@ pub enum ControlError {
 #[derive(Debug)]
 pub struct ControlSocket {
     path: PathBuf,
-    listener: Option<UnixListener>,
+    listener: Rc<UnixListener>,
+    /// Clients that wait for an answer.
+    clients: Rc<Cell<usize>>,
     /// Held as long as this master runs, so that a stale socket file is told from a live one.
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl ControlSocket {
@@ -78,14 +84,61 @@ impl ControlSocket {
         }
         let listener = UnixListener::bind(path).map_err(io)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(io)?;
-        Ok(ControlSocket { path: path.to_owned(), listener: Some(listener), _lock: lock })
+        Ok(ControlSocket { path: path.to_owned(), listener: Rc::new(listener), clients: Rc::default(), lock })
     }
 
     /// Answers clients from now on.
-    pub fn serve(&mut self, events: Events) {
-        if let Some(listener) = self.listener.take() {
-            tokio::task::spawn_local(accept(listener, events));
-        }
+    pub fn serve(&self, events: Events) {
+        tokio::task::spawn_local(accept(Rc::clone(&self.listener), Rc::clone(&self.clients), events));
+    }
+
+    /// Whether a client waits for an answer, who would be cut off now.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.clients.get() > 0
+    }
+
+    /// Passes it on to the next program of this process.
+    pub fn pass(&self, passing: &Passing) -> Passed {
+        Passed { path: self.path.clone(), listener: passing.pass(&*self.listener), lock: passing.pass(&*self.lock) }
+    }
+
+    /// Takes over a control socket that was passed on.
+    ///
+    /// # Errors
+    /// When a descriptor is missing, or the reactor cannot watch it.
+    pub fn take(passed: Passed, taking: &Taking) -> io::Result<ControlSocket> {
+        let listener = std::os::unix::net::UnixListener::from(taking.take(passed.listener)?);
+        listener.set_nonblocking(true)?;
+        // It is locked already, by the very same open file.
+        let file = File::from(taking.take(passed.lock)?);
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| io::Error::from(errno))?;
+        let listener = Rc::new(UnixListener::from_std(listener)?);
+        Ok(ControlSocket { path: passed.path, listener, clients: Rc::default(), lock })
+    }
+}
+
+/// A control socket as it is passed on.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Passed {
+    path: PathBuf,
+    listener: Number,
+    lock: Number,
+}
+
+/// Counts a client as long as it lives.
+struct Counted(Rc<Cell<usize>>);
+
+impl Counted {
+    fn new(clients: &Rc<Cell<usize>>) -> Counted {
+        clients.set(clients.get() + 1);
+        Counted(Rc::clone(clients))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 
@@ -107,14 +160,18 @@ fn make_private(dir: &Path, path: &Path) -> Result<(), ControlError> {
     Ok(())
 }
 
-async fn accept(listener: UnixListener, events: Events) {
+async fn accept(listener: Rc<UnixListener>, clients: Rc<Cell<usize>>, events: Events) {
     let places = Arc::new(Semaphore::new(CLIENTS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((client, _)) => {
                 let events = events.clone();
-                tokio::task::spawn_local(serve(client, place, events));
+                let counted = Counted::new(&clients);
+                tokio::task::spawn_local(async move {
+                    serve(client, place, events).await;
+                    drop(counted);
+                });
             }
             Err(error) => {
                 warn!(%error, "cannot accept on the control socket");
@@ -130,6 +187,11 @@ async fn serve(mut client: UnixStream, place: OwnedSemaphorePermit, events: Even
     let heard = tokio::time::timeout(CLIENT_TIMEOUT, hear(&mut client)).await;
     drop(place);
     let answer = match heard {
+        // The answer is the next program's, so the client is the master's now.
+        Ok(Ok(Request::Upgrade)) => match client.into_std() {
+            Ok(client) => return drop(events.send(Event::Upgrade { client: Some(client.into()) }).await),
+            Err(error) => return debug!(%error, "a control client is lost"),
+        },
         Ok(Ok(request)) => ask(request, events).await,
         Ok(Err(error)) => Err(error),
         Err(_) => return debug!("a control client took too long"),

@@ -37,6 +37,9 @@ pub struct Status {
     /// The generation that a reload is bringing.
     #[serde(default)]
     pub reloading: Option<u32>,
+    /// How often the master's binary was replaced.
+    #[serde(default)]
+    pub upgrades: u32,
     /// How the last reload ended.
     #[serde(default)]
     pub last_reload: Option<String>,

@@ -4,6 +4,7 @@
 use super::channel::{self, Said};
 use super::event::{Event, Events, FromWorker};
 use crate::core::ids::WorkerId;
+use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::watch;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use std::cell::RefCell;
@@ -33,6 +34,7 @@ pub struct Door {
     socket: OwnedFd,
     /// Who may come in.
     pub tokens: Tokens,
+    places: Arc<Semaphore>,
 }
 
 impl Door {
@@ -46,7 +48,8 @@ impl Door {
         socket.bind(&SockAddr::unix(format!("\0{name}"))?)?;
         socket.listen(VISITORS_MAX as i32)?;
         socket.set_nonblocking(true)?;
-        Ok(Door { name, socket: socket.into(), tokens: Tokens::default() })
+        let places = Arc::new(Semaphore::new(VISITORS_MAX));
+        Ok(Door { name, socket: socket.into(), tokens: Tokens::default(), places })
     }
 
     /// The socket's abstract name.
@@ -55,13 +58,33 @@ impl Door {
         &self.name
     }
 
+    /// Whether somebody is being heard, who would be cut off now.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.places.available_permits() < VISITORS_MAX
+    }
+
+    /// Passes it on to the next program of this process: its name and its socket.
+    pub fn pass(&self, passing: &Passing) -> (String, Number) {
+        (self.name.clone(), passing.pass(&self.socket))
+    }
+
+    /// Takes over a door that was passed on; those who may come in are told later.
+    ///
+    /// # Errors
+    /// When the descriptor is missing.
+    pub fn take((name, number): (String, Number), taking: &Taking) -> io::Result<Door> {
+        let places = Arc::new(Semaphore::new(VISITORS_MAX));
+        Ok(Door { name, socket: taking.take(number)?, tokens: Tokens::default(), places })
+    }
+
     /// Hears visitors from now on.
     ///
     /// # Errors
     /// When the reactor cannot watch the socket.
     pub fn serve(&self, events: Events) -> io::Result<()> {
         let socket = watch::readable(self.socket.try_clone()?)?;
-        tokio::task::spawn_local(accept(socket, Rc::clone(&self.tokens), events));
+        tokio::task::spawn_local(accept(socket, Arc::clone(&self.places), Rc::clone(&self.tokens), events));
         Ok(())
     }
 }
@@ -77,8 +100,7 @@ pub fn secret() -> io::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-async fn accept(socket: AsyncFd<OwnedFd>, tokens: Tokens, events: Events) {
-    let places = Arc::new(Semaphore::new(VISITORS_MAX));
+async fn accept(socket: AsyncFd<OwnedFd>, places: Arc<Semaphore>, tokens: Tokens, events: Events) {
     loop {
         let Ok(mut ready) = socket.readable().await else { return };
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };

@@ -67,8 +67,10 @@ pub enum Event {
     Reload,
     /// `WINCH` without a terminal.
     Pause,
-    /// `USR2`.
-    Upgrade,
+    /// `USR2`, or a client's wish for another binary.
+    Upgrade { client: Option<OwnedFd> },
+    /// The other binary was tried.
+    Checked { result: Result<String, String> },
     /// The workers have had their time to start.
     LookAround,
     /// A signal that has no effect yet.

@@ -3,8 +3,10 @@
 
 use super::bind::BACKLOG;
 use crate::core::ids::Slot;
-use crate::steer::{Kind, Steering};
+use crate::steer::{self, Kind, Steering};
+use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::listen;
+use serde::{Deserialize, Serialize};
 use socket2::Socket;
 use std::cell::RefCell;
 use std::io;
@@ -27,7 +29,43 @@ struct Member {
     entered: bool,
 }
 
+/// A group as it is passed on to the next program of this process.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Passed {
+    members: Vec<PassedMember>,
+    steering: steer::Passed,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct PassedMember {
+    slot: Slot,
+    socket: Number,
+    entered: bool,
+}
+
 impl Group {
+    /// Passes it on.
+    pub fn pass(&self, passing: &Passing) -> Passed {
+        let member =
+            |m: &Member| PassedMember { slot: m.slot, socket: passing.pass(&*m.socket), entered: m.entered };
+        let members = self.members.borrow().iter().map(member).collect();
+        Passed { members, steering: self.steering.borrow().pass(passing) }
+    }
+
+    /// Takes over a group that was passed on.
+    ///
+    /// # Errors
+    /// When a descriptor is missing, or the steering is not what this version knows.
+    pub fn take(passed: Passed, taking: &Taking) -> io::Result<Group> {
+        let member = |m: PassedMember| {
+            let socket = Rc::new(Socket::from(taking.take(m.socket)?));
+            Ok(Member { slot: m.slot, socket, entered: m.entered })
+        };
+        let members = passed.members.into_iter().map(member).collect::<io::Result<Vec<_>>>()?;
+        let steering = Steering::take(passed.steering, taking)?;
+        Ok(Group { members: RefCell::new(members), steering: RefCell::new(steering) })
+    }
+
     /// A group of one bound socket, that of `slot`.
     #[must_use]
     pub fn new(slot: Slot, socket: Rc<Socket>, steering: Steering) -> Group {

@@ -5,10 +5,12 @@
 //! took can be taken back ([`Handoff::take_back`]).
 
 use crate::core::ids::{Slot, WorkerId};
+use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::fd::{self, Sent};
 use crate::sys::watch;
 use crate::wire::packet::RequestId;
 use crate::wire::peer::PEER_MAX;
+use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -36,6 +38,19 @@ pub struct Counters {
     pub rescued: Cell<u64>,
     /// Lost in a worker that had no free descriptor (`MSG_CTRUNC`).
     pub truncated: Cell<u64>,
+}
+
+impl Counters {
+    /// Counters that go on from `[handed, returned, rescued, truncated]`.
+    #[must_use]
+    pub fn of([handed, returned, rescued, truncated]: &[u64; 4]) -> Counters {
+        Counters {
+            handed: Cell::new(*handed),
+            returned: Cell::new(*returned),
+            rescued: Cell::new(*rescued),
+            truncated: Cell::new(*truncated),
+        }
+    }
 }
 
 /// Adds one.
@@ -105,7 +120,65 @@ impl TakenBack {
     }
 }
 
+/// A hand-off socket as it is passed on to the next program of this process.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Passed {
+    worker: WorkerId,
+    slot: Slot,
+    request: RequestId,
+    send: Number,
+    receive: Number,
+    depth: u32,
+    sent: u64,
+    taken_back: u64,
+    suspended: bool,
+}
+
+impl Passed {
+    /// Whose slot it is.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+}
+
 impl Handoff {
+    /// Passes it on.
+    pub fn pass(&self, passing: &Passing) -> Passed {
+        Passed {
+            worker: self.worker,
+            slot: self.slot,
+            request: self.request,
+            send: passing.pass(self.sender()),
+            receive: passing.pass(&self.receive),
+            depth: self.depth.get().connections,
+            sent: self.sent.get(),
+            taken_back: self.taken_back.get(),
+            suspended: self.suspended.get(),
+        }
+    }
+
+    /// Takes over a hand-off socket that was passed on.
+    ///
+    /// # Errors
+    /// When a descriptor is missing, or the reactor cannot watch it.
+    pub fn take_over(
+        passed: &Passed,
+        taking: &Taking,
+        counters: Rc<Counters>,
+        packet_cost: u32,
+    ) -> io::Result<Handoff> {
+        let send = watch::readable(taking.take(passed.send)?)?;
+        let receive = taking.take(passed.receive)?;
+        let depth = Depth { connections: passed.depth, packet_cost };
+        let handoff =
+            Handoff::of_pair(passed.worker, passed.slot, passed.request, counters, depth, send, receive);
+        handoff.sent.set(passed.sent);
+        handoff.taken_back.set(passed.taken_back);
+        handoff.suspended.set(passed.suspended);
+        Ok(handoff)
+    }
+
     /// A new pair of sockets; returns the worker's end beside it.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use crate::sys::taken::Taken;
 use crate::sys::{clock, listen, own_pair, process};
 use crate::wire::packet::ToWorker;
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -33,7 +34,7 @@ const LOOK_AT_MEMORY: Duration = Duration::from_secs(2);
 const PINGS_MISSED: u32 = 3;
 
 /// What is known of the health of one worker.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Health {
     /// Connections that it had taken when it was last looked at.
     taken: u64,
@@ -81,6 +82,14 @@ impl Master {
             worker.health.base = base;
         }
         if let Some(probing) = probing {
+            self.probe_again_and_again(id, probing);
+        }
+    }
+
+    /// Goes on with the probes of a worker that serves.
+    pub(super) fn probe_if_asked(&mut self, id: WorkerId) {
+        let worker = self.workers.get(&id).filter(|worker| worker.admitted);
+        if let Some(probing) = worker.and_then(|worker| worker.config.life.probing.clone()) {
             self.probe_again_and_again(id, probing);
         }
     }
@@ -163,7 +172,7 @@ impl Master {
         }
         let share = jitter::share(id, u64::from(std::process::id()));
         let connections = worker.given() + counted.saturating_sub(worker.health.base);
-        let age = worker.since.elapsed();
+        let age = worker.age();
         let life = &worker.config.life;
         let enough = life.max_connections.is_some_and(|most| connections as f64 >= most as f64 * share);
         let old = life.max_age.is_some_and(|most| age >= most.mul_f64(share));

@@ -1,15 +1,17 @@
 //! One address that the master holds for the workers.
 
 use super::event::Events;
-use super::group::Group;
+use super::group::{self, Group};
 use super::handoff::{Depth, Handoff, TakenBack};
-use super::seats::Seats;
+use super::seats::{self, Seats};
 use crate::core::ids::{Slot, WorkerId};
 use crate::steer::Steering;
 use crate::sys::listen;
 use crate::sys::room::RoomWatch;
 use crate::wire::address::Address;
 use crate::wire::packet::RequestId;
+use crate::sys::exec::{Number, Passing, Taking};
+use serde::{Deserialize, Serialize};
 use socket2::Socket;
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -29,6 +31,8 @@ pub struct House {
     pub lost: Cell<u64>,
     /// Where the accept loops report.
     pub events: Events,
+    /// Connections that a task has in its hands, and that are in no queue meanwhile.
+    pub in_hands: Cell<usize>,
 }
 
 impl House {
@@ -42,7 +46,7 @@ impl House {
 }
 
 /// Why a listener exists, and thereby when it ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
     /// `--bind` or a service manager asked for it; it lives as long as the master.
     Operator,
@@ -51,7 +55,7 @@ pub enum Origin {
 }
 
 /// Which address a worker must ask for to be served here.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     /// The address as asked for; port 0 stays 0.
     pub asked: Address,
@@ -112,7 +116,7 @@ pub struct Listener {
 
 /// A socket file that the master made, with a spare name: should a worker remove the file, it is
 /// put back under its name, still the same socket.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct UnixPath {
     path: PathBuf,
     spare: PathBuf,
@@ -262,6 +266,84 @@ impl Listener {
             }
             let _ = std::fs::remove_file(spare);
         }
+    }
+}
+
+/// A listener as it is passed on to the next program of this process. Hand-off sockets are named by their
+/// place in a table.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Passed {
+    key: Key,
+    address: Address,
+    origin: Origin,
+    accepted: u64,
+    backlog: u32,
+    held: Option<(Number, Vec<u8>)>,
+    adopted_from: Option<(WorkerId, RequestId)>,
+    given_up: bool,
+    styled: bool,
+    path: Option<UnixPath>,
+    socket: Option<Number>,
+    group: Option<group::Passed>,
+    seats: seats::Passed,
+}
+
+impl Listener {
+    /// Passes it on; `place` says which hand-off socket is where in the table.
+    pub fn pass(&self, passing: &Passing, place: &mut dyn FnMut(&Rc<Handoff>) -> usize) -> Passed {
+        let held = self.held.borrow();
+        Passed {
+            key: self.key.clone(),
+            address: self.address.clone(),
+            origin: self.origin,
+            accepted: self.accepted.get(),
+            backlog: self.backlog.get(),
+            held: held.as_ref().map(|held| (passing.pass(&held.connection), held.peer().to_vec())),
+            adopted_from: self.adopted_from.get(),
+            given_up: self.given_up.get(),
+            styled: self.styled.get(),
+            path: self.path.clone(),
+            // With a group, its first socket is among those of the group.
+            socket: self.socket().filter(|_| self.group.is_none()).map(|socket| passing.pass(&*socket)),
+            group: self.group.as_ref().map(|group| group.pass(passing)),
+            seats: self.seats.pass(place),
+        }
+    }
+
+    /// Takes a listener over that was passed on.
+    ///
+    /// # Errors
+    /// When a descriptor is missing, or none is free.
+    pub fn take(passed: Passed, taking: &Taking, house: Rc<House>, handoffs: &[Rc<Handoff>]) -> io::Result<Listener> {
+        let group = passed.group.map(|group| Group::take(group, taking)).transpose()?;
+        let socket = match (&group, passed.socket) {
+            (Some(group), _) => group.sockets().into_iter().next(),
+            (None, number) => number.map(|n| taking.take(n)).transpose()?.map(|fd| Rc::new(Socket::from(fd))),
+        };
+        let held = passed.held.map(|(connection, peer)| Ok::<_, io::Error>(TakenBack::new(taking.take(connection)?, &peer)));
+        let room = RoomWatch::new()?;
+        let seats = Seats::take(&passed.seats, handoffs)?;
+        seats.seated().try_for_each(|handoff| room.add(handoff.sender()))?;
+        Ok(Listener {
+            key: passed.key,
+            address: passed.address,
+            origin: passed.origin,
+            seats,
+            changed: Notify::new(),
+            accepted: Cell::new(passed.accepted),
+            backlog: Cell::new(passed.backlog),
+            phase: Cell::new(Phase::Open),
+            house,
+            room,
+            held: RefCell::new(held.transpose()?),
+            adopted_from: Cell::new(passed.adopted_from),
+            given_up: Cell::new(passed.given_up),
+            exhausted: Cell::new(false),
+            group,
+            socket: RefCell::new(socket),
+            styled: Cell::new(passed.styled),
+            path: passed.path,
+        })
     }
 }
 

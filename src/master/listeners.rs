@@ -119,6 +119,19 @@ impl Listeners {
         Ok(Found { listener, ownership, own: styled_after })
     }
 
+    /// Whether the master accepts on it.
+    #[must_use]
+    pub fn is_served(&self, listener: &Rc<Listener>) -> bool {
+        self.all.iter().any(|entry| Rc::ptr_eq(&entry.listener, listener) && entry.serving.is_some())
+    }
+
+    /// Adds one that was passed on.
+    pub fn add_again(&mut self, listener: Listener) -> Rc<Listener> {
+        let listener = Rc::new(listener);
+        self.all.push(Entry { listener: Rc::clone(&listener), serving: None });
+        listener
+    }
+
     /// Whether somebody who asks for this address would share what is there.
     #[must_use]
     pub fn serves(&self, asked: &Address) -> bool {

@@ -24,7 +24,7 @@ impl Master {
         let Some(worker) = self.workers.get(&id).filter(|worker| !worker.reported) else { return };
         let slot = worker.slot;
         let starting = self.fleet.occupant(id).is_some_and(Occupant::is_starting);
-        let after_s = worker.since.elapsed().as_secs();
+        let after_s = worker.age().as_secs();
         // Costly, so only where it can be.
         let may_bypass = starting || worker.adapter == Chosen::Inherit;
         if let Some(address) = may_bypass.then(|| self.own_listener(worker)).flatten() {

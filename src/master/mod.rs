@@ -34,4 +34,5 @@ pub mod start;
 pub mod status;
 mod steering;
 pub mod supervised;
+pub mod upgrade;
 pub mod worker;

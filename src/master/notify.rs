@@ -3,11 +3,13 @@
 use super::door::secret;
 use super::event::{Event, Events, FromWorker};
 use crate::core::ids::WorkerId;
-use crate::sys::{fd, watch};
+use crate::sys::fd;
 use crate::wire::packet::{self, PACKET_MAX};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use tokio::io::unix::AsyncFd;
 
 /// A new socket in the abstract namespace, under a name that nobody can guess; returns the value of
 /// `NOTIFY_SOCKET` beside it.
@@ -23,8 +25,7 @@ pub fn open() -> io::Result<(String, OwnedFd)> {
 }
 
 /// Passes on what the worker says there. Addresses are asked for elsewhere.
-pub async fn serve(socket: OwnedFd, worker: WorkerId, events: Events) {
-    let Ok(socket) = watch::readable(socket) else { return };
+pub async fn serve(socket: Rc<AsyncFd<OwnedFd>>, worker: WorkerId, events: Events) {
     loop {
         let Ok(mut ready) = socket.readable().await else { return };
         let mut buffer = [0; PACKET_MAX];

@@ -5,10 +5,12 @@
 //! hold up the master's loop. When it does not read, the workers' pipes fill and the workers wait,
 //! as they would have without us.
 
-use crate::core::ids::Slot;
+use crate::core::ids::{Slot, WorkerId};
+use crate::sys::exec::{Number, Passing, Taking};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,7 +28,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 const STACK: usize = 128 * 1024;
 
 /// Which of the two streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// Standard output.
     Out,
@@ -58,6 +60,12 @@ impl LastWords {
         self.now()
     }
 
+    /// Lines that were remembered before.
+    #[must_use]
+    pub fn again(lines: Vec<String>) -> LastWords {
+        LastWords { lines: Mutex::new(lines.into()), ended: Notify::new() }
+    }
+
     /// The lines so far.
     #[must_use]
     pub fn now(&self) -> Vec<String> {
@@ -86,12 +94,62 @@ pub struct Stream {
     pub prefixed: Prefixed,
     /// Where its last lines are remembered.
     pub last_words: Option<Arc<LastWords>>,
+    /// The beginning of a line whose end has not come.
+    pub partial: Vec<u8>,
+}
+
+/// A stream as it is passed on to the next program of this process.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Passed {
+    slot: Slot,
+    kind: Kind,
+    pipe: Number,
+    partial: Vec<u8>,
+    /// Whose last words these are.
+    worker: Option<WorkerId>,
+}
+
+impl Stream {
+    /// Passes it on. `whose` tells which worker's last words are remembered there.
+    pub fn pass(&self, passing: &Passing, whose: impl Fn(&Arc<LastWords>) -> Option<WorkerId>) -> Passed {
+        Passed {
+            slot: self.slot,
+            kind: self.kind,
+            pipe: passing.pass(&self.pipe),
+            partial: self.partial.clone(),
+            worker: self.last_words.as_ref().and_then(whose),
+        }
+    }
+
+    /// Takes over a stream that was passed on.
+    ///
+    /// # Errors
+    /// When the descriptor is missing.
+    pub fn take(
+        passed: Passed,
+        taking: &Taking,
+        prefixed: Prefixed,
+        last_words: impl Fn(WorkerId) -> Option<Arc<LastWords>>,
+    ) -> io::Result<Stream> {
+        let last_words = passed.worker.and_then(last_words);
+        let (slot, kind, pipe, partial) = (passed.slot, passed.kind, taking.take(passed.pipe)?, passed.partial);
+        Ok(Stream { slot, kind, pipe, prefixed, last_words, partial })
+    }
+}
+
+/// What the thread is told.
+#[derive(Debug)]
+enum Order {
+    /// Pass one more stream on.
+    Add(Stream),
+    /// Give all streams back, and do nothing until they come again.
+    GiveBack(mpsc::Sender<Vec<Stream>>),
 }
 
 /// The thread that passes output on.
 #[derive(Debug)]
 pub struct Output {
-    streams: Option<mpsc::Sender<Stream>>,
+    orders: Option<mpsc::Sender<Order>>,
     wake: Arc<EventFd>,
     /// Closed when the thread has ended.
     finished: mpsc::Receiver<()>,
@@ -103,7 +161,7 @@ impl Output {
     /// # Errors
     /// When no thread or descriptor can be had.
     pub fn start() -> io::Result<Output> {
-        let (streams, incoming) = mpsc::channel();
+        let (orders, incoming) = mpsc::channel();
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
         let woken = Arc::clone(&wake);
         let (ending, finished) = mpsc::channel();
@@ -112,22 +170,35 @@ impl Output {
             drop(ending);
         };
         std::thread::Builder::new().name("output".into()).stack_size(STACK).spawn(pump)?;
-        Ok(Output { streams: Some(streams), wake, finished })
+        Ok(Output { orders: Some(orders), wake, finished })
     }
 
     /// Passes one more stream on.
     pub fn add(&self, stream: Stream) {
-        if let Some(streams) = &self.streams {
+        self.order(Order::Add(stream));
+    }
+
+    fn order(&self, order: Order) {
+        if let Some(orders) = &self.orders {
             // The thread ends only after this sender is gone.
-            let _ = streams.send(stream);
+            let _ = orders.send(order);
             let _ = self.wake.write(1);
         }
+    }
+
+    /// Takes all streams back, between two lines that are written; nothing when whoever reads our output
+    /// does not do so in time.
+    #[must_use]
+    pub fn give_back(&self) -> Option<Vec<Stream>> {
+        let (sender, streams) = mpsc::channel();
+        self.order(Order::GiveBack(sender));
+        streams.recv_timeout(FLUSH_TIMEOUT).ok()
     }
 }
 
 impl Drop for Output {
     fn drop(&mut self) {
-        self.streams = None;
+        self.orders = None;
         let _ = self.wake.write(1);
         // A reader that reads no more must not keep the master from its end, so the thread is left
         // alone when it takes too long.
@@ -136,15 +207,12 @@ impl Drop for Output {
 }
 
 struct Pump {
-    incoming: mpsc::Receiver<Stream>,
+    incoming: mpsc::Receiver<Order>,
     woken: Arc<EventFd>,
     open: Vec<Open>,
 }
 
-struct Open {
-    stream: Stream,
-    partial: Vec<u8>,
-}
+struct Open(Stream);
 
 impl Pump {
     fn run(mut self) {
@@ -152,7 +220,14 @@ impl Pump {
         loop {
             loop {
                 match self.incoming.try_recv() {
-                    Ok(stream) => self.open.push(Open { stream, partial: Vec::new() }),
+                    Ok(Order::Add(stream)) => self.open.push(Open(stream)),
+                    Ok(Order::GiveBack(to)) => {
+                        let streams: Vec<Stream> = self.open.drain(..).map(|Open(stream)| stream).collect();
+                        if let Err(mpsc::SendError(streams)) = to.send(streams) {
+                            // Too late, so they stay.
+                            self.open.extend(streams.into_iter().map(Open));
+                        }
+                    }
                     Err(mpsc::TryRecvError::Empty) => break,
                     Err(mpsc::TryRecvError::Disconnected) => {
                         end.get_or_insert_with(|| Instant::now() + FLUSH_TIMEOUT);
@@ -172,7 +247,7 @@ impl Pump {
     fn wait(&mut self, at_most: Option<Duration>) {
         let timeout = at_most.and_then(|t| PollTimeout::try_from(t).ok()).unwrap_or(PollTimeout::NONE);
         let mut watched: Vec<_> =
-            self.open.iter().map(|open| PollFd::new(open.stream.pipe.as_fd(), PollFlags::POLLIN)).collect();
+            self.open.iter().map(|open| PollFd::new(open.0.pipe.as_fd(), PollFlags::POLLIN)).collect();
         watched.push(PollFd::new(self.woken.as_fd(), PollFlags::POLLIN));
         if poll(&mut watched, timeout).is_err() {
             return;
@@ -191,7 +266,7 @@ impl Open {
     /// Passes on what is there; false when the stream has ended.
     fn pass_on(&mut self) -> bool {
         let mut buffer = [0; LINE_MAX];
-        let read = match nix::unistd::read(&self.stream.pipe, &mut buffer) {
+        let read = match nix::unistd::read(&self.0.pipe, &mut buffer) {
             Ok(0) => None,
             Ok(n) => Some(&buffer[..n]),
             Err(Errno::EAGAIN | Errno::EINTR) => return true,
@@ -200,21 +275,21 @@ impl Open {
         let mut lines = Vec::new();
         let mut rest = read.unwrap_or(b"");
         while let Some(end) = rest.iter().position(|&b| b == b'\n') {
-            self.partial.extend_from_slice(&rest[..=end]);
+            self.0.partial.extend_from_slice(&rest[..=end]);
             self.line(&mut lines);
             rest = &rest[end + 1..];
         }
-        self.partial.extend_from_slice(rest);
-        if self.partial.len() >= LINE_MAX || (read.is_none() && !self.partial.is_empty()) {
-            self.partial.push(b'\n');
+        self.0.partial.extend_from_slice(rest);
+        if self.0.partial.len() >= LINE_MAX || (read.is_none() && !self.0.partial.is_empty()) {
+            self.0.partial.push(b'\n');
             self.line(&mut lines);
         }
         // Nobody reads what we write any more: nothing can be done, and the worker must go on.
-        let _ = match self.stream.kind {
+        let _ = match self.0.kind {
             Kind::Out => io::stdout().lock().write_all(&lines).and_then(|()| io::stdout().flush()),
             Kind::Err => io::stderr().lock().write_all(&lines),
         };
-        if let (None, Some(last_words)) = (read, &self.stream.last_words) {
+        if let (None, Some(last_words)) = (read, &self.0.last_words) {
             last_words.ended.notify_one();
         }
         read.is_some()
@@ -222,12 +297,12 @@ impl Open {
 
     /// Moves the collected line to what is written.
     fn line(&mut self, lines: &mut Vec<u8>) {
-        if let Some(last_words) = &self.stream.last_words {
-            last_words.add(&self.partial);
+        if let Some(last_words) = &self.0.last_words {
+            last_words.add(&self.0.partial);
         }
-        if self.stream.prefixed == Prefixed::WithSlot {
-            lines.extend_from_slice(format!("{}| ", self.stream.slot).as_bytes());
+        if self.0.prefixed == Prefixed::WithSlot {
+            lines.extend_from_slice(format!("{}| ", self.0.slot).as_bytes());
         }
-        lines.append(&mut self.partial);
+        lines.append(&mut self.0.partial);
     }
 }

@@ -8,11 +8,11 @@ use crate::adapt::Chosen;
 use crate::config::life::{Probe, Ready};
 use crate::core::fleet::{self, KillReason, Manner};
 use crate::core::ids::WorkerId;
-use crate::sys::watch;
 use nix::errno::Errno;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::io::unix::AsyncFd;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
@@ -38,7 +38,7 @@ pub enum Signal {
 
 impl Master {
     /// Begins what is waited for with a worker that was just forked.
-    pub(super) fn await_readiness(&mut self, id: WorkerId, notification: Option<OwnedFd>) {
+    pub(super) fn await_readiness(&mut self, id: WorkerId) {
         let events = self.house.events.clone();
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let lives_for = match &worker.config.life.ready {
@@ -53,7 +53,7 @@ impl Master {
                 let _ = events.send(Event::Ready { worker: id, signal: Signal::Waited }).await;
             }));
         }
-        if let Some(notification) = notification {
+        if let Some(notification) = worker.notification.clone() {
             worker.tasks.push(tokio::task::spawn_local(await_line(notification, id, events)));
         }
     }
@@ -77,7 +77,7 @@ impl Master {
             return self.await_addresses(id, &missing);
         }
         let Some(worker) = self.workers.get(&id) else { return };
-        let (slot, uptime_ms) = (worker.slot.0, worker.since.elapsed().as_millis());
+        let (slot, uptime_ms) = (worker.slot.0, worker.age().as_millis());
         if signal != Signal::Listens {
             info!(slot, worker = id.0, uptime_ms, "worker counts as ready");
         }
@@ -168,8 +168,7 @@ impl Master {
 }
 
 /// Waits for a line on the notification descriptor (s6's `notification-fd`).
-async fn await_line(notification: OwnedFd, worker: WorkerId, events: Events) {
-    let Ok(notification) = watch::readable(notification) else { return };
+async fn await_line(notification: Rc<AsyncFd<OwnedFd>>, worker: WorkerId, events: Events) {
     loop {
         let Ok(mut ready) = notification.readable().await else { return };
         let mut buffer = [0; 256];

@@ -28,8 +28,8 @@ pub struct Reloads {
     /// What each generation is started with.
     pub of: std::collections::BTreeMap<Generation, Rc<Config>>,
     /// That of the next one.
-    next: Option<Rc<Config>>,
-    waiters: Vec<Waiter>,
+    pub next: Option<Rc<Config>>,
+    pub waiters: Vec<Waiter>,
     /// How the last reload ended, for `status`.
     pub last: Option<String>,
 }

@@ -182,7 +182,7 @@ impl Master {
     /// `ACCEPTING`: the worker takes part from now on.
     pub(super) async fn accepting(&mut self, id: WorkerId, request: RequestId, backlog: Option<u32>) -> io::Result<()> {
         let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
-        let (slot, uptime_ms) = (worker.slot.0, worker.since.elapsed().as_millis());
+        let (slot, uptime_ms) = (worker.slot.0, worker.age().as_millis());
         let Some(index) = worker.requests.iter().position(|r| r.id == request) else {
             debug!(worker = id.0, "a worker accepts on an address that it did not ask for");
             return Ok(());

@@ -50,7 +50,10 @@ pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
         match connection.filter(|c| listen::is_connection(c.as_fd())) {
             Some(connection) => {
                 count(&handoff.counters.returned);
+                let in_hands = &listener.house.in_hands;
+                in_hands.set(in_hands.get() + 1);
                 place(&listener, &handoff, connection).await;
+                in_hands.set(in_hands.get() - 1);
             }
             None if received.len == 0 && fd::is_hung_up(handoff.sender()) => return,
             None => {

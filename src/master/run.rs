@@ -12,8 +12,9 @@ use super::listeners::Listeners;
 use super::output::{Output, Prefixed};
 use super::reload::{Reloads, done};
 use super::signals::forward_signals;
-use super::start::{StartError, Started, Starter};
+use super::start::{StartError, Starter};
 use super::status::{View, add_usage};
+use super::upgrade::{Host, Upgrade};
 use super::worker::Worker;
 use crate::adapt::preload::Shim;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode, Prefix, WORKERS_MAX};
@@ -31,7 +32,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
@@ -43,8 +44,11 @@ const LOOK_AROUND: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// [`RunError`]; nothing is left running then.
-pub async fn run(config: Config) -> Result<(), RunError> {
-    let (mut master, mut events) = Master::prepare(config)?;
+pub async fn run(config: Config, mut host: Host) -> Result<(), RunError> {
+    let (mut master, mut events) = match host.resume.take() {
+        Some(state) => Master::resume(config, host, *state)?,
+        None => Master::prepare(config, host)?,
+    };
     master.handle_fleet(fleet::Event::Begin).await;
     master.look_after();
     let later = master.house.events.clone();
@@ -64,6 +68,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             None => master.handle_fleet(fleet::Event::Tick).await,
         }
         master.steer();
+        master.go_on_with_upgrade(&mut events).await;
     }
     master.failure.map_or(Ok(()), Err)
 }
@@ -80,7 +85,7 @@ pub(super) struct Master {
     pub(super) last_words: HashMap<Slot, String>,
     /// Why a worker of the new generation failed.
     pub(super) failed_because: Option<String>,
-    pub(super) since: Instant,
+    pub(super) since: Moment,
     pub(super) starter: Starter,
     pub(super) house: Rc<House>,
     pub(super) listeners: Listeners,
@@ -96,18 +101,23 @@ pub(super) struct Master {
     pub(super) failure: Option<RunError>,
     /// Why the last worker did not come up, in case none ever does.
     pub(super) boot_failure: Option<RunError>,
-    _control: Option<ControlSocket>,
+    pub(super) control: Option<ControlSocket>,
+    /// A replacement of the binary under way.
+    pub(super) upgrade: Option<Upgrade>,
+    /// How often the binary was replaced.
+    pub(super) upgrades: u32,
+    pub(super) host: Host,
 }
 
 impl Master {
     /// Takes everything that can be refused, before the first worker is forked.
-    fn prepare(mut config: Config) -> Result<(Master, mpsc::Receiver<Event>), RunError> {
+    fn prepare(mut config: Config, host: Host) -> Result<(Master, mpsc::Receiver<Event>), RunError> {
         let limit = limits::raise_descriptor_limit()?;
         let needed = u64::from(config.workers) * DESCRIPTORS_PER_WORKER + DESCRIPTORS_OF_MASTER;
         if needed > limit.hard {
             return Err(RunError::Descriptors { workers: config.workers, needed, limit: limit.hard });
         }
-        let mut control = bind_control(&mut config)?;
+        let control = bind_control(&mut config)?;
         let config = Rc::new(config);
         let spare = limit.hard.saturating_sub(DESCRIPTORS_OF_MASTER) / DESCRIPTORS_PER_WORKER;
         limits::become_subreaper()?;
@@ -121,22 +131,18 @@ impl Master {
 
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let depth = Depth { connections: config.depth, packet_cost: fd::packet_cost()? };
-        let house = Rc::new(House { depth, reserve: RefCell::new(None), lost: Cell::new(0), events: sender.clone() });
+        let house = Rc::new(House { depth, reserve: RefCell::new(None), lost: Cell::new(0), events: sender.clone(), in_hands: Cell::new(0) });
         house.refill_reserve();
-        let prefixed = match config.prefix {
-            Prefix::Always => Prefixed::WithSlot,
-            Prefix::Auto if io::stdout().is_terminal() => Prefixed::WithSlot,
-            Prefix::Auto | Prefix::Never => Prefixed::Plain,
-        };
         // Without them nothing is counted, and all else goes on.
         let taken = matches!(config.mode, Mode::Shared | Mode::Kernel).then(Taken::new).and_then(Result::ok);
         let starter = Starter {
             config: Rc::clone(&config),
             guard,
             shim: Shim::new()?,
+            old_shims: Vec::new(),
             door: Door::open()?,
             output,
-            prefixed,
+            prefixed: prefixed(&config),
             descriptors: limit.soft,
             taken,
             house: Rc::clone(&house),
@@ -145,7 +151,7 @@ impl Master {
         info!(command = %executable.path.display(), adapter = adapter.name(), reason, "chose the adapter");
         let mut listeners = Listeners::new(config.mode, Rc::clone(&house));
         bind_all(&config, inherited, &mut listeners, &house)?;
-        if let Some(control) = &mut control {
+        if let Some(control) = &control {
             control.serve(sender.clone());
         }
         starter.door.serve(sender.clone())?;
@@ -161,7 +167,7 @@ impl Master {
             memory_looked_at: clock::now(),
             last_words: HashMap::new(),
             failed_because: None,
-            since: Instant::now(),
+            since: clock::now(),
             starter,
             house,
             listeners,
@@ -173,13 +179,16 @@ impl Master {
             finished: false,
             failure: None,
             boot_failure: None,
-            _control: control,
+            control,
+            upgrade: None,
+            upgrades: 0,
+            host,
             config,
         };
         Ok((master, events))
     }
 
-    async fn handle(&mut self, event: Event) {
+    pub(super) async fn handle(&mut self, event: Event) {
         match event {
             Event::Packet(said) => self.heard(said).await,
             Event::Malformed { worker, what } => self.malformed(worker, &what.to_string()),
@@ -216,7 +225,8 @@ impl Master {
                 info!("draining all workers; HUP or TTIN brings them back");
                 self.handle_fleet(fleet::Event::Pause).await;
             }
-            Event::Upgrade => {}
+            Event::Upgrade { client } => self.upgrade_asked(client),
+            Event::Checked { result } => self.upgrade_checked(result),
             Event::LookAround => self.look_around(),
             Event::Unheeded { signal, because } => warn!(signal, because, "signal without effect"),
         }
@@ -335,7 +345,7 @@ impl Master {
         let config = Rc::clone(self.reloads.of.get(&generation).unwrap_or(&self.config));
         let started = self.prepare_slot(slot).map_err(StartError::from);
         match started.and_then(|()| self.starter.start(slot, id, generation, &config, &self.listeners)) {
-            Ok(Started { worker, notification }) => {
+            Ok(worker) => {
                 info!(
                     slot = slot.0,
                     worker = id.0,
@@ -344,7 +354,7 @@ impl Master {
                     "worker forked"
                 );
                 self.workers.insert(id, worker);
-                self.await_readiness(id, notification);
+                self.await_readiness(id);
                 None
             }
             Err(error) => {
@@ -361,7 +371,7 @@ impl Master {
 
     async fn ended(&mut self, id: WorkerId, exit: Exit) {
         let Some(worker) = self.workers.get(&id) else { return };
-        let (slot, pid, uptime_ms) = (worker.slot.0, worker.pid.as_raw(), worker.since.elapsed().as_millis());
+        let (slot, pid, uptime_ms) = (worker.slot.0, worker.pid.as_raw(), worker.age().as_millis());
         let untaken: u64 = self.listeners.iter().map(|l| l.seats.queued_of(id)).sum();
         let state = self.fleet.occupant(id).map_or("", |o| o.name());
         if state == "draining" {
@@ -452,7 +462,7 @@ impl Master {
         }
         let totals = self.view().status().totals;
         let (accepted, handed, rescued, lost) = (totals.accepted, totals.handed, totals.rescued, totals.lost);
-        info!(accepted, handed, rescued, lost, uptime_s = self.since.elapsed().as_secs(), "stopped");
+        info!(accepted, handed, rescued, lost, uptime_s = clock::now().since(self.since).as_secs(), "stopped");
         self.finished = true;
     }
 
@@ -467,6 +477,13 @@ impl Master {
         }
     }
 
+    /// Goes on with a drain that another program began.
+    pub(super) fn watch_drain_if_untaken_are_gone(&mut self, worker: WorkerId) {
+        if self.config.mode == Mode::Kernel || !self.has_untaken(worker) {
+            self.watch_drain(worker);
+        }
+    }
+
     async fn listener_closed(&mut self) {
         self.closing = self.closing.saturating_sub(1);
         if self.closing == 0 {
@@ -475,7 +492,9 @@ impl Master {
     }
 
     fn reap_strangers(&self) {
-        let strangers = reap::reap_strangers(|pid| self.workers.values().any(|worker| worker.pid == pid));
+        let strangers = reap::reap_strangers(|pid| {
+            self.workers.values().any(|worker| worker.pid == pid) || self.is_checking(pid)
+        });
         if strangers > 0 {
             debug!(strangers, "reaped processes that workers left behind");
         }
@@ -494,6 +513,7 @@ impl Master {
             lost: self.house.lost.get(),
             reloads: &self.reloads,
             last_words: &self.last_words,
+            upgrades: self.upgrades,
         }
     }
 
@@ -508,7 +528,8 @@ impl Master {
                 let _ = answer.send(done("stopping"));
                 self.handle_fleet(fleet::Event::StopAsked(Stop::Graceful)).await;
             }
-            control::Request::Upgrade => drop(answer.send(refusal("this version cannot"))),
+            // It came as an event of its own, with the client.
+            control::Request::Upgrade => {}
         }
     }
 
@@ -522,6 +543,15 @@ impl Master {
             // A client that is gone needs no answer.
             let _ = answer.send(text);
         });
+    }
+}
+
+/// Whether lines of workers' output get the slot before them.
+pub(super) fn prefixed(config: &Config) -> Prefixed {
+    match config.prefix {
+        Prefix::Always => Prefixed::WithSlot,
+        Prefix::Auto if io::stdout().is_terminal() => Prefixed::WithSlot,
+        Prefix::Auto | Prefix::Never => Prefixed::Plain,
     }
 }
 

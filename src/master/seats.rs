@@ -6,6 +6,7 @@ use crate::core::ids::{Slot, WorkerId};
 use crate::core::policy::RoundRobin;
 use crate::sys::fd::Sent;
 use crate::wire::packet::RequestId;
+use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -46,7 +47,43 @@ pub struct Seats {
     orphans: RefCell<Vec<Rc<Handoff>>>,
 }
 
+/// Seats as they are passed on to the next program of this process: hand-off sockets by their place in a
+/// table.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Passed {
+    seats: Vec<(Vec<usize>, RoundRobin)>,
+    turn: RoundRobin,
+    orphans: Vec<usize>,
+}
+
 impl Seats {
+    /// Passes them on; `place` says which hand-off socket is where in the table.
+    pub fn pass(&self, place: &mut dyn FnMut(&Rc<Handoff>) -> usize) -> Passed {
+        let seats = self.seats.borrow();
+        Passed {
+            seats: seats.iter().map(|s| (s.handoffs.iter().map(&mut *place).collect(), s.turn.clone())).collect(),
+            turn: self.turn.borrow().clone(),
+            orphans: self.orphans.borrow().iter().map(place).collect(),
+        }
+    }
+
+    /// Takes over seats that were passed on.
+    ///
+    /// # Errors
+    /// When a place in the table is empty.
+    pub fn take(passed: &Passed, handoffs: &[Rc<Handoff>]) -> io::Result<Seats> {
+        let at = |place: &usize| {
+            handoffs.get(*place).cloned().ok_or_else(|| io::Error::other("a hand-off socket is missing"))
+        };
+        let all = |places: &[usize]| places.iter().map(at).collect::<io::Result<Vec<_>>>();
+        let seat = |(places, turn): &(Vec<usize>, RoundRobin)| {
+            Ok(Seat { handoffs: all(places)?, turn: turn.clone() })
+        };
+        let seats = passed.seats.iter().map(seat).collect::<io::Result<Vec<_>>>()?;
+        let orphans = RefCell::new(all(&passed.orphans)?);
+        Ok(Seats { seats: RefCell::new(seats), turn: RefCell::new(passed.turn.clone()), orphans })
+    }
+
     /// Lets a worker take part.
     pub fn add(&self, handoff: Rc<Handoff>) {
         let mut seats = self.seats.borrow_mut();
@@ -173,7 +210,8 @@ impl Seats {
         self.all().any(|h| h.worker == worker)
     }
 
-    fn seated(&self) -> impl Iterator<Item = Rc<Handoff>> {
+    /// The sockets of those that take part.
+    pub fn seated(&self) -> impl Iterator<Item = Rc<Handoff>> {
         let seats = self.seats.borrow();
         seats.iter().flat_map(|seat| seat.handoffs.iter().cloned()).collect::<Vec<_>>().into_iter()
     }

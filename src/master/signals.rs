@@ -25,7 +25,7 @@ pub fn forward_signals(events: &mpsc::Sender<Event>) -> io::Result<()> {
             signal: "USR1",
             because: "there are no log files to reopen",
         }),
-        (SignalKind::user_defined2(), || Event::Upgrade),
+        (SignalKind::user_defined2(), || Event::Upgrade { client: None }),
         (SignalKind::window_change(), window_change),
     ];
     for (kind, event) in table {
@@ -46,6 +46,8 @@ pub fn forward_signals(events: &mpsc::Sender<Event>) -> io::Result<()> {
 /// given a connection (`SECCOMP_IOCTL_NOTIF_ADDFD`) would break that off after the worker's call was
 /// answered: with 0, as if that were the connection.
 fn interrupt_another_thread() -> io::Result<()> {
+    // A program that was replaced by this one has blocked them until somebody listens.
+    SigSet::all().thread_unblock()?;
     let idle = || {
         loop {
             std::thread::park();

@@ -21,7 +21,7 @@ use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::sys::guard::Guard;
 use crate::sys::seccomp::Watched;
 use crate::sys::taken::Taken;
-use crate::sys::{fd, reap, spawn, watch};
+use crate::sys::{clock, fd, reap, spawn, watch};
 use crate::wire::address::Address;
 use crate::wire::environment as env;
 use nix::sys::signal::Signal;
@@ -32,13 +32,14 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 
 /// The channel's number in the worker; high, so that a worker's own low numbers stay dense.
 const CHANNEL_FD: i32 = 100;
 /// Variables that are meant for the master and would mislead a worker.
-const SCRUBBED: [&str; 8] = [
+const SCRUBBED: [&str; 9] = [
+    env::UPGRADE,
     env::LISTEN_FDS,
     env::LISTEN_PID,
     env::LISTEN_FDNAMES,
@@ -84,6 +85,8 @@ pub struct Starter {
     pub guard: Rc<Guard>,
     /// The shim, as a file for the loader.
     pub shim: Shim,
+    /// Those of older versions, which workers that live still have.
+    pub old_shims: Vec<OwnedFd>,
     /// The other way to the master.
     pub door: Door,
     /// The thread that passes output on.
@@ -121,7 +124,7 @@ impl Starter {
         generation: Generation,
         config: &Rc<Config>,
         listeners: &Listeners,
-    ) -> Result<Started, StartError> {
+    ) -> Result<Worker, StartError> {
         let (executable, adapter, _) = self.look(config)?;
         let (ours, theirs) = fd::pair()?;
         let theirs = fd::duplicate_above(theirs.as_fd(), CHANNEL_FD)?;
@@ -223,40 +226,35 @@ impl Starter {
         self.guard.add(child.pid);
         drop((program, theirs));
 
-        let stream = |kind, pipe, last_words| Stream { slot, kind, pipe, prefixed: self.prefixed, last_words };
+        let prefixed = self.prefixed;
+        let stream = |kind, pipe, last_words| Stream { slot, kind, pipe, prefixed, last_words, partial: Vec::new() };
         self.output.add(stream(Kind::Err, error_read, Some(Arc::clone(&last_words))));
         if let Some(pipe) = out_read {
             self.output.add(stream(Kind::Out, pipe, None));
         }
         fd::set_nonblocking(ours.as_fd())?;
         let channel = Rc::new(watch::readable(ours)?);
-        let pidfd = watch::readable(child.pidfd)?;
-        self.door.tokens.borrow_mut().insert(token.clone(), id);
+        let pidfd = Rc::new(watch::readable(child.pidfd)?);
+        let notify = Rc::new(watch::readable(notify_socket)?);
+        let notification = notification.map(watch::readable).transpose()?.map(Rc::new);
         let supervised =
             child.notifier.map(|notifier| Supervised::new(id, notifier, Rc::clone(&self.house))).transpose()?;
-        let mut tasks = vec![
-            tokio::task::spawn_local(channel::serve(Rc::clone(&channel), id, self.house.events.clone())),
-            tokio::task::spawn_local(notify::serve(notify_socket, id, self.house.events.clone())),
-            tokio::task::spawn_local(look_at(id, self.house.events.clone())),
-            tokio::task::spawn_local(watch(pidfd, child.pid, id, Rc::clone(&self.guard), self.house.events.clone())),
-        ];
-        if let Some(supervised) = &supervised {
-            tasks.push(tokio::task::spawn_local(Rc::clone(supervised).serve(self.house.events.clone())));
-            tasks.push(tokio::task::spawn_local(look_for_closed(id, self.house.events.clone())));
-        }
-        let worker = Worker {
+        let mut worker = Worker {
             id,
             slot,
             generation,
             config: Rc::clone(config),
             pid: child.pid,
             adapter,
-            since: Instant::now(),
+            since: clock::now(),
             token,
             channel,
             last_words,
+            pidfd,
+            notify,
+            notification,
             requests: Vec::new(),
-            tasks,
+            tasks: Vec::new(),
             supervised,
             uses_inherited: adapter == Chosen::Inherit,
             reported: false,
@@ -267,17 +265,26 @@ impl Starter {
             health: Health::default(),
             malformed: 0,
         };
-        Ok(Started { worker, notification })
+        self.attend(&mut worker);
+        Ok(worker)
     }
-}
 
-/// A worker that was just forked.
-#[derive(Debug)]
-pub struct Started {
-    /// It.
-    pub worker: Worker,
-    /// The other end of its notification descriptor, if it has one.
-    pub notification: Option<OwnedFd>,
+    /// Begins to listen to a worker and to watch it.
+    pub fn attend(&self, worker: &mut Worker) {
+        let (id, events) = (worker.id, &self.house.events);
+        self.door.tokens.borrow_mut().insert(worker.token.clone(), id);
+        let (pidfd, guard) = (Rc::clone(&worker.pidfd), Rc::clone(&self.guard));
+        worker.tasks.extend([
+            tokio::task::spawn_local(channel::serve(Rc::clone(&worker.channel), id, events.clone())),
+            tokio::task::spawn_local(notify::serve(Rc::clone(&worker.notify), id, events.clone())),
+            tokio::task::spawn_local(look_at(id, events.clone())),
+            tokio::task::spawn_local(watch(pidfd, worker.pid, id, guard, events.clone())),
+        ]);
+        if let Some(supervised) = &worker.supervised {
+            worker.tasks.push(tokio::task::spawn_local(Rc::clone(supervised).serve(events.clone())));
+            worker.tasks.push(tokio::task::spawn_local(look_for_closed(id, events.clone())));
+        }
+    }
 }
 
 /// A variable as the worker will see it.
@@ -368,7 +375,7 @@ fn unix_paths(listeners: &Listeners) -> String {
 
 /// Waits for the end of the worker's process. Kills what is left of its group while the dead leader
 /// still holds the group's number, then reaps the leader and reports.
-async fn watch(pidfd: AsyncFd<OwnedFd>, pid: Pid, worker: WorkerId, guard: Rc<Guard>, events: Events) {
+async fn watch(pidfd: Rc<AsyncFd<OwnedFd>>, pid: Pid, worker: WorkerId, guard: Rc<Guard>, events: Events) {
     loop {
         let Ok(mut ready) = pidfd.readable().await else { return };
         let _ = reap::signal_group(pid, Signal::SIGKILL);

@@ -11,6 +11,7 @@ use crate::control::status;
 use crate::core::fairness::Fairness;
 use crate::core::fleet::{Fleet, Occupant};
 use crate::core::ids::{Slot, WorkerId};
+use crate::core::moment::Moment;
 use crate::sys::clock;
 use crate::sys::process::Usage;
 use crate::sys::taken::Taken;
@@ -19,12 +20,11 @@ use nix::unistd::Pid;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
-use std::time::Instant;
 
 /// Everything that a status is made of.
 pub struct View<'a> {
     pub config: &'a Config,
-    pub since: Instant,
+    pub since: Moment,
     pub fleet: &'a Fleet,
     pub listeners: &'a Listeners,
     pub workers: &'a HashMap<WorkerId, Worker>,
@@ -34,6 +34,7 @@ pub struct View<'a> {
     pub lost: u64,
     pub reloads: &'a Reloads,
     pub last_words: &'a HashMap<Slot, String>,
+    pub upgrades: u32,
 }
 
 impl View<'_> {
@@ -73,13 +74,14 @@ impl View<'_> {
             policy: steering.as_ref().map_or(policy, |(kind, _)| kind.name().to_owned()),
             steering: steering.and_then(|(_, reason)| reason),
             depth: self.config.depth,
-            uptime_s: self.since.elapsed().as_secs_f64(),
+            uptime_s: clock::now().since(self.since).as_secs_f64(),
             listeners: self.listeners.iter().map(|l| listener(l)).collect(),
             workers,
             leaving: self.leaving(),
             generation: self.fleet.generation().0,
             reloading: self.fleet.reloading().map(|generation| generation.0),
             last_reload: self.reloads.last.clone(),
+            upgrades: self.upgrades,
             totals: status::Totals {
                 accepted: self.accepted_before
                     + self.listeners.iter().map(|l| l.accepted.get()).sum::<u64>()
@@ -159,7 +161,7 @@ impl View<'_> {
             rescued,
             truncated: get(|c| &c.truncated),
             restarts: seat.restarts,
-            uptime_s: worker.map_or(0.0, |w| w.since.elapsed().as_secs_f64()),
+            uptime_s: worker.map_or(0.0, |w| w.age().as_secs_f64()),
             rss_bytes: 0,
             cpu_s: 0.0,
         }

@@ -8,12 +8,14 @@ use super::supervised::Supervised;
 use crate::adapt::Chosen;
 use crate::config::Config;
 use crate::core::ids::{Generation, Slot, WorkerId};
+use crate::core::moment::Moment;
+use crate::sys::clock;
 use crate::wire::packet::{FromWorker, RequestId, ToWorker};
 use nix::unistd::Pid;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 use tracing::debug;
@@ -37,13 +39,19 @@ pub struct Worker {
     /// How it takes part.
     pub adapter: Chosen,
     /// When it was forked.
-    pub since: Instant,
+    pub since: Moment,
     /// Its secret at the door.
     pub token: String,
     /// The master's end of the control channel.
     pub channel: Rc<AsyncFd<OwnedFd>>,
     /// What it wrote to its standard error last.
     pub last_words: Arc<LastWords>,
+    /// Readable when its process has ended.
+    pub pidfd: Rc<AsyncFd<OwnedFd>>,
+    /// Its notification socket.
+    pub notify: Rc<AsyncFd<OwnedFd>>,
+    /// The other end of its notification descriptor, if it has one.
+    pub notification: Option<Rc<AsyncFd<OwnedFd>>>,
     /// What it asked for.
     pub requests: Vec<Request>,
     /// Tasks that end with it.
@@ -84,6 +92,12 @@ pub struct Request {
 }
 
 impl Worker {
+    /// How long it has lived.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        clock::now().since(self.since)
+    }
+
     /// Whether it has a socket on this listener.
     #[must_use]
     pub fn holds(&self, listener: &Listener) -> bool {

@@ -3,12 +3,24 @@
 
 use super::program::{ACTIVE, Asked, COUNTS, HALF, ORDER, REFUSING, ROOM, TURN, WORDS, round_robin};
 use crate::sys::bpf::{self, Loaded, Refused, Shared, Sockets};
+use crate::sys::exec::{Number, Passing, Taking};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// Names under which `bpftool` lists what is loaded.
 const NAME: &str = "maitred_steer";
+
+/// What the next program of this process needs to go on steering.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Passed {
+    state: Number,
+    sockets: Number,
+    program: Number,
+    migrates: bool,
+    words: usize,
+}
 
 /// Exact round-robin in the kernel.
 #[derive(Debug)]
@@ -30,6 +42,31 @@ impl Exact {
         let sockets = Sockets::new(NAME, ROOM as u32).map_err(plain)?;
         let program = |asked| round_robin(state.as_fd().as_raw_fd(), sockets.as_fd().as_raw_fd(), asked);
         let program = bpf::load(NAME, &program(Asked::PacketsAndMoves), &program(Asked::Packets))?;
+        Ok(Exact { state, sockets, program })
+    }
+
+    /// Passes it on to the next program of this process.
+    pub fn pass(&self, passing: &Passing) -> Passed {
+        Passed {
+            state: passing.pass(&self.state),
+            sockets: passing.pass(&self.sockets),
+            program: passing.pass(&self.program.fd),
+            migrates: self.program.migrates,
+            words: WORDS,
+        }
+    }
+
+    /// Takes over what was passed on; it has gone on steering meanwhile.
+    ///
+    /// # Errors
+    /// When a descriptor is missing, or the memory is not what this version knows.
+    pub fn take(passed: &Passed, taking: &Taking) -> io::Result<Exact> {
+        if passed.words != WORDS {
+            return Err(io::Error::other("the steering program of the old version has another memory"));
+        }
+        let state = Shared::map(taking.take(passed.state)?, WORDS)?;
+        let sockets = Sockets::again(taking.take(passed.sockets)?);
+        let program = Loaded { fd: taking.take(passed.program)?, migrates: passed.migrates };
         Ok(Exact { state, sockets, program })
     }
 

@@ -14,6 +14,8 @@ pub mod random;
 
 use crate::sys::bpf;
 use exact::Exact;
+use crate::sys::exec::{Passing, Taking};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -81,7 +83,45 @@ impl Members {
     }
 }
 
+/// What the next program of this process needs to go on steering.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Passed {
+    by: PassedBy,
+    reason: Option<String>,
+    order: Vec<u32>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum PassedBy {
+    Exact { exact: exact::Passed, attached: bool },
+    Random(Vec<u32>),
+    Hash,
+}
+
 impl Steering {
+    /// Passes it on to the next program of this process.
+    pub fn pass(&self, passing: &Passing) -> Passed {
+        let by = match &self.by {
+            By::Exact { exact, attached } => PassedBy::Exact { exact: exact.pass(passing), attached: *attached },
+            By::Random(Members(members)) => PassedBy::Random(members.clone()),
+            By::Hash => PassedBy::Hash,
+        };
+        Passed { by, reason: self.reason.clone(), order: self.order.clone() }
+    }
+
+    /// Takes over what was passed on.
+    ///
+    /// # Errors
+    /// That of [`Exact::take`].
+    pub fn take(passed: Passed, taking: &Taking) -> io::Result<Steering> {
+        let by = match passed.by {
+            PassedBy::Exact { exact, attached } => By::Exact { exact: Exact::take(&exact, taking)?, attached },
+            PassedBy::Random(members) => By::Random(Members(members)),
+            PassedBy::Hash => By::Hash,
+        };
+        Ok(Steering { by, reason: passed.reason, order: passed.order })
+    }
+
     /// The best that this process may have.
     #[must_use]
     pub fn best() -> Steering {

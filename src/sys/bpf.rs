@@ -83,7 +83,14 @@ impl Shared {
     /// mappable arrays (before 5.5).
     pub fn new(name: &str, words: usize) -> io::Result<Shared> {
         let attr = Attr::new().u32(0, ARRAY).u32(4, 4).u32(8, (words * 8) as u32).u32(12, 1).u32(16, MMAPABLE);
-        let fd = attr.name(28, name).open(MAP_CREATE)?;
+        Shared::map(attr.name(28, name).open(MAP_CREATE)?, words)
+    }
+
+    /// The same array, made before.
+    ///
+    /// # Errors
+    /// When memory ran out, or it is no such array.
+    pub fn map(fd: OwnedFd, words: usize) -> io::Result<Shared> {
         // SAFETY: a new mapping of the array's value, at an address of the kernel's choice; the kernel
         // rounds its length up to whole pages.
         let memory = unsafe {
@@ -123,6 +130,12 @@ impl AsFd for Shared {
 pub struct Sockets(OwnedFd);
 
 impl Sockets {
+    /// The same array, made before.
+    #[must_use]
+    pub fn again(fd: OwnedFd) -> Sockets {
+        Sockets(fd)
+    }
+
     /// Room for so many.
     ///
     /// # Errors

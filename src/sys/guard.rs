@@ -5,19 +5,35 @@
 //! it forked, nor the server behind a shell or `npm`. The guard knows the workers' process groups
 //! from shared memory and learns of the master's end from a pipe.
 
+use super::exec::{Number, Passing, Taking};
+use super::memfd;
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
 
-/// Process groups that can be guarded at once: a worker for every slot, and as many that end.
-const GROUPS: usize = 2 * crate::config::WORKERS_MAX as usize;
+/// Process groups that can be guarded at once: all that can be in all slots.
+const GROUPS: usize = crate::core::fleet::OCCUPANTS_MAX * crate::config::WORKERS_MAX as usize;
+
+/// Their memory.
+const BYTES: usize = GROUPS * size_of::<AtomicI32>();
+
+/// What the next program of this process needs to go on with the guard.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Passed {
+    memory: Number,
+    process: i32,
+    life: Option<Number>,
+}
 
 /// The master's side of the guard; the guard itself ends when this is dropped.
 #[derive(Debug)]
 pub struct Guard {
     groups: NonNull<[AtomicI32; GROUPS]>,
+    /// The memory of the groups, for the next program of this process.
+    memory: OwnedFd,
     process: Pid,
     /// Never written to: its closing is the message.
     life: Option<OwnedFd>,
@@ -38,15 +54,33 @@ impl Guard {
     /// When no process, memory or descriptor can be had.
     pub fn start() -> io::Result<Guard> {
         let (death, life) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        let groups = shared_groups()?;
+        let memory = memfd::shared(c"maitred-guard", BYTES)?;
+        let groups = map(&memory)?;
         // SAFETY: the child only runs `watch`, which keeps to async-signal-safe calls and never
         // returns.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             // SAFETY: this is the child.
             0 => unsafe { watch(groups, death.as_raw_fd(), life.as_raw_fd()) },
-            pid => Ok(Guard { groups, process: Pid::from_raw(pid), life: Some(life) }),
+            pid => Ok(Guard { groups, memory, process: Pid::from_raw(pid), life: Some(life) }),
         }
+    }
+
+    /// Passes it on.
+    pub fn pass(&self, passing: &Passing) -> Passed {
+        let life = self.life.as_ref().map(|life| passing.pass(life));
+        Passed { memory: passing.pass(&self.memory), process: self.process.as_raw(), life }
+    }
+
+    /// Takes over a guard that was passed on.
+    ///
+    /// # Errors
+    /// When a descriptor is missing or memory ran out.
+    pub fn take(passed: Passed, taking: &Taking) -> io::Result<Guard> {
+        let memory = taking.take(passed.memory)?;
+        let groups = map(&memory)?;
+        let life = passed.life.map(|life| taking.take(life)).transpose()?;
+        Ok(Guard { groups, memory, process: Pid::from_raw(passed.process), life })
     }
 
     /// The guard's own process.
@@ -75,21 +109,15 @@ impl Guard {
     }
 }
 
-/// Zeroed memory that a forked child shares.
-fn shared_groups() -> io::Result<NonNull<[AtomicI32; GROUPS]>> {
-    // SAFETY: asks for new memory; nothing else is touched.
-    let memory = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            GROUPS * size_of::<AtomicI32>(),
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_SHARED | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        )
+/// Maps the memory of the groups.
+fn map(memory: &OwnedFd) -> io::Result<NonNull<[AtomicI32; GROUPS]>> {
+    // SAFETY: a new mapping of the whole file, at an address of the kernel's choice.
+    let mapped = unsafe {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+        libc::mmap(std::ptr::null_mut(), BYTES, protection, flags, memory.as_raw_fd(), 0)
     };
-    match NonNull::new(memory.cast()) {
-        Some(groups) if memory != libc::MAP_FAILED => Ok(groups),
+    match NonNull::new(mapped.cast()) {
+        Some(groups) if mapped != libc::MAP_FAILED => Ok(groups),
         _ => Err(io::Error::last_os_error()),
     }
 }

@@ -23,6 +23,21 @@ pub fn sealed(name: &std::ffi::CStr, bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Makes a file of zeros with this fixed length, to be mapped and shared.
+///
+/// # Errors
+/// As for [`sealed`].
+pub fn shared(name: &std::ffi::CStr, length: usize) -> io::Result<OwnedFd> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    let file = create(name, flags | MFD_NOEXEC_SEAL).or_else(|_| create(name, flags))?;
+    file.set_len(length as u64)?;
+    let fd = OwnedFd::from(file);
+    // Whoever could cut it short would kill those who read it (`SIGBUS`, mmap(2)).
+    let seals = libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
+    nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_ADD_SEALS(nix::fcntl::SealFlag::from_bits_retain(seals)))?;
+    Ok(fd)
+}
+
 fn create(name: &std::ffi::CStr, flags: libc::c_uint) -> io::Result<File> {
     // SAFETY: the name is a terminated string; a descriptor that comes back is new and ours.
     unsafe {

@@ -6,6 +6,7 @@
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -37,7 +38,7 @@ impl Watched {
 }
 
 /// A supervised call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Name {
     /// `bind(2)`.
     Bind,
@@ -57,15 +58,39 @@ pub enum Name {
 pub const KIND_OPTIONS: [libc::c_int; 4] = [libc::SO_ACCEPTCONN, libc::SO_TYPE, libc::SO_DOMAIN, libc::SO_PROTOCOL];
 
 /// A call that waits for its answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Call {
     id: u64,
     /// The calling thread.
+    #[serde(with = "as_number")]
     pub thread: Pid,
     /// What it calls.
     pub name: Name,
     /// What it passes.
     pub args: [u64; 6],
+}
+
+/// A process id as the number that it is.
+pub mod as_number {
+    use nix::unistd::Pid;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// The serializer's.
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+    pub fn serialize<S: Serializer>(pid: &Pid, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_i32(pid.as_raw())
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// The deserializer's.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Pid, D::Error> {
+        i32::deserialize(from).map(Pid::from_raw)
+    }
 }
 
 impl Call {

@@ -4,8 +4,10 @@
 
 use crate::config::WORKERS_MAX;
 use crate::core::ids::Slot;
+use crate::sys::exec::{Number, Passing, Taking};
+use crate::sys::memfd;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -27,18 +29,23 @@ impl Taken {
     /// # Errors
     /// When memory or descriptors ran out.
     pub fn new() -> io::Result<Taken> {
-        // SAFETY: the name is a terminated string; a descriptor that comes back is new and ours.
-        let file = unsafe {
-            let fd = libc::memfd_create(c"maitred-taken".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING);
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            OwnedFd::from_raw_fd(fd)
-        };
-        nix::unistd::ftruncate(&file, BYTES as i64)?;
-        // A worker that cut it short would kill whoever reads it (`SIGBUS`, mmap(2)).
-        let seals = libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
-        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_ADD_SEALS(nix::fcntl::SealFlag::from_bits_retain(seals)))?;
+        Taken::map(memfd::shared(c"maitred-taken", BYTES)?)
+    }
+
+    /// Passes the counters on to the next program of this process; workers find them under the same name.
+    pub fn pass(&self, passing: &Passing) -> Number {
+        passing.pass(&self.file)
+    }
+
+    /// Takes counters over that were passed on.
+    ///
+    /// # Errors
+    /// When the descriptor is missing or memory ran out.
+    pub fn take(number: Number, taking: &Taking) -> io::Result<Taken> {
+        Taken::map(taking.take(number)?)
+    }
+
+    fn map(file: OwnedFd) -> io::Result<Taken> {
         // SAFETY: a new mapping of the whole file, at an address of the kernel's choice.
         let memory = unsafe {
             let (protection, flags) = (libc::PROT_READ, libc::MAP_SHARED);

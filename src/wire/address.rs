@@ -1,12 +1,13 @@
 //! The address of a listener, as text: `tcp:127.0.0.1:80`, `tcp:[::]:80`, `unix:/path`, `unix:@name`.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Where a listener listens.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Address {
     /// A TCP address; port 0 means one that the kernel chooses.
     Tcp(SocketAddr),

@@ -31,6 +31,9 @@ pub const INHERITED: &str = "MAITRED_FDS";
 pub const COUNT: &str = "MAITRED_COUNT";
 /// The descriptor to which a line is to be written when the worker is ready (`--ready fd`).
 pub const READY_FD: &str = "MAITRED_READY_FD";
+/// `check N` or `resume N`: a program that takes this one's place finds the state at this descriptor. Only
+/// between two masters.
+pub const UPGRADE: &str = "MAITRED_UPGRADE";
 /// Where the dynamic loader looks for the shim.
 pub const PRELOAD: &str = "LD_PRELOAD";
 

@@ -3,6 +3,7 @@
 //!
 //! The shim itself, in `shim/`, is a crate of its own that `build.rs` compiles.
 
+use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::spawn::PLACED_MAX;
 use crate::sys::{fd, limits, memfd};
 use std::ffi::{OsStr, OsString};
@@ -39,6 +40,27 @@ impl Shim {
         let file = fd::duplicate_above(memfd::sealed(c"maitred-shim", OBJECT)?.as_fd(), PLACED_MAX)?;
         let reach = if limits::has_privileges_of_executable() { Reach::Inherited } else { Reach::Master };
         Ok(Shim { file, reach })
+    }
+
+    /// Passes the file on to the next program of this process; workers find it under the same name.
+    pub fn pass(&self, passing: &Passing) -> Number {
+        passing.pass(&self.file)
+    }
+
+    /// The shim of this version: the file that was passed on, if that has the same in it, else a new one;
+    /// then the old one is returned beside it, for the workers that have it.
+    ///
+    /// # Errors
+    /// When the descriptor is missing, or memory is short.
+    pub fn take(number: Number, taking: &Taking) -> io::Result<(Shim, Option<OwnedFd>)> {
+        let file = taking.take(number)?;
+        let mut found = vec![0; OBJECT.len() + 1];
+        let length = nix::sys::uio::pread(&file, &mut found, 0)?;
+        if found[..length] == *OBJECT {
+            let reach = if limits::has_privileges_of_executable() { Reach::Inherited } else { Reach::Master };
+            return Ok((Shim { file, reach }, None));
+        }
+        Ok((Shim::new()?, Some(file)))
     }
 
     /// The value of `LD_PRELOAD`, before what the user has in it already.

@@ -1,8 +1,10 @@
 //! Each in turn: the next seat after the last one that was served, passing over those that may not.
 
+use serde::{Deserialize, Serialize};
+
 /// The turn. It moves only when a connection was really given, so that an accept that found
 /// nothing costs nobody a turn.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RoundRobin {
     next: usize,
 }

@@ -1,0 +1,141 @@
+//! Running the new binary on the side, to see whether it could go on.
+
+use super::{FORMAT, environment};
+use crate::core::fleet::Exit;
+use crate::sys::{reap, spawn, watch};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long it may take.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most of its output that is read.
+const OUTPUT_MAX: usize = 16 * 1024;
+
+/// What a binary says that can go on; a version follows.
+pub const HANDSHAKE: &str = "maitred-goes-on";
+
+/// The line by which this binary says that it can.
+#[must_use]
+pub fn handshake() -> String {
+    format!("{HANDSHAKE} {FORMAT} {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// The new binary, while it runs.
+pub struct Check {
+    /// Its process.
+    pub pid: Pid,
+    pidfd: OwnedFd,
+    out: OwnedFd,
+    err: OwnedFd,
+}
+
+/// Starts it with the words of this program.
+///
+/// # Errors
+/// When it cannot be executed.
+pub fn run(executable: &Path, state: OwnedFd, descriptors: u64) -> Result<Check, spawn::SpawnError> {
+    let pipe = || spawn::output_pipe().map_err(spawn::SpawnError::Fork);
+    let ((out, out_write), (err, err_write)) = (pipe()?, pipe()?);
+    let order = format!("check {}", spawn::FIRST_LISTEN_FD);
+    let rest = std::env::vars_os().filter(|(name, _)| name != environment::UPGRADE);
+    let program = spawn::Program {
+        path: executable.to_owned(),
+        args: std::env::args_os().collect(),
+        env: rest.chain([(environment::UPGRADE.into(), order.into())]).collect(),
+        cwd: None,
+        stdin: None,
+        stdout: spawn::Stream::Pipe(out_write),
+        stderr: spawn::Stream::Pipe(err_write),
+        keep: Vec::new(),
+        listen_fds: vec![state],
+        placed: Vec::new(),
+        descriptors,
+        watched: None,
+    };
+    let child = spawn::spawn(&program)?;
+    Ok(Check { pid: child.pid, pidfd: child.pidfd, out, err })
+}
+
+impl Check {
+    /// Waits for its end; returns the version that can go on.
+    ///
+    /// # Errors
+    /// Why it cannot, in words.
+    pub async fn wait(self) -> Result<String, String> {
+        let Check { pid, pidfd, out, err } = self;
+        let ended = async {
+            let (said, complained) = (read(out).await, read(err).await);
+            let pidfd = watch::readable(pidfd).map_err(|error| error.to_string())?;
+            loop {
+                let mut ready = pidfd.readable().await.map_err(|error| error.to_string())?;
+                match reap::reap(pidfd.get_ref().as_fd()) {
+                    Ok(Some(exit)) => return judge(exit, &said, &complained),
+                    Ok(None) => ready.clear_ready(),
+                    Err(error) => return Err(error.to_string()),
+                }
+            }
+        };
+        let result = timeout(CHECK_TIMEOUT, ended).await;
+        // What is left of it, if anything.
+        let _ = reap::signal_group(pid, Signal::SIGKILL);
+        result.unwrap_or_else(|_| {
+            let limit = humantime::format_duration(CHECK_TIMEOUT);
+            Err(format!("the new binary did not say within {limit} that it can go on"))
+        })
+    }
+}
+
+fn judge(exit: Exit, said: &str, complained: &str) -> Result<String, String> {
+    let words = said.lines().find_map(|line| line.strip_prefix(HANDSHAKE));
+    let mut words = words.unwrap_or_default().split_whitespace();
+    match (exit, words.next(), words.next()) {
+        (Exit::Code(0), Some(format), Some(version)) if format == FORMAT.to_string() => Ok(version.to_owned()),
+        (Exit::Code(0), Some(format), Some(version)) => {
+            Err(format!("version {version} knows state of format {format} and not {FORMAT}"))
+        }
+        (Exit::Code(0), ..) => Err("the new binary is no maitred that can go on".to_owned()),
+        (Exit::Signal(signal), ..) if complained.is_empty() => {
+            Err(format!("the new binary ended with signal {signal} at once; is the file complete?"))
+        }
+        (exit, ..) => {
+            let why = complained.lines().last().unwrap_or("it said nothing");
+            Err(format!("the new binary ended with {exit}: {why}"))
+        }
+    }
+}
+
+/// Reads to the end, and keeps only the beginning.
+async fn read(pipe: OwnedFd) -> String {
+    let Ok(pipe) = watch::readable(pipe) else { return String::new() };
+    let mut text = Vec::new();
+    while let Ok(mut ready) = pipe.readable().await {
+        let mut buffer = [0; 2048];
+        match nix::unistd::read(pipe.get_ref(), &mut buffer) {
+            Ok(0) => break,
+            Ok(read) if text.len() < OUTPUT_MAX => text.extend_from_slice(&buffer[..read]),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => ready.clear_ready(),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_binary_that_says_so_can_go_on() {
+        assert_eq!(judge(Exit::Code(0), &handshake(), ""), Ok(env!("CARGO_PKG_VERSION").to_owned()));
+        assert!(judge(Exit::Code(0), "", "").is_err());
+        assert!(judge(Exit::Code(0), &format!("{HANDSHAKE} 999 2.0.0"), "").unwrap_err().contains("999"));
+        assert_eq!(judge(Exit::Code(3), "", "a\nb"), Err("the new binary ended with exit status 3: b".to_owned()));
+        assert!(judge(Exit::Signal(11), "", "").unwrap_err().contains("is the file complete?"));
+    }
+}

@@ -1,0 +1,287 @@
+//! Replacing the master's own binary: the process, its children, and every open descriptor stay; the new
+//! program goes on where the old one was. Workers and connections notice nothing.
+//!
+//! First the new binary is run on the side, to see whether it understands the state; only then the old
+//! program ends. Whatever goes wrong before that leaves everything as it was.
+
+mod check;
+mod state;
+
+pub use check::{HANDSHAKE, handshake};
+pub use state::{FORMAT, State, StateError, read};
+
+use super::event::Event;
+use super::reload::done;
+use super::run::{Master, refusal};
+use crate::sys::exec::Passing;
+use crate::sys::memfd;
+use crate::wire::environment;
+use nix::unistd::Pid;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use tracing::{error, info, warn};
+
+/// How long those are waited for who would be cut off: clients of the control socket, processes of
+/// workers that ask for an address, connections that a worker sent back.
+const QUIET_TIMEOUT: Duration = Duration::from_secs(5);
+/// From one look at them to the next.
+const QUIET_PAUSE: Duration = Duration::from_millis(2);
+/// So often the events must be none in a row.
+const QUIET_LOOKS: u32 = 3;
+
+/// The program around the master.
+pub struct Host {
+    /// The executable, as it was called.
+    pub executable: PathBuf,
+    /// Writes what is still to be logged, and from then on each line at once.
+    pub settle_log: Box<dyn Fn()>,
+    /// Where another program was, whose place this one takes.
+    pub resume: Option<Box<State>>,
+}
+
+/// A replacement under way.
+#[derive(Debug)]
+pub struct Upgrade {
+    client: Option<OwnedFd>,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// A reload must be done first.
+    Waits,
+    /// The new binary is run on the side.
+    Checking(Pid, Identity),
+    /// It understands the state.
+    Checked(Identity),
+}
+
+/// Which file it is, so that what was checked is what is executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    length: u64,
+    changed: (i64, i64),
+}
+
+impl Identity {
+    fn of(path: &Path) -> io::Result<Identity> {
+        let file = std::fs::metadata(path)?;
+        let changed = (file.mtime(), file.mtime_nsec());
+        Ok(Identity { device: file.dev(), inode: file.ino(), length: file.len(), changed })
+    }
+}
+
+impl Master {
+    /// `USR2`, or `maitred upgrade`.
+    pub(super) fn upgrade_asked(&mut self, client: Option<OwnedFd>) {
+        let refused = if self.fleet.is_stopping() {
+            Some("this maitred is stopping")
+        } else if self.upgrade.is_some() {
+            Some("an upgrade is under way already")
+        } else {
+            None
+        };
+        if let Some(why) = refused {
+            warn!(why, "no upgrade");
+            return tell(client.as_ref(), &refusal(why));
+        }
+        if self.fleet.reloading().is_some() {
+            info!("the upgrade waits until the reload is done");
+        }
+        self.upgrade = Some(Upgrade { client, stage: Stage::Waits });
+    }
+
+    /// Whether this is the new binary that is being tried.
+    pub(super) fn is_checking(&self, pid: Pid) -> bool {
+        self.upgrade.as_ref().is_some_and(|upgrade| matches!(upgrade.stage, Stage::Checking(checking, _) if checking == pid))
+    }
+
+    /// The new binary was tried.
+    pub(super) fn upgrade_checked(&mut self, result: Result<String, String>) {
+        let Some(upgrade) = &mut self.upgrade else { return };
+        match (result, &upgrade.stage) {
+            (Ok(_), Stage::Checking(_, identity)) => upgrade.stage = Stage::Checked(*identity),
+            (Ok(_), Stage::Waits | Stage::Checked(_)) => {}
+            (Err(why), _) => self.give_upgrade_up(&why),
+        }
+    }
+
+    fn give_upgrade_up(&mut self, why: &str) {
+        error!(why, "no upgrade; this binary goes on");
+        if let Some(upgrade) = self.upgrade.take() {
+            tell(upgrade.client.as_ref(), &refusal(&format!("{why}; the running binary goes on")));
+        }
+    }
+
+    /// The next step of an upgrade, if there is one and it is time. Does not return when it succeeds.
+    pub(super) async fn go_on_with_upgrade(&mut self, events: &mut mpsc::Receiver<Event>) {
+        let Some(upgrade) = self.upgrade.as_ref().filter(|_| self.fleet.reloading().is_none()) else { return };
+        if self.fleet.is_stopping() {
+            return self.give_upgrade_up("this maitred is stopping");
+        }
+        match upgrade.stage {
+            Stage::Waits => {
+                if let Err(error) = self.begin_check() {
+                    let path = self.host.executable.display().to_string();
+                    self.give_upgrade_up(&format!("cannot try {path}: {error}"));
+                }
+            }
+            Stage::Checking(..) => {}
+            Stage::Checked(identity) => {
+                if let Err(why) = self.replace_program(identity, events).await {
+                    self.give_upgrade_up(&why);
+                }
+            }
+        }
+    }
+
+    fn begin_check(&mut self) -> io::Result<()> {
+        let identity = Identity::of(&self.host.executable)?;
+        let passing = Passing::default();
+        let state = self.state(&passing, &[])?;
+        let file = memfd::sealed(c"maitred-state", &state)?;
+        let checked = check::run(&self.host.executable, file, self.starter.descriptors).map_err(io::Error::other)?;
+        if let Some(upgrade) = &mut self.upgrade {
+            upgrade.stage = Stage::Checking(checked.pid, identity);
+        }
+        let events = self.house.events.clone();
+        tokio::task::spawn_local(async move {
+            let result = checked.wait().await;
+            let _ = events.send(Event::Checked { result }).await;
+        });
+        Ok(())
+    }
+
+    /// Waits until nobody would be cut off, and executes the new binary.
+    async fn replace_program(&mut self, identity: Identity, events: &mut mpsc::Receiver<Event>) -> Result<(), String> {
+        self.become_quiet(events).await?;
+        if self.fleet.reloading().is_some() || self.fleet.is_stopping() || self.finished {
+            // Something began meanwhile; there will be another time.
+            return Ok(());
+        }
+        let path = self.host.executable.clone();
+        if Identity::of(&path).ok() != Some(identity) {
+            return Err(format!("{} changed while it was tried", path.display()));
+        }
+        let Some(streams) = self.starter.output.give_back() else {
+            return Err("nobody reads the output of this maitred, so workers' lines would be lost".to_owned());
+        };
+        let passing = Passing::default();
+        let replaced = self.state(&passing, &streams).and_then(|state| {
+            let file = memfd::sealed(c"maitred-state", &state)?;
+            let order = format!("resume {}", std::os::fd::AsRawFd::as_raw_fd(&file));
+            passing.pass(&file);
+            info!(executable = %path.display(), "executing the new binary");
+            (self.host.settle_log)();
+            passing.replace(&path, std::env::args_os().collect(), environment_with(&order))
+        });
+        for stream in streams {
+            self.starter.output.add(stream);
+        }
+        let Err(error) = replaced;
+        Err(format!("cannot execute {}: {error}", path.display()))
+    }
+
+    /// Handles all events, and waits for those who would be cut off.
+    async fn become_quiet(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<(), String> {
+        let deadline = Instant::now() + QUIET_TIMEOUT;
+        let mut quiet = 0;
+        while quiet < QUIET_LOOKS {
+            quiet += 1;
+            while let Ok(event) = events.try_recv() {
+                quiet = 0;
+                self.handle(event).await;
+                self.steer();
+            }
+            let in_hands = self.house.in_hands.get() > 0;
+            let visitors = self.starter.door.is_busy();
+            let clients = self.control.as_ref().is_some_and(|control| control.is_busy());
+            if in_hands || visitors || clients {
+                quiet = 0;
+                if Instant::now() >= deadline {
+                    if in_hands {
+                        return Err("connections that workers sent back find no other worker".to_owned());
+                    }
+                    warn!(visitors, clients, "an upgrade cuts somebody off who asked this maitred something");
+                    return Ok(());
+                }
+                sleep(QUIET_PAUSE).await;
+            } else {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the client that asked for it; the new program does.
+    pub(super) fn upgrade_done(&self, client: Option<&OwnedFd>, from: &str) {
+        let to = env!("CARGO_PKG_VERSION");
+        info!(from, to, upgrades = self.upgrades, "the new binary goes on");
+        tell(client, &done(&format!("version {to} goes on in the place of {from}")));
+    }
+}
+
+/// Answers a client of the control socket.
+fn tell(client: Option<&OwnedFd>, answer: &str) {
+    if let Some(client) = client {
+        // It fits into the socket's buffer; a client that is gone needs no answer.
+        let flags = nix::sys::socket::MsgFlags::MSG_NOSIGNAL | nix::sys::socket::MsgFlags::MSG_DONTWAIT;
+        let _ = nix::sys::socket::send(std::os::fd::AsRawFd::as_raw_fd(&client.as_fd()), format!("{answer}\n").as_bytes(), flags);
+    }
+}
+
+/// This process's environment, with the order for the next program.
+fn environment_with(order: &str) -> Vec<OsString> {
+    let pair = |(name, value): (OsString, OsString)| {
+        let mut pair = name;
+        pair.push("=");
+        pair.push(value);
+        pair
+    };
+    let rest = std::env::vars_os().filter(|(name, _)| name != environment::UPGRADE);
+    rest.chain([(environment::UPGRADE.into(), order.into())]).map(pair).collect()
+}
+
+/// What another master ordered this program to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Say whether the state at this descriptor is understood.
+    Check(i32),
+    /// Go on from there.
+    Resume(i32),
+}
+
+/// The order of another master, if there is one.
+#[must_use]
+pub fn order() -> Option<Order> {
+    let text = std::env::var(environment::UPGRADE).ok()?;
+    let (what, number) = text.split_once(' ')?;
+    let number = number.parse().ok()?;
+    match what {
+        "check" => Some(Order::Check(number)),
+        "resume" => Some(Order::Resume(number)),
+        _ => None,
+    }
+}
+
+/// The executable as it was called: where the next version will be found, also when the name is a link
+/// that is changed.
+#[must_use]
+pub fn executable() -> PathBuf {
+    let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    let found = match called.components().count() {
+        0 => None,
+        1 if !called.has_root() => std::env::var_os("PATH")
+            .and_then(|path| std::env::split_paths(&path).map(|dir| dir.join(&called)).find(|file| file.is_file())),
+        _ => std::path::absolute(&called).ok().filter(|file| file.is_file()),
+    };
+    found.or_else(|| std::env::current_exe().ok()).unwrap_or(called)
+}

@@ -1,0 +1,445 @@
+//! Everything that the next program must know, as JSON; descriptors by their numbers.
+
+use super::super::door::Door;
+use super::super::drain::Drains;
+use super::super::error::RunError;
+use super::super::event::{EVENTS_MAX, Event};
+use super::super::handoff::{self, Counters, Depth, Handoff};
+use super::super::health::Health;
+use super::super::listener::{self, House, Listener};
+use super::super::listeners::Listeners;
+use super::super::output::{self, LastWords, Output, Stream};
+use super::super::reload::Reloads;
+use super::super::returned;
+use super::super::run::{Master, prefixed};
+use super::super::signals::forward_signals;
+use super::super::start::Starter;
+use super::super::supervised::{self, Supervised};
+use super::super::worker::{Request, Worker};
+use super::Host;
+use crate::adapt::Chosen;
+use crate::adapt::preload::Shim;
+use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, WORKERS_MAX};
+use crate::control::server::{self, ControlSocket};
+use crate::core::fleet::{Drain, Fleet, Life};
+use crate::core::ids::{Generation, Slot, WorkerId};
+use crate::core::moment::Moment;
+use crate::sys::exec::{Number, Passing, Taking};
+use crate::sys::guard::{self, Guard};
+use crate::sys::taken::Taken;
+use crate::sys::{clock, fd, limits, watch};
+use crate::wire::packet::RequestId;
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tracing::debug;
+
+/// Changes whenever a version could not read what another wrote.
+pub const FORMAT: u32 = 1;
+
+/// Longest state that is read.
+const STATE_MAX: u64 = 256 << 20;
+
+/// Everything that the next program must know.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct State {
+    format: u32,
+    version: String,
+    since: Moment,
+    upgrades: u32,
+    name: String,
+    /// The text of the configuration file in force, of each generation, and of the next.
+    pub text: Option<String>,
+    texts: BTreeMap<Generation, Option<String>>,
+    next_text: Option<Option<String>>,
+    fleet: Fleet,
+    counters: Vec<[u64; 4]>,
+    accepted_before: u64,
+    lost: u64,
+    descriptors: u64,
+    last_words: Vec<(Slot, String)>,
+    last_reload: Option<String>,
+    handoffs: Vec<handoff::Passed>,
+    listeners: Vec<PassedListener>,
+    workers: Vec<PassedWorker>,
+    streams: Vec<output::Passed>,
+    guard: guard::Passed,
+    door: (String, Number),
+    control: Option<server::Passed>,
+    shim: Number,
+    old_shims: Vec<Number>,
+    taken: Option<Number>,
+    client: Option<Number>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct PassedListener {
+    served: bool,
+    listener: listener::Passed,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct PassedWorker {
+    id: WorkerId,
+    slot: Slot,
+    generation: Generation,
+    pid: i32,
+    adapter: Chosen,
+    since: Moment,
+    token: String,
+    channel: Number,
+    pidfd: Number,
+    notify: Number,
+    notification: Option<Number>,
+    requests: Vec<PassedRequest>,
+    supervised: Option<supervised::Passed>,
+    uses_inherited: bool,
+    reported: bool,
+    ready: bool,
+    admitted: bool,
+    health: Health,
+    malformed: u64,
+    last_words: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct PassedRequest {
+    id: RequestId,
+    listener: usize,
+    handoff: Option<usize>,
+    accepting: bool,
+    own: Option<Number>,
+}
+
+/// A state that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The descriptor is not there, or cannot be read.
+    #[error("cannot read the state of the old binary: {0}")]
+    Read(#[from] io::Error),
+    /// It is not what this version knows.
+    #[error("cannot understand the state of the old binary: {0}")]
+    Understand(#[from] serde_json::Error),
+    /// It says that it is of another format.
+    #[error("the state of the old binary has format {found}, and this version knows {FORMAT}")]
+    Format {
+        /// Its format.
+        found: u32,
+    },
+}
+
+/// Reads the state at a descriptor.
+///
+/// # Errors
+/// [`StateError`].
+pub fn read(number: i32) -> Result<State, StateError> {
+    #[derive(Deserialize)]
+    struct OnlyFormat {
+        format: u32,
+    }
+    let mut text = Vec::new();
+    let file = std::fs::File::from(fd::inherited(number)?);
+    // The writer's place in the file is shared, so it is read from its beginning.
+    io::Seek::rewind(&mut &file)?;
+    file.take(STATE_MAX).read_to_end(&mut text)?;
+    let OnlyFormat { format } = serde_json::from_slice(&text)?;
+    if format != FORMAT {
+        return Err(StateError::Format { found: format });
+    }
+    Ok(serde_json::from_slice(&text)?)
+}
+
+/// Hand-off sockets by their place in a table.
+#[derive(Default)]
+struct Table(Vec<Rc<Handoff>>);
+
+impl Table {
+    fn place(&mut self, handoff: &Rc<Handoff>) -> usize {
+        let known = self.0.iter().position(|other| Rc::ptr_eq(other, handoff));
+        known.unwrap_or_else(|| {
+            self.0.push(Rc::clone(handoff));
+            self.0.len() - 1
+        })
+    }
+}
+
+impl Master {
+    /// Writes everything down.
+    ///
+    /// # Errors
+    /// When something has a name that cannot be written as text.
+    pub(super) fn state(&self, passing: &Passing, streams: &[Stream]) -> io::Result<Vec<u8>> {
+        let mut table = Table::default();
+        let all: Vec<Rc<Listener>> = self.listeners.iter().cloned().collect();
+        let listeners = all.iter().map(|listener| PassedListener {
+            served: self.listeners.is_served(listener),
+            listener: listener.pass(passing, &mut |handoff| table.place(handoff)),
+        });
+        let listeners = listeners.collect();
+        let workers: Vec<_> = self.workers.values().map(|worker| pass_worker(worker, passing, &all, &mut table)).collect();
+        let whose = |words: &Arc<LastWords>| {
+            self.workers.values().find(|worker| Arc::ptr_eq(&worker.last_words, words)).map(|worker| worker.id)
+        };
+        let shim = self.starter.shim.pass(passing);
+        let state = State {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            since: self.since,
+            upgrades: self.upgrades + 1,
+            name: self.config.name.clone(),
+            text: self.config.source.text.clone(),
+            texts: self.reloads.of.iter().map(|(g, config)| (*g, config.source.text.clone())).collect(),
+            next_text: self.reloads.next.as_ref().map(|config| config.source.text.clone()),
+            fleet: self.fleet.clone(),
+            counters: self.counters.iter().map(|c| [c.handed.get(), c.returned.get(), c.rescued.get(), c.truncated.get()]).collect(),
+            accepted_before: self.accepted_before,
+            lost: self.house.lost.get(),
+            descriptors: self.starter.descriptors,
+            last_words: self.last_words.iter().map(|(slot, words)| (*slot, words.clone())).collect(),
+            last_reload: self.reloads.last.clone(),
+            handoffs: table.0.iter().map(|handoff| handoff.pass(passing)).collect(),
+            listeners,
+            workers,
+            streams: streams.iter().map(|stream| stream.pass(passing, whose)).collect(),
+            guard: self.starter.guard.pass(passing),
+            door: self.starter.door.pass(passing),
+            control: self.control.as_ref().map(|control| control.pass(passing)),
+            shim,
+            old_shims: self.starter.old_shims.iter().map(|file| passing.pass(file)).collect(),
+            taken: self.starter.taken.as_ref().map(|taken| taken.pass(passing)),
+            client: self.upgrade.as_ref().and_then(|upgrade| upgrade.client.as_ref()).map(|client| passing.pass(client)),
+        };
+        Ok(serde_json::to_vec(&state)?)
+    }
+
+    /// Goes on where another program was.
+    ///
+    /// # Errors
+    /// When a descriptor is missing, or something that every master needs cannot be had.
+    pub(in super::super) fn resume(
+        mut config: Config,
+        host: Host,
+        state: State,
+    ) -> Result<(Master, mpsc::Receiver<Event>), RunError> {
+        let taking = Taking::default();
+        config.name = state.name;
+        let config = Rc::new(config);
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let depth = Depth { connections: config.depth, packet_cost: fd::packet_cost()? };
+        let house = Rc::new(House {
+            depth,
+            reserve: RefCell::new(None),
+            lost: Cell::new(state.lost),
+            events: sender.clone(),
+            in_hands: Cell::new(0),
+        });
+        house.refill_reserve();
+        let output = Output::start()?;
+        if let Err(error) = limits::wake_without_preempting() {
+            debug!(%error, "the master preempts its workers");
+        }
+        let counters: Vec<Rc<Counters>> = state.counters.iter().map(|counts| Rc::new(Counters::of(counts))).collect();
+        let of_slot = |slot: Slot| counters.get(slot.index()).cloned().unwrap_or_default();
+        let handoffs = state.handoffs.iter().map(|passed| {
+            let counters = of_slot(passed.slot());
+            Handoff::take_over(passed, &taking, counters, depth.packet_cost).map(Rc::new)
+        });
+        let handoffs = handoffs.collect::<io::Result<Vec<_>>>()?;
+        let mut listeners = Listeners::new(config.mode, Rc::clone(&house));
+        let mut all = Vec::new();
+        for passed in state.listeners {
+            let listener = Listener::take(passed.listener, &taking, Rc::clone(&house), &handoffs)?;
+            let listener = listeners.add_again(listener);
+            all.push((listener, passed.served));
+        }
+        let (shim, old_shim) = Shim::take(state.shim, &taking)?;
+        let old_shims = state.old_shims.into_iter().map(|number| taking.take(number)).collect::<io::Result<Vec<_>>>()?;
+        let made = |text: &Option<String>| {
+            let mut made = (config.source.make)(text.clone()).map_err(io::Error::other)?;
+            made.keep_from(&config);
+            Ok::<_, io::Error>(Rc::new(made))
+        };
+        let mut reloads = Reloads { last: state.last_reload, ..Reloads::default() };
+        for (generation, text) in &state.texts {
+            let same = *text == config.source.text;
+            reloads.of.insert(*generation, if same { Rc::clone(&config) } else { made(text)? });
+        }
+        reloads.next = state.next_text.as_ref().map(made).transpose()?;
+        let starter = Starter {
+            config: Rc::clone(&config),
+            guard: Rc::new(Guard::take(state.guard, &taking)?),
+            shim,
+            old_shims: old_shims.into_iter().chain(old_shim).collect(),
+            door: Door::take(state.door, &taking)?,
+            output,
+            prefixed: prefixed(&config),
+            descriptors: state.descriptors,
+            taken: state.taken.map(|number| Taken::take(number, &taking)).transpose()?,
+            house: Rc::clone(&house),
+        };
+        let hard = limits::descriptor_limit()?.hard;
+        let spare = hard.saturating_sub(DESCRIPTORS_OF_MASTER) / DESCRIPTORS_PER_WORKER;
+        let client = state.client.map(|number| taking.take(number)).transpose()?;
+        let mut master = Master {
+            since: state.since,
+            reloads,
+            max_workers: WORKERS_MAX.min(u32::try_from(spare).unwrap_or(WORKERS_MAX)),
+            drains: Rc::<Drains>::default(),
+            memory_looked_at: clock::now(),
+            last_words: state.last_words.into_iter().collect(),
+            failed_because: None,
+            starter,
+            house,
+            listeners,
+            accepted_before: state.accepted_before,
+            closing: 0,
+            fleet: state.fleet,
+            workers: HashMap::new(),
+            counters,
+            finished: false,
+            failure: None,
+            boot_failure: None,
+            control: state.control.map(|control| ControlSocket::take(control, &taking)).transpose()?,
+            upgrade: None,
+            upgrades: state.upgrades,
+            host,
+            config,
+        };
+        for passed in state.workers {
+            let worker = master.take_worker(passed, &taking, &all, &handoffs)?;
+            master.workers.insert(worker.id, worker);
+        }
+        for passed in state.streams {
+            let words = |id| master.workers.get(&id).map(|worker| Arc::clone(&worker.last_words));
+            let stream = Stream::take(passed, &taking, master.starter.prefixed, words)?;
+            master.starter.output.add(stream);
+        }
+        master.begin_again(&all, sender)?;
+        master.upgrade_done(client.as_ref(), &state.version);
+        Ok((master, events))
+    }
+
+    fn take_worker(
+        &self,
+        passed: PassedWorker,
+        taking: &Taking,
+        listeners: &[(Rc<Listener>, bool)],
+        handoffs: &[Rc<Handoff>],
+    ) -> io::Result<Worker> {
+        let missing = || io::Error::other("a listener or hand-off socket of a worker is missing");
+        let watched = |number| taking.take(number).and_then(watch::readable).map(Rc::new);
+        let mut requests = Vec::new();
+        for request in passed.requests {
+            let listener = listeners.get(request.listener).map(|(l, _)| Rc::clone(l)).ok_or_else(missing)?;
+            let handoff = request.handoff.map(|place| handoffs.get(place).cloned().ok_or_else(missing)).transpose()?;
+            let own = request.own.map(|number| taking.take(number)).transpose()?;
+            requests.push(Request { id: request.id, listener, handoff, own, accepting: request.accepting });
+        }
+        let config = self.reloads.of.get(&passed.generation).unwrap_or(&self.config);
+        let supervised = passed.supervised.map(|s| {
+            Supervised::take_over(passed.id, s, taking, Rc::clone(&self.house), handoffs)
+        });
+        Ok(Worker {
+            id: passed.id,
+            slot: passed.slot,
+            generation: passed.generation,
+            config: Rc::clone(config),
+            pid: Pid::from_raw(passed.pid),
+            adapter: passed.adapter,
+            since: passed.since,
+            token: passed.token,
+            channel: watched(passed.channel)?,
+            last_words: Arc::new(LastWords::again(passed.last_words)),
+            pidfd: watched(passed.pidfd)?,
+            notify: watched(passed.notify)?,
+            notification: passed.notification.map(watched).transpose()?,
+            requests,
+            tasks: Vec::new(),
+            supervised: supervised.transpose()?,
+            uses_inherited: passed.uses_inherited,
+            reported: passed.reported,
+            ready: passed.ready,
+            awaits_addresses: false,
+            asked: false,
+            admitted: passed.admitted,
+            health: passed.health,
+            malformed: passed.malformed,
+        })
+    }
+
+    /// Begins everything again that was under way.
+    fn begin_again(&mut self, listeners: &[(Rc<Listener>, bool)], sender: mpsc::Sender<Event>) -> io::Result<()> {
+        if let Some(control) = &self.control {
+            control.serve(sender.clone());
+        }
+        self.starter.door.serve(sender.clone())?;
+        for (listener, served) in listeners {
+            if *served {
+                self.listeners.serve(listener);
+            }
+            // What workers that are gone sent back, and what the others send.
+            for orphan in listener.seats.orphans() {
+                if !self.workers.contains_key(&orphan.worker) {
+                    orphan.finish();
+                    tokio::task::spawn_local(returned::serve(Rc::clone(listener), orphan));
+                }
+            }
+        }
+        let ids: Vec<WorkerId> = self.workers.keys().copied().collect();
+        for id in ids {
+            let Some(worker) = self.workers.get_mut(&id) else { continue };
+            self.starter.attend(worker);
+            for request in worker.requests.iter().filter(|request| request.accepting) {
+                if let Some(handoff) = &request.handoff {
+                    tokio::task::spawn_local(returned::serve(Rc::clone(&request.listener), Rc::clone(handoff)));
+                }
+            }
+            self.await_readiness(id);
+            self.ask_until_ready(id);
+            self.probe_if_asked(id);
+            let draining = matches!(self.fleet.occupant(id).map(|o| o.life), Some(Life::Draining { phase: Drain::Emptying, .. }));
+            if draining {
+                self.watch_drain_if_untaken_are_gone(id);
+            }
+        }
+        forward_signals(&sender)
+    }
+}
+
+fn pass_worker(worker: &Worker, passing: &Passing, listeners: &[Rc<Listener>], table: &mut Table) -> PassedWorker {
+    let request = |r: &Request| {
+        let listener = listeners.iter().position(|l| Rc::ptr_eq(l, &r.listener))?;
+        let handoff = r.handoff.as_ref().map(|handoff| table.place(handoff));
+        let own = r.own.as_ref().map(|own: &OwnedFd| passing.pass(own));
+        Some(PassedRequest { id: r.id, listener, handoff, accepting: r.accepting, own })
+    };
+    let requests = worker.requests.iter().filter_map(request).collect();
+    PassedWorker {
+        id: worker.id,
+        slot: worker.slot,
+        generation: worker.generation,
+        pid: worker.pid.as_raw(),
+        adapter: worker.adapter,
+        since: worker.since,
+        token: worker.token.clone(),
+        channel: passing.pass(worker.channel.get_ref()),
+        pidfd: passing.pass(worker.pidfd.get_ref()),
+        notify: passing.pass(worker.notify.get_ref()),
+        notification: worker.notification.as_ref().map(|n| passing.pass(n.get_ref())),
+        requests,
+        supervised: worker.supervised.as_ref().map(|s| s.pass(passing, &mut |handoff| table.place(handoff))),
+        uses_inherited: worker.uses_inherited,
+        reported: worker.reported,
+        ready: worker.ready,
+        admitted: worker.admitted,
+        health: worker.health.clone(),
+        malformed: worker.malformed,
+        last_words: worker.last_words.now(),
+    }
+}

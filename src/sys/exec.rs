@@ -1,0 +1,71 @@
+//! Replacing this program by another that goes on where it was (`execve(2)`): the process, its children
+//! and the descriptors that are passed stay.
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+/// The number of a descriptor that is passed on, as the next program finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Number(RawFd);
+
+/// Descriptors that the next program is to find.
+#[derive(Debug, Default)]
+pub struct Passing(RefCell<Vec<RawFd>>);
+
+impl Passing {
+    /// Passes one on. It must stay open until then.
+    pub fn pass(&self, fd: impl AsFd) -> Number {
+        let number = fd.as_fd().as_raw_fd();
+        self.0.borrow_mut().push(number);
+        Number(number)
+    }
+
+    /// Replaces this program. Returns only when that fails, and then nothing has changed.
+    ///
+    /// # Errors
+    /// That of `execve(2)`.
+    pub fn replace(&self, path: &Path, args: Vec<OsString>, env: Vec<OsString>) -> io::Result<Infallible> {
+        let c_string = |text: OsString| CString::new(text.into_vec()).map_err(io::Error::other);
+        let path = c_string(path.as_os_str().to_owned())?;
+        let args = args.into_iter().map(c_string).collect::<io::Result<Vec<_>>>()?;
+        let env = env.into_iter().map(c_string).collect::<io::Result<Vec<_>>>()?;
+        self.close_on_exec(FdFlag::empty());
+        let Err(errno) = nix::unistd::execve(&path, &args, &env);
+        self.close_on_exec(FdFlag::FD_CLOEXEC);
+        Err(errno.into())
+    }
+
+    fn close_on_exec(&self, flag: FdFlag) {
+        for &number in self.0.borrow().iter() {
+            // SAFETY: the owner keeps it open, see `pass`; it is borrowed for one call.
+            let fd = unsafe { BorrowedFd::borrow_raw(number) };
+            let _ = fcntl(fd, FcntlArg::F_SETFD(flag));
+        }
+    }
+}
+
+/// The next program's side: takes what was passed, each once.
+#[derive(Debug, Default)]
+pub struct Taking(RefCell<BTreeSet<RawFd>>);
+
+impl Taking {
+    /// The descriptor with this number.
+    ///
+    /// # Errors
+    /// When it is not open, or was taken before.
+    pub fn take(&self, number: Number) -> io::Result<OwnedFd> {
+        if !self.0.borrow_mut().insert(number.0) {
+            return Err(io::Error::other(format!("descriptor {} was passed twice", number.0)));
+        }
+        super::fd::inherited(number.0)
+    }
+}
