@@ -87,6 +87,26 @@ fn table(status: &Status) -> String {
     }
     let (t, f) = (&status.totals, &status.fairness);
     text += &format!("\n{listeners}\n\n{workers}\n\n");
+    for w in &status.workers {
+        if let Some(reason) = &w.reason {
+            text += &format!("slot {} is {}: {reason}\n", w.slot, w.state);
+        }
+    }
+    if let Some(generation) = status.reloading {
+        text += &format!("a reload brings generation {generation}\n");
+    }
+    for l in &status.leaving {
+        text += &format!(
+            "slot {}: worker {} (pid {}, generation {}) drains since {}, {} open, {} untaken\n",
+            l.slot,
+            l.id,
+            l.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+            l.generation,
+            seconds(l.since_s),
+            l.open,
+            l.queued,
+        );
+    }
     if let Some(reason) = &status.steering {
         text += &format!("connections are spread by {} and not in turn: {reason}\n", status.policy);
     }

@@ -2,7 +2,7 @@
 
 use super::tell::{self, Whom};
 use crate::control::Request;
-use crate::control::client::{self, Patience};
+use crate::control::client::{self, ClientError, Patience};
 use clap::Args;
 use std::process::ExitCode;
 
@@ -20,7 +20,11 @@ pub struct StopArgs {
 pub fn main(args: &StopArgs) -> ExitCode {
     let stopped = client::find(args.whom.name.as_deref(), args.whom.control.as_deref()).and_then(|(name, path)| {
         let control = Some(path.clone());
-        let said = tell::ask(&Whom { name: None, control }, &Request::Stop, Patience::Short)?;
+        let said = match tell::ask(&Whom { name: None, control }, &Request::Stop, Patience::Short) {
+            // It ended faster than it answered.
+            Err(ClientError::Io { .. }) => "stopping".to_owned(),
+            said => said?,
+        };
         match args.wait {
             true => client::wait_for_end(&name, &path).map(|()| format!("{name} has ended")),
             false => Ok(said),

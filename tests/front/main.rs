@@ -31,3 +31,4 @@ mod refusals;
 mod seccomp;
 mod serving;
 mod supervision;
+mod upgrade;

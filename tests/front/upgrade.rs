@@ -1,0 +1,193 @@
+//! The master's binary is replaced while it runs: workers, connections and counters stay.
+
+use crate::support::*;
+use nix::sys::signal::{SIGKILL, SIGUSR2};
+use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A copy of the binary under test, which can be replaced.
+fn copy() -> PathBuf {
+    let path = scratch("maitred");
+    std::fs::copy(env!("CARGO_BIN_EXE_maitred"), &path).unwrap();
+    path
+}
+
+/// Puts something else in its place, as a package manager does it: under another name first.
+fn replace(path: &Path, bytes: &[u8]) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, bytes).unwrap();
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::rename(&new, path).unwrap();
+}
+
+fn start(binary: &Path, args: &[&str]) -> Maitred {
+    Maitred::start_as(Command::new(binary), args)
+}
+
+/// `maitred upgrade`: its exit code and what it said.
+fn upgrade(maitred: &Maitred) -> (i32, String) {
+    let control = maitred.control.to_str().unwrap();
+    let output = run(&["upgrade", "--control", control]);
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&said).into_owned())
+}
+
+fn pids(status: &Value) -> Vec<i64> {
+    status["workers"].as_array().unwrap().iter().map(|w| w["pid"].as_i64().unwrap()).collect()
+}
+
+/// Upgrades again and again under load and checks that nobody notices.
+fn nobody_notices(mode: &str, command: &[&str], times: u64) {
+    let args = [&["-w", "2", "--mode", mode, "--"], command].concat();
+    let maitred = start(&copy(), &args).ready(2);
+    let address = maitred.address();
+    let before = maitred.status();
+    let stop = AtomicBool::new(false);
+    let tally = std::thread::scope(|scope| {
+        let clients = scope.spawn(|| load_until(address, 16, &stop));
+        for time in 1..=times {
+            let (code, said) = upgrade(&maitred);
+            assert_eq!(code, 0, "{said}");
+            assert_eq!(maitred.status()["upgrades"], time);
+        }
+        stop.store(true, Ordering::Relaxed);
+        clients.join().unwrap()
+    });
+    assert_eq!((tally.failed.len(), tally.hung), (0, 0), "{:?}", tally.failed);
+    assert!(tally.answered > 0);
+    let after = maitred.status();
+    assert_eq!((pids(&after), after["pid"].clone()), (pids(&before), before["pid"].clone()));
+    if mode != "shared" {
+        // Not one connection was counted twice or forgotten.
+        assert_eq!(after["totals"]["accepted"], tally.answered, "{after:#}");
+        let fairness = &after["fairness"];
+        assert!(fairness["max"].as_u64().unwrap() - fairness["min"].as_u64().unwrap() <= 1, "{after:#}");
+    }
+    // What was passed on goes on working: a worker that dies is followed by the next.
+    kill(maitred.pid(0), SIGKILL);
+    maitred.status_until(|s| s["workers"][0]["state"] == "ready" && s["workers"][0]["id"] == 3);
+    assert!(matches!(request(address), Reply::Body(_)));
+    maitred.stop();
+}
+
+#[test]
+fn nobody_notices_in_handoff_mode() {
+    nobody_notices("handoff", &[&server(), "epoll", "0"], 10);
+}
+
+#[test]
+fn nobody_notices_in_shared_mode() {
+    nobody_notices("shared", &[&server(), "epoll", "0"], 5);
+}
+
+#[test]
+fn nobody_notices_in_kernel_mode() {
+    nobody_notices("kernel", &[&server(), "epoll", "0"], 5);
+}
+
+#[test]
+fn nobody_notices_when_calls_are_supervised() {
+    for how in ["epoll", "block"] {
+        nobody_notices("handoff", &[&static_server(), how, "0", "supervised"], 5);
+    }
+}
+
+#[test]
+fn nobody_notices_with_node() {
+    let script = root().join("worker-examples/unaware.js");
+    nobody_notices("handoff", &["node", script.to_str().unwrap(), "0"], 5);
+}
+
+#[test]
+fn a_signal_does_it_too_and_what_workers_write_is_not_lost() {
+    let script = "import sys, http.server as h
+class H(h.BaseHTTPRequestHandler):
+    def do_GET(self):
+        print('served', self.path, flush=True)
+        self.send_response(200); self.end_headers(); self.wfile.write(b'ok')
+    def log_message(self, *words): pass
+h.HTTPServer(('127.0.0.1', 0), H).serve_forever()";
+    let maitred = start(&copy(), &["-w", "1", "--prefix", "always", "--", "python3", "-c", script]).ready(1);
+    maitred.signal(SIGUSR2);
+    maitred.wait_for("the new binary goes on", 1);
+    assert_eq!(request(maitred.address()), Reply::Body("ok".into()));
+    maitred.signal(SIGUSR2);
+    maitred.wait_for("the new binary goes on", 2);
+    assert_eq!(request(maitred.address()), Reply::Body("ok".into()));
+    let (_, output) = {
+        maitred.signal(nix::sys::signal::SIGTERM);
+        maitred.wait()
+    };
+    assert_eq!(output.matches("0| served /").count(), 2, "{output}");
+}
+
+#[test]
+fn a_binary_that_cannot_go_on_leaves_the_old_one_running() {
+    let whole = std::fs::read(env!("CARGO_BIN_EXE_maitred")).unwrap();
+    let binary = copy();
+    let maitred = start(&binary, &["-w", "2", "--", &server(), "epoll", "0"]).ready(2);
+    let before = pids(&maitred.status());
+    let bad: [(&str, Vec<u8>, &str); 4] = [
+        ("truncated", whole[..whole.len() / 2].to_vec(), "the running binary goes on"),
+        ("empty", Vec::new(), "cannot try"),
+        ("another program", b"#!/bin/sh\nexit 0\n".to_vec(), "no maitred that can go on"),
+        ("one that fails", b"#!/bin/sh\necho 'cannot read the state' >&2; exit 4\n".to_vec(), "exit status 4: cannot read the state"),
+    ];
+    for (what, bytes, why) in bad {
+        replace(&binary, &bytes);
+        let (code, said) = upgrade(&maitred);
+        assert_eq!(code, 1, "{what}: {said}");
+        assert!(said.contains(why) && said.contains("the running binary goes on"), "{what}: {said}");
+        assert!(matches!(request(maitred.address()), Reply::Body(_)), "{what}");
+    }
+    std::fs::remove_file(&binary).unwrap();
+    let (code, said) = upgrade(&maitred);
+    assert!(code == 1 && said.contains("No such file"), "{said}");
+    let status = maitred.status();
+    assert_eq!((pids(&status), status["upgrades"].as_u64()), (before, Some(0)));
+    // The whole one again, and it goes.
+    replace(&binary, &whole);
+    assert_eq!(upgrade(&maitred).0, 0);
+    maitred.stop();
+}
+
+#[test]
+fn a_worker_that_drains_goes_on_draining_under_the_new_binary() {
+    let script = "import http.server as h, time
+class H(h.BaseHTTPRequestHandler):
+    def do_GET(self):
+        time.sleep(1)
+        self.send_response(200); self.end_headers(); self.wfile.write(b'late')
+    def log_message(self, *words): pass
+h.HTTPServer(('127.0.0.1', 0), H).serve_forever()";
+    let maitred = start(&copy(), &["-w", "1", "--", "python3", "-c", script]).ready(1);
+    let (address, old) = (maitred.address(), maitred.pid(0));
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| request(address));
+        maitred.status_until(|s| s["workers"][0]["taken"] == 1);
+        maitred.signal(nix::sys::signal::SIGHUP);
+        maitred.status_until(|s| s["leaving"][0]["open"] == 1);
+        assert_eq!(upgrade(&maitred).0, 0);
+        assert_eq!(client.join().unwrap(), Reply::Body("late".into()));
+    });
+    wait_gone(old);
+    maitred.status_until(|s| s["leaving"].as_array().unwrap().is_empty());
+    maitred.stop();
+}
+
+#[test]
+fn what_was_killed_or_stopped_meanwhile_is_seen_by_the_new_binary() {
+    let maitred = start(&copy(), &["-w", "3", "--stall", "200ms", "--", &server(), "epoll", "0"]).ready(3);
+    for _ in 0..5 {
+        kill(maitred.pid(1), SIGKILL);
+        assert_eq!(upgrade(&maitred).0, 0);
+        maitred.status_until(|s| s["workers"].as_array().unwrap().iter().all(|w| w["state"] == "ready"));
+        let tally = load(maitred.address(), 30, 3);
+        assert_eq!((tally.answered, tally.hung), (30, 0), "{:?}", tally.failed);
+    }
+    assert_eq!(maitred.status()["totals"]["lost"], 0);
+    maitred.stop();
+}
