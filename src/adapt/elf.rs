@@ -74,6 +74,24 @@ pub fn read(file: &mut File, header: &[u8]) -> io::Result<Image> {
     Ok(loader.map_or(Image::Static, |loader| Image::Dynamic { loader, calls }))
 }
 
+/// Whether a file has all that its header says: the table of sections, which linkers write last, lies
+/// within it. A program that was cut short may run for a while, and dies where it needs what is missing.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn is_whole(file: &mut File) -> io::Result<bool> {
+    let mut header = Vec::new();
+    file.rewind()?;
+    file.by_ref().take(64).read_to_end(&mut header)?;
+    if !header.starts_with(MAGIC) {
+        // A script, say.
+        return Ok(!header.is_empty());
+    }
+    let (table, size, count) = (u64_at(&header, 40), u16_at(&header, 58), u16_at(&header, 60));
+    let (Some(table), Some(size), Some(count)) = (table, size, count) else { return Ok(false) };
+    Ok(table.saturating_add(u64::from(size) * u64::from(count)) <= file.metadata()?.len())
+}
+
 fn segment(file: &mut File, program_header: &[u8; 56]) -> Option<Vec<u8>> {
     let (at, length) = (u64_at(program_header, 8)?, u64_at(program_header, 32)?.min(SEGMENT_MAX));
     file.seek(SeekFrom::Start(at)).ok()?;

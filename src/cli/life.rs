@@ -7,7 +7,7 @@ use std::time::Duration;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Life of the workers")]
 pub struct LifeArgs {
-    /// When a worker counts as ready: listen, notify (READY=1), http:/PATH, delay:DURATION, fd[:N]
+    /// When a worker counts as ready: listen, notify (READY=1), http:/PATH, delay:DURATION, fd or fd:N
     #[arg(long, value_name = "HOW", default_value = "listen")]
     ready: Ready,
 

@@ -38,7 +38,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run copies of a server in the foreground and share its connections among them
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Show the workers of a running maitred and what they were given
     Status(status::StatusArgs),
     /// Compare modes, or anything that serves: fairness, rate, latency, costs
@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
         }
     };
     match cli.command {
-        Command::Run(args) => run::main(args),
+        Command::Run(args) => run::main(*args),
         Command::Status(args) => status::main(&args),
         Command::Bench(args) => bench::main(*args),
         Command::BenchWorker => bench::worker(),

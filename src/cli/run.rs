@@ -1,7 +1,7 @@
 //! `maitred run`: from what was typed to a [`Config`], then the master's loop.
 
-use super::logging::{self, LogFormat};
 use super::life::LifeArgs;
+use super::logging::{self, LogFormat};
 use super::workers::WorkerArgs;
 use super::{USAGE, complain, with_run};
 use crate::config::bind::Bind;
@@ -75,7 +75,12 @@ pub struct RunArgs {
     life: LifeArgs,
 
     /// The server and its arguments; {slot}, {port} and {fd} are replaced
-    #[arg(required_unless_present = "config", trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(
+        required_unless_present = "config",
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
     command: Vec<OsString>,
 }
 

@@ -1,9 +1,9 @@
 //! `maitred status`: what a running master says of itself, as a table or as JSON.
 
 use super::complain;
-use crate::control::status::Status;
-use crate::control::client::{self, Patience};
 use crate::control::Request;
+use crate::control::client::{self, Patience};
+use crate::control::status::Status;
 use clap::Args;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};

@@ -115,7 +115,8 @@ mod tests {
 
     #[test]
     fn a_file_becomes_words() {
-        let text = "workers = 4\nbind = [\":80\", \":443\"]\ncommand = [\"node\", \"a b.js\"]\n[env]\nA = \"x=y\"\nB = 1\n";
+        let text =
+            "workers = 4\nbind = [\":80\", \":443\"]\ncommand = [\"node\", \"a b.js\"]\n[env]\nA = \"x=y\"\nB = 1\n";
         let words = words(text, Path::new("m.toml")).unwrap();
         assert_eq!(words.options, ["--workers=4", "--bind=:80", "--bind=:443", "--env=A=x=y", "--env=B=1"]);
         assert_eq!(words.command, ["node", "a b.js"]);

@@ -106,10 +106,8 @@ impl FromStr for Probe {
 /// [`LifeError::Size`].
 pub fn size(text: &str) -> Result<u64, LifeError> {
     let units = [('K', 10), ('M', 20), ('G', 30), ('k', 10), ('m', 20), ('g', 30)];
-    let (number, shift) = units
-        .iter()
-        .find_map(|(unit, shift)| Some((text.strip_suffix(*unit)?, *shift)))
-        .unwrap_or((text, 0));
+    let (number, shift) =
+        units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(*unit)?, *shift))).unwrap_or((text, 0));
     let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift));
     bytes.filter(|bytes| *bytes > 0).ok_or(LifeError::Size)
 }
@@ -190,6 +188,9 @@ mod tests {
     #[test]
     fn sizes_have_units() {
         assert_eq!((size("512M"), size("1g"), size("4096")), (Ok(512 << 20), Ok(1 << 30), Ok(4096)));
-        assert_eq!((size("0"), size("M"), size("99999999999G")), (Err(LifeError::Size), Err(LifeError::Size), Err(LifeError::Size)));
+        assert_eq!(
+            (size("0"), size("M"), size("99999999999G")),
+            (Err(LifeError::Size), Err(LifeError::Size), Err(LifeError::Size))
+        );
     }
 }

@@ -10,13 +10,13 @@
 //! binary of the master goes on where this one was.
 
 mod event;
+mod failure;
 mod reload;
 mod seat;
 
 pub use event::{AbortReason, Action, Event, Exit, KillReason, Manner, Resize, SizeRefused, Stop, WaitReason};
 pub use seat::{Admitted, Drain, Life, OCCUPANTS_MAX, Occupant, Seat, Sign, Signs};
 
-use super::backoff;
 use super::ids::{Generation, Slot, WorkerId};
 use super::moment::Moment;
 use reload::Reload;
@@ -288,67 +288,6 @@ impl Fleet {
         }
     }
 
-    /// A worker's process is no more.
-    fn gone(&mut self, now: Moment, worker: WorkerId, because: AbortReason, actions: &mut Vec<Action>) {
-        let stopping = self.is_stopping();
-        let Some((slot, seat, index)) = self.seat_of(worker) else { return };
-        let occupant = seat.occupants.remove(index);
-        seat.last_worker = Some(worker);
-        let booted = match occupant.life {
-            Life::Draining { .. } => {
-                if seat.occupants.is_empty() {
-                    seat.failures = 0;
-                }
-                return;
-            }
-            Life::Starting { .. } => false,
-            Life::Ready { since, .. } => {
-                if now.since(since) >= backoff::HEALTHY {
-                    seat.failures = 0;
-                }
-                true
-            }
-        };
-        if stopping {
-            return;
-        }
-        if !booted && self.is_target(occupant.generation) {
-            return self.abort(now, because, actions);
-        }
-        self.failed(now, slot, worker, booted, actions);
-    }
-
-    /// Counts a failure and decides how long the slot waits.
-    fn failed(&mut self, now: Moment, slot: Slot, worker: WorkerId, booted: bool, actions: &mut Vec<Action>) {
-        let (first_boot, random, plan) = (!self.was_ready, self.random(), self.plan);
-        let seat = &mut self.seats[slot.index()];
-        seat.failures += 1;
-        seat.recent.push_back(now);
-        while seat.recent.front().is_some_and(|&at| now.since(at) > plan.restart_window) {
-            seat.recent.pop_front();
-        }
-        if first_boot && seat.failures >= BOOT_ATTEMPTS {
-            let attempts = seat.failures;
-            self.wanted = Wanted::Stopped(Stop::Immediate);
-            return actions.push(Action::GiveUp { slot, worker, attempts });
-        }
-        if seat.recent.len() > plan.max_restarts as usize {
-            let failures = u32::try_from(seat.recent.len()).unwrap_or(u32::MAX);
-            seat.rests = true;
-            seat.recent.clear();
-            seat.backoff = None;
-            return actions.push(Action::Rest { slot, worker, failures });
-        }
-        // A worker that served and crashed for the first time is replaced at once: until then its
-        // share of the work is missing. Only a repetition waits.
-        let failures = if booted { seat.failures - 1 } else { seat.failures };
-        if failures > 0 {
-            let delay = backoff::delay(failures, random);
-            seat.backoff = Some(now + delay);
-            actions.push(Action::Wait { slot, failures, delay });
-        }
-    }
-
     fn stop(&mut self, now: Moment, stop: Stop, actions: &mut Vec<Action>) {
         let repeated = self.stop_asked.is_some_and(|asked| now.since(asked) < SAME_REQUEST);
         if self.wanted == Wanted::Stopped(Stop::Graceful) && stop == Stop::Graceful && repeated {
@@ -460,57 +399,6 @@ impl Fleet {
         if self.wanted() as usize != wanted || self.may_begin() {
             // It was given up meanwhile, or the next reload's turn has come.
             self.reconcile(now, actions);
-        }
-    }
-
-    /// Kills and signals whoever is over its time.
-    fn enforce_limits(&mut self, now: Moment, index: usize, actions: &mut Vec<Action>) {
-        let plan = self.plan;
-        let mut late = Vec::new();
-        for occupant in &mut self.seats[index].occupants {
-            let worker = occupant.worker;
-            match &mut occupant.life {
-                Life::Starting { since } if now.since(*since) >= plan.boot_timeout => {
-                    late.push((worker, KillReason::BootTimeout));
-                }
-                Life::Ready { .. } => {
-                    let over = |since| plan.stall_kill.is_some_and(|limit| now.since(since) >= limit);
-                    if occupant.stalled_since.is_some_and(over) {
-                        late.push((worker, KillReason::Stalled));
-                    }
-                }
-                Life::Draining { phase, deadline: Some(deadline), .. }
-                    if *phase != Drain::Killed && *deadline <= now =>
-                {
-                    *phase = Drain::Killed;
-                    actions.push(Action::Kill { worker, because: KillReason::GraceOver });
-                }
-                Life::Draining { phase: phase @ Drain::Emptying, stop_at: Some(stop_at), .. } if *stop_at <= now => {
-                    *phase = Drain::Stopping;
-                    actions.push(Action::Terminate { worker });
-                }
-                Life::Starting { .. } | Life::Draining { .. } => {}
-            }
-        }
-        for (worker, because) in late {
-            self.kill_failed(now, worker, because, actions);
-        }
-    }
-
-    /// Kills a worker because it does not do what it should, which counts as a failure.
-    fn kill_failed(&mut self, now: Moment, worker: WorkerId, because: KillReason, actions: &mut Vec<Action>) {
-        let Some((slot, seat, index)) = self.seat_of(worker) else { return };
-        let occupant = &mut seat.occupants[index];
-        let (booted, generation) = (occupant.is_ready(), occupant.generation);
-        if occupant.is_leaving() {
-            return kill(occupant, now, because, actions);
-        }
-        kill(occupant, now, because, actions);
-        seat.last_worker = Some(worker);
-        match (booted, self.is_target(generation)) {
-            _ if self.is_stopping() => {}
-            (false, true) => self.abort(now, AbortReason::NotReady(worker), actions),
-            _ => self.failed(now, slot, worker, booted, actions),
         }
     }
 

@@ -79,13 +79,16 @@ impl Drains {
         UnderWay { drains: Rc::clone(self), drain: Rc::default() }
     }
 
-    /// Waits until some of these connections are closed, or it is time to look again.
-    async fn wait(&self, drain: &Rc<Drain>, open: &Open) {
+    fn watch(&self, drain: &Rc<Drain>, open: &Open) {
         let mut watched = self.watched.borrow_mut();
         watched.retain(|_, other| !Rc::ptr_eq(other, drain));
         watched.extend(open.cookies.iter().map(|cookie| (*cookie, Rc::clone(drain))));
-        drop(watched);
         drain.left.set(open.cookies.len());
+    }
+
+    /// Waits until some of these connections are closed, or it is time to look again.
+    async fn wait(&self, drain: &Rc<Drain>, open: &Open) {
+        self.watch(drain, open);
         let unheard = open.unix > 0 || !self.hearing.get();
         let _ = timeout(if unheard { LOOK_UNHEARD } else { LOOK_AGAIN }, drain.changed.notified()).await;
     }

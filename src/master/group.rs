@@ -46,8 +46,7 @@ struct PassedMember {
 impl Group {
     /// Passes it on.
     pub fn pass(&self, passing: &Passing) -> Passed {
-        let member =
-            |m: &Member| PassedMember { slot: m.slot, socket: passing.pass(&*m.socket), entered: m.entered };
+        let member = |m: &Member| PassedMember { slot: m.slot, socket: passing.pass(&*m.socket), entered: m.entered };
         let members = self.members.borrow().iter().map(member).collect();
         Passed { members, steering: self.steering.borrow().pass(passing) }
     }

@@ -171,8 +171,7 @@ impl Handoff {
         let send = watch::readable(taking.take(passed.send)?)?;
         let receive = taking.take(passed.receive)?;
         let depth = Depth { connections: passed.depth, packet_cost };
-        let handoff =
-            Handoff::of_pair(passed.worker, passed.slot, passed.request, counters, depth, send, receive);
+        let handoff = Handoff::of_pair(passed.worker, passed.slot, passed.request, counters, depth, send, receive);
         handoff.sent.set(passed.sent);
         handoff.taken_back.set(passed.taken_back);
         handoff.suspended.set(passed.suspended);

@@ -225,7 +225,12 @@ impl Master {
             let serves = self.fleet.occupant(worker.id).is_some_and(fleet::Occupant::serves);
             if too_big && serves && !std::mem::replace(&mut worker.health.worn, true) {
                 let rss_bytes = usage.rss_bytes;
-                info!(slot = worker.slot.0, worker = worker.id.0, rss_bytes, "a worker has grown too big, replacing it");
+                info!(
+                    slot = worker.slot.0,
+                    worker = worker.id.0,
+                    rss_bytes,
+                    "a worker has grown too big, replacing it"
+                );
                 grown.push(worker.id);
             }
         }

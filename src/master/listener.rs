@@ -6,11 +6,11 @@ use super::handoff::{Depth, Handoff, TakenBack};
 use super::seats::{self, Seats};
 use crate::core::ids::{Slot, WorkerId};
 use crate::steer::Steering;
+use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::listen;
 use crate::sys::room::RoomWatch;
 use crate::wire::address::Address;
 use crate::wire::packet::RequestId;
-use crate::sys::exec::{Number, Passing, Taking};
 use serde::{Deserialize, Serialize};
 use socket2::Socket;
 use std::cell::{Cell, RefCell};
@@ -320,7 +320,8 @@ impl Listener {
             (Some(group), _) => group.sockets().into_iter().next(),
             (None, number) => number.map(|n| taking.take(n)).transpose()?.map(|fd| Rc::new(Socket::from(fd))),
         };
-        let held = passed.held.map(|(connection, peer)| Ok::<_, io::Error>(TakenBack::new(taking.take(connection)?, &peer)));
+        let held =
+            passed.held.map(|(connection, peer)| Ok::<_, io::Error>(TakenBack::new(taking.take(connection)?, &peer)));
         let room = RoomWatch::new()?;
         let seats = Seats::take(&passed.seats, handoffs)?;
         seats.seated().try_for_each(|handoff| room.add(handoff.sender()))?;

@@ -62,7 +62,9 @@ impl Master {
     pub(super) async fn readiness(&mut self, id: WorkerId, signal: Signal) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let counts = match (&worker.config.life.ready, signal) {
-            (_, Signal::Waited) | (Ready::Listen, Signal::Listens | Signal::Said) | (Ready::Notify, Signal::Said) => true,
+            (_, Signal::Waited) | (Ready::Listen, Signal::Listens | Signal::Said) | (Ready::Notify, Signal::Said) => {
+                true
+            }
             (Ready::Notify | Ready::Http(_) | Ready::Delay(_) | Ready::Fd(_), _) => false,
         };
         worker.ready |= counts;
@@ -129,7 +131,10 @@ impl Master {
         let listens_on: Vec<_> =
             worker.requests.iter().filter(|r| r.accepting).map(|r| r.listener.address.to_string()).collect();
         warn!(
-            slot = worker.slot.0, worker = id.0, ?missing, ?listens_on,
+            slot = worker.slot.0,
+            worker = id.0,
+            ?missing,
+            ?listens_on,
             "a new worker does not listen where the old ones do, so it cannot take their place; use restart to change addresses"
         );
         self.failed_because = Some(format!(

@@ -131,7 +131,13 @@ impl Master {
 
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let depth = Depth { connections: config.depth, packet_cost: fd::packet_cost()? };
-        let house = Rc::new(House { depth, reserve: RefCell::new(None), lost: Cell::new(0), events: sender.clone(), in_hands: Cell::new(0) });
+        let house = Rc::new(House {
+            depth,
+            reserve: RefCell::new(None),
+            lost: Cell::new(0),
+            events: sender.clone(),
+            in_hands: Cell::new(0),
+        });
         house.refill_reserve();
         // Without them nothing is counted, and all else goes on.
         let taken = matches!(config.mode, Mode::Shared | Mode::Kernel).then(Taken::new).and_then(Result::ok);
@@ -326,7 +332,10 @@ impl Master {
             }
             Action::ReloadWaits { because: WaitReason::OldGenerations } => {
                 let generations: Vec<u32> = self.fleet.generations().iter().map(|g| g.0).collect();
-                warn!(?generations, "a reload waits until workers of old generations have ended; a shorter --grace or maitred restart ends them sooner");
+                warn!(
+                    ?generations,
+                    "a reload waits until workers of old generations have ended; a shorter --grace or maitred restart ends them sooner"
+                );
             }
             Action::CanaryServes { generation } => {
                 info!(generation = generation.0, "the first worker of the new generation serves");
@@ -432,7 +441,10 @@ impl Master {
     fn rest(&mut self, slot: Slot, failures: u32) {
         let words = self.last_words.get(&slot).cloned().unwrap_or_default();
         let window = humantime::format_duration(self.config.life.restart_window).to_string();
-        error!(slot = slot.0, failures, window, words, "a slot failed too often and rests; reload or scale brings it back");
+        error!(
+            slot = slot.0,
+            failures, window, words, "a slot failed too often and rests; reload or scale brings it back"
+        );
     }
 
     /// All slots are left alone: somebody else must know.
@@ -492,9 +504,8 @@ impl Master {
     }
 
     fn reap_strangers(&self) {
-        let strangers = reap::reap_strangers(|pid| {
-            self.workers.values().any(|worker| worker.pid == pid) || self.is_checking(pid)
-        });
+        let strangers =
+            reap::reap_strangers(|pid| self.workers.values().any(|worker| worker.pid == pid) || self.is_checking(pid));
         if strangers > 0 {
             debug!(strangers, "reaped processes that workers left behind");
         }

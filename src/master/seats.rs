@@ -76,9 +76,7 @@ impl Seats {
             handoffs.get(*place).cloned().ok_or_else(|| io::Error::other("a hand-off socket is missing"))
         };
         let all = |places: &[usize]| places.iter().map(at).collect::<io::Result<Vec<_>>>();
-        let seat = |(places, turn): &(Vec<usize>, RoundRobin)| {
-            Ok(Seat { handoffs: all(places)?, turn: turn.clone() })
-        };
+        let seat = |(places, turn): &(Vec<usize>, RoundRobin)| Ok(Seat { handoffs: all(places)?, turn: turn.clone() });
         let seats = passed.seats.iter().map(seat).collect::<io::Result<Vec<_>>>()?;
         let orphans = RefCell::new(all(&passed.orphans)?);
         Ok(Seats { seats: RefCell::new(seats), turn: RefCell::new(passed.turn.clone()), orphans })

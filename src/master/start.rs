@@ -2,8 +2,8 @@
 
 use super::channel;
 use super::door::{Door, secret};
-use super::health::Health;
 use super::event::{Event, Events};
+use super::health::Health;
 use super::listener::House;
 use super::listeners::Listeners;
 use super::look::LOOKS;
@@ -295,20 +295,20 @@ fn lookup(config: &Config, name: &OsStr) -> Option<OsString> {
 
 /// The command's words, with `{slot}`, `{port}` and `{fd}` replaced.
 fn arguments(config: &Config, slot: Slot, listeners: &Listeners) -> Vec<OsString> {
-        let port = listeners.iter().find_map(|l| match l.address {
-            Address::Tcp(address) => Some(address.port().to_string()),
-            Address::Unix(_) | Address::Abstract(_) => None,
-        });
-        let fd = (config.mode != Mode::Handoff && !config.bind.is_empty()).then(|| "3".to_owned());
-        let places = [("{slot}", Some(slot.to_string())), ("{port}", port), ("{fd}", fd)];
-        let replace = |word: &OsString| match word.to_str() {
-            Some(text) => {
-                let known = places.iter().filter_map(|(place, value)| Some((place, value.as_ref()?)));
-                known.fold(text.to_owned(), |text, (place, value)| text.replace(place, value)).into()
-            }
-            None => word.clone(),
-        };
-        config.command.iter().map(replace).collect()
+    let port = listeners.iter().find_map(|l| match l.address {
+        Address::Tcp(address) => Some(address.port().to_string()),
+        Address::Unix(_) | Address::Abstract(_) => None,
+    });
+    let fd = (config.mode != Mode::Handoff && !config.bind.is_empty()).then(|| "3".to_owned());
+    let places = [("{slot}", Some(slot.to_string())), ("{port}", port), ("{fd}", fd)];
+    let replace = |word: &OsString| match word.to_str() {
+        Some(text) => {
+            let known = places.iter().filter_map(|(place, value)| Some((place, value.as_ref()?)));
+            known.fold(text.to_owned(), |text, (place, value)| text.replace(place, value)).into()
+        }
+        None => word.clone(),
+    };
+    config.command.iter().map(replace).collect()
 }
 
 /// Asks again and again for a look at the worker.

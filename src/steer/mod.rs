@@ -13,8 +13,8 @@ pub mod program;
 pub mod random;
 
 use crate::sys::bpf;
-use exact::Exact;
 use crate::sys::exec::{Passing, Taking};
+use exact::Exact;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;

@@ -72,7 +72,8 @@ pub fn open_connections(group: Pid, ports: &HashSet<u16>, paths: &HashSet<PathBu
             let all = procfs::net::unix().map_err(io::Error::other)?;
             // What `accept` returned has the listener's name.
             let accepted = |entry: &&procfs::net::UnixNetEntry| {
-                entry.state == procfs::net::UnixState::CONNECTED && entry.path.as_ref().is_some_and(|p| paths.contains(p))
+                entry.state == procfs::net::UnixState::CONNECTED
+                    && entry.path.as_ref().is_some_and(|p| paths.contains(p))
             };
             all.iter().filter(accepted).filter(|entry| mine.contains(&entry.inode)).count()
         }

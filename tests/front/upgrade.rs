@@ -131,10 +131,14 @@ fn a_binary_that_cannot_go_on_leaves_the_old_one_running() {
     let maitred = start(&binary, &["-w", "2", "--", &server(), "epoll", "0"]).ready(2);
     let before = pids(&maitred.status());
     let bad: [(&str, Vec<u8>, &str); 4] = [
-        ("truncated", whole[..whole.len() / 2].to_vec(), "the running binary goes on"),
-        ("empty", Vec::new(), "cannot try"),
+        ("truncated", whole[..whole.len() / 2].to_vec(), "the file is not complete"),
+        ("empty", Vec::new(), "the file is not complete"),
         ("another program", b"#!/bin/sh\nexit 0\n".to_vec(), "no maitred that can go on"),
-        ("one that fails", b"#!/bin/sh\necho 'cannot read the state' >&2; exit 4\n".to_vec(), "exit status 4: cannot read the state"),
+        (
+            "one that fails",
+            b"#!/bin/sh\necho 'cannot read the state' >&2; exit 4\n".to_vec(),
+            "exit status 4: cannot read the state",
+        ),
     ];
     for (what, bytes, why) in bad {
         replace(&binary, &bytes);

@@ -180,7 +180,8 @@ impl Fleet {
     /// Who waits for its generation in a slot whose worker died meanwhile waits no longer.
     fn admit_where_nobody_serves(&mut self, now: Moment, actions: &mut Vec<Action>) {
         let alone = self.seats.iter().filter(|seat| seat.serving().is_none());
-        let waiting: Vec<_> = alone.flat_map(|seat| &seat.occupants).filter(|o| o.is_ready()).map(|o| o.worker).collect();
+        let waiting: Vec<_> =
+            alone.flat_map(|seat| &seat.occupants).filter(|o| o.is_ready()).map(|o| o.worker).collect();
         waiting.into_iter().for_each(|worker| self.admit(now, worker, actions));
     }
 

@@ -68,7 +68,7 @@ impl World {
             max_surge: 1 + (seed / 5 % 2) as u32,
             max_unavailable: (seed / 10 % 2) as u32,
             max_restarts: 3 + (seed / 20 % 10) as u32,
-            stall_kill: (seed / 200 % 2 == 0).then_some(Duration::from_secs(20)),
+            stall_kill: (seed / 200).is_multiple_of(2).then_some(Duration::from_secs(20)),
             seed,
             ..plan(1)
         };
@@ -305,7 +305,11 @@ impl World {
         for (id, process) in &self.alive {
             let occupant = self.fleet.occupant(*id).unwrap();
             let serves = process.admitted && !process.withdrawn;
-            assert_eq!(serves, occupant.serves(), "history {seed}: {event:?}: who serves is admitted and not withdrawn");
+            assert_eq!(
+                serves,
+                occupant.serves(),
+                "history {seed}: {event:?}: who serves is admitted and not withdrawn"
+            );
         }
         // Nobody leaves for the fleet's own reasons before there is another, but for an allowed gap.
         let now_serving = self.serving_slots();

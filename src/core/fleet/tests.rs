@@ -2,6 +2,7 @@
 
 use super::reload::GENERATIONS_MAX;
 use super::*;
+use crate::core::backoff;
 
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -148,7 +149,6 @@ fn one_more_and_one_fewer() {
     fleet.handle(now, Event::Exited(worker, Exit::Signal(15)));
     assert_eq!(fleet.seats().len(), 1);
 }
-
 
 /// Tells the fleet that a worker is ready and returns what it does about that.
 fn is_ready(fleet: &mut Fleet, now: Moment, worker: WorkerId) -> Vec<Action> {

@@ -13,6 +13,7 @@ pub use state::{FORMAT, State, StateError, read};
 use super::event::Event;
 use super::reload::done;
 use super::run::{Master, refusal};
+use crate::adapt::elf;
 use crate::sys::exec::Passing;
 use crate::sys::memfd;
 use crate::wire::environment;
@@ -101,7 +102,9 @@ impl Master {
 
     /// Whether this is the new binary that is being tried.
     pub(super) fn is_checking(&self, pid: Pid) -> bool {
-        self.upgrade.as_ref().is_some_and(|upgrade| matches!(upgrade.stage, Stage::Checking(checking, _) if checking == pid))
+        self.upgrade
+            .as_ref()
+            .is_some_and(|upgrade| matches!(upgrade.stage, Stage::Checking(checking, _) if checking == pid))
     }
 
     /// The new binary was tried.
@@ -145,6 +148,9 @@ impl Master {
 
     fn begin_check(&mut self) -> io::Result<()> {
         let identity = Identity::of(&self.host.executable)?;
+        if !elf::is_whole(&mut std::fs::File::open(&self.host.executable)?)? {
+            return Err(io::Error::other("the file is not complete"));
+        }
         let passing = Passing::default();
         let state = self.state(&passing, &[])?;
         let file = memfd::sealed(c"maitred-state", &state)?;
@@ -234,7 +240,11 @@ fn tell(client: Option<&OwnedFd>, answer: &str) {
     if let Some(client) = client {
         // It fits into the socket's buffer; a client that is gone needs no answer.
         let flags = nix::sys::socket::MsgFlags::MSG_NOSIGNAL | nix::sys::socket::MsgFlags::MSG_DONTWAIT;
-        let _ = nix::sys::socket::send(std::os::fd::AsRawFd::as_raw_fd(&client.as_fd()), format!("{answer}\n").as_bytes(), flags);
+        let _ = nix::sys::socket::send(
+            std::os::fd::AsRawFd::as_raw_fd(&client.as_fd()),
+            format!("{answer}\n").as_bytes(),
+            flags,
+        );
     }
 }
 

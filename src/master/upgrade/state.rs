@@ -182,7 +182,8 @@ impl Master {
             listener: listener.pass(passing, &mut |handoff| table.place(handoff)),
         });
         let listeners = listeners.collect();
-        let workers: Vec<_> = self.workers.values().map(|worker| pass_worker(worker, passing, &all, &mut table)).collect();
+        let workers: Vec<_> =
+            self.workers.values().map(|worker| pass_worker(worker, passing, &all, &mut table)).collect();
         let whose = |words: &Arc<LastWords>| {
             self.workers.values().find(|worker| Arc::ptr_eq(&worker.last_words, words)).map(|worker| worker.id)
         };
@@ -197,7 +198,11 @@ impl Master {
             texts: self.reloads.of.iter().map(|(g, config)| (*g, config.source.text.clone())).collect(),
             next_text: self.reloads.next.as_ref().map(|config| config.source.text.clone()),
             fleet: self.fleet.clone(),
-            counters: self.counters.iter().map(|c| [c.handed.get(), c.returned.get(), c.rescued.get(), c.truncated.get()]).collect(),
+            counters: self
+                .counters
+                .iter()
+                .map(|c| [c.handed.get(), c.returned.get(), c.rescued.get(), c.truncated.get()])
+                .collect(),
             accepted_before: self.accepted_before,
             lost: self.house.lost.get(),
             descriptors: self.starter.descriptors,
@@ -213,7 +218,11 @@ impl Master {
             shim,
             old_shims: self.starter.old_shims.iter().map(|file| passing.pass(file)).collect(),
             taken: self.starter.taken.as_ref().map(|taken| taken.pass(passing)),
-            client: self.upgrade.as_ref().and_then(|upgrade| upgrade.client.as_ref()).map(|client| passing.pass(client)),
+            client: self
+                .upgrade
+                .as_ref()
+                .and_then(|upgrade| upgrade.client.as_ref())
+                .map(|client| passing.pass(client)),
         };
         Ok(serde_json::to_vec(&state)?)
     }
@@ -259,7 +268,8 @@ impl Master {
             all.push((listener, passed.served));
         }
         let (shim, old_shim) = Shim::take(state.shim, &taking)?;
-        let old_shims = state.old_shims.into_iter().map(|number| taking.take(number)).collect::<io::Result<Vec<_>>>()?;
+        let old_shims =
+            state.old_shims.into_iter().map(|number| taking.take(number)).collect::<io::Result<Vec<_>>>()?;
         let made = |text: &Option<String>| {
             let mut made = (config.source.make)(text.clone()).map_err(io::Error::other)?;
             made.keep_from(&config);
@@ -342,9 +352,8 @@ impl Master {
             requests.push(Request { id: request.id, listener, handoff, own, accepting: request.accepting });
         }
         let config = self.reloads.of.get(&passed.generation).unwrap_or(&self.config);
-        let supervised = passed.supervised.map(|s| {
-            Supervised::take_over(passed.id, s, taking, Rc::clone(&self.house), handoffs)
-        });
+        let supervised =
+            passed.supervised.map(|s| Supervised::take_over(passed.id, s, taking, Rc::clone(&self.house), handoffs));
         Ok(Worker {
             id: passed.id,
             slot: passed.slot,
@@ -403,7 +412,8 @@ impl Master {
             self.await_readiness(id);
             self.ask_until_ready(id);
             self.probe_if_asked(id);
-            let draining = matches!(self.fleet.occupant(id).map(|o| o.life), Some(Life::Draining { phase: Drain::Emptying, .. }));
+            let draining =
+                matches!(self.fleet.occupant(id).map(|o| o.life), Some(Life::Draining { phase: Drain::Emptying, .. }));
             if draining {
                 self.watch_drain_if_untaken_are_gone(id);
             }
