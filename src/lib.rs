@@ -19,7 +19,7 @@
 //!
 //! [`cli`] → [`config`] → [`master::run`] → [`core::fleet`] → [`sys::spawn`] → ready. What happens
 //! to workers comes in as events, what is to be done goes out as actions; the fleet itself touches
-//! nothing.
+//! nothing. [`master::upgrade`] replaces the program itself while all of that goes on.
 //!
 //! # How an unmodified program takes part
 //!
