@@ -1,7 +1,8 @@
 //! Random histories of a fleet with connections: crashes, slow boots, stalls, reloads in reloads,
 //! scaling in reloads, clock jumps. After every step the promises are checked.
 //!
-//! `MAITRED_HISTORIES` sets how many; each is made from its number, which a failure names.
+//! `MAITRED_HISTORIES` sets how many, by default as many as take a few seconds; each is made from its
+//! number, which a failure names.
 
 use super::reload::GENERATIONS_MAX;
 use super::tests::plan;
@@ -9,12 +10,13 @@ use super::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const STEPS: u32 = 120;
+const HISTORIES: u64 = if cfg!(debug_assertions) { 2_000 } else { 50_000 };
 /// Connections that a simulated worker may have waiting.
 const DEPTH: usize = 4;
 
 #[test]
 fn random_histories_keep_the_promises() {
-    let histories: u64 = std::env::var("MAITRED_HISTORIES").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
+    let histories: u64 = std::env::var("MAITRED_HISTORIES").ok().and_then(|n| n.parse().ok()).unwrap_or(HISTORIES);
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     std::thread::scope(|scope| {
         for first in 0..threads {
