@@ -94,6 +94,20 @@ fn subject(plan: &Plan, summary: &Summary, runs: &[&Run], doubts: &mut Vec<Strin
             rate.max
         ));
     }
+    let ran = &summary.commands;
+    if ran.failed > 0 {
+        doubts.push(format!(
+            "{name}: the disturbing command failed {} of {} times{}",
+            ran.failed,
+            ran.times,
+            ran.last_words.as_ref().map(|words| format!(", as in: {words}")).unwrap_or_default()
+        ));
+    }
+    let wanted = plan.disturb.as_ref().and_then(|command| command.times).unwrap_or(0) * runs.len() as u64;
+    if ran.times < wanted {
+        doubts
+            .push(format!("{name}: the clients were through when the command had run {} of {wanted} times", ran.times));
+    }
     let endings = &summary.endings;
     if endings.unanswered() > 0 {
         doubts.push(format!(

@@ -7,7 +7,8 @@
 //!                     ├─ run       before ─▶ load ─▶ after, and what the difference means
 //!                     │    ├─ load       the clients
 //!                     │    ├─ observe    costs and open connections, read from outside
-//!                     │    └─ disturb    stops and kills workers, where the workload says so
+//!                     │    ├─ disturb    stops and kills workers, where the workload says so
+//!                     │    └─ command    runs the user's own command again and again (--disturb)
 //!                     ▼
 //!                  summary ──▶ doubts ──▶ report: table, JSON, CSV, page, plots
 //! ```
@@ -17,6 +18,7 @@
 //! agree and do not, the run is invalid. [`crate::core::spread`] says what is computed from the counts,
 //! [`workload`] what the clients do, [`doubts`] what a reader should not believe too readily.
 
+pub mod command;
 pub mod disturb;
 pub mod doubts;
 pub mod error;

@@ -1,5 +1,6 @@
 //! What is to be measured, checked for contradictions before anything is started.
 
+use super::command::Command;
 use super::load::{Arrival, Load, Protocol, Volume};
 use super::workload::{Disturbance, Workload};
 use crate::config::Mode;
@@ -78,6 +79,9 @@ pub struct Plan {
     pub run_options: Vec<OsString>,
     /// Which of several listeners is meant.
     pub address: Option<SocketAddr>,
+    /// What happens meanwhile besides what the workload does.
+    #[serde(default)]
+    pub disturb: Option<Command>,
 }
 
 /// Why a measurement makes no sense.
@@ -310,7 +314,7 @@ mod tests {
         let asked = Asked { concurrency: Some(clients), ..Asked::default() };
         let load = load(Workload::Cheap, &asked).unwrap();
         let (command, run_options) = (Vec::new(), Vec::new());
-        Plan { subjects, workload, load, workers: 2, repeat: 3, command, run_options, address: None }
+        Plan { subjects, workload, load, workers: 2, repeat: 3, command, run_options, address: None, disturb: None }
     }
 
     #[test]

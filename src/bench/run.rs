@@ -1,5 +1,6 @@
 //! One subject measured once, and what came of it.
 
+use super::command::{self, Around, Ran};
 use super::disturb::disturb;
 use super::error::BenchError;
 use super::load::tally::{Ending, Endings, Tally};
@@ -67,6 +68,43 @@ impl Latency {
     }
 }
 
+/// What the front counted from the beginning of a run to its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Front {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections sent back by workers.
+    pub returned: u64,
+    /// Connections taken back from workers.
+    pub rescued: u64,
+    /// Connections that could be given to nobody.
+    pub lost: u64,
+    /// Workers started in the place of others, after a crash or by a reload.
+    pub restarts: u64,
+}
+
+impl Front {
+    fn between(before: &Status, after: &Status) -> Front {
+        let since = |of: fn(&Status) -> u64| of(after).saturating_sub(of(before));
+        Front {
+            accepted: since(|status| status.totals.accepted),
+            returned: since(|status| status.totals.returned),
+            rescued: since(|status| status.totals.rescued),
+            lost: since(|status| status.totals.lost),
+            restarts: since(|status| status.workers.iter().map(|worker| worker.restarts).sum()),
+        }
+    }
+
+    /// Adds what was counted in another run.
+    pub fn add(&mut self, more: &Front) {
+        self.accepted += more.accepted;
+        self.returned += more.returned;
+        self.rescued += more.rescued;
+        self.lost += more.lost;
+        self.restarts += more.restarts;
+    }
+}
+
 /// What came of one run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Run {
@@ -105,8 +143,14 @@ pub struct Run {
     pub late_p99_us: u64,
     /// Arrivals that waited because too many connections were open.
     pub held_back: u64,
-    /// How often workers were disturbed.
+    /// How often workers were disturbed, by the workload or by commands.
     pub disturbances: u64,
+    /// What came of the commands of `--disturb`.
+    #[serde(default)]
+    pub commands: Ran,
+    /// What the front says of this run, if it is one of ours.
+    #[serde(default)]
+    pub front: Option<Front>,
     /// Bytes that the subject wrote on standard error meanwhile.
     pub stderr_bytes: u64,
     /// Part of the machine's processor time that it did not get from its host.
@@ -147,12 +191,13 @@ pub fn measure(
     }
     let before = front_status(running)?;
     let written = running.written();
-    let (outcome, costs, samples, disturbances, machine) = observed(plan, running, stop, ended).map_err(lab)?;
+    let (outcome, costs, samples, done, machine) = observed(plan, running, stop, ended).map_err(lab)?;
     let after = front_status(running)?;
     let mut run = record(round, running, &outcome, stop);
     run.costs = costs;
     run.open = Open::of(&samples, plan.load.seed);
-    run.disturbances = disturbances;
+    run.disturbances = done.signals + done.commands.times;
+    run.commands = done.commands;
     run.stderr_bytes = running.written() - written;
     (run.stolen, run.strangers) = machine.shares(&costs.unwrap_or_default(), &outcome.cost);
     count_workers(plan, &mut run, &outcome.tally, before.zip(after));
@@ -187,7 +232,14 @@ fn front_status(running: &Running) -> Result<Option<Status>, BenchError> {
     running.control().map(|_| running.status()).transpose()
 }
 
-type Observed = (Outcome, Option<Costs>, Vec<Vec<u64>>, u64, Machine);
+/// What was done to the subject meanwhile.
+#[derive(Default)]
+struct Done {
+    signals: u64,
+    commands: Ran,
+}
+
+type Observed = (Outcome, Option<Costs>, Vec<Vec<u64>>, Done, Machine);
 
 /// The clients at work, and all that is looked at or done meanwhile.
 fn observed(plan: &Plan, running: &Running, stop: &Stop, ended: &AtomicU64) -> std::io::Result<Observed> {
@@ -202,6 +254,12 @@ fn observed(plan: &Plan, running: &Running, stop: &Stop, ended: &AtomicU64) -> s
             let (kind, over) = (plan.workload.disturbance(), &over);
             scope.spawn(move || disturb(kind, control, over))
         });
+        let commander = plan.disturb.as_ref().map(|wanted| {
+            let (subject, control) = (running.name.clone(), running.control().map(ToOwned::to_owned));
+            let around = Around { subject, port: running.address.port(), pid: root, control };
+            let over = &over;
+            scope.spawn(move || command::run(wanted, &around, over))
+        });
         let begun = root.map(Snapshot::take);
         let machine = Machine::now();
         let outcome = drive(&plan.load, running.address, stop, ended);
@@ -210,8 +268,11 @@ fn observed(plan: &Plan, running: &Running, stop: &Stop, ended: &AtomicU64) -> s
         over.set();
         let costs = root.zip(begun.zip(ended)).map(|(root, (begun, ended))| begun.until(&ended, root));
         let samples = sampler.map(|thread| thread.join().unwrap_or_default()).unwrap_or_default();
-        let disturbances = disturber.map_or(0, |thread| thread.join().unwrap_or_default());
-        Ok((outcome?, costs, samples, disturbances, machine))
+        let done = Done {
+            signals: disturber.map_or(0, |thread| thread.join().unwrap_or_default()),
+            commands: commander.map(|thread| thread.join().unwrap_or_default()).unwrap_or_default(),
+        };
+        Ok((outcome?, costs, samples, done, machine))
     })
 }
 
@@ -246,6 +307,8 @@ fn record(round: u32, running: &Running, outcome: &Outcome, stop: &Stop) -> Run 
         late_p99_us: tally.late.value_at_quantile(0.99),
         held_back: tally.held_back,
         disturbances: 0,
+        commands: Ran::default(),
+        front: None,
         stderr_bytes: 0,
         stolen: 0.0,
         strangers: 0.0,
@@ -265,18 +328,26 @@ fn count_workers(plan: &Plan, run: &mut Run, tally: &Tally, status: Option<(Stat
             run.invalid.push(format!("the front lost {} connections", after.totals.lost));
         }
         let restarts: u64 = difference(|worker| worker.restarts).iter().sum();
-        if restarts > 0 && plan.workload.disturbance() != Disturbance::Crash {
+        let meant = plan.workload.disturbance() == Disturbance::Crash || plan.disturb.is_some();
+        if restarts > 0 && !meant {
             run.invalid.push(format!("workers ended {restarts} times while they were measured"));
         }
         let taken = difference(|worker| worker.taken);
+        run.front = Some(Front::between(before, after));
         // In shared mode only the shim can count what is taken.
         if before.mode == Mode::Handoff.name() || taken.iter().any(|&n| n > 0) {
             run.per_worker = taken;
             run.counted_by = CountedBy::Front;
         }
     }
+    let handoff = status.is_some_and(|(before, _)| before.mode == Mode::Handoff.name());
     let by_slot = &tally.by_slot;
     match run.counted_by {
+        // A command may take slots away with their counts, so only the sums can be compared.
+        CountedBy::Front if plan.disturb.is_some() => {
+            let accepted = run.front.filter(|_| handoff).map(|front| [front.accepted]);
+            run.invalid.extend(accepted.and_then(|accepted| disagreement(&accepted, &[], &run.endings)));
+        }
         CountedBy::Front => run.invalid.extend(disagreement(&run.per_worker, by_slot, &run.endings)),
         CountedBy::Clients | CountedBy::Nobody if !by_slot.is_empty() => {
             let slots = by_slot.len().max(plan.workers as usize);

@@ -1,9 +1,10 @@
 //! From runs to results: medians with their range, ratios, and what chance would have given.
 
+use super::command::Ran;
 use super::load::tally::{Endings, merge};
 use super::observe::Open;
 use super::plan::Plan;
-use super::run::{CountedBy, Latency, Run};
+use super::run::{CountedBy, Front, Latency, Run};
 use crate::core::spread::{Spread, chance};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,12 @@ pub struct Summary {
     pub endings: Endings,
     /// An example of what was wrong with a connection that was not answered.
     pub example: Option<String>,
+    /// What came of the commands of `--disturb` in all runs together.
+    #[serde(default)]
+    pub commands: Ran,
+    /// What the front counted in all runs together, if it is one of ours.
+    #[serde(default)]
+    pub front: Option<Front>,
     /// Connections of each slot in the run whose spread is the median one.
     pub per_worker: Vec<u64>,
     /// Who counted them.
@@ -117,10 +124,14 @@ fn summary(runs: &[&Run], first: &[&Run], seed: u64) -> Option<Summary> {
         Median::of(runs.iter().filter_map(|run| Some(per_connection(of(run.costs.as_ref()?), run))))
     };
     let mut latencies: Histogram<u64> = any.latencies.clone();
-    let mut endings = any.endings;
+    let (mut endings, mut commands, mut front) = (any.endings, any.commands.clone(), any.front);
     for run in &runs[1..] {
         merge(&mut latencies, &run.latencies);
         endings.add(&run.endings);
+        commands.add(&run.commands);
+        if let (Some(front), Some(more)) = (&mut front, &run.front) {
+            front.add(more);
+        }
     }
     let typical = middle(runs, |run| run.spread.map(|spread| spread.jain));
     let openly = middle(runs, |run| run.open.as_ref().map(|open| open.jain));
@@ -149,6 +160,8 @@ fn summary(runs: &[&Run], first: &[&Run], seed: u64) -> Option<Summary> {
         },
         curve: curve(&latencies),
         endings,
+        commands,
+        front,
         example: runs.iter().find_map(|run| run.example.clone()),
         per_worker: typical.map(|run| run.per_worker.clone()).unwrap_or_default(),
         counted_by: any.counted_by,

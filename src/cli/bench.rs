@@ -2,6 +2,7 @@
 
 use super::workers::WorkerArgs;
 use super::{USAGE, complain};
+use crate::bench::command::Command;
 use crate::bench::load::Protocol;
 use crate::bench::plan::{Asked, Plan, REPEAT_DEFAULT, Subject, load};
 use crate::bench::report::{self, Report};
@@ -11,6 +12,7 @@ use crate::bench::stop::Stop;
 use crate::bench::worker;
 use crate::bench::workload::Workload;
 use crate::config::Mode;
+use crate::config::life::duration;
 use crate::config::workers::usable_cores;
 use crate::sys::limits;
 use clap::{Args, ValueEnum};
@@ -36,7 +38,7 @@ const THREADS_MAX: u64 = 256;
 #[command(after_help = "Without COMMAND a built-in worker serves. Compare your own server: \
     maitred bench -w 4 -- node server.js")]
 pub struct BenchArgs {
-    /// Modes to compare, separated by commas, or all
+    /// Modes to compare, separated by commas; all, or none
     #[arg(long, value_name = "MODES", value_parser = modes)]
     modes: Option<Modes>,
 
@@ -105,6 +107,27 @@ pub struct BenchArgs {
     /// and has {workers} replaced by the number of workers. It is ended after each turn.
     #[arg(long, value_name = "NAME=COMMAND", value_parser = peer)]
     peer: Vec<Subject>,
+
+    /// Run this shell command again and again while the clients are at work
+    ///
+    /// It finds in its environment: MAITRED_SUBJECT, the name of what is measured; MAITRED_PORT, its
+    /// port; MAITRED_PID, its first process; MAITRED_CONTROL, its control socket if it is a mode of
+    /// maitred; MAITRED_TIME, how often the command ran before. For example:
+    /// --disturb 'maitred reload --wait --control "$MAITRED_CONTROL"'
+    #[arg(long, value_name = "COMMAND")]
+    disturb: Option<String>,
+
+    /// Pause before each such command
+    #[arg(long, value_name = "DURATION", requires = "disturb", default_value = "1s", value_parser = duration)]
+    disturb_every: Duration,
+
+    /// Run it so many times in each run and no more
+    #[arg(long, value_name = "N", requires = "disturb")]
+    disturb_times: Option<u64>,
+
+    /// Options for `maitred run`, as in --run-args '--stall 500ms --grace 5s'
+    #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
+    run_args: Option<String>,
 
     /// Measure nothing: show what this JSON file of an earlier measurement has, and write the other files
     #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "command", "target", "peer", "modes"])]
@@ -235,6 +258,9 @@ fn plan(args: BenchArgs) -> Result<Plan, String> {
         None if !args.target.is_empty() && args.command.is_empty() => Vec::new(),
         None => Mode::value_variants().to_vec(),
     };
+    if modes.is_empty() && args.target.is_empty() && args.peer.is_empty() {
+        return Err("--modes none leaves nothing to measure; give --peer or --target".to_owned());
+    }
     if modes.is_empty() && !args.command.is_empty() {
         return Err("a COMMAND is measured in modes; give --modes".to_owned());
     }
@@ -251,6 +277,13 @@ fn plan(args: BenchArgs) -> Result<Plan, String> {
         seed: args.seed,
         own_server: !args.command.is_empty() || !args.target.is_empty() || !args.peer.is_empty(),
     };
+    let mut run_options = args.workers.words();
+    if let Some(text) = &args.run_args {
+        let words = shlex::split(text).ok_or_else(|| format!("--run-args {text:?} has a quote that is not closed"))?;
+        run_options.extend(words.into_iter().map(OsString::from));
+    }
+    let (every, times) = (args.disturb_every, args.disturb_times);
+    let disturb = args.disturb.map(|command| Command { command, every, times });
     let modes = modes.into_iter().map(Subject::Mode);
     Ok(Plan {
         subjects: modes.chain(args.peer).chain(args.target).collect(),
@@ -259,8 +292,9 @@ fn plan(args: BenchArgs) -> Result<Plan, String> {
         workers: args.workers.count(),
         repeat: args.repeat,
         command: args.command,
-        run_options: args.workers.words(),
+        run_options,
         address: args.address,
+        disturb,
     })
 }
 
@@ -268,9 +302,12 @@ fn modes(text: &str) -> Result<Modes, String> {
     if text == "all" {
         return Ok(Modes(Mode::value_variants().to_vec()));
     }
+    if text == "none" {
+        return Ok(Modes(Vec::new()));
+    }
     let known = || Mode::value_variants().iter().map(|mode| mode.name()).collect::<Vec<_>>().join(", ");
     let mode = |word: &str| {
-        Mode::from_str(word, false).map_err(|_| format!("{word:?} is no mode; there are {}, and all", known()))
+        Mode::from_str(word, false).map_err(|_| format!("{word:?} is no mode; there are {}, all and none", known()))
     };
     text.split(',').map(mode).collect::<Result<Vec<_>, _>>().map(Modes)
 }
@@ -458,7 +495,7 @@ mod tests {
     fn modes_are_a_list_or_all() {
         assert_eq!(modes("shared,handoff"), Ok(Modes(vec![Mode::Shared, Mode::Handoff])));
         assert_eq!(modes("all").unwrap().0.len(), Mode::value_variants().len());
-        assert!(modes("shared,").unwrap_err().contains("there are handoff, shared, kernel, and all"));
+        assert!(modes("shared,").unwrap_err().contains("there are handoff, shared, kernel, all and none"));
     }
 
     #[test]

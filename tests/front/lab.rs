@@ -265,6 +265,37 @@ fn a_server_that_does_not_start_is_told_with_its_last_words() {
 }
 
 #[test]
+fn a_command_disturbs_whatever_is_measured() {
+    let reload = format!(
+        "[ -z \"$MAITRED_CONTROL\" ] || exec {} reload --wait --control \"$MAITRED_CONTROL\"",
+        env!("CARGO_BIN_EXE_maitred")
+    );
+    let peer = format!("stranger=exec {} epoll $PORT", server());
+    let command = ["--disturb", &reload, "--disturb-every", "50ms", "--disturb-times", "2"];
+    let rest = ["-w", "2", "--modes", "handoff", "--run-args", "--grace 2s", "--duration", "2s", "--peer", &peer, "--"];
+    let worker = [&server(), "epoll", "0"];
+    let report = valid(&[&command[..], &rest, &worker].concat());
+    for subject in ["handoff", "stranger"] {
+        let commands = &run(&report, subject)["commands"];
+        assert_eq!((&commands["times"], &commands["failed"]), (&2.into(), &0.into()), "{subject}: {commands:#}");
+    }
+    let handoff = run(&report, "handoff");
+    let (ends, front) = (&handoff["endings"], &handoff["front"]);
+    assert_eq!((&front["lost"], &front["restarts"]), (&0.into(), &4.into()));
+    assert_eq!(ends["answered"], front["accepted"], "{handoff:#}");
+    assert!(run(&report, "stranger")["front"].is_null());
+}
+
+#[test]
+fn a_command_that_fails_is_told_with_its_last_words() {
+    let failing = ["--disturb", "echo no cheese left >&2; exit 3", "--disturb-every", "10ms"];
+    let report = valid(&[&["-w", "1", "--modes", "handoff", "--duration", "300ms"][..], &failing].concat());
+    let commands = &run(&report, "handoff")["commands"];
+    assert!(commands["failed"].as_u64() > Some(0) && commands["failed"] == commands["times"], "{commands:#}");
+    assert!(report["doubts"].to_string().contains("no cheese left"), "{}", report["doubts"]);
+}
+
+#[test]
 fn contradictions_are_told_before_anything_starts() {
     for (args, said) in [
         (&["--workload", "trickle", "--concurrency", "2"][..], "--concurrency and --workload trickle contradict"),
@@ -273,6 +304,8 @@ fn contradictions_are_told_before_anything_starts() {
         (&["--workload", "crash", "--target", "127.0.0.1:1"], "only workers of maitred can be disturbed"),
         (&["--concurrency", "100000000"], "lower --concurrency or raise ulimit -n"),
         (&["--html", "/nonexistent/x.html"], "cannot write /nonexistent/x.html"),
+        (&["--modes", "none"], "leaves nothing to measure"),
+        (&["--run-args", "'--stall"], "has a quote that is not closed"),
         (&["--rate", "0"], "--rate must be between 0.01 and a million"),
     ] {
         let output = maitred().arg("bench").args(args).output().unwrap();

@@ -1,7 +1,7 @@
 //! Every run as a line, for spreadsheets and scripts.
 
 use super::Report;
-use crate::bench::run::Run;
+use crate::bench::run::{Front, Run};
 
 /// The file's text.
 ///
@@ -19,7 +19,7 @@ pub fn text(report: &Report) -> Result<String, csv::Error> {
 
 type Column = (&'static str, fn(&Run) -> String);
 
-const COLUMNS: [Column; 33] = [
+const COLUMNS: [Column; 40] = [
     ("subject", |run| run.subject.clone()),
     ("round", |run| run.round.to_string()),
     ("valid", |run| run.invalid.is_empty().to_string()),
@@ -52,8 +52,19 @@ const COLUMNS: [Column; 33] = [
     ("workers_switches", |run| optional(run.costs.map(|costs| costs.workers.switches as f64))),
     ("client_cpu_s", |run| run.client.cpu_s.to_string()),
     ("client_allocations", |run| run.client.allocations.to_string()),
+    ("disturbances", |run| run.disturbances.to_string()),
+    ("disturb_failed", |run| run.commands.failed.to_string()),
+    ("accepted", |run| counted(run, |front| front.accepted)),
+    ("returned", |run| counted(run, |front| front.returned)),
+    ("rescued", |run| counted(run, |front| front.rescued)),
+    ("lost", |run| counted(run, |front| front.lost)),
+    ("restarts", |run| counted(run, |front| front.restarts)),
     ("per_worker", |run| run.per_worker.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")),
 ];
+
+fn counted(run: &Run, of: fn(&Front) -> u64) -> String {
+    run.front.as_ref().map(|front| of(front).to_string()).unwrap_or_default()
+}
 
 fn optional(value: Option<f64>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()

@@ -1,6 +1,7 @@
 //! The figures in tables, as text: what the terminal and the page both show.
 
 use super::Report;
+use crate::bench::run::Front;
 use crate::bench::summary::{Median, Summary};
 use crate::core::spread::Spread;
 
@@ -20,7 +21,7 @@ pub struct Figures {
 /// All tables that have a row.
 #[must_use]
 pub fn figures(report: &Report) -> Vec<Figures> {
-    let all = [rates(report), endings(report), spreads(report), open(report), costs(report)];
+    let all = [rates(report), endings(report), disturbances(report), spreads(report), open(report), costs(report)];
     all.into_iter().filter(|figures| !figures.rows.is_empty()).collect()
 }
 
@@ -51,20 +52,49 @@ fn rates(report: &Report) -> Figures {
     }
 }
 
-/// Shown only when there is more to tell than that all were answered.
+/// Shown only when there is more to tell than that all were answered, or when that is the question.
 fn endings(report: &Report) -> Figures {
     let row = |s: &Summary| {
         let e = &s.endings;
         let numbers = [e.answered, e.failed, e.refused, e.reset, e.hung, e.abandoned];
-        std::iter::once(s.subject.clone()).chain(numbers.map(|n| n.to_string())).collect()
+        let lost = s.front.map_or_else(dash, |front| front.lost.to_string());
+        let numbers = numbers.map(|n| n.to_string()).into_iter().chain([lost]);
+        std::iter::once(s.subject.clone()).chain(numbers).collect()
     };
-    let something = report.summaries.iter().any(|s| s.endings.unanswered() + s.endings.abandoned > 0);
+    let something = report.plan.disturb.is_some()
+        || report.summaries.iter().any(|s| s.endings.unanswered() + s.endings.abandoned > 0);
     let shown = report.summaries.iter().filter(|_| something);
     Figures {
         title: "endings",
-        columns: vec!["answered", "failed", "refused", "reset", "hung", "cut short"],
+        columns: vec!["answered", "failed", "refused", "reset", "hung", "cut short", "lost"],
         rows: shown.map(row).collect(),
-        note: "connections of all runs together; failed: closed early, no HTTP, or a status of 400 and above",
+        note: "connections of all runs together; failed: closed early, no HTTP, or a status of 400 and above; \
+               lost: what the front says that it could give to nobody",
+    }
+}
+
+/// What the command of `--disturb` did, and what the front did because of it.
+fn disturbances(report: &Report) -> Figures {
+    let row = |s: &Summary| {
+        let (ran, front) = (&s.commands, |of: fn(&Front) -> u64| s.front.map_or_else(dash, |f| of(&f).to_string()));
+        vec![
+            s.subject.clone(),
+            ran.times.to_string(),
+            ran.failed.to_string(),
+            ran.mean_s().map_or_else(dash, |mean| latency((mean * 1e6) as u64)),
+            front(|front| front.restarts),
+            front(|front| front.accepted),
+            front(|front| front.returned),
+            front(|front| front.rescued),
+        ]
+    };
+    let shown = report.summaries.iter().filter(|_| report.plan.disturb.is_some());
+    Figures {
+        title: "disturbed",
+        columns: vec!["times", "failed", "took", "restarts", "accepted", "returned", "rescued"],
+        rows: shown.map(row).collect(),
+        note: "how often the command ran in all runs together, how often it failed and how long one took; then what the \
+               front counted: workers in the place of others, connections accepted, sent back and taken back",
     }
 }
 
