@@ -20,7 +20,7 @@ use crate::adapt::preload::Shim;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode, Prefix, WORKERS_MAX};
 use crate::control::server::ControlSocket;
 use crate::control::{self, Refusal};
-use crate::core::fleet::{self, Action, Exit, Fleet, Resize, Stop, WaitReason};
+use crate::core::fleet::{self, Action, Exit, Fleet, KillReason, Resize, Stop, WaitReason};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::sys::guard::Guard;
@@ -311,6 +311,7 @@ impl Master {
                     );
                     let _ = reap::signal_group(worker.pid, Signal::SIGKILL);
                 }
+                self.remember_kill(worker, because);
             }
             Action::Wait { slot, failures, delay } => {
                 warn!(
@@ -417,12 +418,8 @@ impl Master {
         let Some(worker) = self.workers.get(&id) else { return };
         let starting = self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting);
         let words = if starting { worker.last_words.wait().await } else { worker.last_words.now() };
-        let said = match words.is_empty() {
-            true => "it wrote nothing to its standard error".to_owned(),
-            false => format!("its last words:\n  {}", words.join("\n  ")),
-        };
-        let command = worker.config.command.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ");
-        let ended = format!("`{command}` ended with {exit}");
+        let said = said(&words);
+        let ended = format!("`{}` ended with {exit}", command_of(worker));
         self.last_words.insert(worker.slot, format!("{ended}; {said}"));
         if starting && self.fleet.reloading() == Some(worker.generation) {
             self.failed_because = Some(format!("{ended}; {said}"));
@@ -435,6 +432,26 @@ impl Master {
                 self.boot_failure = Some(RunError::GaveUp(message));
             }
         }
+    }
+
+    /// The same for one that is killed because it failed.
+    fn remember_kill(&mut self, id: WorkerId, because: KillReason) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let why = match because {
+            KillReason::BootTimeout => "was not ready within --boot-timeout",
+            KillReason::Stalled => "was stalled for longer than --stall-kill",
+            KillReason::Watchdog => "missed its watchdog",
+            KillReason::GraceOver | KillReason::Immediate | KillReason::Elsewhere | KillReason::Aborted => return,
+        };
+        let failed = format!("`{}` {why} and was killed; {}", command_of(worker), said(&worker.last_words.now()));
+        let late = because == KillReason::BootTimeout;
+        if late && worker.generation != self.fleet.generation() {
+            self.failed_because = Some(failed.clone());
+        }
+        if late && self.fleet.was_never_ready() {
+            self.boot_failure = Some(RunError::GaveUp(format!("no worker came up: {failed}")));
+        }
+        self.last_words.insert(worker.slot, failed);
     }
 
     /// A slot is left alone.
@@ -563,6 +580,19 @@ pub(super) fn prefixed(config: &Config) -> Prefixed {
         Prefix::Always => Prefixed::WithSlot,
         Prefix::Auto if io::stdout().is_terminal() => Prefixed::WithSlot,
         Prefix::Auto | Prefix::Never => Prefixed::Plain,
+    }
+}
+
+/// The command of a worker, as it was given.
+fn command_of(worker: &Worker) -> String {
+    worker.config.command.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// What a worker wrote last, in words.
+fn said(words: &[String]) -> String {
+    match words.is_empty() {
+        true => "it wrote nothing to its standard error".to_owned(),
+        false => format!("its last words:\n  {}", words.join("\n  ")),
     }
 }
 

@@ -14,6 +14,8 @@ impl Fleet {
         let occupant = seat.occupants.remove(index);
         seat.last_worker = Some(worker);
         let booted = match occupant.life {
+            // Why it was killed counts already.
+            Life::Draining { phase: Drain::Killed, .. } => return,
             Life::Draining { .. } => {
                 if seat.occupants.is_empty() {
                     seat.failures = 0;
@@ -113,6 +115,9 @@ impl Fleet {
         let Some((slot, seat, index)) = self.seat_of(worker) else { return };
         let occupant = &mut seat.occupants[index];
         let (booted, generation) = (occupant.is_ready(), occupant.generation);
+        if matches!(occupant.life, Life::Ready { since, .. } if now.since(since) >= backoff::HEALTHY) {
+            seat.failures = 0;
+        }
         if occupant.is_leaving() {
             return kill(occupant, now, because, actions);
         }

@@ -90,6 +90,25 @@ fn a_first_generation_that_never_boots_is_given_up() {
 }
 
 #[test]
+fn being_killed_for_not_being_ready_counts_as_a_failure_to_boot() {
+    let mut now = Moment::default();
+    let mut fleet = Fleet::new(plan(1));
+    let mut worker = forked(&fleet.handle(now, Event::Begin))[0];
+    for attempt in 1..=BOOT_ATTEMPTS {
+        now = fleet.wakes_at().unwrap();
+        let actions = fleet.handle(now, Event::Tick);
+        assert_eq!(actions[0], Action::Kill { worker, because: KillReason::BootTimeout });
+        if attempt == BOOT_ATTEMPTS {
+            assert!(matches!(actions[1], Action::GiveUp { attempts: BOOT_ATTEMPTS, .. }), "{actions:?}");
+            return;
+        }
+        fleet.handle(now, Event::Exited(worker, Exit::Signal(9)));
+        now = fleet.wakes_at().unwrap();
+        worker = forked(&fleet.handle(now, Event::Tick))[0];
+    }
+}
+
+#[test]
 fn once_somebody_was_ready_boot_failures_only_wait() {
     let (mut fleet, mut now, workers) = ready(2);
     let mut worker = forked(&fleet.handle(now, Event::Exited(workers[0], Exit::Code(1))))[0];
