@@ -84,6 +84,7 @@ impl Master {
             info!(slot, worker = id.0, uptime_ms, "worker counts as ready");
         }
         self.handle_fleet(fleet::Event::Ready(id)).await;
+        self.drop_unused_listeners();
     }
 
     /// Addresses that the workers of the old generation serve and this one of the new does not: taking

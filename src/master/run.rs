@@ -395,9 +395,21 @@ impl Master {
         if state != "draining" {
             self.remember_words(id, exit).await;
         }
-        self.workers.remove(&id);
+        let worker = self.workers.remove(&id);
+        if let Some(worker) = worker.filter(|_| state == "draining") {
+            self.give_up_addresses(&worker);
+        }
         self.reap_strangers();
         self.handle_fleet(fleet::Event::Exited(id, exit)).await;
+        self.drop_unused_listeners();
+    }
+
+    /// A worker left that was told to: where nobody else listens, nobody is about to come back.
+    fn give_up_addresses(&self, left: &Worker) {
+        for request in &left.requests {
+            let held = self.workers.values().any(|worker| worker.holds(&request.listener));
+            request.listener.given_up.set(request.listener.given_up.get() || !held);
+        }
     }
 
     /// Lets a worker have connections.
