@@ -12,6 +12,10 @@
 //! - `supervision`: forking, crashing, stopping, scaling
 //! - `misbehaviour`: workers that do what they should not
 //! - `limits`: too few descriptors, too little room
+//! - `ready`: when a worker counts as ready
+//! - `reload`: other workers in the place of those that run
+//! - `health`: stalls, probes, heartbeats, watchdogs, and workers that had their time
+//! - `lives`: draining, scaling, crash loops, pausing, the control socket
 //! - `lab`: measuring with `maitred bench`
 //! - `refusals`: what cannot be started, and what is said about it
 
@@ -21,13 +25,17 @@ mod support;
 mod addresses;
 mod bypass;
 mod check;
+mod health;
 mod inherit;
 mod kernel;
 mod lab;
 mod limits;
+mod lives;
 mod misbehaviour;
 mod native;
+mod ready;
 mod refusals;
+mod reload;
 mod seccomp;
 mod serving;
 mod supervision;

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
-fn check(output: &Output, code: i32, words: &[&str]) {
+pub fn check(output: &Output, code: i32, words: &[&str]) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{said}");
     let line = said.lines().rev().find(|line| line.starts_with("maitred: ") || line.starts_with("error: "));

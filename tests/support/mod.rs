@@ -3,15 +3,18 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+mod clients;
+
+pub use clients::*;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -41,6 +44,45 @@ pub fn scratch(name: &str) -> PathBuf {
     let dir = std::env::temp_dir().join(format!("maitred-test-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     dir.join(format!("{number}-{name}"))
+}
+
+/// A directory of files that switch what `pages.py` does.
+pub struct Switches(PathBuf);
+
+impl Switches {
+    pub fn new() -> Switches {
+        let dir = scratch("switches");
+        std::fs::create_dir_all(&dir).unwrap();
+        Switches(dir)
+    }
+
+    pub fn on(&self, name: &str) {
+        std::fs::write(self.0.join(name), "").unwrap();
+    }
+
+    pub fn off(&self, name: &str) {
+        std::fs::remove_file(self.0.join(name)).unwrap();
+    }
+
+    /// Waits until a server has made this file.
+    pub fn wait_for(&self, name: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.0.join(name).exists() {
+            assert!(Instant::now() < deadline, "there is never a file {name}");
+            std::thread::yield_now();
+        }
+    }
+
+    pub fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+
+    /// The words that start `tests/workers/pages.py` with these switches.
+    pub fn pages<'a>(&'a self, options: &[&'a str]) -> Vec<&'a str> {
+        static SCRIPT: OnceLock<String> = OnceLock::new();
+        let script = SCRIPT.get_or_init(|| root().join("tests/workers/pages.py").to_str().unwrap().to_owned());
+        [&["python3", script, "127.0.0.1:0", self.path()], options].concat()
+    }
 }
 
 /// Whether an executable of this name is in `PATH`.
@@ -181,6 +223,11 @@ impl Maitred {
         self.log.0.lock().unwrap().iter().filter(|l| l["message"] == message).cloned().collect()
     }
 
+    /// The log so far.
+    pub fn log(&self) -> Vec<Value> {
+        self.log.0.lock().unwrap().clone()
+    }
+
     /// What was written that is not the log.
     pub fn output(&self) -> String {
         self.other.lock().unwrap().clone()
@@ -213,6 +260,61 @@ impl Maitred {
     pub fn status_until_served(&self, addresses: usize, workers: usize) -> Value {
         self.wait_for("worker ready", addresses * workers);
         self.status_until(|status| status["workers"].as_array().unwrap().iter().all(|w| w["state"] == "ready"))
+    }
+
+    /// Runs `maitred WORDS --control PATH` to its end.
+    pub fn tell(&self, words: &[&str]) -> Output {
+        maitred().args(words).arg("--control").arg(&self.control).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// The same for a command that must succeed; what it said.
+    pub fn told(&self, words: &[&str]) -> String {
+        let output = self.tell(words);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*said), (Some(0), ""), "{words:?}");
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    /// The same for a command that the master must refuse, or fail to carry out; why.
+    pub fn refused(&self, words: &[&str]) -> String {
+        let output = self.tell(words);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), &*output.stdout), (Some(1), &[][..]), "{words:?}: {said}");
+        said.strip_prefix("maitred: ").unwrap_or_else(|| panic!("{words:?}: {said}")).trim_end().to_owned()
+    }
+
+    /// The processes in all slots.
+    pub fn pids(&self) -> Vec<i32> {
+        let status = self.status();
+        let workers = status["workers"].as_array().unwrap();
+        workers.iter().map(|w| w["pid"].as_i64().expect("a worker sits there") as i32).collect()
+    }
+
+    /// Does something while clients ask again and again; none may fail or hang.
+    pub fn under_load<T>(&self, clients: usize, doing: impl FnOnce() -> T) -> T {
+        let (tally, done) = self.with_load(clients, doing);
+        assert_eq!((tally.failed.len(), tally.hung), (0, 0), "{:?} of {}", tally.failed, tally.answered);
+        assert!(tally.answered > 0);
+        done
+    }
+
+    /// The same, where some may fail.
+    pub fn with_load<T>(&self, clients: usize, doing: impl FnOnce() -> T) -> (Tally, T) {
+        struct Stop<'a>(&'a AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let (address, stop) = (self.address(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            // Clients end also when what is done panics.
+            let stopping = Stop(&stop);
+            let clients = scope.spawn(|| load_until(address, clients, &stop));
+            let done = doing();
+            drop(stopping);
+            (clients.join().unwrap(), done)
+        })
     }
 
     /// The address of the first listener.
@@ -317,131 +419,4 @@ pub fn for_ordinary_user(program: &str) -> String {
     // As the directory for temporary files is: other tests are in there, too.
     std::fs::set_permissions(copy.parent().unwrap(), std::fs::Permissions::from_mode(0o1777)).unwrap();
     copy.to_str().unwrap().to_owned()
-}
-
-/// What became of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
-    Body(String),
-    Failed(String),
-    /// No answer within [`PATIENCE`].
-    Hung,
-}
-
-/// One HTTP request on a connection of its own.
-pub fn request(address: SocketAddr) -> Reply {
-    request_within(address, PATIENCE)
-}
-
-pub fn request_within(address: SocketAddr, patience: Duration) -> Reply {
-    match TcpStream::connect_timeout(&address, patience) {
-        Ok(stream) => exchange(stream, patience),
-        Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Reply::Hung,
-        Err(error) => Reply::Failed(format!("connect: {error}")),
-    }
-}
-
-/// One HTTP request on this connection.
-pub fn exchange(mut stream: TcpStream, patience: Duration) -> Reply {
-    stream.set_read_timeout(Some(patience)).unwrap();
-    let mut text = Vec::new();
-    let sent = stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
-    match sent.and_then(|()| stream.read_to_end(&mut text)) {
-        Ok(0) => Reply::Failed("closed without an answer".into()),
-        Ok(_) => match String::from_utf8_lossy(&text).split_once("\r\n\r\n") {
-            Some((_, body)) => Reply::Body(body.to_owned()),
-            None => Reply::Failed(format!("half an answer: {:?}", String::from_utf8_lossy(&text))),
-        },
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Reply::Hung,
-        Err(error) => Reply::Failed(error.to_string()),
-    }
-}
-
-/// One HTTP request through a Unix socket.
-pub fn ask_unix(path: &Path) -> Reply {
-    let mut text = String::new();
-    let asked = UnixStream::connect(path).and_then(|mut stream| {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET / HTTP/1.1\r\n\r\n")?;
-        stream.read_to_string(&mut text)
-    });
-    match asked {
-        Ok(n) if n > 0 => Reply::Body(text),
-        Ok(_) => Reply::Failed("closed without an answer".into()),
-        Err(error) => Reply::Failed(error.to_string()),
-    }
-}
-
-/// What became of many requests.
-#[derive(Debug, Default)]
-pub struct Tally {
-    pub answered: u64,
-    pub failed: Vec<String>,
-    pub hung: u64,
-}
-
-/// `clients` closed-loop clients with `connections` requests in all, one per connection.
-pub fn load(address: SocketAddr, connections: u64, clients: usize) -> Tally {
-    load_with(connections, clients, &|| request(address))
-}
-
-pub fn load_with(connections: u64, clients: usize, request: &(dyn Fn() -> Reply + Sync)) -> Tally {
-    let begun = AtomicU64::new(0);
-    closed_loop(clients, request, &|| begun.fetch_add(1, Ordering::Relaxed) < connections)
-}
-
-/// Clients that ask until `stop` is set.
-pub fn load_until(address: SocketAddr, clients: usize, stop: &AtomicBool) -> Tally {
-    closed_loop(clients, &|| request(address), &|| !stop.load(Ordering::Relaxed))
-}
-
-fn closed_loop(clients: usize, request: &(dyn Fn() -> Reply + Sync), more: &(dyn Fn() -> bool + Sync)) -> Tally {
-    let tally = Mutex::new(Tally::default());
-    std::thread::scope(|scope| {
-        for _ in 0..clients {
-            scope.spawn(|| {
-                // One hung request says enough; waiting for more of them would take for ever.
-                while tally.lock().unwrap().hung == 0 && more() {
-                    let reply = request();
-                    let mut tally = tally.lock().unwrap();
-                    match reply {
-                        Reply::Body(_) => tally.answered += 1,
-                        Reply::Failed(why) => tally.failed.push(why),
-                        Reply::Hung => tally.hung += 1,
-                    }
-                }
-            });
-        }
-    });
-    tally.into_inner().unwrap()
-}
-
-/// The workers' values of one field.
-pub fn per_worker(status: &Value, field: &str) -> Vec<u64> {
-    status["workers"].as_array().unwrap().iter().map(|w| w[field].as_u64().unwrap()).collect()
-}
-
-/// Every connection is answered, every slot got its exact share, and all were taken.
-pub fn check_exact_spread(maitred: &Maitred, connections: u64, clients: usize) {
-    let address = maitred.address();
-    check_exact_spread_with(maitred, connections, clients, &|| request(address));
-}
-
-pub fn check_exact_spread_with(
-    maitred: &Maitred,
-    connections: u64,
-    clients: usize,
-    request: &(dyn Fn() -> Reply + Sync),
-) {
-    let before = maitred.status();
-    let tally = load_with(connections, clients, request);
-    assert_eq!((tally.answered, tally.hung), (connections, 0), "{:?}", tally.failed);
-    let status = maitred.status_until(|s| per_worker(s, "queued").iter().all(|&q| q == 0));
-    let shares: Vec<u64> =
-        per_worker(&status, "handed").iter().zip(per_worker(&before, "handed")).map(|(a, b)| a - b).collect();
-    let (max, min) = (shares.iter().max().unwrap(), shares.iter().min().unwrap());
-    assert_eq!(shares.iter().sum::<u64>(), connections, "{status:#}");
-    assert!(max - min <= 1, "{shares:?}");
-    assert_eq!(per_worker(&status, "taken"), per_worker(&status, "handed"), "{status:#}");
-    assert_eq!(status["totals"]["lost"], 0);
 }

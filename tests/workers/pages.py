@@ -1,0 +1,111 @@
+"""A small HTTP server for tests about the lives of workers. It knows nothing of maitred but what others
+know, too (sd_notify, s6), and ends at once on TERM.
+
+    pages.py ADDRESS:PORT DIR [OPTION]...
+
+OPTION: notify   says READY=1 when DIR/ready-SLOT is there
+        fd       writes a line to the notification descriptor then
+        watchdog says WATCHDOG=1 again and again, unless DIR/mute-SLOT is there
+
+Files in DIR switch what it does while it runs:
+  crash      it ends as soon as it listens
+  ready-SLOT see above; also /health answers 503 until it is there
+  ill-SLOT   /health answers 500
+  mute-SLOT  /health answers nothing
+  go         /wait answers as soon as it is there
+"""
+
+import os
+import pathlib
+import socket
+import sys
+import threading
+import time
+
+host, port = sys.argv[1].split(":")
+home = pathlib.Path(sys.argv[2])
+options = sys.argv[3:]
+slot = os.environ.get("MAITRED_SLOT", "-")
+grown = []
+
+
+def there(name):
+    return (home / name).exists()
+
+
+def wait_for(name):
+    while not there(name):
+        time.sleep(0.005)
+
+
+def notify(text):
+    name = os.environ["NOTIFY_SOCKET"]
+    assert name.startswith("@"), name
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+        client.connect("\0" + name[1:])
+        client.send(text.encode())
+
+
+def page(path, healthy):
+    """The status and body of an answer, or nothing for none."""
+    if path == "/health":
+        while there(f"mute-{slot}"):
+            time.sleep(0.005)
+        if there(f"ill-{slot}"):
+            return "500 Ill", ""
+        return ("200 OK", "well") if there(f"ready-{slot}") else ("503 Not Yet", "")
+    if path == "/wait":
+        wait_for("go")
+    if path == "/grow":
+        grown.append(b"x" * (128 << 20))
+    words = ["slot", slot, "generation", os.environ.get("MAITRED_GENERATION", "-")]
+    words += ["process", str(os.getpid()), os.environ.get("GREETING", "-")]
+    words += ["fd", os.environ.get("MAITRED_READY_FD", "-"), healthy]
+    return "200 OK", " ".join(words)
+
+
+def serve(connection):
+    # Whether it was well when it took the connection.
+    healthy = "well" if there(f"ready-{slot}") else "unwell"
+    with connection:
+        while True:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                more = connection.recv(4096)
+                if not more:
+                    return
+                head += more
+            status, body = page(head.split()[1].decode(), healthy)
+            last = b"connection: close" in head.lower()
+            lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}"] + ["Connection: close"] * last
+            connection.sendall(("\r\n".join(lines) + "\r\n\r\n" + body).encode())
+            if last:
+                return
+
+
+def become_ready():
+    if "notify" in options:
+        wait_for(f"ready-{slot}")
+        notify("READY=1")
+    if "fd" in options:
+        wait_for(f"ready-{slot}")
+        os.write(int(os.environ["MAITRED_READY_FD"]), b"ready\n")
+
+
+def feed_watchdog():
+    pause = int(os.environ["WATCHDOG_USEC"]) / 1e6 / 10
+    while True:
+        if not there(f"mute-{slot}"):
+            notify("WATCHDOG=1")
+        time.sleep(pause)
+
+
+server = socket.create_server((host, int(port)), backlog=512)
+if there("crash"):
+    sys.exit("there is a file that says crash")
+threading.Thread(target=become_ready, daemon=True).start()
+if "watchdog" in options:
+    threading.Thread(target=feed_watchdog, daemon=True).start()
+while True:
+    connection, _ = server.accept()
+    threading.Thread(target=serve, args=(connection,), daemon=True).start()
