@@ -51,6 +51,23 @@ fn a_stalled_worker_is_passed_over_and_comes_back() {
 }
 
 #[test]
+fn in_kernel_mode_a_stalled_worker_is_passed_over_too() {
+    let args = ["--mode", "kernel", "-w", "3", "--stall", "300ms", "--", &server(), "epoll", "0"];
+    let maitred = Maitred::start(&args).ready(3);
+    let victim = maitred.pid(1);
+    maitred.under_load(8, || {
+        kill(victim, SIGSTOP);
+        maitred.status_until(is(1, "stalled", Some("takes no connection")));
+        // What waits for it already goes on waiting; the kernel has it.
+        assert!(!slots(&maitred, 10).contains(&'1'));
+        kill(victim, SIGCONT);
+        maitred.status_until(is(1, "ready", None));
+    });
+    assert_eq!(maitred.pid(1), victim);
+    maitred.stop();
+}
+
+#[test]
 fn what_waits_for_a_stalled_worker_is_given_to_others() {
     let maitred = Maitred::start(&["-w", "2", "--stall", "300ms", "--", &server(), "poll", "0"]).ready(2);
     let victim = maitred.pid(0);

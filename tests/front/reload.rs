@@ -66,6 +66,18 @@ fn every_kind_of_reload_under_load_fails_no_connection() {
 }
 
 #[test]
+fn in_kernel_mode_a_reload_under_load_fails_no_connection_either() {
+    let maitred = Maitred::start(&["--mode", "kernel", "-w", "3", "--", &server(), "epoll", "0"]).ready(3);
+    let before = maitred.pids();
+    maitred.under_load(8, || {
+        assert_eq!(maitred.told(&["reload", "--wait"]), "generation 2 serves");
+    });
+    assert_eq!(generations(&maitred), [2; 3]);
+    before.into_iter().for_each(wait_gone);
+    maitred.stop();
+}
+
+#[test]
 fn a_reload_of_node_under_load_fails_no_connection() {
     let script = root().join("worker-examples/unaware.js");
     let maitred = Maitred::start(&["-w", "2", "--", "node", script.to_str().unwrap(), "0"]).ready(2);
