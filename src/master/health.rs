@@ -5,6 +5,7 @@ use super::event::Event;
 use super::probe::{self, Found};
 use super::run::Master;
 use super::worker::Worker;
+use crate::adapt::Chosen;
 use crate::config::Mode;
 use crate::config::life::{Life, Probing};
 use crate::core::fleet::{self, KillReason, Sign};
@@ -99,8 +100,17 @@ impl Master {
         match self.config.mode {
             Mode::Handoff => 0,
             Mode::Shared => self.starter.taken.as_ref().map_or(0, |taken: &Taken| taken.get(worker.slot)),
-            Mode::Kernel => self.view().steered_to(worker.slot).unwrap_or(0),
+            Mode::Kernel => match self.view().steered_to(worker.slot) {
+                Some(steered) => steered,
+                None => self.counted_by_itself(worker).unwrap_or(0),
+            },
         }
+    }
+
+    /// Connections that the shim saw the slot's workers take; only the shim counts them.
+    fn counted_by_itself(&self, worker: &Worker) -> Option<u64> {
+        let taken = self.starter.taken.as_ref().filter(|_| worker.adapter == Chosen::Preload)?;
+        Some(taken.get(worker.slot))
     }
 
     /// One look at all workers that serve.
@@ -196,8 +206,10 @@ impl Master {
             }
             Mode::Kernel => {
                 let groups = self.listeners.iter().filter_map(|l| l.group.as_ref());
-                let waiting = groups.map(|group| group.queued_at(worker.slot)).sum();
-                (waiting, self.view().steered_to(worker.slot).unwrap_or(0).saturating_sub(waiting))
+                let waiting = groups.map(|group| group.queued_at(worker.slot)).sum::<u64>();
+                let steered = self.view().steered_to(worker.slot).map(|steered| steered.saturating_sub(waiting));
+                // Where nobody counts, nobody can tell a busy worker from one that stands still.
+                steered.or_else(|| self.counted_by_itself(worker)).map_or((0, 0), |taken| (waiting, taken))
             }
         }
     }
