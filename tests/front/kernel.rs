@@ -14,7 +14,7 @@ fn kernel(args: &[&str]) -> Maitred {
 }
 
 /// The binary without the privilege to load programs, also when the tests run as root.
-fn without_privileges() -> Command {
+pub fn without_privileges() -> Command {
     if !nix::unistd::geteuid().is_root() {
         return maitred();
     }

@@ -275,6 +275,8 @@ fn when_all_slots_rest_the_master_ends() {
     let switches = Switches::new();
     let args = ["-w", "2", "--max-restarts", "3", "--"];
     let maitred = Maitred::start(&[&args[..], &switches.pages(&[])].concat()).ready(2);
+    // Both are beyond the point where they would crash by themselves.
+    assert_eq!(load(maitred.address(), 4, 1).answered, 4);
     switches.on("crash");
     maitred.pids().into_iter().for_each(|pid| kill(pid, SIGKILL));
     maitred.wait_for("a slot failed too often and rests; reload or scale brings it back", 2);
