@@ -29,7 +29,6 @@ cargo build --release --quiet --bin maitred --example listener
 export MAITRED=$PWD/target/release/maitred
 cp target/release/examples/listener target/life/native
 cc -O2 -o target/life/epoll worker-examples/unaware.c
-port=18080
 full() { [ -z "${LIFE_QUICK:-}" ]; }
 # A number, or a 25th of it.
 n() { if [ -n "${LIFE_QUICK:-}" ]; then echo $((($1 + 24) / 25)); else echo "$1"; fi; }
@@ -47,10 +46,10 @@ measure() {
 server() {
   options=(-w 4)
   case $1 in
-    node) options+=(-- node benches/peers/server.js $port) ;;
-    python) options+=(--run-args "--bind 127.0.0.1:$port" -- python3 worker-examples/unaware.py $port) ;;
-    native) options+=(-- target/life/native blocking 127.0.0.1:$port) ;;
-    epoll) options+=(-- target/life/epoll $port) ;;
+    node) options+=(-- node benches/peers/server.js 0) ;;
+    python) options+=(--run-args "--bind 127.0.0.1:0" -- python3 worker-examples/unaware.py "{port}") ;;
+    native) options+=(-- target/life/native blocking 127.0.0.1:0) ;;
+    epoll) options+=(-- target/life/epoll 0) ;;
   esac
 }
 
@@ -60,6 +59,7 @@ server() {
 spread() {
   local name=$1 connections=$2 times=$3 seconds=$4 command=$5
   shift 5
+  rm -f target/life/calm.json target/life/busy.json
   "$MAITRED" bench --repeat 1 --duration 4s --json target/life/calm.json "$@" >/dev/null || true
   "$MAITRED" bench --repeat 1 --duration 6s --json target/life/busy.json --disturb "$command" --disturb-every 10ms "$@" \
     >/dev/null || true

@@ -48,11 +48,14 @@ def verdict(run, plan, kills):
     return wrong
 
 
+files = sorted(directory.glob("*.json"))
+if not files:
+    sys.exit(f"nothing was measured in {directory}")
 bad, totals = 0, {}
 row = "{:24} {:>9} {:>9} {:>7} {:>8} {:>6} {:>6} {:>6} {:>8} {:>6} {:>6} {:>9} {:>9} {:>9} {}".format
 print(row("run", "per s", "answered", "failed", "refused", "reset", "hung", "lost", "disturb.", "took", "kills", "p99 ms", "p99.9", "max",
           "verdict"))
-for file in sorted(directory.glob("*.json")):
+for file in files:
     report = json.loads(file.read_text())
     log = file.with_suffix(".log")
     kills = len(KILL.findall(log.read_text())) if log.exists() else 0
