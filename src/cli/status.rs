@@ -87,25 +87,23 @@ fn table(status: &Status) -> String {
     }
     let (t, f) = (&status.totals, &status.fairness);
     text += &format!("\n{listeners}\n\n{workers}\n\n");
-    for w in &status.workers {
-        if let Some(reason) = &w.reason {
-            text += &format!("slot {} is {}: {reason}\n", w.slot, w.state);
-        }
-    }
-    if let Some(generation) = status.reloading {
-        text += &format!("a reload brings generation {generation}\n");
+    for (slot, state, reason) in status.workers.iter().filter_map(|w| Some((w.slot, &w.state, w.reason.as_ref()?))) {
+        text += &format!("slot {slot} is {state}: {reason}\n");
     }
     for l in &status.leaving {
+        let pid = l.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
         text += &format!(
-            "slot {}: worker {} (pid {}, generation {}) drains since {}, {} open, {} untaken\n",
-            l.slot,
+            "worker {} (pid {pid}) of generation {} is leaving slot {} since {}, with {} connections open and {} untaken\n",
             l.id,
-            l.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
             l.generation,
+            l.slot,
             seconds(l.since_s),
             l.open,
-            l.queued,
+            l.queued
         );
+    }
+    if let Some(generation) = status.reloading {
+        text += &format!("generation {generation} is starting\n");
     }
     if let Some(reason) = &status.steering {
         text += &format!("connections are spread by {} and not in turn: {reason}\n", status.policy);

@@ -7,10 +7,10 @@ use super::run::Master;
 use crate::config::Mode;
 use crate::core::ids::WorkerId;
 use crate::sys::closes::{Closes, Heard};
-use crate::sys::process::{self, Open};
+use crate::sys::process::{Looking, Open};
+use crate::sys::sock_diag::Family;
 use crate::sys::watch;
 use crate::wire::address::Address;
-use nix::unistd::Pid;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -127,7 +127,7 @@ impl Master {
     /// Reports the worker as empty when it has no connection left: neither one that waits for it nor an
     /// open one.
     pub(super) fn watch_drain(&mut self, id: WorkerId) {
-        let (ports, paths) = self.served();
+        let (ports, families, paths) = self.served();
         // In kernel mode connections may wait at the slot's own socket.
         let listeners: Vec<Rc<Listener>> = self.listeners.iter().filter(|l| l.group.is_some()).cloned().collect();
         let (events, drains, mode) = (self.house.events.clone(), Rc::clone(&self.drains), self.config.mode);
@@ -135,6 +135,7 @@ impl Master {
         let (slot, group) = (worker.slot, worker.pid);
         let task = async move {
             let under_way = drains.begin();
+            let mut looking = Looking::new(group, ports, families, paths);
             let (mut quiet, mut announced) = (0, false);
             while quiet < QUIET_LOOKS {
                 let queued: u64 = listeners.iter().filter_map(|l| l.group.as_ref()).map(|g| g.queued_at(slot)).sum();
@@ -143,7 +144,16 @@ impl Master {
                     sleep(QUIET_PAUSE).await;
                     continue;
                 }
-                match look(group, ports.clone(), paths.clone()).await {
+                let looked = tokio::task::spawn_blocking(move || {
+                    let open = looking.look();
+                    (looking, open)
+                });
+                let open;
+                (looking, open) = match looked.await {
+                    Ok(looked) => looked,
+                    Err(error) => return debug!(%error, "nobody looks any more"),
+                };
+                match open {
                     Ok(open) if open.is_empty() => {
                         quiet += 1;
                         sleep(QUIET_PAUSE).await;
@@ -168,21 +178,19 @@ impl Master {
         worker.tasks.push(tokio::task::spawn_local(task));
     }
 
-    /// The ports and socket files that connections come in on.
-    fn served(&self) -> (HashSet<u16>, HashSet<PathBuf>) {
-        let (mut ports, mut paths) = (self.view().ports(), HashSet::new());
+    /// The ports, with their families, and the socket files that connections come in on.
+    fn served(&self) -> (HashSet<u16>, Vec<Family>, HashSet<PathBuf>) {
+        let (mut ports, mut families, mut paths) = (HashSet::new(), HashSet::new(), HashSet::new());
         for listener in self.listeners.iter() {
             match &listener.address {
-                Address::Tcp(address) => drop(ports.insert(address.port())),
+                Address::Tcp(address) => {
+                    ports.insert(address.port());
+                    families.insert(if address.is_ipv4() { Family::V4 } else { Family::V6 });
+                }
                 Address::Unix(path) => drop(paths.insert(path.clone())),
                 Address::Abstract(name) => drop(paths.insert(format!("@{name}").into())),
             }
         }
-        (ports, paths)
+        (ports, families.into_iter().collect(), paths)
     }
-}
-
-async fn look(group: Pid, ports: HashSet<u16>, paths: HashSet<PathBuf>) -> io::Result<Open> {
-    let looked = tokio::task::spawn_blocking(move || process::open_connections(group, &ports, &paths)).await;
-    looked.unwrap_or_else(|error| Err(io::Error::other(error)))
 }

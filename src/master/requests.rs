@@ -224,6 +224,8 @@ impl Master {
             listener.style_after(own);
         }
         let backlog = backlog.map_or(BACKLOG, |asked| asked.clamp(1, longest_queue()));
+        // One queue stands for those of all workers; how much each may have waiting is --depth's affair.
+        let backlog = if request.handoff.is_some() { backlog.max(BACKLOG.min(longest_queue())) } else { backlog };
         let grows = backlog > listener.backlog.get();
         let grows = grows && listener.group.is_none();
         let listens = if grows { listener.listen(backlog) } else { Ok(()) };

@@ -1,6 +1,6 @@
 //! What `/proc` tells of the workers, read only when somebody asks.
 
-use super::sock_diag;
+use super::sock_diag::{self, Family};
 use nix::unistd::Pid;
 use procfs::WithCurrentSystemInfo;
 use procfs::process::{FDTarget, Process, Stat, all_processes};
@@ -57,28 +57,55 @@ impl Open {
     }
 }
 
-/// The connections that came in on these ports and Unix sockets and that a process group has open.
-///
-/// # Errors
-/// When the kernel does not tell which connections there are, or whose they are: then nobody knows.
-pub fn open_connections(group: Pid, ports: &HashSet<u16>, paths: &HashSet<PathBuf>) -> io::Result<Open> {
-    // A connection that closes in between counts as closed, as it should.
-    let mine = sockets_of(group)?;
-    let tcp = if ports.is_empty() { HashMap::new() } else { sock_diag::connections_on(ports)? };
-    let cookies = tcp.iter().filter(|(inode, _)| mine.contains(inode)).map(|(_, cookie)| *cookie).collect();
-    let unix = match paths.is_empty() {
-        true => 0,
-        false => {
-            let all = procfs::net::unix().map_err(io::Error::other)?;
-            // What `accept` returned has the listener's name.
-            let accepted = |entry: &&procfs::net::UnixNetEntry| {
-                entry.state == procfs::net::UnixState::CONNECTED
-                    && entry.path.as_ref().is_some_and(|p| paths.contains(p))
-            };
-            all.iter().filter(accepted).filter(|entry| mine.contains(&entry.inode)).count()
+/// Looking again and again which connections a process group has open that came in on certain ports and
+/// Unix sockets.
+#[derive(Debug)]
+pub struct Looking {
+    group: Pid,
+    ports: HashSet<u16>,
+    families: Vec<Family>,
+    paths: HashSet<PathBuf>,
+    /// Sockets that are no such connections, as was seen before: while there are no others, the costly
+    /// question to the kernel can be left out.
+    others: HashSet<u64>,
+}
+
+impl Looking {
+    /// Nothing was seen yet.
+    #[must_use]
+    pub fn new(group: Pid, ports: HashSet<u16>, families: Vec<Family>, paths: HashSet<PathBuf>) -> Looking {
+        Looking { group, ports, families, paths, others: HashSet::new() }
+    }
+
+    /// Looks once.
+    ///
+    /// # Errors
+    /// When the kernel does not tell which connections there are, or whose they are: then nobody knows.
+    pub fn look(&mut self) -> io::Result<Open> {
+        // A connection that closes in between counts as closed, as it should.
+        let mut mine = sockets_of(self.group)?;
+        mine.retain(|inode| !self.others.contains(inode));
+        if mine.is_empty() {
+            return Ok(Open::default());
         }
+        let ports = !self.ports.is_empty();
+        let tcp = if ports { sock_diag::connections_of(&self.families, &self.ports)? } else { HashMap::new() };
+        let unix = if self.paths.is_empty() { HashSet::new() } else { accepted_on(&self.paths)? };
+        let cookies = tcp.iter().filter(|(inode, _)| mine.contains(inode)).map(|(_, cookie)| *cookie).collect();
+        let open = Open { cookies, unix: mine.intersection(&unix).count() };
+        self.others.extend(mine.into_iter().filter(|inode| !tcp.contains_key(inode) && !unix.contains(inode)));
+        Ok(open)
+    }
+}
+
+/// Inodes of the connections that were accepted on these socket files.
+fn accepted_on(paths: &HashSet<PathBuf>) -> io::Result<HashSet<u64>> {
+    let all = procfs::net::unix().map_err(io::Error::other)?;
+    // What `accept` returned has the listener's name.
+    let accepted = |entry: &procfs::net::UnixNetEntry| {
+        entry.state == procfs::net::UnixState::CONNECTED && entry.path.as_ref().is_some_and(|p| paths.contains(p))
     };
-    Ok(Open { cookies, unix })
+    Ok(all.iter().filter(|entry| accepted(entry)).map(|entry| entry.inode).collect())
 }
 
 /// Inodes of the sockets of a process group.
