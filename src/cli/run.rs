@@ -5,8 +5,9 @@ use super::logging::{self, LogFormat};
 use super::workers::WorkerArgs;
 use super::{USAGE, complain, with_run};
 use crate::config::bind::Bind;
-use crate::config::life::Ready;
+use crate::config::life::{Ready, duration};
 use crate::config::{Config, Control, Mode, Named, Prefix, Source, file};
+use crate::master::signals::hold_signals;
 use crate::master::upgrade::{self, Host, Order};
 use crate::{control, master};
 use clap::{Args, Parser};
@@ -52,7 +53,7 @@ pub struct RunArgs {
     control: Option<PathBuf>,
 
     /// How long a worker may take to finish its connections and end before it is killed
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     grace: Duration,
 
     /// When lines of the workers' output get the slot before them; auto means on a terminal
@@ -86,6 +87,10 @@ pub struct RunArgs {
 
 /// Runs the master.
 pub fn main(args: RunArgs) -> ExitCode {
+    if let Err(error) = hold_signals() {
+        complain(&format!("cannot start: {error}"));
+        return ExitCode::from(3);
+    }
     let words = typed();
     let (state, order) = match upgrade::order() {
         None => (None, None),
@@ -98,9 +103,17 @@ pub fn main(args: RunArgs) -> ExitCode {
         },
     };
     let (args, config) = match load(args, &words, state.as_ref().and_then(|state| state.text.clone())) {
-        Ok(_) if matches!(order, Some(Order::Check(_))) => {
-            println!("{}", upgrade::handshake());
-            return ExitCode::SUCCESS;
+        Ok((_, config)) if matches!(order, Some(Order::Check(_))) => {
+            return match state.as_ref().map_or(Ok(()), |state| state.is_understood(&config)) {
+                Ok(()) => {
+                    println!("{}", upgrade::handshake());
+                    ExitCode::SUCCESS
+                }
+                Err(error) => {
+                    complain(&error);
+                    ExitCode::from(3)
+                }
+            };
         }
         Ok(loaded) => loaded,
         Err(error) => {
@@ -108,6 +121,11 @@ pub fn main(args: RunArgs) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
+    // What runs already is not looked at again.
+    if let Err(error) = if state.is_some() { Ok(()) } else { config.is_possible() } {
+        complain(&error);
+        return ExitCode::from(USAGE);
+    }
     let log = logging::start(args.log_format, logging::level(args.verbose, args.quiet));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
@@ -192,9 +210,6 @@ fn maker(typed: Vec<OsString>) -> Rc<dyn Fn(Option<String>) -> Result<Config, St
 }
 
 fn meant(args: RunArgs, source: Source) -> Result<(LogArgs, Config), String> {
-    if let Some(dir) = args.workers.cwd.as_ref().filter(|dir| !dir.is_dir()) {
-        return Err(format!("cannot run workers in {}: it is no directory; check --cwd", dir.display()));
-    }
     let (name, named) = match args.name {
         Some(name) => (name, Named::ByOperator),
         None => (base_name(&args.command[0]), Named::ByCommand),

@@ -55,8 +55,14 @@ pub struct Words {
 /// [`FileError::Read`].
 pub fn read(path: &Path) -> Result<String, FileError> {
     use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
     let fail = |why: String| FileError::Read { path: path.display().to_string(), why };
-    let file = std::fs::File::open(path).map_err(|error| fail(error.to_string()))?;
+    // Not blocking, since opening a pipe would wait for its writer.
+    let file = std::fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.map_err(|error| fail(error.to_string()))?;
+    if !file.metadata().is_ok_and(|what| what.is_file()) {
+        return Err(fail("it is no regular file".to_owned()));
+    }
     let mut text = String::new();
     file.take(FILE_MAX + 1).read_to_string(&mut text).map_err(|error| fail(error.to_string()))?;
     if text.len() as u64 > FILE_MAX {

@@ -40,7 +40,7 @@ pub enum LifeError {
     #[error("a path begins with / and has no spaces, as in http:/health")]
     Path,
     /// Not a duration.
-    #[error("{0:?} is no duration; 500ms, 10s and 2m are")]
+    #[error("{0:?} is no duration up to 100 years; 500ms, 10s and 2m are")]
     Duration(String),
     /// Not a descriptor's number.
     #[error("a notification descriptor has a number from 3 to 99")]
@@ -55,14 +55,18 @@ fn path(text: &str) -> Result<String, LifeError> {
     if fits { Ok(text.to_owned()) } else { Err(LifeError::Path) }
 }
 
+/// Longest duration that makes sense: a hundred years, beyond which sums could overflow.
+const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// A duration, where a bare `0` needs no unit.
 ///
 /// # Errors
 /// [`LifeError::Duration`].
 pub fn duration(text: &str) -> Result<Duration, LifeError> {
+    let wrong = || LifeError::Duration(text.to_owned());
     match text {
         "0" => Ok(Duration::ZERO),
-        _ => humantime::parse_duration(text).map_err(|_| LifeError::Duration(text.to_owned())),
+        _ => humantime::parse_duration(text).ok().filter(|time| *time <= DURATION_MAX).ok_or_else(wrong),
     }
 }
 

@@ -7,7 +7,7 @@ pub mod life;
 pub mod workers;
 
 use crate::adapt::preset::Preset;
-use crate::core::fleet::Plan;
+use crate::core::fleet::{Plan, Succession};
 use bind::Bind;
 use life::Life;
 use nix::sys::signal::Signal;
@@ -164,6 +164,17 @@ impl std::fmt::Debug for Source {
 }
 
 impl Config {
+    /// Whether workers could be started with it, as far as the file system tells.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn is_possible(&self) -> Result<(), String> {
+        match self.cwd.as_ref().filter(|dir| !dir.is_dir()) {
+            Some(dir) => Err(format!("cannot run workers in {}: it is no directory; check --cwd", dir.display())),
+            None => Ok(()),
+        }
+    }
+
     /// The configuration as its file says now.
     ///
     /// # Errors
@@ -197,9 +208,9 @@ impl Config {
     pub fn plan(&self, max_workers: u32) -> Plan {
         let life = &self.life;
         // In kernel mode two workers of one slot would share its socket, so the old one goes first.
-        let (max_surge, max_unavailable) = match self.mode {
-            Mode::Kernel => (0, life.max_unavailable.max(1)),
-            Mode::Handoff | Mode::Shared => (life.max_surge, life.max_unavailable),
+        let (max_surge, max_unavailable, succession) = match self.mode {
+            Mode::Kernel => (0, life.max_unavailable.max(1), Succession::AfterEnd),
+            Mode::Handoff | Mode::Shared => (life.max_surge, life.max_unavailable, Succession::Overlapping),
         };
         Plan {
             workers: self.workers,
@@ -208,6 +219,7 @@ impl Config {
             boot_timeout: life.boot_timeout,
             max_surge,
             max_unavailable,
+            succession,
             max_restarts: life.max_restarts,
             restart_window: life.restart_window,
             stall_kill: life.stall_kill,

@@ -53,6 +53,8 @@ pub struct Plan {
     pub max_surge: u32,
     /// Slots that may be without a serving worker for the sake of a replacement.
     pub max_unavailable: u32,
+    /// When a slot may get its next worker.
+    pub succession: Succession,
     /// Failures of a slot within `restart_window` after which it rests.
     pub max_restarts: u32,
     /// See there.
@@ -61,6 +63,15 @@ pub struct Plan {
     pub stall_kill: Option<Duration>,
     /// Seed of the jitter.
     pub seed: u64,
+}
+
+/// When a slot may get its next worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Succession {
+    /// While the one before is still there.
+    Overlapping,
+    /// When that is gone: the two would share a queue.
+    AfterEnd,
 }
 
 /// What the fleet is to be.
@@ -318,6 +329,7 @@ impl Fleet {
 
     fn pause(&mut self, now: Moment, actions: &mut Vec<Action>) {
         if let Wanted::Running(workers) = self.wanted {
+            self.drop_pending(actions);
             self.abort(now, AbortReason::Stopping, actions);
             self.wanted = Wanted::Paused(workers);
         }
@@ -377,7 +389,7 @@ impl Fleet {
             self.enforce_limits(now, index, actions);
         }
         if self.is_stopping() {
-            self.pending = None;
+            self.drop_pending(actions);
             self.abort(now, AbortReason::Stopping, actions);
         }
         self.begin_pending(actions);
@@ -405,7 +417,11 @@ impl Fleet {
     /// Forks into a wanted slot in which nobody serves or is about to.
     fn fill(&mut self, now: Moment, index: usize, actions: &mut Vec<Action>) {
         let seat = &self.seats[index];
-        if seat.may_start() && seat.occupants.iter().all(Occupant::is_leaving) {
+        let free = match self.plan.succession {
+            Succession::Overlapping => seat.occupants.iter().all(Occupant::is_leaving),
+            Succession::AfterEnd => seat.occupants.is_empty(),
+        };
+        if seat.may_start() && free {
             let generation = seat.next.unwrap_or_else(|| self.generation_to_fork());
             self.fork(now, index, generation, actions);
         }

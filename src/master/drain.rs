@@ -17,6 +17,7 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
@@ -36,7 +37,9 @@ pub struct Drains {
     /// Whose the connections are that are still open, by cookie.
     watched: RefCell<HashMap<u64, Rc<Drain>>>,
     under_way: Cell<usize>,
-    hearing: Cell<bool>,
+    hearing: RefCell<Option<Rc<AsyncFd<Closes>>>>,
+    /// The ports of all drains since somebody hears.
+    ports: RefCell<HashSet<u16>>,
     /// Whether the log says already that closes cannot be heard.
     deaf: Cell<bool>,
 }
@@ -62,12 +65,19 @@ impl Drop for UnderWay {
 }
 
 impl Drains {
-    fn begin(self: &Rc<Self>) -> UnderWay {
+    fn begin(self: &Rc<Self>, ports: &HashSet<u16>) -> UnderWay {
         self.under_way.set(self.under_way.get() + 1);
-        if !self.hearing.get() {
-            match Closes::listen().and_then(watch::readable) {
+        self.ports.borrow_mut().extend(ports);
+        let hearing = self.hearing.borrow().clone();
+        if let Some(closes) = hearing {
+            // If it fails it hears of fewer, and those are looked for.
+            let _ = closes.get_ref().only(&self.ports.borrow());
+        } else {
+            let listening = Closes::listen().and_then(|closes| closes.only(&self.ports.borrow()).map(|()| closes));
+            match listening.and_then(watch::readable) {
                 Ok(closes) => {
-                    self.hearing.set(true);
+                    let closes = Rc::new(closes);
+                    self.hearing.replace(Some(Rc::clone(&closes)));
                     tokio::task::spawn_local(hear(Rc::clone(self), closes));
                 }
                 Err(error) if !self.deaf.replace(true) => {
@@ -89,13 +99,13 @@ impl Drains {
     /// Waits until some of these connections are closed, or it is time to look again.
     async fn wait(&self, drain: &Rc<Drain>, open: &Open) {
         self.watch(drain, open);
-        let unheard = open.unix > 0 || !self.hearing.get();
+        let unheard = open.unix > 0 || self.hearing.borrow().is_none();
         let _ = timeout(if unheard { LOOK_UNHEARD } else { LOOK_AGAIN }, drain.changed.notified()).await;
     }
 }
 
 /// Counts closes, as long as somebody drains.
-async fn hear(drains: Rc<Drains>, closes: tokio::io::unix::AsyncFd<Closes>) {
+async fn hear(drains: Rc<Drains>, closes: Rc<AsyncFd<Closes>>) {
     while drains.under_way.get() > 0 {
         let Ok(Ok(mut ready)) = timeout(LOOK_AGAIN, closes.readable()).await else { continue };
         match closes.get_ref().hear() {
@@ -120,7 +130,8 @@ async fn hear(drains: Rc<Drains>, closes: tokio::io::unix::AsyncFd<Closes>) {
             }
         }
     }
-    drains.hearing.set(false);
+    drains.hearing.replace(None);
+    drains.ports.borrow_mut().clear();
 }
 
 impl Master {
@@ -134,7 +145,7 @@ impl Master {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let (slot, group) = (worker.slot, worker.pid);
         let task = async move {
-            let under_way = drains.begin();
+            let under_way = drains.begin(&ports);
             let mut looking = Looking::new(group, ports, families, paths);
             let (mut quiet, mut announced) = (0, false);
             while quiet < QUIET_LOOKS {

@@ -36,6 +36,14 @@ pub struct Passed {
     steering: steer::Passed,
 }
 
+impl Passed {
+    /// Whether this version knows what steers.
+    #[must_use]
+    pub fn is_understood(&self) -> bool {
+        self.steering.is_understood()
+    }
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct PassedMember {
     slot: Slot,

@@ -9,14 +9,18 @@ use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::fd::{self, Sent};
 use crate::sys::watch;
 use crate::wire::packet::RequestId;
-use crate::wire::peer::PEER_MAX;
+use crate::wire::peer::{PEER_MAX, decode};
 use serde::{Deserialize, Serialize};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
+
+/// Connections of the master's own that are remembered for one hand-off socket; more than are under way.
+const OWN_MAX: usize = 16;
 
 /// How full a worker may get.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +90,10 @@ pub struct Handoff {
     room: Cell<u32>,
     /// Connections sent so far, the master's own included.
     sent: Cell<u64>,
+    /// Peers' addresses of the master's own connections, the oldest first.
+    own: RefCell<VecDeque<Vec<u8>>>,
+    /// How many of those there were.
+    own_sent: Cell<u64>,
     /// Connections taken back so far.
     taken_back: Cell<u64>,
     /// Whether it gets nothing for now.
@@ -130,6 +138,8 @@ pub struct Passed {
     receive: Number,
     depth: u32,
     sent: u64,
+    own: Vec<Vec<u8>>,
+    own_sent: u64,
     taken_back: u64,
     suspended: bool,
 }
@@ -153,6 +163,8 @@ impl Handoff {
             receive: passing.pass(&self.receive),
             depth: self.depth.get().connections,
             sent: self.sent.get(),
+            own: self.own.borrow().iter().cloned().collect(),
+            own_sent: self.own_sent.get(),
             taken_back: self.taken_back.get(),
             suspended: self.suspended.get(),
         }
@@ -173,6 +185,8 @@ impl Handoff {
         let depth = Depth { connections: passed.depth, packet_cost };
         let handoff = Handoff::of_pair(passed.worker, passed.slot, passed.request, counters, depth, send, receive);
         handoff.sent.set(passed.sent);
+        handoff.own.borrow_mut().extend(passed.own.iter().cloned());
+        handoff.own_sent.set(passed.own_sent);
         handoff.taken_back.set(passed.taken_back);
         handoff.suspended.set(passed.suspended);
         Ok(handoff)
@@ -219,6 +233,8 @@ impl Handoff {
             depth: Cell::new(depth),
             room: Cell::new(0),
             sent: Cell::new(0),
+            own: RefCell::default(),
+            own_sent: Cell::new(0),
             taken_back: Cell::new(0),
             suspended: Cell::new(false),
             finished: Notify::new(),
@@ -271,8 +287,23 @@ impl Handoff {
         if sent == Sent::Sent {
             self.room.set(self.room.get().saturating_sub(1));
             count(&self.sent);
+            count(&self.own_sent);
+            let mut own = self.own.borrow_mut();
+            own.truncate(OWN_MAX - 1);
+            own.push_front(peer.to_vec());
         }
         Ok(sent)
+    }
+
+    /// Clients' connections sent so far, taken or not.
+    #[must_use]
+    pub fn given(&self) -> u64 {
+        self.sent.get().saturating_sub(self.own_sent.get())
+    }
+
+    /// Whether a connection is one of the master's own. Those over Unix sockets have no name to tell them by.
+    fn is_own(&self, peer: &[u8]) -> bool {
+        decode(peer).is_some() && self.own.borrow().iter().any(|own| own == peer)
     }
 
     /// Sends one connection.
@@ -306,13 +337,18 @@ impl Handoff {
     /// `WouldBlock` when nothing waits; `Other` when the connection was lost because the master had
     /// no free descriptor.
     pub fn take_back(&self) -> io::Result<TakenBack> {
-        let taken = self.take().map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => io::ErrorKind::WouldBlock.into(),
-            _ => error,
-        })?;
-        count(&self.counters.rescued);
-        count(&self.taken_back);
-        Ok(taken)
+        loop {
+            let taken = self.take().map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => io::ErrorKind::WouldBlock.into(),
+                _ => error,
+            })?;
+            count(&self.taken_back);
+            // Nobody waits for one of our own.
+            if !self.is_own(taken.peer()) {
+                count(&self.counters.rescued);
+                return Ok(taken);
+            }
+        }
     }
 
     /// Takes one connection as the worker would, in whose name that is.

@@ -31,6 +31,8 @@ const LOOK_AT_MOST: Duration = Duration::from_millis(10);
 const LOOK_AT_LEAST: Duration = Duration::from_millis(250);
 /// How often the memory of the workers is looked at, which reads `/proc`.
 const LOOK_AT_MEMORY: Duration = Duration::from_secs(2);
+/// So many looks may be missed before it is clear that this process stood still.
+const LOOKS_MISSED: u32 = 4;
 /// A native worker may miss so many of its `PING`s.
 const PINGS_MISSED: u32 = 3;
 
@@ -53,6 +55,16 @@ pub struct Health {
     worn: bool,
 }
 
+impl Health {
+    /// Does not count a time in which nobody could have heard of the worker.
+    fn excuse(&mut self, time: Duration) {
+        self.moved = self.moved + time;
+        for at in [&mut self.pinged, &mut self.ponged, &mut self.watchdog] {
+            *at = at.map(|at| at + time);
+        }
+    }
+}
+
 /// How often the workers are looked at.
 #[must_use]
 pub fn rhythm(life: &Life) -> Duration {
@@ -62,10 +74,10 @@ pub fn rhythm(life: &Life) -> Duration {
 impl Master {
     /// Begins to look after the workers.
     pub(super) fn look_after(&self) {
-        let (events, every) = (self.house.events.clone(), rhythm(&self.config.life));
+        let (events, rhythm) = (self.house.events.clone(), Rc::clone(&self.rhythm));
         tokio::task::spawn_local(async move {
             loop {
-                sleep(every).await;
+                sleep(rhythm.get()).await;
                 if events.send(Event::LookAfter).await.is_err() {
                     return;
                 }
@@ -116,6 +128,14 @@ impl Master {
     /// One look at all workers that serve.
     pub(super) async fn look_after_workers(&mut self) {
         let now = clock::now();
+        let gap = now.since(std::mem::replace(&mut self.looked_at, now));
+        if gap > self.rhythm.get().saturating_mul(LOOKS_MISSED) {
+            // It was this process that stood still: what it did not hear is no fault of the workers.
+            let gap_ms = gap.as_millis();
+            warn!(gap_ms, "maitred itself was stopped for a while");
+            self.workers.values_mut().for_each(|worker| worker.health.excuse(gap));
+            return;
+        }
         let serving: Vec<WorkerId> = self.fleet.seats().iter().filter_map(|s| s.serving()).map(|o| o.worker).collect();
         for id in serving {
             for event in self.look_after_worker(id, now) {
@@ -164,7 +184,7 @@ impl Master {
                 worker.tell(&ping);
             }
             let health = &worker.health;
-            let late = health.ponged.is_some_and(|at| now.since(at) > every * PINGS_MISSED);
+            let late = health.ponged.is_some_and(|at| now.since(at) > every.saturating_mul(PINGS_MISSED));
             if late && !signs.has(Sign::Heartbeat) {
                 warn!(slot, worker = id.0, "a worker does not answer PING any more");
                 events.push(fleet::Event::Stalled(id, Sign::Heartbeat));
@@ -253,18 +273,17 @@ impl Master {
 
     fn probe_again_and_again(&mut self, id: WorkerId, probing: Probing) {
         let events = self.house.events.clone();
+        // Another program may have found it unwell before this one.
+        let unwell = self.fleet.occupant(id).is_some_and(|o| o.signs.has(Sign::Probe));
+        let mut state = if unwell { Condition::Unwell } else { Condition::Well };
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        // One of its addresses stands for all.
-        let found = worker.requests.iter().find_map(|r| Some((r.handoff.clone()?, r.listener.address.clone())));
-        let Some((handoff, address)) = found else { return };
         let first = probing.interval.mul_f64(10.0 * (1.0 - jitter::share(id, 0)));
-        let slot = worker.slot.0;
+        let (slot, target) = (worker.slot.0, Rc::clone(&worker.target));
         worker.tasks.push(tokio::task::spawn_local(async move {
             let (mut good, mut bad) = (0u32, 0u32);
-            let mut state = Condition::Well;
             sleep(first).await;
             loop {
-                match probe::ask(&handoff, &address, &probing.probe, probing.timeout).await {
+                match probe::ask(&target, &probing.probe, probing.timeout).await {
                     Found::Well => (good, bad) = (good + 1, 0),
                     Found::Unwell(why) => {
                         (good, bad) = (0, bad + 1);
@@ -337,8 +356,8 @@ pub enum Condition {
 }
 
 impl Worker {
-    /// Connections that were given to it, the master's own included.
+    /// Clients' connections that were given to it.
     fn given(&self) -> u64 {
-        self.requests.iter().filter_map(|r| r.handoff.as_ref()).map(|handoff: &Rc<_>| handoff.sent()).sum()
+        self.requests.iter().filter_map(|r| r.handoff.as_ref()).map(|handoff| handoff.given()).sum()
     }
 }

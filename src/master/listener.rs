@@ -288,6 +288,14 @@ pub struct Passed {
     seats: seats::Passed,
 }
 
+impl Passed {
+    /// Its group of sockets, in kernel mode.
+    #[must_use]
+    pub fn group(&self) -> Option<&group::Passed> {
+        self.group.as_ref()
+    }
+}
+
 impl Listener {
     /// Passes it on; `place` says which hand-off socket is where in the table.
     pub fn pass(&self, passing: &Passing, place: &mut dyn FnMut(&Rc<Handoff>) -> usize) -> Passed {

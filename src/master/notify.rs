@@ -3,8 +3,9 @@
 use super::door::secret;
 use super::event::{Event, Events, FromWorker};
 use crate::core::ids::WorkerId;
-use crate::sys::fd;
+use crate::sys::credentials;
 use crate::wire::packet::{self, PACKET_MAX};
+use nix::unistd::Pid;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,15 +22,16 @@ pub fn open() -> io::Result<(String, OwnedFd)> {
     let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
     socket.bind(&SockAddr::unix(format!("\0{name}"))?)?;
     socket.set_nonblocking(true)?;
+    socket.set_passcred(true)?;
     Ok((format!("@{name}"), socket.into()))
 }
 
 /// Passes on what the worker says there. Addresses are asked for elsewhere.
-pub async fn serve(socket: Rc<AsyncFd<OwnedFd>>, worker: WorkerId, events: Events) {
+pub async fn serve(socket: Rc<AsyncFd<OwnedFd>>, group: Pid, worker: WorkerId, events: Events) {
     loop {
         let Ok(mut ready) = socket.readable().await else { return };
         let mut buffer = [0; PACKET_MAX];
-        let received = match fd::receive(socket.get_ref().as_fd(), &mut buffer) {
+        let (length, sender) = match credentials::receive(socket.get_ref().as_fd(), &mut buffer) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 ready.clear_ready();
@@ -37,8 +39,11 @@ pub async fn serve(socket: Rc<AsyncFd<OwnedFd>>, worker: WorkerId, events: Event
             }
             Err(_) => return,
         };
-        // Descriptors that come with it (FDSTORE=1) are closed here.
-        let event = match packet::read(&buffer[..received.len]) {
+        // Its name is no secret: whoever looks into /proc/net/unix can send here.
+        if !sender.is_some_and(|sender| credentials::is_trusted(&sender, group)) {
+            continue;
+        }
+        let event = match packet::read(&buffer[..length]) {
             Ok(mut packet) => {
                 packet.says.retain(packet::FromWorker::is_notification);
                 Event::Packet(FromWorker { worker, packet, fds: Vec::new(), door: None })

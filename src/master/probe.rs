@@ -9,6 +9,7 @@ use crate::sys::{listen, watch};
 use crate::wire::address::Address;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
@@ -54,8 +55,14 @@ pub enum Found {
     NotAsked,
 }
 
-/// Asks the worker behind a hand-off socket.
-pub async fn ask(handoff: &Rc<Handoff>, address: &Address, probe: &Probe, patience: Duration) -> Found {
+/// Where a worker can be asked: one of the sockets on which it accepts, and the address that it serves
+/// there. It stands for all of them.
+pub type Target = Rc<RefCell<Option<(Rc<Handoff>, Address)>>>;
+
+/// Asks a worker.
+pub async fn ask(target: &Target, probe: &Probe, patience: Duration) -> Found {
+    let Some((handoff, address)) = target.borrow().clone() else { return Found::NotAsked };
+    let (handoff, address) = (&handoff, &address);
     if !handoff.has_room() && handoff.queued() > 0 {
         // It has enough to do, and whether it does that is seen elsewhere.
         return Found::NotAsked;

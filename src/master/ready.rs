@@ -96,15 +96,13 @@ impl Master {
         if self.fleet.reload_manner() == Some(Manner::Restart) {
             return Vec::new();
         }
-        let mut served: Vec<Rc<Listener>> = Vec::new();
-        let serving = self.fleet.seats().iter().filter_map(|seat| seat.serving());
-        for old in serving.filter_map(|o| self.workers.get(&o.worker)).filter(|w| w.generation != worker.generation) {
-            for request in old.requests.iter().filter(|r| r.accepting) {
-                if !served.iter().any(|known| Rc::ptr_eq(known, &request.listener)) {
-                    served.push(Rc::clone(&request.listener));
-                }
-            }
-        }
+        // In its own slot: another slot may have addresses of its own.
+        let old = self.fleet.seats().get(worker.slot.index()).and_then(|seat| seat.serving());
+        let Some(old) = old.and_then(|o| self.workers.get(&o.worker)) else { return Vec::new() };
+        let accepting = old.requests.iter().filter(|r| r.accepting).map(|r| Rc::clone(&r.listener));
+        let (chance, chosen): (Vec<_>, Vec<_>) = accepting.partition(|listener| listener.key.asked.is_ephemeral());
+        // A port of the kernel's choice may be one that is opened on occasion, unless there is nothing else.
+        let mut served = if chosen.is_empty() { chance } else { chosen };
         served.retain(|l| !worker.serves(l));
         served
     }
@@ -149,14 +147,16 @@ impl Master {
         let events = self.house.events.clone();
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let Ready::Http(path) = &worker.config.life.ready else { return };
-        let found = worker.requests.iter().find_map(|r| Some((r.handoff.clone()?, r.listener.address.clone())));
-        let Some((handoff, address)) = found.filter(|_| !std::mem::replace(&mut worker.asked, true)) else { return };
+        if std::mem::replace(&mut worker.asked, true) {
+            return;
+        }
+        let target = Rc::clone(&worker.target);
         let probe = Probe::Http(path.clone());
         let slot = worker.slot.0;
         worker.tasks.push(tokio::task::spawn_local(async move {
             let mut said = 0u32;
             loop {
-                match probe::ask(&handoff, &address, &probe, ANSWER_TIMEOUT).await {
+                match probe::ask(&target, &probe, ANSWER_TIMEOUT).await {
                     Found::Well => break,
                     Found::Unwell(why) => {
                         said += 1;

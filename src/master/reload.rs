@@ -1,6 +1,7 @@
 //! What the master does around a reload: reading the configuration again, keeping that of each
 //! generation, and answering those who wait.
 
+use super::health::rhythm;
 use super::run::Master;
 use super::start::StartError;
 use crate::config::Config;
@@ -67,6 +68,7 @@ impl Master {
             return Err(ReloadError::Stopping);
         }
         let mut config = self.config.again().map_err(ReloadError::Config)?;
+        config.is_possible().map_err(ReloadError::Config)?;
         let kept = config.keep_from(&self.config);
         if !kept.is_empty() {
             warn!(?kept, "these options cannot change while maitred runs; the old values stay");
@@ -92,7 +94,7 @@ impl Master {
     /// `maitred reload` and `restart`.
     pub(super) async fn reload_asked(&mut self, manner: Manner, until: Until, answer: oneshot::Sender<String>) {
         let begun = match until {
-            Until::Done if self.reloads.waiters.len() >= WAITERS_MAX => Err(ReloadError::Crowded),
+            Until::Done if self.waiters() >= WAITERS_MAX => Err(ReloadError::Crowded),
             Until::Done | Until::Accepted => self.begin_reload(manner).await,
         };
         let text = match (begun, until) {
@@ -111,6 +113,20 @@ impl Master {
         };
         // A client that is gone needs no answer.
         let _ = answer.send(text);
+    }
+
+    /// Clients that still wait for a reload.
+    pub(super) fn waiters(&mut self) -> usize {
+        self.reloads.waiters.retain(|waiter| !waiter.answer.is_closed());
+        self.reloads.waiters.len()
+    }
+
+    /// The reload that was asked for will not come.
+    pub(super) fn reload_dropped(&mut self) {
+        let text = super::run::refusal("the reload was dropped, because the workers are being stopped");
+        let waiters = self.reloads.waiters.extract_if(.., |waiter| waiter.generation.is_none());
+        waiters.for_each(|waiter| drop(waiter.answer.send(text.clone())));
+        self.reloads.next = None;
     }
 
     /// Whoever waits for the next reload waits for this one, when it has begun.
@@ -137,6 +153,7 @@ impl Master {
             self.config = Rc::clone(config);
             self.starter.config = Rc::clone(config);
             self.fleet.replan(config.plan(self.max_workers));
+            self.rhythm.set(rhythm(&config.life));
         }
         let alive = self.fleet.generations();
         self.reloads.of.retain(|old, _| *old == generation || alive.contains(old));
@@ -153,8 +170,7 @@ impl Master {
             AbortReason::Stopping => "the workers are being stopped".to_owned(),
         };
         let why = self.failed_because.take().map_or(why.clone(), |more| format!("{why}: {more}"));
-        warn!(generation = generation.0, why, "reload given up; the old workers serve on");
-        self.reloads.of.remove(&generation);
+        warn!(generation = generation.0, why, "reload given up; the old configuration stays in force");
         self.reloads.last = Some(format!("generation {generation} was given up: {why}"));
         let text = format!("generation {generation} was given up: {why}; the old workers serve on");
         self.tell_waiters(generation, &super::run::refusal(&text));

@@ -7,7 +7,7 @@ use super::handoff::{Handoff, count};
 use super::listener::{Listener, Phase};
 use super::ready::Signal;
 use super::run::Master;
-use super::worker::{REQUESTS_MAX, Request, name_of};
+use super::worker::{Asked, REQUESTS_MAX, Request, name_of};
 use super::{channel, returned, steering};
 use crate::config::Mode;
 use crate::core::ids::WorkerId;
@@ -21,6 +21,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use tracing::{debug, info, warn};
+
+/// Status lines of one worker that are all logged; of the further ones the 32nd, the 64th and so on.
+const SAID_MAX: u64 = 20;
 
 /// A listener in which a worker takes part now, and its hand-off socket there.
 type Entered = (Rc<Listener>, Option<Rc<Handoff>>);
@@ -51,7 +54,7 @@ impl Master {
                     self.readiness(id, Signal::Said).await;
                 }
                 packet::FromWorker::Stopping => info!(worker = id.0, "the worker is about to end"),
-                packet::FromWorker::Status(text) => info!(worker = id.0, text, "the worker says"),
+                packet::FromWorker::Status(text) => self.says(id, &text),
                 packet::FromWorker::Watchdog => {
                     let now = clock::now();
                     self.workers.entry(id).and_modify(|worker| worker.health.watchdog = Some(now));
@@ -97,6 +100,15 @@ impl Master {
                     "a worker without a free descriptor lost a connection; raise its ulimit -n"
                 );
             }
+        }
+    }
+
+    /// `STATUS`: a line for people, of which a flood must not fill the log.
+    fn says(&mut self, id: WorkerId, text: &str) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.said += 1;
+        if worker.said <= SAID_MAX || worker.said.is_power_of_two() {
+            info!(slot = worker.slot.0, worker = id.0, text, "the worker says");
         }
     }
 
@@ -247,7 +259,12 @@ impl Master {
             return Err(error);
         }
         request.accepting = true;
-        Ok(first.then(|| (listener, request.handoff.clone())))
+        let entered = (listener, request.handoff.clone());
+        worker.choose_target(Asked::Yes);
+        if self.fleet.occupant(id).is_some_and(|o| o.excluded) {
+            entered.0.seats.suspend(id);
+        }
+        Ok(first.then_some(entered))
     }
 
     /// Gives up a listener that cannot listen because it is another worker's socket on which that worker
@@ -287,6 +304,7 @@ impl Master {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let slot = worker.slot;
         let Some(request) = worker.take_request(request) else { return };
+        worker.choose_target(if worker.leaves { Asked::No } else { Asked::Yes });
         debug!(slot = slot.0, worker = id.0, address = %request.listener.address, "a worker stopped listening");
         let listener = request.listener;
         if let Some(handoff) = request.handoff {

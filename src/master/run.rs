@@ -7,15 +7,16 @@ use super::error::RunError;
 use super::event::{EVENTS_MAX, Event};
 use super::group::Group;
 use super::handoff::{Counters, Depth};
+use super::health::rhythm;
 use super::listener::{House, Listener, Origin};
 use super::listeners::Listeners;
 use super::output::{Output, Prefixed};
 use super::reload::{Reloads, done};
-use super::signals::forward_signals;
+use super::signals::{SignalThread, forward_signals};
 use super::start::{StartError, Starter};
 use super::status::{View, add_usage};
 use super::upgrade::{Host, Upgrade};
-use super::worker::Worker;
+use super::worker::{Asked, Worker};
 use crate::adapt::preload::Shim;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode, Prefix, WORKERS_MAX};
 use crate::control::server::ControlSocket;
@@ -80,6 +81,13 @@ pub(super) struct Master {
     /// The most workers that descriptors allow.
     pub(super) max_workers: u32,
     pub(super) drains: Rc<Drains>,
+    /// How often workers are looked at, and when that was last.
+    pub(super) rhythm: Rc<Cell<Duration>>,
+    pub(super) looked_at: Moment,
+    /// The thread that signals interrupt.
+    pub(super) signals: SignalThread,
+    /// The text of the configuration file at the start, with the options that cannot change.
+    pub(super) base_text: Option<String>,
     pub(super) memory_looked_at: Moment,
     /// What a failed worker of each slot said last.
     pub(super) last_words: HashMap<Slot, String>,
@@ -161,13 +169,17 @@ impl Master {
             control.serve(sender.clone());
         }
         starter.door.serve(sender.clone())?;
-        forward_signals(&sender)?;
+        let signals = forward_signals(&sender)?;
         let max_workers = WORKERS_MAX.min(u32::try_from(spare).unwrap_or(WORKERS_MAX));
         let fleet = Fleet::new(config.plan(max_workers));
         let (name, workers, pid) = (&config.name, config.workers, std::process::id());
         info!(name, pid, workers, mode = config.mode.name(), depth = config.depth, "starting");
         let master = Master {
             reloads: Reloads::default(),
+            rhythm: Rc::new(Cell::new(rhythm(&config.life))),
+            looked_at: clock::now(),
+            signals,
+            base_text: config.source.text.clone(),
             max_workers,
             drains: Rc::default(),
             memory_looked_at: clock::now(),
@@ -255,7 +267,13 @@ impl Master {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             for action in self.fleet.handle(clock::now(), event) {
-                if let Some(consequence) = self.carry_out(action).await {
+                let forks = matches!(action, Action::Fork { .. });
+                let consequence = self.carry_out(action).await;
+                if forks {
+                    // Many at once take their time, and clients come meanwhile.
+                    tokio::task::yield_now().await;
+                }
+                if let Some(consequence) = consequence {
                     events.push(consequence);
                 }
             }
@@ -275,6 +293,8 @@ impl Master {
                 self.listeners.retire(worker);
                 if let Some(worker) = self.workers.get_mut(&worker) {
                     worker.admitted = false;
+                    worker.leaves = true;
+                    worker.choose_target(Asked::No);
                     worker.tell(&ToWorker::Stop);
                 }
                 match self.config.mode {
@@ -335,9 +355,10 @@ impl Master {
                 let generations: Vec<u32> = self.fleet.generations().iter().map(|g| g.0).collect();
                 warn!(
                     ?generations,
-                    "a reload waits until workers of old generations have ended; a shorter --grace or maitred restart ends them sooner"
+                    "a reload waits until workers of old generations have ended; their --grace says when that is at the latest"
                 );
             }
+            Action::ReloadDropped => self.reload_dropped(),
             Action::CanaryServes { generation } => {
                 info!(generation = generation.0, "the first worker of the new generation serves");
             }
@@ -493,7 +514,8 @@ impl Master {
     }
 
     fn finish(&mut self) {
-        let untaken: u64 = self.listeners.iter().map(|listener| listener.seats.queued()).sum();
+        // Taken out rather than counted: some may be the master's own.
+        let untaken: u64 = self.listeners.iter().map(|listener| listener.seats.take_all()).sum();
         let held = self.listeners.iter().filter(|l| l.held.borrow().is_some()).count() as u64;
         let at_slots: u64 = self.listeners.iter().filter_map(|l| l.group.as_ref()).map(Group::queued).sum();
         self.house.lost.set(self.house.lost.get() + untaken + held + at_slots);

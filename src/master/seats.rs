@@ -198,9 +198,9 @@ impl Seats {
         self.all().filter(|h| h.slot == slot).map(|h| u64::from(h.queued())).sum()
     }
 
-    /// Untaken connections of all.
-    pub fn queued(&self) -> u64 {
-        self.all().map(|h| u64::from(h.queued())).sum()
+    /// Takes all untaken connections out, which ends them; returns how many there were.
+    pub fn take_all(&self) -> u64 {
+        self.all().map(|handoff| std::iter::from_fn(|| handoff.take_back().ok()).count() as u64).sum()
     }
 
     /// Whether `worker` still has a socket here, orphaned or not.

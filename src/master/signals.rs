@@ -1,18 +1,18 @@
 //! Signals to the master, as events.
 
-use super::event::Event;
+use super::event::{Event, Events};
 use crate::core::fleet::Stop;
 use nix::sys::signal::SigSet;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::sync::mpsc;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 
 /// Turns signals into events from now on.
 ///
 /// # Errors
 /// When a handler cannot be installed.
-pub fn forward_signals(events: &mpsc::Sender<Event>) -> io::Result<()> {
+pub fn forward_signals(events: &Events) -> io::Result<SignalThread> {
     let table: [(SignalKind, fn() -> Event); 10] = [
         (SignalKind::terminate(), || Event::Stop(Stop::Graceful)),
         (SignalKind::interrupt(), || Event::Stop(Stop::Graceful)),
@@ -39,22 +39,59 @@ pub fn forward_signals(events: &mpsc::Sender<Event>) -> io::Result<()> {
             }
         });
     }
-    interrupt_another_thread()
+    SignalThread::start()
 }
 
-/// Lets signals interrupt a thread that does nothing else. One that came while a supervised worker is
-/// given a connection (`SECCOMP_IOCTL_NOTIF_ADDFD`) would break that off after the worker's call was
-/// answered: with 0, as if that were the connection.
-fn interrupt_another_thread() -> io::Result<()> {
-    // A program that was replaced by this one has blocked them until somebody listens.
-    SigSet::all().thread_unblock()?;
-    let idle = || {
-        loop {
-            std::thread::park();
-        }
-    };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(idle)?;
+/// Keeps signals waiting, in this thread and in those that it starts, until somebody listens.
+///
+/// # Errors
+/// That of `pthread_sigmask(3)`.
+pub fn hold_signals() -> io::Result<()> {
     Ok(SigSet::all().thread_block()?)
+}
+
+/// The only thread that signals interrupt, and that does nothing else. One that came to the master's own
+/// thread while a supervised worker is given a connection (`SECCOMP_IOCTL_NOTIF_ADDFD`) would break that off
+/// after the worker's call was answered: with 0, as if that were the connection.
+#[derive(Debug)]
+pub struct SignalThread {
+    orders: mpsc::Sender<(Heed, mpsc::Sender<()>)>,
+}
+
+/// Whether signals are taken now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heed {
+    /// They are.
+    Now,
+    /// They wait, also for the next program of this process.
+    Later,
+}
+
+impl SignalThread {
+    fn start() -> io::Result<SignalThread> {
+        let (orders, incoming) = mpsc::channel::<(Heed, mpsc::Sender<()>)>();
+        let idle = move || {
+            let _ = SigSet::all().thread_unblock();
+            while let Ok((heed, done)) = incoming.recv() {
+                let _ = match heed {
+                    Heed::Now => SigSet::all().thread_unblock(),
+                    Heed::Later => SigSet::all().thread_block(),
+                };
+                let _ = done.send(());
+            }
+        };
+        hold_signals()?;
+        std::thread::Builder::new().name("signals".to_owned()).spawn(idle)?;
+        Ok(SignalThread { orders })
+    }
+
+    /// Takes signals, or keeps them waiting; when this returns it is so.
+    pub fn heed(&self, heed: Heed) {
+        let (done, is_done) = mpsc::channel();
+        if self.orders.send((heed, done)).is_ok() {
+            let _ = is_done.recv();
+        }
+    }
 }
 
 /// `HUP` from somebody who wants a reload, or from a terminal that was closed: then nobody sees this

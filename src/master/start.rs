@@ -262,6 +262,9 @@ impl Starter {
             awaits_addresses: false,
             asked: false,
             admitted: false,
+            leaves: false,
+            said: 0,
+            target: Rc::default(),
             health: Health::default(),
             malformed: 0,
         };
@@ -276,7 +279,7 @@ impl Starter {
         let (pidfd, guard) = (Rc::clone(&worker.pidfd), Rc::clone(&self.guard));
         worker.tasks.extend([
             tokio::task::spawn_local(channel::serve(Rc::clone(&worker.channel), id, events.clone())),
-            tokio::task::spawn_local(notify::serve(Rc::clone(&worker.notify), id, events.clone())),
+            tokio::task::spawn_local(notify::serve(Rc::clone(&worker.notify), worker.pid, id, events.clone())),
             tokio::task::spawn_local(look_at(id, events.clone())),
             tokio::task::spawn_local(watch(pidfd, worker.pid, id, guard, events.clone())),
         ]);

@@ -4,6 +4,7 @@ use super::handoff::Handoff;
 use super::health::Health;
 use super::listener::{Listener, Origin};
 use super::output::LastWords;
+use super::probe::Target;
 use super::supervised::Supervised;
 use crate::adapt::Chosen;
 use crate::config::Config;
@@ -70,10 +71,25 @@ pub struct Worker {
     pub asked: bool,
     /// Whether it may have connections.
     pub admitted: bool,
+    /// Whether it gets nothing more, and will end.
+    pub leaves: bool,
+    /// Status lines that it sent.
+    pub said: u64,
+    /// Where it can be asked how it is.
+    pub target: Target,
     /// How well it is.
     pub health: Health,
     /// Packets of it that made no sense.
     pub malformed: u64,
+}
+
+/// Whether a worker is asked how it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// As configured.
+    Yes,
+    /// No more.
+    No,
 }
 
 /// One `LISTEN` of a worker.
@@ -109,6 +125,13 @@ impl Worker {
     pub fn serves(&self, listener: &Rc<Listener>) -> bool {
         let inherits = self.uses_inherited && listener.origin == Origin::Operator;
         inherits || self.requests.iter().any(|r| r.accepting && Rc::ptr_eq(&r.listener, listener))
+    }
+
+    /// Chooses where it can be asked, after its requests changed; nowhere when it is to leave.
+    pub fn choose_target(&self, asked: Asked) {
+        let accepting = self.requests.iter().filter(|r| r.accepting);
+        let found = accepting.filter_map(|r| Some((r.handoff.clone()?, r.listener.address.clone()))).next();
+        self.target.replace(found.filter(|_| asked == Asked::Yes));
     }
 
     /// Takes a request out.

@@ -22,6 +22,14 @@ pub struct Passed {
     words: usize,
 }
 
+impl Passed {
+    /// Whether this version knows its memory.
+    #[must_use]
+    pub fn is_understood(&self) -> bool {
+        self.words == WORDS
+    }
+}
+
 /// Exact round-robin in the kernel.
 #[derive(Debug)]
 pub struct Exact {
@@ -61,7 +69,7 @@ impl Exact {
     /// # Errors
     /// When a descriptor is missing, or the memory is not what this version knows.
     pub fn take(passed: &Passed, taking: &Taking) -> io::Result<Exact> {
-        if passed.words != WORDS {
+        if !passed.is_understood() {
             return Err(io::Error::other("the steering program of the old version has another memory"));
         }
         let state = Shared::map(taking.take(passed.state)?, WORDS)?;

@@ -91,6 +91,14 @@ pub struct Passed {
     order: Vec<u32>,
 }
 
+impl Passed {
+    /// Whether this version knows what steers.
+    #[must_use]
+    pub fn is_understood(&self) -> bool {
+        !matches!(&self.by, PassedBy::Exact { exact, .. } if !exact.is_understood())
+    }
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum PassedBy {
     Exact { exact: exact::Passed, attached: bool },

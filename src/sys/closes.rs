@@ -4,6 +4,8 @@
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
+use socket2::SockFilter;
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
@@ -16,6 +18,25 @@ const INET6_TCP_DESTROY: u32 = 3;
 const BUFFER: usize = 4 << 20;
 /// One event is far shorter.
 const EVENT_MAX: usize = 4096;
+
+/// More ports than this are not filtered: a jump goes over 255 instructions at most.
+const PORTS_MAX: usize = 200;
+/// Where the local port is in an event: behind `struct nlmsghdr` and four bytes of `struct inet_diag_msg`.
+const PORT: u32 = 20;
+
+/// A program that lets events of these ports through and drops the others (`BPF_LD`, `BPF_JMP` and
+/// `BPF_RET` of linux/filter.h).
+fn filter(ports: &HashSet<u16>) -> Vec<SockFilter> {
+    const LOAD_HALF: u16 = 0x28;
+    const IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let mut program = vec![SockFilter::new(LOAD_HALF, 0, 0, PORT)];
+    for (port, behind) in ports.iter().zip((1..=ports.len()).rev()) {
+        program.push(SockFilter::new(IF_EQUAL, behind as u8, 0, u32::from(*port)));
+    }
+    program.extend([SockFilter::new(RETURN, 0, 0, 0), SockFilter::new(RETURN, 0, 0, u32::MAX)]);
+    program
+}
 
 /// Where closes are heard.
 #[derive(Debug)]
@@ -45,6 +66,15 @@ impl Closes {
         socket.add_membership(INET_TCP_DESTROY)?;
         socket.add_membership(INET6_TCP_DESTROY)?;
         Ok(Closes(socket))
+    }
+
+    /// Hears only of connections with these local ports from now on; of all, if they are too many.
+    ///
+    /// # Errors
+    /// That of `setsockopt(2)`.
+    pub fn only(&self, ports: &HashSet<u16>) -> io::Result<()> {
+        let socket = socket2::SockRef::from(self);
+        if ports.len() > PORTS_MAX { socket.detach_filter() } else { socket.attach_filter(&filter(ports)) }
     }
 
     /// The next event.

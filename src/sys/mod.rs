@@ -9,6 +9,7 @@ pub mod bpf;
 pub mod census;
 pub mod clock;
 pub mod closes;
+pub mod credentials;
 pub mod exec;
 pub mod fd;
 pub mod foreign;

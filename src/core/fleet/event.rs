@@ -190,6 +190,8 @@ pub enum Action {
         /// For what.
         because: WaitReason,
     },
+    /// The reload that waits will not come.
+    ReloadDropped,
     /// The first worker of the new generation serves; the others follow.
     CanaryServes {
         /// The new generation.
@@ -216,7 +218,9 @@ pub enum SizeRefused {
     #[error("0 workers would serve nobody; to end them all use stop")]
     Zero,
     /// More than this master can have.
-    #[error("{asked} workers are more than the {most} that this maitred can have; its limit of descriptors sets that")]
+    #[error(
+        "{asked} workers are more than the {most} that this maitred can have (1024, or fewer by its limit of descriptors)"
+    )]
     TooMany {
         /// What was asked for.
         asked: u64,

@@ -53,7 +53,13 @@ impl Fleet {
             self.wanted = Wanted::Stopped(Stop::Immediate);
             return actions.push(Action::GiveUp { slot, worker, attempts });
         }
-        if seat.recent.len() > plan.max_restarts as usize {
+        if !first_boot && seat.recent.len() > plan.max_restarts as usize {
+            if self.reload.is_some() {
+                // What the new generation cannot do the old one may: it gets the slot back.
+                self.seats[slot.index()].recent.clear();
+                return self.abort(now, AbortReason::Ended(worker), actions);
+            }
+            let seat = &mut self.seats[slot.index()];
             let failures = u32::try_from(seat.recent.len()).unwrap_or(u32::MAX);
             seat.rests = true;
             seat.recent.clear();

@@ -56,6 +56,7 @@ impl Fleet {
             None if self.is_crowded(Some(manner)) => Some(WaitReason::OldGenerations),
             None => None,
         };
+        self.wake_resting();
         self.pending = Some(manner);
         actions.extend(because.map(|because| Action::ReloadWaits { because }));
     }
@@ -63,6 +64,13 @@ impl Fleet {
     /// Whether one generation more would be too many. A restart ends those that are there.
     fn is_crowded(&self, manner: Option<Manner>) -> bool {
         manner != Some(Manner::Restart) && self.generations().len() >= GENERATIONS_MAX
+    }
+
+    /// The reload that waits will not come.
+    pub(super) fn drop_pending(&mut self, actions: &mut Vec<Action>) {
+        if self.pending.take().is_some() {
+            actions.push(Action::ReloadDropped);
+        }
     }
 
     /// Whether a reload waits whose turn has come.

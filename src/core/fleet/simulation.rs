@@ -10,6 +10,8 @@ use super::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const STEPS: u32 = 120;
+/// Rounds in which a fleet without further troubles must come to rest.
+const CALM_ROUNDS: u32 = 60;
 const HISTORIES: u64 = if cfg!(debug_assertions) { 2_000 } else { 50_000 };
 /// Connections that a simulated worker may have waiting.
 const DEPTH: usize = 4;
@@ -70,6 +72,11 @@ impl World {
             max_surge: 1 + (seed / 5 % 2) as u32,
             max_unavailable: (seed / 10 % 2) as u32,
             max_restarts: 3 + (seed / 20 % 10) as u32,
+            succession: if (seed / 10 % 2, seed / 40 % 3) == (1, 0) {
+                Succession::AfterEnd
+            } else {
+                Succession::Overlapping
+            },
             stall_kill: (seed / 200).is_multiple_of(2).then_some(Duration::from_secs(20)),
             seed,
             ..plan(1)
@@ -107,7 +114,45 @@ impl World {
             let event = self.something();
             self.tell(event);
         }
+        self.calm_down();
         self.end();
+    }
+
+    /// From here on every worker does what it should: then every reload ends and every slot is served.
+    fn calm_down(&mut self) {
+        for _ in 0..CALM_ROUNDS {
+            if self.done {
+                return;
+            }
+            let workers: Vec<WorkerId> = self.alive.keys().copied().collect();
+            for worker in workers {
+                for sign in [Sign::Untaken, Sign::Probe, Sign::Heartbeat] {
+                    self.tell(Event::Recovered(worker, sign));
+                }
+                let Some(process) = self.alive.get_mut(&worker) else { continue };
+                if process.told || process.killed {
+                    self.tell(Event::Exited(worker, Exit::Code(0)));
+                } else if process.withdrawn {
+                    let served: Vec<u32> = process.open.drain(..).collect();
+                    served.into_iter().for_each(|connection| self.ends(connection, Ending::Served));
+                    self.tell(Event::Emptied(worker));
+                } else {
+                    self.tell(Event::Ready(worker));
+                }
+            }
+            self.now = self.fleet.wakes_at().unwrap_or(self.now).max(self.now);
+            self.tell(if self.fleet.is_stopping() { Event::ListenersClosed } else { Event::Tick });
+        }
+        let seed = self.seed;
+        assert_eq!(self.fleet.reloading(), None, "history {seed}: a reload never ends");
+        let served = |seat: &Seat| seat.serving().is_some() || seat.rests();
+        let wanted = self.fleet.wanted() as usize;
+        assert!(self.fleet.seats()[..wanted].iter().all(served), "history {seed}: a slot is never served again");
+        assert!(
+            self.fleet.is_stopping() || self.fleet.generations().len() <= 1 + self.fleet.resting().count(),
+            "history {seed}: {:?}",
+            self.fleet.generations()
+        );
     }
 
     /// Stops the fleet and checks that everything has come to its end.
@@ -275,6 +320,7 @@ impl World {
             | Action::NobodyLeft
             | Action::Rest { .. }
             | Action::CanaryServes { .. }
+            | Action::ReloadDropped
             | Action::ReloadWaits { .. }
             | Action::CloseListeners
             | Action::Wait { .. }

@@ -14,6 +14,7 @@ pub(super) fn plan(workers: u32) -> Plan {
         boot_timeout: Duration::from_secs(60),
         max_surge: 1,
         max_unavailable: 0,
+        succession: Succession::Overlapping,
         max_restarts: 30,
         restart_window: Duration::from_secs(900),
         stall_kill: None,
@@ -334,6 +335,41 @@ fn a_master_whose_slots_all_rest_ends() {
     let actions = fleet.handle(now, Event::Exited(w[0], Exit::Code(1)));
     let rest = Action::Rest { slot: Slot(0), worker: w[0], failures: 1 };
     assert_eq!(actions, [rest, Action::NobodyLeft, Action::Finish]);
+}
+
+#[test]
+fn a_new_generation_that_crashes_again_and_again_is_given_up() {
+    let (mut fleet, mut now, _) = ready(2);
+    fleet.plan.max_restarts = 2;
+    let mut worker = forked(&fleet.handle(now, Event::ReloadAsked(Manner::Rolling)))[0];
+    // The second slot's new worker never gets ready; the first one's crashes meanwhile.
+    is_ready(&mut fleet, now, worker);
+    for _ in 0..2 {
+        let mut actions = fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
+        if forked(&actions).is_empty() {
+            now = fleet.wakes_at().unwrap();
+            actions = fleet.handle(now, Event::Tick);
+        }
+        worker = forked(&actions)[0];
+        is_ready(&mut fleet, now, worker);
+    }
+    let actions = fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
+    assert!(
+        matches!(actions[..], [Action::ReloadAborted { .. }, ..] | [_, Action::ReloadAborted { .. }, ..]),
+        "{actions:?}"
+    );
+    assert_eq!((fleet.reloading(), fleet.resting().next()), (None, None));
+}
+
+#[test]
+fn where_two_would_share_a_queue_the_next_worker_comes_when_the_last_is_gone() {
+    let (mut fleet, now, old) = ready(2);
+    (fleet.plan.max_surge, fleet.plan.max_unavailable) = (0, 1);
+    fleet.plan.succession = Succession::AfterEnd;
+    let actions = fleet.handle(now, Event::ReloadAsked(Manner::Rolling));
+    assert_eq!(actions[1..], [Action::Withdraw { worker: old[0] }]);
+    let new = forked(&fleet.handle(now, Event::Exited(old[0], Exit::Code(0))));
+    assert_eq!(fleet.occupant(new[0]).map(|o| o.generation), Some(Generation(2)));
 }
 
 #[test]

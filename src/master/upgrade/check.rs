@@ -73,6 +73,8 @@ impl Check {
             let pidfd = watch::readable(pidfd).map_err(|error| error.to_string())?;
             loop {
                 let mut ready = pidfd.readable().await.map_err(|error| error.to_string())?;
+                // What is left of its group, as long as its number is its own.
+                let _ = reap::signal_group(pid, Signal::SIGKILL);
                 match reap::reap(pidfd.get_ref().as_fd()) {
                     Ok(Some(exit)) => return judge(exit, &said, &complained),
                     Ok(None) => ready.clear_ready(),
@@ -80,10 +82,8 @@ impl Check {
                 }
             }
         };
-        let result = timeout(CHECK_TIMEOUT, ended).await;
-        // What is left of it, if anything.
-        let _ = reap::signal_group(pid, Signal::SIGKILL);
-        result.unwrap_or_else(|_| {
+        timeout(CHECK_TIMEOUT, ended).await.unwrap_or_else(|_| {
+            let _ = reap::signal_group(pid, Signal::SIGKILL);
             let limit = humantime::format_duration(CHECK_TIMEOUT);
             Err(format!("the new binary did not say within {limit} that it can go on"))
         })

@@ -13,7 +13,9 @@ pub use state::{FORMAT, State, StateError, read};
 use super::event::Event;
 use super::reload::done;
 use super::run::{Master, refusal};
+use super::signals::Heed;
 use crate::adapt::elf;
+use crate::core::fleet;
 use crate::sys::exec::Passing;
 use crate::sys::memfd;
 use crate::wire::environment;
@@ -168,7 +170,17 @@ impl Master {
 
     /// Waits until nobody would be cut off, and executes the new binary.
     async fn replace_program(&mut self, identity: Identity, events: &mut mpsc::Receiver<Event>) -> Result<(), String> {
-        self.become_quiet(events).await?;
+        // Signals that come from here on wait for the next program.
+        self.signals.heed(Heed::Later);
+        let replaced = match self.become_quiet(events).await {
+            Ok(()) => self.replace_now(identity),
+            Err(why) => Err(why),
+        };
+        self.signals.heed(Heed::Now);
+        replaced
+    }
+
+    fn replace_now(&mut self, identity: Identity) -> Result<(), String> {
         if self.fleet.reloading().is_some() || self.fleet.is_stopping() || self.finished {
             // Something began meanwhile; there will be another time.
             return Ok(());
@@ -196,12 +208,12 @@ impl Master {
         Err(format!("cannot execute {}: {error}", path.display()))
     }
 
-    /// Handles all events, and waits for those who would be cut off.
+    /// Handles all events, and waits for those who would be cut off. When it returns no event is left, and
+    /// none can come before the next `await`.
     async fn become_quiet(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<(), String> {
         let deadline = Instant::now() + QUIET_TIMEOUT;
         let mut quiet = 0;
-        while quiet < QUIET_LOOKS {
-            quiet += 1;
+        loop {
             while let Ok(event) = events.try_recv() {
                 quiet = 0;
                 self.handle(event).await;
@@ -210,21 +222,26 @@ impl Master {
             let in_hands = self.house.in_hands.get() > 0;
             let visitors = self.starter.door.is_busy();
             let clients = self.control.as_ref().is_some_and(|control| control.is_busy());
-            if in_hands || visitors || clients {
-                quiet = 0;
-                if Instant::now() >= deadline {
-                    if in_hands {
-                        return Err("connections that workers sent back find no other worker".to_owned());
-                    }
-                    warn!(visitors, clients, "an upgrade cuts somebody off who asked this maitred something");
-                    return Ok(());
+            let busy = in_hands || visitors || clients;
+            if busy && Instant::now() >= deadline {
+                if in_hands {
+                    return Err("connections that workers sent back find no other worker".to_owned());
                 }
+                warn!(visitors, clients, "an upgrade cuts somebody off who asked this maitred something");
+                return Ok(());
+            }
+            if !busy && quiet >= QUIET_LOOKS {
+                return Ok(());
+            }
+            if busy {
+                quiet = 0;
                 sleep(QUIET_PAUSE).await;
+                self.handle_fleet(fleet::Event::Tick).await;
             } else {
+                quiet += 1;
                 tokio::task::yield_now().await;
             }
         }
-        Ok(())
     }
 
     /// Tells the client that asked for it; the new program does.

@@ -4,8 +4,9 @@ use super::super::door::Door;
 use super::super::drain::Drains;
 use super::super::error::RunError;
 use super::super::event::{EVENTS_MAX, Event};
+use super::super::group;
 use super::super::handoff::{self, Counters, Depth, Handoff};
-use super::super::health::Health;
+use super::super::health::{Health, rhythm};
 use super::super::listener::{self, House, Listener};
 use super::super::listeners::Listeners;
 use super::super::output::{self, LastWords, Output, Stream};
@@ -15,13 +16,13 @@ use super::super::run::{Master, prefixed};
 use super::super::signals::forward_signals;
 use super::super::start::Starter;
 use super::super::supervised::{self, Supervised};
-use super::super::worker::{Request, Worker};
+use super::super::worker::{Asked, Request, Worker};
 use super::Host;
 use crate::adapt::Chosen;
 use crate::adapt::preload::Shim;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, WORKERS_MAX};
 use crate::control::server::{self, ControlSocket};
-use crate::core::fleet::{Drain, Fleet, Life};
+use crate::core::fleet::{Drain, Fleet, Life, Occupant};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::sys::exec::{Number, Passing, Taking};
@@ -38,7 +39,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// Changes whenever a version could not read what another wrote.
 pub const FORMAT: u32 = 1;
@@ -54,6 +55,8 @@ pub struct State {
     since: Moment,
     upgrades: u32,
     name: String,
+    /// The text of the configuration file at the start, whose `bind`, `mode` and so on stay.
+    base_text: Option<String>,
     /// The text of the configuration file in force, of each generation, and of the next.
     pub text: Option<String>,
     texts: BTreeMap<Generation, Option<String>>,
@@ -103,6 +106,8 @@ struct PassedWorker {
     reported: bool,
     ready: bool,
     admitted: bool,
+    leaves: bool,
+    said: u64,
     health: Health,
     malformed: u64,
     last_words: Vec<String>,
@@ -155,6 +160,32 @@ pub fn read(number: i32) -> Result<State, StateError> {
     Ok(serde_json::from_slice(&text)?)
 }
 
+impl State {
+    /// Whether this program could go on from here, as far as that can be known before it does. `config` is
+    /// what the text in force says.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn is_understood(&self, config: &Config) -> Result<(), String> {
+        let made = |text: &Option<String>| (config.source.make)(text.clone()).map(drop);
+        made(&self.base_text)?;
+        self.texts.values().chain(&self.next_text).try_for_each(made)?;
+        let groups = self.listeners.iter().filter_map(|passed| passed.listener.group());
+        match groups.into_iter().all(group::Passed::is_understood) {
+            true => Ok(()),
+            false => Err("the steering program of the old version is another one".to_owned()),
+        }
+    }
+
+    /// Puts back what cannot change while a master runs.
+    fn keep_base(&self, config: &mut Config) -> Result<(), String> {
+        let base = (config.source.make)(self.base_text.clone())?;
+        config.keep_from(&base);
+        config.control = base.control;
+        Ok(())
+    }
+}
+
 /// Hand-off sockets by their place in a table.
 #[derive(Default)]
 struct Table(Vec<Rc<Handoff>>);
@@ -194,6 +225,7 @@ impl Master {
             since: self.since,
             upgrades: self.upgrades + 1,
             name: self.config.name.clone(),
+            base_text: self.base_text.clone(),
             text: self.config.source.text.clone(),
             texts: self.reloads.of.iter().map(|(g, config)| (*g, config.source.text.clone())).collect(),
             next_text: self.reloads.next.as_ref().map(|config| config.source.text.clone()),
@@ -237,7 +269,8 @@ impl Master {
         state: State,
     ) -> Result<(Master, mpsc::Receiver<Event>), RunError> {
         let taking = Taking::default();
-        config.name = state.name;
+        state.keep_base(&mut config).map_err(io::Error::other)?;
+        config.name = state.name.clone();
         let config = Rc::new(config);
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let depth = Depth { connections: config.depth, packet_cost: fd::packet_cost()? };
@@ -271,16 +304,24 @@ impl Master {
         let old_shims =
             state.old_shims.into_iter().map(|number| taking.take(number)).collect::<io::Result<Vec<_>>>()?;
         let made = |text: &Option<String>| {
-            let mut made = (config.source.make)(text.clone()).map_err(io::Error::other)?;
-            made.keep_from(&config);
-            Ok::<_, io::Error>(Rc::new(made))
+            // The check has made it, so what fails now is a change of the moment.
+            match (config.source.make)(text.clone()) {
+                Ok(mut made) => {
+                    made.keep_from(&config);
+                    Rc::new(made)
+                }
+                Err(error) => {
+                    warn!(error, "the configuration of a generation cannot be made again; it gets the one in force");
+                    Rc::clone(&config)
+                }
+            }
         };
         let mut reloads = Reloads { last: state.last_reload, ..Reloads::default() };
         for (generation, text) in &state.texts {
             let same = *text == config.source.text;
-            reloads.of.insert(*generation, if same { Rc::clone(&config) } else { made(text)? });
+            reloads.of.insert(*generation, if same { Rc::clone(&config) } else { made(text) });
         }
-        reloads.next = state.next_text.as_ref().map(made).transpose()?;
+        reloads.next = state.next_text.as_ref().map(made);
         let starter = Starter {
             config: Rc::clone(&config),
             guard: Rc::new(Guard::take(state.guard, &taking)?),
@@ -298,6 +339,10 @@ impl Master {
         let client = state.client.map(|number| taking.take(number)).transpose()?;
         let mut master = Master {
             since: state.since,
+            rhythm: Rc::new(Cell::new(rhythm(&config.life))),
+            looked_at: clock::now(),
+            signals: forward_signals(&sender)?,
+            base_text: state.base_text,
             reloads,
             max_workers: WORKERS_MAX.min(u32::try_from(spare).unwrap_or(WORKERS_MAX)),
             drains: Rc::<Drains>::default(),
@@ -377,6 +422,9 @@ impl Master {
             awaits_addresses: false,
             asked: false,
             admitted: passed.admitted,
+            leaves: passed.leaves,
+            said: passed.said,
+            target: Rc::default(),
             health: passed.health,
             malformed: passed.malformed,
         })
@@ -409,8 +457,11 @@ impl Master {
                     tokio::task::spawn_local(returned::serve(Rc::clone(&request.listener), Rc::clone(handoff)));
                 }
             }
-            self.await_readiness(id);
-            self.ask_until_ready(id);
+            worker.choose_target(if worker.leaves { Asked::No } else { Asked::Yes });
+            if self.fleet.occupant(id).is_some_and(Occupant::is_starting) {
+                self.await_readiness(id);
+                self.ask_until_ready(id);
+            }
             self.probe_if_asked(id);
             let draining =
                 matches!(self.fleet.occupant(id).map(|o| o.life), Some(Life::Draining { phase: Drain::Emptying, .. }));
@@ -418,7 +469,7 @@ impl Master {
                 self.watch_drain_if_untaken_are_gone(id);
             }
         }
-        forward_signals(&sender)
+        Ok(())
     }
 }
 
@@ -448,6 +499,8 @@ fn pass_worker(worker: &Worker, passing: &Passing, listeners: &[Rc<Listener>], t
         reported: worker.reported,
         ready: worker.ready,
         admitted: worker.admitted,
+        leaves: worker.leaves,
+        said: worker.said,
         health: worker.health.clone(),
         malformed: worker.malformed,
         last_words: worker.last_words.now(),
