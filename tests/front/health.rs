@@ -235,7 +235,7 @@ while True:
 #[test]
 fn a_worker_that_stops_to_answer_pings_is_passed_over_until_it_does_again() {
     let switches = Switches::new();
-    let args = ["-w", "2", "--adapter", "native", "--heartbeat", "100ms", "--", "python3", "-c", NATIVE];
+    let args = ["-w", "2", "--adapter", "native", "--heartbeat", "500ms", "--", "python3", "-c", NATIVE];
     let maitred = Maitred::start(&[&args[..], &[switches.path()]].concat()).ready(2);
     // It must have answered once to be held to it.
     switches.wait_for("answered-1");
@@ -261,7 +261,7 @@ fn workers_that_know_no_ping_are_not_held_to_it() {
 #[test]
 fn a_worker_that_misses_its_watchdog_is_killed_and_replaced() {
     let switches = Switches::new();
-    let args = ["-w", "2", "--watchdog", "1s", "--"];
+    let args = ["-w", "2", "--watchdog", "2s", "--"];
     let maitred = Maitred::start(&[&args[..], &switches.pages(&["watchdog"])].concat()).ready(2);
     let before = maitred.pids();
     switches.on("mute-0");
