@@ -91,7 +91,7 @@ fn a_reload_of_node_under_load_fails_no_connection() {
 #[test]
 fn a_new_generation_that_is_no_good_changes_nothing() {
     let switches = Switches::new();
-    let options = "workers = 2\nboot-timeout = \"3s\"";
+    let options = "workers = 2\nboot-timeout = \"5s\"";
     let server = server();
     let good = [&*server, "poll", "0"];
     let elsewhere = [&switches.pages(&[])[..2], &["127.0.0.2:0", switches.path()]].concat();
