@@ -167,7 +167,7 @@ fn a_worker_whose_probe_answers_500_is_passed_over_until_it_is_well() {
     let pids = maitred.pids();
     switches.on("ill-1");
     maitred.status_until(is(1, "stalled", Some("fails its probe")));
-    let failed = maitred.logged("a worker failed its probe");
+    let failed = maitred.wait_for("a worker failed its probe", 2);
     assert_eq!((failed.len(), &failed[1]["why"]), (2, &"it answered with status 500".into()));
     assert!(failed.iter().all(|entry| entry["slot"] == 1), "{failed:?}");
     assert_eq!(slots(&maitred, 10), ['0'; 10]);
@@ -187,7 +187,7 @@ fn a_worker_that_does_not_answer_its_probe_is_passed_over() {
     let maitred = probed(&switches);
     switches.on("mute-0");
     maitred.status_until(is(0, "stalled", Some("fails its probe")));
-    assert_eq!(maitred.logged("a worker failed its probe")[0]["why"], "it gave no answer within 1s");
+    assert_eq!(maitred.wait_for("a worker failed its probe", 1)[0]["why"], "it gave no answer within 1s");
     assert_eq!(slots(&maitred, 4), ['1'; 4]);
     switches.off("mute-0");
     maitred.status_until(is(0, "ready", None));

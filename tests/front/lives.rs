@@ -133,6 +133,7 @@ fn an_idle_connection_holds_a_worker_for_the_grace_time_and_no_longer() {
     wait_gone(old);
     // That it is asked before it is killed is a story of the fleet's own tests; here a loaded machine may
     // be late for the one and see the other due.
+    maitred.wait_for("worker ended", 1);
     let told = [maitred.logged("asking a worker to end"), maitred.logged("killing a worker")].concat();
     assert_eq!(told[0]["pid"], old, "{told:?}");
     maitred.stop();

@@ -127,7 +127,7 @@ fn a_new_generation_that_is_no_good_changes_nothing() {
     assert!(status["last_reload"].as_str().unwrap().starts_with("generation 5 was given up"), "{status:#}");
     // What was started in vain is gone.
     maitred.status_until(|s| s["leaving"].as_array().unwrap().is_empty());
-    let forked = maitred.logged("worker forked");
+    let forked = maitred.wait_for("worker forked", 6);
     let tried: Vec<i32> = forked.iter().skip(2).map(|entry| entry["pid"].as_i64().unwrap() as i32).collect();
     assert_eq!(tried.len(), 4, "{forked:?}");
     tried.into_iter().for_each(wait_gone);
@@ -259,8 +259,8 @@ fn reloads_that_are_asked_for_meanwhile_become_one() {
         assert_eq!(waiter.join().unwrap(), "generation 3 serves");
     });
     assert_eq!(generations(&maitred), [3, 3]);
+    assert_eq!(maitred.wait_for("reload done: the new generation serves", 2).len(), 2);
     assert_eq!(maitred.logged("worker forked").len(), 6);
-    assert_eq!(maitred.logged("reload done: the new generation serves").len(), 2);
     maitred.stop();
 }
 
