@@ -141,6 +141,8 @@ impl Master {
     pub(super) fn reload_begun(&mut self, generation: Generation, manner: Manner) {
         info!(generation = generation.0, ?manner, "reload begins");
         let config = self.reloads.next.take().unwrap_or_else(|| Rc::clone(&self.config));
+        // Its own limits hold for the reload that brings it.
+        self.fleet.replan(config.plan(self.max_workers));
         self.reloads.of.insert(generation, config);
         self.failed_because = None;
         self.reloads.waiters.iter_mut().for_each(|waiter| waiter.generation = waiter.generation.or(Some(generation)));
@@ -171,6 +173,7 @@ impl Master {
         };
         let why = self.failed_because.take().map_or(why.clone(), |more| format!("{why}: {more}"));
         warn!(generation = generation.0, why, "reload given up; the old configuration stays in force");
+        self.fleet.replan(self.config.plan(self.max_workers));
         self.reloads.last = Some(format!("generation {generation} was given up: {why}"));
         let text = format!("generation {generation} was given up: {why}; the old workers serve on");
         self.tell_waiters(generation, &super::run::refusal(&text));

@@ -1,7 +1,7 @@
 //! Workers that end or do not do what they should, and how long their slot waits.
 
 use super::seat::{Drain, Life};
-use super::{AbortReason, Action, BOOT_ATTEMPTS, Fleet, KillReason, Stop, Wanted, kill};
+use super::{AbortReason, Action, BOOT_ATTEMPTS, Fleet, KillReason, Stop, Wanted, kill, time_to_stop};
 use crate::core::backoff;
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
@@ -92,15 +92,19 @@ impl Fleet {
                         late.push((worker, KillReason::Stalled));
                     }
                 }
+                Life::Draining { phase: phase @ Drain::Emptying, stop_at: Some(stop_at), deadline, .. }
+                    if *stop_at <= now =>
+                {
+                    *phase = Drain::Stopping;
+                    // Also when this comes late it has its time to stop.
+                    *deadline = deadline.map(|deadline| deadline.max(now + time_to_stop(plan.grace)));
+                    actions.push(Action::Terminate { worker });
+                }
                 Life::Draining { phase, deadline: Some(deadline), .. }
                     if *phase != Drain::Killed && *deadline <= now =>
                 {
                     *phase = Drain::Killed;
                     actions.push(Action::Kill { worker, because: KillReason::GraceOver });
-                }
-                Life::Draining { phase: phase @ Drain::Emptying, stop_at: Some(stop_at), .. } if *stop_at <= now => {
-                    *phase = Drain::Stopping;
-                    actions.push(Action::Terminate { worker });
                 }
                 Life::Starting { .. } | Life::Draining { .. } => {}
             }

@@ -276,6 +276,16 @@ fn a_worker_with_connections_gets_its_stop_signal_before_its_time_is_over() {
 }
 
 #[test]
+fn a_fleet_that_wakes_too_late_still_asks_before_it_kills() {
+    let (mut fleet, now, w) = ready(2);
+    fleet.handle(now, Event::Resize(Resize::To(1)));
+    let late = now + GRACE * 3;
+    assert_eq!(fleet.handle(late, Event::Tick), [Action::Terminate { worker: w[1] }]);
+    let because = KillReason::GraceOver;
+    assert_eq!(fleet.handle(late + time_to_stop(GRACE), Event::Tick), [Action::Kill { worker: w[1], because }]);
+}
+
+#[test]
 fn a_stalled_worker_is_passed_over_unless_all_are() {
     let (mut fleet, now, w) = ready(2);
     let stalls = |worker| Event::Stalled(worker, Sign::Untaken);
