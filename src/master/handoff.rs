@@ -7,9 +7,9 @@
 use crate::core::ids::{Slot, WorkerId};
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::fd::{self, Sent};
-use crate::sys::watch;
+use crate::sys::{listen, watch};
 use crate::wire::packet::RequestId;
-use crate::wire::peer::{PEER_MAX, decode};
+use crate::wire::peer::PEER_MAX;
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -90,8 +90,8 @@ pub struct Handoff {
     room: Cell<u32>,
     /// Connections sent so far, the master's own included.
     sent: Cell<u64>,
-    /// Peers' addresses of the master's own connections, the oldest first.
-    own: RefCell<VecDeque<Vec<u8>>>,
+    /// Cookies of the master's own connections, the newest first.
+    own: RefCell<VecDeque<u64>>,
     /// How many of those there were.
     own_sent: Cell<u64>,
     /// Connections taken back so far.
@@ -138,7 +138,7 @@ pub struct Passed {
     receive: Number,
     depth: u32,
     sent: u64,
-    own: Vec<Vec<u8>>,
+    own: Vec<u64>,
     own_sent: u64,
     taken_back: u64,
     suspended: bool,
@@ -163,7 +163,7 @@ impl Handoff {
             receive: passing.pass(&self.receive),
             depth: self.depth.get().connections,
             sent: self.sent.get(),
-            own: self.own.borrow().iter().cloned().collect(),
+            own: self.own.borrow().iter().copied().collect(),
             own_sent: self.own_sent.get(),
             taken_back: self.taken_back.get(),
             suspended: self.suspended.get(),
@@ -185,7 +185,7 @@ impl Handoff {
         let depth = Depth { connections: passed.depth, packet_cost };
         let handoff = Handoff::of_pair(passed.worker, passed.slot, passed.request, counters, depth, send, receive);
         handoff.sent.set(passed.sent);
-        handoff.own.borrow_mut().extend(passed.own.iter().cloned());
+        handoff.own.borrow_mut().extend(&passed.own);
         handoff.own_sent.set(passed.own_sent);
         handoff.taken_back.set(passed.taken_back);
         handoff.suspended.set(passed.suspended);
@@ -290,7 +290,9 @@ impl Handoff {
             count(&self.own_sent);
             let mut own = self.own.borrow_mut();
             own.truncate(OWN_MAX - 1);
-            own.push_front(peer.to_vec());
+            if let Some(cookie) = listen::cookie(connection) {
+                own.push_front(cookie);
+            }
         }
         Ok(sent)
     }
@@ -301,9 +303,11 @@ impl Handoff {
         self.sent.get().saturating_sub(self.own_sent.get())
     }
 
-    /// Whether a connection is one of the master's own. Those over Unix sockets have no name to tell them by.
-    fn is_own(&self, peer: &[u8]) -> bool {
-        decode(peer).is_some() && self.own.borrow().iter().any(|own| own == peer)
+    /// Whether a connection is one of the master's own; a port may be a client's by now, a cookie is never
+    /// used twice.
+    fn is_own(&self, connection: BorrowedFd<'_>) -> bool {
+        let own = self.own.borrow();
+        !own.is_empty() && listen::cookie(connection).is_some_and(|cookie| own.contains(&cookie))
     }
 
     /// Sends one connection.
@@ -344,7 +348,7 @@ impl Handoff {
             })?;
             count(&self.taken_back);
             // Nobody waits for one of our own.
-            if !self.is_own(taken.peer()) {
+            if !self.is_own(taken.connection.as_fd()) {
                 count(&self.counters.rescued);
                 return Ok(taken);
             }

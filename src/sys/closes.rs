@@ -110,3 +110,38 @@ impl AsRawFd for Closes {
         self.0.as_raw_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
+
+    /// Makes a connection to a listener and closes it; returns the cookie of the side that was accepted.
+    fn come_and_go(listener: &TcpListener) -> u64 {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let cookie = socket2::SockRef::from(&accepted).cookie().unwrap();
+        drop((client, accepted));
+        cookie
+    }
+
+    #[test]
+    fn only_closes_at_the_ports_that_were_named_are_heard() {
+        let [named, other] = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+        let closes = Closes::listen().unwrap();
+        closes.only(&HashSet::from([named.local_addr().unwrap().port()])).unwrap();
+        let [unheard, first, last] = [&other, &named, &named].map(come_and_go);
+        let (mut heard, deadline) = (Vec::new(), Instant::now() + Duration::from_secs(10));
+        while !heard.contains(&last) {
+            match closes.hear() {
+                Ok(Heard::Closed(cookie)) => heard.push(cookie),
+                Ok(_) => {}
+                Err(error) => {
+                    assert!(error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline, "{error}")
+                }
+            }
+        }
+        assert!(heard.contains(&first) && !heard.contains(&unheard), "{heard:?}");
+    }
+}

@@ -66,6 +66,13 @@ pub fn peer_of(connection: BorrowedFd<'_>) -> SockAddr {
     socket.peer_addr().unwrap_or_else(|_| SockAddr::from(std::net::SocketAddr::from(([0, 0, 0, 0], 0))))
 }
 
+/// The number that the kernel gives a socket and never uses again (`SO_COOKIE`, `socket(7)`); nothing where
+/// it has none.
+#[must_use]
+pub fn cookie(socket: BorrowedFd<'_>) -> Option<u64> {
+    socket2::SockRef::from(&socket).cookie().ok()
+}
+
 /// Whether a descriptor is a connected stream, as a returned connection must be.
 #[must_use]
 pub fn is_connection(fd: BorrowedFd<'_>) -> bool {

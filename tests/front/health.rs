@@ -349,3 +349,27 @@ fn an_open_connection_keeps_a_worker_that_had_its_time() {
     wait_gone(old);
     maitred.stop();
 }
+
+#[test]
+fn what_the_master_lays_before_a_stalled_worker_is_no_clients_connection() {
+    let args = ["-w", "2", "--stall", "200ms", "--grace", "1s", "--", &server(), "epoll", "0"];
+    let maitred = Maitred::start(&args).ready(2);
+    let victim = maitred.pid(0);
+    kill(victim, SIGSTOP);
+    let tally = load(maitred.address(), 20, 4);
+    assert_eq!((tally.answered, tally.hung), (20, 0), "{:?}", tally.failed);
+    // The clients' connections are gone from there, and one of the master's own waits.
+    let status = maitred.status_until(|s| s["workers"][0]["state"] == "stalled" && s["workers"][0]["queued"] == 1);
+    let rescued = status["totals"]["rescued"].clone();
+    kill(victim, SIGKILL);
+    maitred.status_until(|s| s["workers"][0]["state"] == "ready" && s["workers"][0]["id"] == 3);
+    let totals = maitred.status()["totals"].clone();
+    assert_eq!((&totals["rescued"], &totals["lost"]), (&rescued, &0.into()), "{totals}");
+    // The same when the fleet ends while it waits.
+    kill(maitred.pid(1), SIGSTOP);
+    let tally = load(maitred.address(), 20, 4);
+    assert_eq!((tally.answered, tally.hung), (20, 0), "{:?}", tally.failed);
+    maitred.status_until(|s| s["workers"][1]["state"] == "stalled" && s["workers"][1]["queued"] == 1);
+    maitred.signal(nix::sys::signal::SIGTERM);
+    assert_eq!(maitred.wait_for("stopped", 1)[0]["lost"], 0);
+}
