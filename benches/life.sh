@@ -82,11 +82,11 @@ part_reload() {
 part_pm2() {
   command -v pm2-runtime >/dev/null || { echo 'not measured: pm2 is not installed' >&2; return 0; }
   # A home of its own: a PM2 that runs for somebody on this machine is not to be reloaded.
-  local home
-  home=$(mktemp -d)
-  spread pm2 "$(n 500000)" "$(n 50)" "$(n 120)" "PM2_HOME=$home pm2 reload all" --modes none -w 4 \
-    --peer "PM2 cluster=PM2_HOME=$home exec pm2-runtime start benches/peers/server.js -i {workers}"
-  rm -rf "$home"
+  export RIG_HOME
+  RIG_HOME=$(mktemp -d)
+  spread pm2 "$(n 500000)" "$(n 50)" "$(n 120)" 'PM2_HOME=$RIG_HOME pm2 reload all' --modes none -w 4 \
+    --peer 'PM2 cluster=PM2_HOME=$RIG_HOME exec pm2-runtime start benches/peers/server.js -i {workers}'
+  rm -rf "$RIG_HOME"
 }
 
 # Whether this binary can replace itself.
@@ -152,7 +152,7 @@ part_hot-path() {
   (cd $old && cargo build --release --quiet --locked --bin maitred --target-dir ../build-before)
   local run='run -q -w {workers} --mode handoff --name "bench-hot-{port}" -- target/life/epoll {port}'
   measure hot-path -w 4 --modes none --repeat 9 --connections "$(n 100000)" \
-    --peer "before=exec target/life/build-before/release/maitred $run" --peer "now=exec $MAITRED $run"
+    --peer "before=exec target/life/build-before/release/maitred $run" --peer "now=exec \$MAITRED $run"
 }
 
 for part in "${parts[@]}"; do
