@@ -14,6 +14,7 @@ pub mod door;
 mod drain;
 pub mod error;
 pub mod event;
+mod failures;
 pub mod group;
 pub mod handoff;
 mod health;

@@ -21,7 +21,7 @@ use crate::adapt::preload::Shim;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode, Prefix, WORKERS_MAX};
 use crate::control::server::ControlSocket;
 use crate::control::{self, Refusal};
-use crate::core::fleet::{self, Action, Exit, Fleet, KillReason, Resize, Stop, WaitReason};
+use crate::core::fleet::{self, Action, Exit, Fleet, Resize, Stop, WaitReason};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::sys::guard::Guard;
@@ -446,73 +446,6 @@ impl Master {
         self.begin_health(id);
     }
 
-    /// Keeps what a worker said before it failed, for those who ask why.
-    async fn remember_words(&mut self, id: WorkerId, exit: Exit) {
-        let Some(worker) = self.workers.get(&id) else { return };
-        let starting = self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting);
-        let words = if starting { worker.last_words.wait().await } else { worker.last_words.now() };
-        let said = said(&words);
-        let ended = format!("`{}` ended with {exit}", command_of(worker));
-        self.last_words.insert(worker.slot, format!("{ended}; {said}"));
-        if starting && self.fleet.reloading() == Some(worker.generation) {
-            self.failed_because = Some(format!("{ended}; {said}"));
-        }
-        if starting && self.fleet.was_never_ready() {
-            let bypass = self.bypass_found().map(|found| format!("\n{found}")).unwrap_or_default();
-            let message = format!("no worker came up: {ended} before it listened; {said}{bypass}");
-            // That an address was refused explains more than what the worker made of it.
-            if !matches!(self.boot_failure, Some(RunError::Bind { .. })) {
-                self.boot_failure = Some(RunError::GaveUp(message));
-            }
-        }
-    }
-
-    /// The same for one that is killed because it failed.
-    fn remember_kill(&mut self, id: WorkerId, because: KillReason) {
-        let Some(worker) = self.workers.get(&id) else { return };
-        let why = match because {
-            KillReason::BootTimeout => "was not ready within --boot-timeout",
-            KillReason::Stalled => "was stalled for longer than --stall-kill",
-            KillReason::Watchdog => "missed its watchdog",
-            KillReason::GraceOver | KillReason::Immediate | KillReason::Elsewhere | KillReason::Aborted => return,
-        };
-        let failed = format!("`{}` {why} and was killed; {}", command_of(worker), said(&worker.last_words.now()));
-        let late = because == KillReason::BootTimeout;
-        if late && worker.generation != self.fleet.generation() {
-            self.failed_because = Some(failed.clone());
-        }
-        if late && self.fleet.was_never_ready() {
-            self.boot_failure = Some(RunError::GaveUp(format!("no worker came up: {failed}")));
-        }
-        self.last_words.insert(worker.slot, failed);
-    }
-
-    /// A slot is left alone.
-    fn rest(&mut self, slot: Slot, failures: u32) {
-        let words = self.last_words.get(&slot).cloned().unwrap_or_default();
-        let window = humantime::format_duration(self.config.life.restart_window).to_string();
-        error!(
-            slot = slot.0,
-            failures, window, words, "a slot failed too often and rests; reload or scale brings it back"
-        );
-    }
-
-    /// All slots are left alone: somebody else must know.
-    fn nobody_left(&mut self) {
-        self.failure.get_or_insert(RunError::NobodyLeft(self.why_slots_rest()));
-    }
-
-    fn why_slots_rest(&self) -> String {
-        let why = |slot: Slot| format!("slot {slot}: {}", self.last_words.get(&slot).map_or("", |words| words));
-        self.fleet.resting().map(why).collect::<Vec<_>>().join("\n")
-    }
-
-    fn give_up(&mut self, slot: Slot, attempts: u32) {
-        error!(slot = slot.0, attempts, "no worker came up, giving up");
-        let why = self.boot_failure.take();
-        self.failure = Some(why.unwrap_or_else(|| RunError::GaveUp("no worker came up".to_owned())));
-    }
-
     fn finish(&mut self) {
         // Taken out rather than counted: some may be the master's own.
         let untaken: u64 = self.listeners.iter().map(|listener| listener.seats.take_all()).sum();
@@ -614,19 +547,6 @@ pub(super) fn prefixed(config: &Config) -> Prefixed {
         Prefix::Always => Prefixed::WithSlot,
         Prefix::Auto if io::stdout().is_terminal() => Prefixed::WithSlot,
         Prefix::Auto | Prefix::Never => Prefixed::Plain,
-    }
-}
-
-/// The command of a worker, as it was given.
-fn command_of(worker: &Worker) -> String {
-    worker.config.command.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ")
-}
-
-/// What a worker wrote last, in words.
-fn said(words: &[String]) -> String {
-    match words.is_empty() {
-        true => "it wrote nothing to its standard error".to_owned(),
-        false => format!("its last words:\n  {}", words.join("\n  ")),
     }
 }
 

@@ -163,7 +163,7 @@ fn a_worker_that_drains_goes_on_draining_under_the_new_binary() {
     let script = "import http.server as h, time
 class H(h.BaseHTTPRequestHandler):
     def do_GET(self):
-        time.sleep(1)
+        time.sleep(1)  # a slow answer, which synchronises nothing
         self.send_response(200); self.end_headers(); self.wfile.write(b'late')
     def log_message(self, *words): pass
 h.HTTPServer(('127.0.0.1', 0), H).serve_forever()";

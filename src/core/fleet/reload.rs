@@ -101,7 +101,8 @@ impl Fleet {
     pub(super) fn waits_for_its_generation(&self, worker: WorkerId) -> bool {
         let Some(Reload { target, manner: Manner::Fleet, .. }) = self.reload else { return false };
         let of_it = |seat: &&Seat| seat.occupants.iter().any(|o| o.worker == worker && o.generation == target);
-        self.seats.iter().find(of_it).is_some_and(|seat| seat.serving().is_some())
+        let of_another = |o: &Occupant| o.generation != target;
+        self.seats.iter().find(of_it).and_then(Seat::serving).is_some_and(of_another)
     }
 
     /// The worker serves: if it is the first of the new generation, the others may follow.
@@ -166,9 +167,9 @@ impl Fleet {
 
     /// Lets a whole generation serve at once, and sees the end of a reload.
     pub(super) fn finish_reload(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        self.admit_who_waits_no_longer(now, actions);
         let Some(Reload { target, manner, .. }) = self.reload else { return };
         let wanted = self.wanted() as usize;
-        self.admit_where_nobody_serves(now, actions);
         let of_target = |seat: &Seat| seat.occupants.iter().find(|o| o.generation == target && o.is_ready()).cloned();
         let Some(ready) = self.seats[..wanted].iter().map(of_target).collect::<Option<Vec<_>>>() else { return };
         if manner == Manner::Fleet {
@@ -185,12 +186,16 @@ impl Fleet {
         }
     }
 
-    /// Who waits for its generation in a slot whose worker died meanwhile waits no longer.
-    fn admit_where_nobody_serves(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        let alone = self.seats.iter().filter(|seat| seat.serving().is_none());
-        let waiting: Vec<_> =
-            alone.flat_map(|seat| &seat.occupants).filter(|o| o.is_ready()).map(|o| o.worker).collect();
-        waiting.into_iter().for_each(|worker| self.admit(now, worker, actions));
+    /// Whoever waited for its generation and need not any more serves: the worker of its slot died, or the
+    /// reload is over.
+    fn admit_who_waits_no_longer(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        let waiting = |o: &&Occupant| matches!(o.life, Life::Ready { admitted: Admitted::NotYet, .. });
+        let waiting: Vec<_> = self.seats.iter().flat_map(|s| &s.occupants).filter(waiting).map(|o| o.worker).collect();
+        for worker in waiting {
+            if !self.is_stopping() && !self.waits_for_its_generation(worker) {
+                self.admit(now, worker, actions);
+            }
+        }
     }
 
     /// Gives the new generation up. Those of it that serve go on until the old generation is back in

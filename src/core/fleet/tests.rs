@@ -398,3 +398,16 @@ fn sizes_that_cannot_be_are_refused() {
     assert_eq!(fleet.size_after(Resize::To(10_000)), Err(SizeRefused::TooMany { asked: 10_000, most: 64 }));
     assert_eq!(fleet.size_after(Resize::By(3)), Ok(5));
 }
+
+#[test]
+fn a_worn_worker_is_replaced_during_a_reload_of_the_whole_fleet_too() {
+    let (mut fleet, now, _) = ready(2);
+    let new = forked(&fleet.handle(now, Event::ReloadAsked(Manner::Fleet)));
+    is_ready(&mut fleet, now, new[0]);
+    // The old worker of the second slot dies, so its new one serves at once, and had its time already.
+    let old = fleet.seats()[1].serving().unwrap().worker;
+    fleet.handle(now, Event::Exited(old, Exit::Code(1)));
+    is_ready(&mut fleet, now, new[1]);
+    let next = forked(&fleet.handle(now, Event::Recycle(new[1])))[0];
+    assert!(is_ready(&mut fleet, now, next).contains(&Action::Admit { worker: next }));
+}

@@ -1,0 +1,90 @@
+//! Why workers failed, in words: their own last ones, for the log, for `status` and for who asked.
+
+use super::error::RunError;
+use super::run::Master;
+use super::worker::Worker;
+use crate::core::fleet::{self, Exit, KillReason};
+use crate::core::ids::{Slot, WorkerId};
+use tracing::error;
+
+impl Master {
+    /// Keeps what a worker said before it failed, for those who ask why.
+    pub(super) async fn remember_words(&mut self, id: WorkerId, exit: Exit) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let starting = self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting);
+        let words = if starting { worker.last_words.wait().await } else { worker.last_words.now() };
+        let said = said(&words);
+        let ended = format!("`{}` ended with {exit}", command_of(worker));
+        self.last_words.insert(worker.slot, format!("{ended}; {said}"));
+        if starting && self.fleet.reloading() == Some(worker.generation) {
+            self.failed_because = Some(format!("{ended}; {said}"));
+        }
+        if starting && self.fleet.was_never_ready() {
+            let bypass = self.bypass_found().map(|found| format!("\n{found}")).unwrap_or_default();
+            let message = format!("no worker came up: {ended} before it listened; {said}{bypass}");
+            // That an address was refused explains more than what the worker made of it.
+            if !matches!(self.boot_failure, Some(RunError::Bind { .. })) {
+                self.boot_failure = Some(RunError::GaveUp(message));
+            }
+        }
+    }
+
+    /// The same for one that is killed because it failed.
+    pub(super) fn remember_kill(&mut self, id: WorkerId, because: KillReason) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let why = match because {
+            KillReason::BootTimeout => "was not ready within --boot-timeout",
+            KillReason::Stalled => "was stalled for longer than --stall-kill",
+            KillReason::Watchdog => "missed its watchdog",
+            KillReason::GraceOver | KillReason::Immediate | KillReason::Elsewhere | KillReason::Aborted => return,
+        };
+        let failed = format!("`{}` {why} and was killed; {}", command_of(worker), said(&worker.last_words.now()));
+        let late = because == KillReason::BootTimeout;
+        if late && worker.generation != self.fleet.generation() {
+            self.failed_because = Some(failed.clone());
+        }
+        if late && self.fleet.was_never_ready() {
+            self.boot_failure = Some(RunError::GaveUp(format!("no worker came up: {failed}")));
+        }
+        self.last_words.insert(worker.slot, failed);
+    }
+
+    /// A slot is left alone.
+    pub(super) fn rest(&mut self, slot: Slot, failures: u32) {
+        let words = self.last_words.get(&slot).cloned().unwrap_or_default();
+        let window = humantime::format_duration(self.config.life.restart_window).to_string();
+        error!(
+            slot = slot.0,
+            failures, window, words, "a slot failed too often and rests; reload or scale brings it back"
+        );
+    }
+
+    /// All slots are left alone: somebody else must know.
+    pub(super) fn nobody_left(&mut self) {
+        self.failure.get_or_insert(RunError::NobodyLeft(self.why_slots_rest()));
+    }
+
+    pub(super) fn why_slots_rest(&self) -> String {
+        let why = |slot: Slot| format!("slot {slot}: {}", self.last_words.get(&slot).map_or("", |words| words));
+        self.fleet.resting().map(why).collect::<Vec<_>>().join("\n")
+    }
+
+    pub(super) fn give_up(&mut self, slot: Slot, attempts: u32) {
+        error!(slot = slot.0, attempts, "no worker came up, giving up");
+        let why = self.boot_failure.take();
+        self.failure = Some(why.unwrap_or_else(|| RunError::GaveUp("no worker came up".to_owned())));
+    }
+}
+
+/// The command of a worker, as it was given.
+fn command_of(worker: &Worker) -> String {
+    worker.config.command.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// What a worker wrote last, in words.
+fn said(words: &[String]) -> String {
+    match words.is_empty() {
+        true => "it wrote nothing to its standard error".to_owned(),
+        false => format!("its last words:\n  {}", words.join("\n  ")),
+    }
+}
