@@ -68,13 +68,15 @@ pub struct Looking {
     /// Sockets that are no such connections, as was seen before: while there are no others, the costly
     /// question to the kernel can be left out.
     others: HashSet<u64>,
+    /// Sockets that were in no answer of the kernel when it was last asked.
+    missing_once: HashSet<u64>,
 }
 
 impl Looking {
     /// Nothing was seen yet.
     #[must_use]
     pub fn new(group: Pid, ports: HashSet<u16>, families: Vec<Family>, paths: HashSet<PathBuf>) -> Looking {
-        Looking { group, ports, families, paths, others: HashSet::new() }
+        Looking { group, ports, families, paths, others: HashSet::new(), missing_once: HashSet::new() }
     }
 
     /// Looks once.
@@ -93,7 +95,11 @@ impl Looking {
         let unix = if self.paths.is_empty() { HashSet::new() } else { accepted_on(&self.paths)? };
         let cookies = tcp.iter().filter(|(inode, _)| mine.contains(inode)).map(|(_, cookie)| *cookie).collect();
         let open = Open { cookies, unix: mine.intersection(&unix).count() };
-        self.others.extend(mine.into_iter().filter(|inode| !tcp.contains_key(inode) && !unix.contains(inode)));
+        // The kernel writes its answer piece by piece and may leave one out that moved meanwhile, so it must
+        // be missing twice.
+        mine.retain(|inode| !tcp.contains_key(inode) && !unix.contains(inode));
+        self.others.extend(mine.intersection(&self.missing_once));
+        self.missing_once = mine;
         Ok(open)
     }
 }

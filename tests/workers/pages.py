@@ -35,7 +35,7 @@ def there(name):
 
 def wait_for(name):
     while not there(name):
-        time.sleep(0.005)
+        time.sleep(0.005)  # looks for a test's switch, a file; nothing is assumed of the time
 
 
 def notify(text):
@@ -50,7 +50,7 @@ def page(path, healthy):
     """The status and body of an answer, or nothing for none."""
     if path == "/health":
         while there(f"mute-{slot}"):
-            time.sleep(0.005)
+            time.sleep(0.005)  # looks for a test's switch, as above
         if there(f"ill-{slot}"):
             return "500 Ill", ""
         return ("200 OK", "well") if there(f"ready-{slot}") else ("503 Not Yet", "")
@@ -97,7 +97,7 @@ def feed_watchdog():
     while True:
         if not there(f"mute-{slot}"):
             notify("WATCHDOG=1")
-        time.sleep(pause)
+        time.sleep(pause)  # the rhythm of a watchdog, which synchronises nothing
 
 
 server = socket.create_server((host, int(port)), backlog=512)
