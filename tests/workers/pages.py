@@ -5,7 +5,7 @@ know, too (sd_notify, s6), and ends at once on TERM.
 
 OPTION: notify   says READY=1 when DIR/ready-SLOT is there
         fd       writes a line to the notification descriptor then
-        watchdog says WATCHDOG=1 again and again, unless DIR/mute-SLOT is there
+        watchdog says WATCHDOG=1 once before it listens, then again and again, unless DIR/mute-SLOT is there
 
 Files in DIR switch what it does while it runs:
   crash      it ends as soon as it listens
@@ -100,6 +100,8 @@ def feed_watchdog():
         time.sleep(pause)  # the rhythm of a watchdog, which synchronises nothing
 
 
+if "watchdog" in options:
+    notify("WATCHDOG=1")
 server = socket.create_server((host, int(port)), backlog=512)
 if there("crash"):
     sys.exit("there is a file that says crash")
