@@ -1,25 +1,81 @@
 //! The hot functions, each alone: choosing a worker, the words on the wire, passing one descriptor.
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use maitred::core::policy::RoundRobin;
+use maitred::config::choice::Policy;
+use maitred::core::policy::View;
+use maitred::core::source::{Prefix, Source};
 use maitred::sys::fd;
 use maitred::wire::{packet, peer};
 use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 
-fn choose(c: &mut Criterion) {
-    let mut group = c.benchmark_group("choose/round-robin");
-    for seats in [4, 64, 1024] {
-        group.bench_with_input(BenchmarkId::from_parameter(seats), &seats, |b, &seats| {
-            let mut turn = RoundRobin::default();
-            b.iter(|| {
-                let seat = turn.choose(black_box(seats), |_| true).expect("all may");
-                turn.served(seat);
-                seat
-            });
-        });
+/// Slots as a policy sees them.
+struct Slots {
+    load: Vec<u32>,
+    weight: Vec<u32>,
+}
+
+impl Slots {
+    /// Different loads, none of which is the least by far; equal weights, or every third heavy.
+    fn new(slots: usize, heavy: u32) -> Slots {
+        let load = (0..slots).map(|slot| 100 + (slot * 7919 % 61) as u32).collect();
+        let weight = (0..slots).map(|slot| if slot % 3 == 0 { heavy } else { 1 }).collect();
+        Slots { load, weight }
     }
-    group.finish();
+}
+
+impl View for Slots {
+    fn slots(&self) -> usize {
+        self.load.len()
+    }
+
+    fn may(&self, _: usize) -> bool {
+        true
+    }
+
+    fn load(&self, slot: usize) -> u32 {
+        self.load[slot]
+    }
+
+    fn weight(&self, slot: usize) -> u32 {
+        self.weight[slot]
+    }
+
+    fn weights_are_equal(&self) -> bool {
+        self.weight[0] == 1
+    }
+}
+
+fn choose(c: &mut Criterion) {
+    let policies = [
+        ("round-robin", Policy::RoundRobin),
+        ("least-connections", Policy::LeastConnections),
+        ("random-two", Policy::RandomTwo),
+        ("source-hash", Policy::SourceHash(Prefix::default())),
+    ];
+    for (name, policy) in policies {
+        for (weights, heavy) in [("", 1), (", weighted", 3)] {
+            let mut group = c.benchmark_group(format!("choose/{name}{weights}"));
+            for count in [4, 64, 1024] {
+                group.bench_with_input(BenchmarkId::from_parameter(count), &count, |b, &count| {
+                    let (mut policy, mut slots) = (policy.begin(1), Slots::new(count, heavy));
+                    let mut client = 0u32;
+                    b.iter(|| {
+                        client = client.wrapping_add(0x9e37_79b9);
+                        let source = Source::of(IpAddr::V4(Ipv4Addr::from(black_box(client))), Prefix::default());
+                        let slot = policy.choose(black_box(&slots), Some(source)).expect("all may");
+                        policy.served(slot, Some(source));
+                        // As many come as go, so that loads stay what they are.
+                        slots.load[slot] += 1;
+                        slots.load[client as usize % count] = slots.load[client as usize % count].saturating_sub(1);
+                        slot
+                    });
+                });
+            }
+            group.finish();
+        }
+    }
 }
 
 fn wire(c: &mut Criterion) {

@@ -74,6 +74,9 @@ pub struct Plan {
     /// The user's server; the built-in worker if empty.
     #[serde(skip)]
     pub command: Vec<OsString>,
+    /// Options about the choice of a worker, for each mode in which it can be chosen.
+    #[serde(skip)]
+    pub choices: Vec<(Mode, Vec<OsString>)>,
     /// Options that `maitred run` gets besides.
     #[serde(skip)]
     pub run_options: Vec<OsString>,
@@ -313,8 +316,9 @@ mod tests {
     fn plan(clients: usize, subjects: Vec<Subject>, workload: Workload) -> Plan {
         let asked = Asked { concurrency: Some(clients), ..Asked::default() };
         let load = load(Workload::Cheap, &asked).unwrap();
-        let (command, run_options) = (Vec::new(), Vec::new());
-        Plan { subjects, workload, load, workers: 2, repeat: 3, command, run_options, address: None, disturb: None }
+        let (command, choices, run_options) = (Vec::new(), Vec::new(), Vec::new());
+        let (workers, repeat, address, disturb) = (2, 3, None, None);
+        Plan { subjects, workload, load, workers, repeat, command, choices, run_options, address, disturb }
     }
 
     #[test]

@@ -102,6 +102,8 @@ impl<'a> Stage<'a> {
         args.extend(words.map(OsString::from));
         args.extend(["--prefix", "never", "--grace"].map(OsString::from));
         args.push(humantime::format_duration(GRACE).to_string().into());
+        let choice = self.plan.choices.iter().filter(|(of, _)| *of == mode);
+        args.extend(choice.flat_map(|(_, words)| words.iter().cloned()));
         args.extend(self.plan.run_options.iter().cloned());
         args.push("--".into());
         match &self.plan.command[..] {

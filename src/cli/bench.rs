@@ -277,6 +277,7 @@ fn plan(args: BenchArgs) -> Result<Plan, String> {
         seed: args.seed,
         own_server: !args.command.is_empty() || !args.target.is_empty() || !args.peer.is_empty(),
     };
+    let choices = modes.iter().map(|mode| (*mode, args.workers.choice(*mode))).collect();
     let mut run_options = args.workers.words();
     if let Some(text) = &args.run_args {
         let words = shlex::split(text).ok_or_else(|| format!("--run-args {text:?} has a quote that is not closed"))?;
@@ -292,6 +293,7 @@ fn plan(args: BenchArgs) -> Result<Plan, String> {
         workers: args.workers.count(),
         repeat: args.repeat,
         command: args.command,
+        choices,
         run_options,
         address: args.address,
         disturb,

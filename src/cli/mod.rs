@@ -1,5 +1,6 @@
 //! The command line: what was typed. Each subcommand turns it into what is meant.
 
+mod admission;
 mod bench;
 mod check;
 mod life;

@@ -1,5 +1,6 @@
 //! `maitred run`: from what was typed to a [`Config`], then the master's loop.
 
+use super::admission::AdmissionArgs;
 use super::life::LifeArgs;
 use super::logging::{self, LogFormat};
 use super::workers::WorkerArgs;
@@ -71,6 +72,9 @@ pub struct RunArgs {
     /// Log less; twice for errors only
     #[arg(short, long, action = clap::ArgAction::Count)]
     quiet: u8,
+
+    #[command(flatten)]
+    admission: AdmissionArgs,
 
     #[command(flatten)]
     life: LifeArgs,
@@ -225,12 +229,17 @@ fn meant(args: RunArgs, source: Source) -> Result<(LogArgs, Config), String> {
             "--probe and --ready http: need --mode handoff: in {mode} mode nobody can choose who gets the connection"
         ));
     }
+    let admission = args.admission.meant()?;
+    args.workers.policy.fits(args.mode, &args.workers.weights)?;
+    admission.fits(args.mode)?;
     let log = LogArgs { log_format: args.log_format, verbose: args.verbose, quiet: args.quiet };
     let config = Config {
         workers: args.workers.count(),
         bind: args.bind,
         mode: args.mode,
         policy: args.workers.policy,
+        weights: args.workers.weights,
+        admission,
         adapter: args.workers.adapter,
         preset: args.workers.preset,
         depth: args.workers.depth,

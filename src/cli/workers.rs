@@ -1,8 +1,9 @@
 //! What `run` and `bench` are told about workers in the same words.
 
 use crate::adapt::preset::Preset;
+use crate::config::choice::{Policy, Weights};
 use crate::config::workers::{Workers, usable_cores};
-use crate::config::{Adapter, DEPTH_DEFAULT, DEPTH_MAX, Policy};
+use crate::config::{Adapter, DEPTH_DEFAULT, DEPTH_MAX, Mode};
 use clap::{Args, ValueEnum};
 use nix::sys::signal::Signal;
 use std::ffi::OsString;
@@ -15,9 +16,14 @@ pub struct WorkerArgs {
     #[arg(short, long, value_name = "N", env = "WEB_CONCURRENCY", default_value = "auto", allow_hyphen_values = true)]
     pub workers: Workers,
 
-    /// Which worker is next, in handoff mode
-    #[arg(long, value_enum, default_value = "round-robin")]
+    /// Which worker is next: round-robin, least-connections, random-two, or source-hash with as many bits of
+    /// the client's address as count, as in source-hash/24 (IPv4) or source-hash/24,56 (and IPv6)
+    #[arg(long, value_name = "POLICY", default_value = "round-robin")]
     pub policy: Policy,
+
+    /// The slots' shares, as in 3,1,1,1 (1 to 256); slots beyond the list have 1
+    #[arg(long, value_name = "N,…", default_value = "1")]
+    pub weights: Weights,
 
     /// How the command is brought to take part; auto looks at the executable
     #[arg(long, value_enum, default_value = "auto")]
@@ -51,15 +57,25 @@ impl WorkerArgs {
         self.workers.count(usable_cores())
     }
 
-    /// The same again for a command line, but for the number.
+    /// Which worker is next, for a command line, in the modes in which that can be said.
+    #[must_use]
+    pub fn choice(&self, mode: Mode) -> Vec<OsString> {
+        match mode {
+            Mode::Shared => Vec::new(),
+            Mode::Handoff | Mode::Kernel => {
+                let words = ["--policy", &self.policy.to_string(), "--weights", &self.weights.to_string()];
+                words.map(OsString::from).to_vec()
+            }
+        }
+    }
+
+    /// The rest for a command line, but for the number.
     #[must_use]
     pub fn words(&self) -> Vec<OsString> {
         let name = |value: Option<clap::builder::PossibleValue>| {
             OsString::from(value.map(|value| value.get_name().to_owned()).unwrap_or_default())
         };
         let mut words: Vec<OsString> = vec![
-            "--policy".into(),
-            name(self.policy.to_possible_value()),
             "--adapter".into(),
             name(self.adapter.to_possible_value()),
             "--depth".into(),

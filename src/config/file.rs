@@ -96,6 +96,14 @@ pub fn words(text: &str, path: &Path) -> Result<Words, FileError> {
                 }
             }
             ("config", _) => return Err(fail("one file cannot name another")),
+            // One option with a list in it, and not a list of options.
+            ("weights", Value::Array(parts)) => {
+                let parts: Option<Vec<String>> = parts.iter().map(scalar).collect();
+                option(parts.ok_or_else(|| fail("it is a list of numbers"))?.join(","));
+            }
+            // An option that may stand alone.
+            ("defer", Value::Boolean(true)) => words.options.push("--defer".into()),
+            ("defer", Value::Boolean(false)) => {}
             (_, Value::Array(parts)) => {
                 for part in parts {
                     option(scalar(&part).ok_or_else(|| fail("a list has texts or numbers in it"))?);
@@ -124,6 +132,8 @@ mod tests {
         let text =
             "workers = 4\nbind = [\":80\", \":443\"]\ncommand = [\"node\", \"a b.js\"]\n[env]\nA = \"x=y\"\nB = 1\n";
         let words = words(text, Path::new("m.toml")).unwrap();
+        let door = super::words("weights = [3, 1]\ndefer = true\nmax-open = 9\n", Path::new("m.toml")).unwrap();
+        assert_eq!(door.options, ["--defer", "--max-open=9", "--weights=3,1"]);
         // In the order of the keys, on which nothing depends.
         assert_eq!(words.options, ["--bind=:80", "--bind=:443", "--env=A=x=y", "--env=B=1", "--workers=4"]);
         assert_eq!(words.command, ["node", "a b.js"]);

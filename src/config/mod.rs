@@ -1,14 +1,18 @@
 //! One validated configuration: whatever is in it can be carried out, as far as that can be known
 //! before trying.
 
+pub mod admission;
 pub mod bind;
+pub mod choice;
 pub mod file;
 pub mod life;
 pub mod workers;
 
 use crate::adapt::preset::Preset;
 use crate::core::fleet::{Plan, Succession};
+use admission::Admission;
 use bind::Bind;
+use choice::{Policy, Weights};
 use life::Life;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
@@ -52,14 +56,6 @@ impl Mode {
     pub fn name(self) -> String {
         clap::ValueEnum::to_possible_value(&self).map_or_else(String::new, |value| value.get_name().to_owned())
     }
-}
-
-/// Which worker is next, in hand-off mode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Policy {
-    /// Each in turn.
-    RoundRobin,
 }
 
 /// How an unmodified worker is brought to take part.
@@ -118,6 +114,10 @@ pub struct Config {
     pub mode: Mode,
     /// Which worker is next.
     pub policy: Policy,
+    /// What each slot's share is.
+    pub weights: Weights,
+    /// Who is let in.
+    pub admission: Admission,
     /// How workers are brought to take part.
     pub adapter: Adapter,
     /// The program that gets its listening sockets in its own way.
@@ -194,10 +194,13 @@ impl Config {
         keep("bind", self.bind == old.bind);
         keep("mode", self.mode == old.mode);
         keep("policy", self.policy == old.policy);
+        keep("weights", self.weights == old.weights);
+        keep("limits of open connections and the like", self.admission == old.admission);
         keep("depth", self.depth == old.depth);
         keep("prefix", self.prefix == old.prefix);
         keep("name", self.named == Named::ByCommand || self.name == old.name);
         (self.bind, self.mode, self.policy) = (old.bind.clone(), old.mode, old.policy);
+        (self.weights, self.admission) = (old.weights.clone(), old.admission.clone());
         (self.depth, self.prefix, self.named) = (old.depth, old.prefix, old.named);
         (self.name, self.control) = (old.name.clone(), old.control.clone());
         kept

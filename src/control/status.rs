@@ -22,6 +22,9 @@ pub struct Status {
     pub steering: Option<String>,
     /// `--depth`.
     pub depth: u32,
+    /// Who is let in, and who was not.
+    #[serde(default)]
+    pub admission: Admission,
     /// Seconds since the master started.
     pub uptime_s: f64,
     /// Every address that is held.
@@ -47,6 +50,47 @@ pub struct Status {
     pub totals: Totals,
     /// Evenness over the slots of `handed`, or in shared mode of `taken`.
     pub fairness: Fairness,
+}
+
+/// Limits at the door, and what became of connections beyond them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Admission {
+    /// `--max-open`.
+    pub max_open: Option<u32>,
+    /// `--max-open-per-worker`.
+    pub max_open_per_worker: Option<u32>,
+    /// `--when-full`.
+    pub when_full: String,
+    /// How long a connection may wait at the door, in seconds.
+    pub max_wait_s: Option<f64>,
+    /// `--max-open-per-source`.
+    pub max_open_per_source: Option<u32>,
+    /// `--max-rate-per-source`.
+    pub max_rate_per_source: Option<u32>,
+    /// `--slow-start`, in seconds.
+    pub slow_start_s: Option<f64>,
+    /// `--defer`, in seconds.
+    pub defer_s: Option<f64>,
+    /// Connections that are open now, if they are counted.
+    pub open: Option<u64>,
+    /// How often closes were missed, and all connections counted again.
+    pub recounts: u64,
+    /// Whether a limit lets nobody in now.
+    pub full: bool,
+    /// Turned away because as many were open as may be.
+    pub refused_full: u64,
+    /// Turned away because they had waited for `max_wait_s`.
+    pub refused_waited: u64,
+    /// Turned away because their source had as many open as it may.
+    pub refused_source_open: u64,
+    /// Turned away because their source came too often.
+    pub refused_source_rate: u64,
+    /// Of all of these, those that were answered with 503.
+    pub answered_503: u64,
+    /// Sources that are remembered now.
+    pub sources: u64,
+    /// Connections that were let in though nothing of their source could be remembered.
+    pub sources_unknown: u64,
 }
 
 /// One address.
@@ -89,9 +133,12 @@ pub struct Worker {
     /// Connections that it has received: given, less what waits, came back or was taken back. In
     /// shared mode what it accepted, counted by the shim; 0 with other adapters.
     pub taken: u64,
+    /// Its weight.
+    #[serde(default)]
+    pub weight: u32,
     /// Connections that wait untaken.
     pub queued: u64,
-    /// TCP connections that it has open now.
+    /// TCP connections that it has open now; where maitred counts them, also those that wait for it.
     pub open: u64,
     /// Connections that it sent back.
     pub returned: u64,
@@ -131,7 +178,7 @@ pub struct Leaving {
 }
 
 /// Sums over the master's life. `accepted + returned + rescued` is `handed` plus what is under way
-/// in the master at this moment (at most one per listener), plus `lost`.
+/// in the master at this moment (at most one per listener), plus `refused`, plus `lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Connections accepted.
@@ -142,6 +189,9 @@ pub struct Totals {
     pub returned: u64,
     /// Connections taken back from workers.
     pub rescued: u64,
+    /// Connections that were turned away, as `admission` has it in detail.
+    #[serde(default)]
+    pub refused: u64,
     /// Connections that could be given to nobody; must be 0.
     pub lost: u64,
 }

@@ -5,10 +5,14 @@
 //! test can run a year in a millisecond.
 
 pub mod backoff;
+pub mod chance;
 pub mod fairness;
 pub mod fleet;
 pub mod ids;
 pub mod jitter;
 pub mod moment;
 pub mod policy;
+pub mod slow_start;
+pub mod source;
+pub mod sources;
 pub mod spread;

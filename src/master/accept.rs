@@ -7,7 +7,10 @@
 use super::event::Event;
 use super::handoff::{Handoff, TakenBack, count};
 use super::listener::{Listener, Phase};
-use super::seats::Offered;
+use super::refuse::{Because, refuse};
+use super::seats::{Guest, Offered};
+use crate::config::admission::WhenFull;
+use crate::sys::clock;
 use crate::sys::listen::{self, Accepted};
 use crate::sys::room::RoomWatch;
 use crate::sys::watch;
@@ -107,7 +110,7 @@ async fn serve_until_closed(listener: &Rc<Listener>) -> io::Result<()> {
             return Ok(());
         }
         let mut next = place_waiting(listener).await;
-        if next == Next::Again && !listener.seats.has_room() {
+        if next == Next::Again && !may_accept(listener) {
             next = Next::AwaitRoom;
         }
         if next == Next::Again && listener.phase.get() == Phase::Closing {
@@ -154,8 +157,9 @@ fn waiting_in_kernel(listener: &Listener) -> u32 {
 
 /// Accepts up to `most` connections and hands them over.
 fn burst(listener: &Listener, socket: &Socket, most: u32) -> io::Result<(u32, Next)> {
+    listener.house.opens.catch_up();
     for accepted in 0..most {
-        if !listener.seats.has_room() {
+        if !may_accept(listener) {
             return Ok((accepted, Next::AwaitRoom));
         }
         let mut got = match listen::accept(socket) {
@@ -202,10 +206,41 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> io::Result<(u32, Ne
     Ok((most, Next::Again))
 }
 
-/// Hands one accepted connection over, or holds it until that is possible.
+/// Whether a connection that waits in the kernel's queue may be taken: to be handed over, or refused, or held
+/// so that it is known how long it waits.
+fn may_accept(listener: &Listener) -> bool {
+    let admission = &listener.house.admission;
+    if listener.seats.is_empty() {
+        return false;
+    }
+    let full = listener.is_full();
+    let refuses = full && admission.when_full != WhenFull::Wait;
+    !full && listener.seats.has_room() || refuses || admission.longest_wait().is_some()
+}
+
+/// Hands one accepted connection over, or turns it away, or holds it until one of both is possible.
 #[inline]
 fn hand_over(listener: &Listener, connection: OwnedFd, peer: &[u8]) -> Next {
-    match listener.seats.offer(connection.as_fd(), peer, None) {
+    if let Some(source) = listener.seats.choice.limited_source(peer) {
+        let admitted = listener.house.opens.sources.borrow_mut().admit(clock::now(), source);
+        if let Err(beyond) = admitted {
+            refuse(listener, connection, Because::Source(beyond));
+            return Next::Again;
+        }
+    }
+    if listener.is_full() {
+        return match listener.house.admission.when_full {
+            WhenFull::Reset | WhenFull::Unavailable => {
+                refuse(listener, connection, Because::Full);
+                Next::Again
+            }
+            WhenFull::Wait => {
+                hold(listener, TakenBack::new(connection, peer));
+                Next::AwaitRoom
+            }
+        };
+    }
+    match listener.seats.offer(Guest { connection: connection.as_fd(), peer }, None) {
         Offered::Handed => Next::Again,
         not_handed => {
             hold(listener, TakenBack::new(connection, peer));
@@ -215,8 +250,37 @@ fn hand_over(listener: &Listener, connection: OwnedFd, peer: &[u8]) -> Next {
 }
 
 fn hold(listener: &Listener, connection: TakenBack) {
+    let waited = listen::waited(connection.connection.as_fd()).unwrap_or_default();
+    listener
+        .held_until
+        .set(listener.house.admission.longest_wait().map(|most| clock::now() + most.saturating_sub(waited)));
+    hold_on(listener, connection);
+}
+
+fn hold_on(listener: &Listener, connection: TakenBack) {
     let before = listener.held.replace(Some(connection));
     debug_assert!(before.is_none(), "the next is taken only when none is held");
+}
+
+/// Gives the held connection to a worker, or turns it away when it has waited for as long as it may.
+fn place_held(listener: &Listener) -> Next {
+    let Some(held) = listener.held.take() else { return Next::Again };
+    listener.house.opens.catch_up();
+    let offered = match listener.is_full() {
+        true => Offered::NoRoom,
+        false => listener.seats.offer(held.guest(), None),
+    };
+    if matches!(offered, Offered::Handed) {
+        return Next::Again;
+    }
+    // While there is no worker at all, clients wait for one.
+    let expired = listener.held_until.get().is_some_and(|until| until <= clock::now());
+    if expired && !listener.seats.is_empty() {
+        refuse(listener, held.connection, Because::Expired);
+        return Next::Again;
+    }
+    hold_on(listener, held);
+    wait_after(listener, &offered)
 }
 
 /// What to wait for after a connection could not be handed over.
@@ -234,12 +298,9 @@ fn wait_after(listener: &Listener, offered: &Offered) -> Next {
 
 /// Gives the held connection, and those in the queues of ended and draining workers, to others.
 async fn place_waiting(listener: &Listener) -> Next {
-    if let Some(held) = listener.held.take() {
-        let offered = listener.seats.offer(held.connection.as_fd(), held.peer(), None);
-        if !matches!(offered, Offered::Handed) {
-            hold(listener, held);
-            return wait_after(listener, &offered);
-        }
+    let next = place_held(listener);
+    if next != Next::Again {
+        return next;
     }
     if !listener.seats.has_orphans() {
         return Next::Again;
@@ -271,7 +332,7 @@ fn rescue_from(listener: &Listener, orphan: &Handoff) -> Next {
         match orphan.take_back() {
             Ok(taken) => {
                 rescued += 1;
-                let offered = listener.seats.offer(taken.connection.as_fd(), taken.peer(), None);
+                let offered = listener.seats.offer(taken.guest(), None);
                 if !matches!(offered, Offered::Handed) {
                     hold(listener, taken);
                     break wait_after(listener, &offered);
@@ -299,17 +360,24 @@ async fn await_room(listener: &Listener) -> io::Result<()> {
         return Ok(());
     }
     let watched = watch::readable(WatchedRoom(&listener.room))?;
-    // What was taken before this line shows in the queues; what is taken after it wakes us.
+    let (_attention, freed) = listener.house.opens.freed();
+    // What was taken before this line shows in the queues; what is taken after it wakes us. So it is with what
+    // was closed.
     listener.room.clear();
+    listener.house.opens.catch_up();
     for worker in listener.seats.drop_empty_orphans() {
         let _ = listener.house.events.send(Event::HandoffEmptied { worker }).await;
     }
-    if listener.seats.has_room() {
+    if listener.seats.has_room() && !listener.is_full() {
         return Ok(());
     }
+    let held_until = listener.held_until.get().filter(|_| listener.held.borrow().is_some());
+    let left = held_until.filter(|_| !listener.seats.is_empty()).map(|until| until.since(clock::now()));
     tokio::select! {
         ready = watched.readable() => drop(ready?),
         () = listener.changed.notified() => {}
+        () = freed => {}
+        () = async { sleep(left.unwrap_or_default()).await }, if left.is_some() => {}
     }
     Ok(())
 }

@@ -4,7 +4,10 @@
 //! duplicate of the *receiving* end, so the queue outlives the worker, and what the worker never
 //! took can be taken back ([`Handoff::take_back`]).
 
+use super::opens::Load;
+use super::seats::Guest;
 use crate::core::ids::{Slot, WorkerId};
+use crate::core::moment::Moment;
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::fd::{self, Sent};
 use crate::sys::{listen, watch};
@@ -71,6 +74,17 @@ pub enum Suspended {
     No,
 }
 
+/// Whose a hand-off socket is.
+#[derive(Clone, Copy, Debug)]
+pub struct Whose {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Where that worker sits.
+    pub slot: Slot,
+    /// The worker's name for it.
+    pub request: RequestId,
+}
+
 /// One hand-off socket.
 #[derive(Debug)]
 pub struct Handoff {
@@ -82,6 +96,10 @@ pub struct Handoff {
     pub request: RequestId,
     /// Counters of the slot.
     pub counters: Rc<Counters>,
+    /// What the worker has open.
+    pub load: Rc<Load>,
+    /// Since when it gets connections, which slow start goes by.
+    pub serves_since: Cell<Moment>,
     send: AsyncFd<OwnedFd>,
     receive: OwnedFd,
     depth: Cell<Depth>,
@@ -121,6 +139,12 @@ impl TakenBack {
         TakenBack { connection, peer, peer_len }
     }
 
+    /// The connection with its address.
+    #[must_use]
+    pub fn guest(&self) -> Guest<'_> {
+        Guest { connection: self.connection.as_fd(), peer: self.peer() }
+    }
+
     /// The peer's address, as the packet carried it.
     #[must_use]
     pub fn peer(&self) -> &[u8] {
@@ -142,9 +166,21 @@ pub struct Passed {
     own_sent: u64,
     taken_back: u64,
     suspended: bool,
+    #[serde(default)]
+    serves_since: Moment,
 }
 
 impl Passed {
+    fn whose(&self) -> Whose {
+        Whose { worker: self.worker, slot: self.slot, request: self.request }
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn worker(&self) -> WorkerId {
+        self.worker
+    }
+
     /// Whose slot it is.
     #[must_use]
     pub fn slot(&self) -> Slot {
@@ -167,6 +203,7 @@ impl Handoff {
             own_sent: self.own_sent.get(),
             taken_back: self.taken_back.get(),
             suspended: self.suspended.get(),
+            serves_since: self.serves_since.get(),
         }
     }
 
@@ -178,17 +215,19 @@ impl Handoff {
         passed: &Passed,
         taking: &Taking,
         counters: Rc<Counters>,
+        load: Rc<Load>,
         packet_cost: u32,
     ) -> io::Result<Handoff> {
         let send = watch::readable(taking.take(passed.send)?)?;
         let receive = taking.take(passed.receive)?;
         let depth = Depth { connections: passed.depth, packet_cost };
-        let handoff = Handoff::of_pair(passed.worker, passed.slot, passed.request, counters, depth, send, receive);
+        let handoff = Handoff::of_pair(passed.whose(), counters, load, depth, (send, receive));
         handoff.sent.set(passed.sent);
         handoff.own.borrow_mut().extend(&passed.own);
         handoff.own_sent.set(passed.own_sent);
         handoff.taken_back.set(passed.taken_back);
         handoff.suspended.set(passed.suspended);
+        handoff.serves_since.set(passed.serves_since);
         Ok(handoff)
     }
 
@@ -196,13 +235,7 @@ impl Handoff {
     ///
     /// # Errors
     /// When no descriptor is free.
-    pub fn new(
-        worker: WorkerId,
-        slot: Slot,
-        request: RequestId,
-        counters: Rc<Counters>,
-        depth: Depth,
-    ) -> io::Result<(Handoff, OwnedFd)> {
+    pub fn new(whose: Whose, counters: Rc<Counters>, load: Rc<Load>, depth: Depth) -> io::Result<(Handoff, OwnedFd)> {
         let (send, workers_end) = fd::pair()?;
         // epoll reports a take only while at most a quarter of the buffer is used (`unix_writable`
         // in net/unix/af_unix.c), so four times the depth. The kernel doubles what it is given.
@@ -211,23 +244,23 @@ impl Handoff {
         fd::set_nonblocking(send.as_fd())?;
         let receive = workers_end.try_clone()?;
         let send = watch::readable(send)?;
-        Ok((Handoff::of_pair(worker, slot, request, counters, depth, send, receive), workers_end))
+        Ok((Handoff::of_pair(whose, counters, load, depth, (send, receive)), workers_end))
     }
 
     fn of_pair(
-        worker: WorkerId,
-        slot: Slot,
-        request: RequestId,
+        Whose { worker, slot, request }: Whose,
         counters: Rc<Counters>,
+        load: Rc<Load>,
         depth: Depth,
-        send: AsyncFd<OwnedFd>,
-        receive: OwnedFd,
+        (send, receive): (AsyncFd<OwnedFd>, OwnedFd),
     ) -> Handoff {
         Handoff {
             worker,
             slot,
             request,
             counters,
+            load,
+            serves_since: Cell::default(),
             send,
             receive,
             depth: Cell::new(depth),
@@ -275,6 +308,12 @@ impl Handoff {
     /// Gives it nothing, or again something.
     pub fn suspend(&self, suspended: Suspended) {
         self.suspended.set(suspended == Suspended::Yes);
+    }
+
+    /// Whether it gets nothing for now.
+    #[must_use]
+    pub fn is_suspended(&self) -> bool {
+        self.suspended.get()
     }
 
     /// Sends a connection of the master's own, which asks whether the worker works. It is not counted as

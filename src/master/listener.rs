@@ -3,12 +3,17 @@
 use super::event::Events;
 use super::group::{self, Group};
 use super::handoff::{Depth, Handoff, TakenBack};
-use super::seats::{self, Seats};
+use super::opens::{Countable, Opens};
+use super::refuse::Refused;
+use super::seats::{self, Choice, Seats};
+use crate::config::Config;
+use crate::config::admission::Admission;
 use crate::core::ids::{Slot, WorkerId};
+use crate::core::moment::Moment;
 use crate::steer::Steering;
 use crate::sys::exec::{Number, Passing, Taking};
-use crate::sys::listen;
 use crate::sys::room::RoomWatch;
+use crate::sys::{clock, listen};
 use crate::wire::address::Address;
 use crate::wire::packet::RequestId;
 use serde::{Deserialize, Serialize};
@@ -33,9 +38,42 @@ pub struct House {
     pub events: Events,
     /// Connections that a task has in its hands, and that are in no queue meanwhile.
     pub in_hands: Cell<usize>,
+    /// Who is let in.
+    pub admission: Admission,
+    /// Which connections are open.
+    pub opens: Rc<Opens>,
+    /// Those that were turned away.
+    pub refused: Refused,
+    config: Rc<Config>,
 }
 
 impl House {
+    /// With nothing in it yet.
+    #[must_use]
+    pub fn new(config: &Rc<Config>, packet_cost: u32, events: Events) -> House {
+        let house = House {
+            depth: Depth { connections: config.depth, packet_cost },
+            reserve: RefCell::new(None),
+            lost: Cell::new(0),
+            events,
+            in_hands: Cell::new(0),
+            admission: config.admission.clone(),
+            opens: Rc::new(Opens::new(config)),
+            refused: Refused::default(),
+            config: Rc::clone(config),
+        };
+        house.refill_reserve();
+        house
+    }
+
+    /// The seats of a listener at this address and socket.
+    fn seats(&self, address: &Address, socket: Option<&Socket>) -> Seats {
+        self.opens.watch(address);
+        let countable = socket.map_or(Countable::None, |socket| self.opens.countable(address, socket.as_fd()));
+        let choice = Choice::new(&self.config, Rc::clone(&self.opens), countable);
+        Seats::new(self.config.policy.begin(u64::from(std::process::id())), choice)
+    }
+
     /// Opens the reserve descriptor again, if that is possible now.
     pub fn refill_reserve(&self) {
         let mut reserve = self.reserve.borrow_mut();
@@ -98,6 +136,8 @@ pub struct Listener {
     /// A connection that was taken from the kernel and that nobody had room for. At most one: the
     /// next is taken only when it is gone.
     pub held: RefCell<Option<TakenBack>>,
+    /// When that will have waited for as long as it may.
+    pub held_until: Cell<Option<Moment>>,
     /// Whose socket became this listener. When that worker gives it up before it ever listened, it was
     /// a client's socket after all, and nobody can listen there.
     pub adopted_from: Cell<Option<(WorkerId, RequestId)>>,
@@ -129,12 +169,13 @@ impl Listener {
     /// When no descriptor is free.
     pub fn new(key: Key, socket: Socket, origin: Origin, house: Rc<House>) -> io::Result<Listener> {
         let address = listen::local_address(&socket).unwrap_or_else(|_| key.asked.clone());
+        let seats = house.seats(&address, Some(&socket));
         Ok(Listener {
             path: None,
             address,
             key,
             origin,
-            seats: Seats::default(),
+            seats,
             changed: Notify::new(),
             accepted: Cell::new(0),
             backlog: Cell::new(0),
@@ -142,6 +183,7 @@ impl Listener {
             house,
             room: RoomWatch::new()?,
             held: RefCell::new(None),
+            held_until: Cell::new(None),
             adopted_from: Cell::new(None),
             given_up: Cell::new(false),
             exhausted: Cell::new(false),
@@ -212,6 +254,9 @@ impl Listener {
     /// That of `listen(2)`.
     pub fn listen(&self, backlog: u32) -> io::Result<()> {
         if let Some(socket) = self.socket() {
+            if let Some(defer) = self.house.admission.defer {
+                listen::defer(&socket, defer)?;
+            }
             socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
             self.backlog.set(backlog);
         }
@@ -234,6 +279,14 @@ impl Listener {
             return u32::try_from(group.queued()).unwrap_or(u32::MAX);
         }
         self.socket().map_or(0, |socket| listen::queued(socket.as_fd()))
+    }
+
+    /// Whether a limit lets nobody in for now.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let admission = &self.house.admission;
+        let all = admission.max_open.is_some_and(|most| self.house.opens.total() >= most as usize);
+        all || admission.max_open_per_worker.is_some() && self.seats.all_have_most_open()
     }
 
     /// Lets a worker take part.
@@ -331,7 +384,7 @@ impl Listener {
         let held =
             passed.held.map(|(connection, peer)| Ok::<_, io::Error>(TakenBack::new(taking.take(connection)?, &peer)));
         let room = RoomWatch::new()?;
-        let seats = Seats::take(&passed.seats, handoffs)?;
+        let seats = house.seats(&passed.address, socket.as_deref()).take(&passed.seats, handoffs)?;
         seats.seated().try_for_each(|handoff| room.add(handoff.sender()))?;
         Ok(Listener {
             key: passed.key,
@@ -342,12 +395,13 @@ impl Listener {
             accepted: Cell::new(passed.accepted),
             backlog: Cell::new(passed.backlog),
             phase: Cell::new(Phase::Open),
-            house,
             room,
             held: RefCell::new(held.transpose()?),
+            held_until: Cell::new(house.admission.longest_wait().map(|most| clock::now() + most)),
             adopted_from: Cell::new(passed.adopted_from),
             given_up: Cell::new(passed.given_up),
             exhausted: Cell::new(false),
+            house,
             group,
             socket: RefCell::new(socket),
             styled: Cell::new(passed.styled),

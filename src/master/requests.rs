@@ -3,7 +3,7 @@
 use super::bind::BACKLOG;
 use super::error::{RunError, advice};
 use super::event::FromWorker;
-use super::handoff::{Handoff, count};
+use super::handoff::{Handoff, Whose, count};
 use super::listener::{Listener, Phase};
 use super::ready::Signal;
 use super::run::Master;
@@ -172,7 +172,9 @@ impl Master {
         let (via, handoff, socket) = match self.config.mode {
             Mode::Handoff => {
                 let counters = Rc::clone(&self.counters[worker.slot.index()]);
-                let (handoff, socket) = Handoff::new(id, worker.slot, listen.id, counters, self.house.depth)?;
+                let whose = Whose { worker: id, slot: worker.slot, request: listen.id };
+                let load = self.house.opens.load_of(id);
+                let (handoff, socket) = Handoff::new(whose, counters, load, self.house.depth)?;
                 (Via::Handoff, Some(Rc::new(handoff)), socket)
             }
             Mode::Shared | Mode::Kernel => {

@@ -2,7 +2,7 @@
 
 use super::handoff::{Handoff, count};
 use super::listener::Listener;
-use super::seats::Offered;
+use super::seats::{Guest, Offered};
 use crate::sys::{fd, listen};
 use crate::wire::peer::PEER_MAX;
 use std::io;
@@ -72,9 +72,10 @@ pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
 /// Gives a returned connection to another worker, or after a pause to whoever has room.
 async fn place(listener: &Listener, handoff: &Handoff, connection: OwnedFd) {
     let peer = listen::peer_of(connection.as_fd());
+    let guest = Guest { connection: connection.as_fd(), peer: listen::peer_bytes(&peer) };
     let mut except = Some(handoff.slot);
     loop {
-        if let Offered::Handed = listener.seats.offer(connection.as_fd(), listen::peer_bytes(&peer), except) {
+        if let Offered::Handed = listener.seats.offer(guest, except) {
             return;
         }
         if except.is_some() && listener.seats.anybody_but(handoff.slot) {

@@ -6,7 +6,7 @@ use super::drain::Drains;
 use super::error::RunError;
 use super::event::{EVENTS_MAX, Event};
 use super::group::Group;
-use super::handoff::{Counters, Depth};
+use super::handoff::Counters;
 use super::health::rhythm;
 use super::listener::{House, Listener, Origin};
 use super::listeners::Listeners;
@@ -29,7 +29,7 @@ use crate::sys::taken::Taken;
 use crate::sys::{clock, fd, limits, process, reap, spawn};
 use crate::wire::packet::ToWorker;
 use nix::sys::signal::Signal;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
 use std::rc::Rc;
@@ -138,15 +138,7 @@ impl Master {
         let inherited = spawn::take_listen_fds()?;
 
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let depth = Depth { connections: config.depth, packet_cost: fd::packet_cost()? };
-        let house = Rc::new(House {
-            depth,
-            reserve: RefCell::new(None),
-            lost: Cell::new(0),
-            events: sender.clone(),
-            in_hands: Cell::new(0),
-        });
-        house.refill_reserve();
+        let house = Rc::new(House::new(&config, fd::packet_cost()?, sender.clone()));
         // Without them nothing is counted, and all else goes on.
         let taken = matches!(config.mode, Mode::Shared | Mode::Kernel).then(Taken::new).and_then(Result::ok);
         let starter = Starter {
@@ -169,6 +161,7 @@ impl Master {
             control.serve(sender.clone());
         }
         starter.door.serve(sender.clone())?;
+        house.opens.begin();
         let signals = forward_signals(&sender)?;
         let max_workers = WORKERS_MAX.min(u32::try_from(spare).unwrap_or(WORKERS_MAX));
         let fleet = Fleet::new(config.plan(max_workers));
@@ -411,6 +404,7 @@ impl Master {
             warn!(slot, worker = id.0, pid, %exit, uptime_ms, state, untaken, "worker ended");
         }
         worker.forget();
+        self.house.opens.forget(id);
         self.starter.door.tokens.borrow_mut().remove(&worker.token);
         self.listeners.retire(id);
         if state != "draining" {
@@ -457,8 +451,9 @@ impl Master {
             self.failure.get_or_insert(RunError::SlotsRest(self.why_slots_rest()));
         }
         let totals = self.view().status().totals;
-        let (accepted, handed, rescued, lost) = (totals.accepted, totals.handed, totals.rescued, totals.lost);
-        info!(accepted, handed, rescued, lost, uptime_s = clock::now().since(self.since).as_secs(), "stopped");
+        let (accepted, handed, rescued) = (totals.accepted, totals.handed, totals.rescued);
+        let (refused, lost) = (totals.refused, totals.lost);
+        info!(accepted, handed, rescued, refused, lost, uptime_s = clock::now().since(self.since).as_secs(), "stopped");
         self.finished = true;
     }
 
@@ -505,7 +500,7 @@ impl Master {
             counters: &self.counters,
             taken: self.starter.taken.as_ref(),
             accepted_before: self.accepted_before,
-            lost: self.house.lost.get(),
+            house: &self.house,
             reloads: &self.reloads,
             last_words: &self.last_words,
             upgrades: self.upgrades,
@@ -530,6 +525,7 @@ impl Master {
 
     /// What `/proc` tells takes a while and is read aside.
     fn tell_status(&self, answer: oneshot::Sender<String>) {
+        self.house.opens.catch_up();
         let view = self.view();
         let (mut status, groups, ports) = (view.status(), view.groups(), view.ports());
         tokio::task::spawn_blocking(move || {

@@ -2,15 +2,27 @@
 //! it is. Also the queues of those that may get nothing more.
 
 use super::handoff::{Handoff, Suspended};
+use super::opens::{Countable, Load, Opens};
+use crate::config::Config;
+use crate::config::choice::{self, Weights};
 use crate::core::ids::{Slot, WorkerId};
-use crate::core::policy::RoundRobin;
+use crate::core::moment::Moment;
+use crate::core::policy::{Memory, Policy, RoundRobin, View};
+use crate::core::slow_start::{SHARE_MAX, share};
+use crate::core::source::{Prefix, Source};
+use crate::sys::clock;
 use crate::sys::fd::Sent;
 use crate::wire::packet::RequestId;
+use crate::wire::peer;
 use serde::{Deserialize, Serialize};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
+use std::time::Duration;
+
+/// How often the shares of fresh workers are reckoned anew.
+const RECKON_EVERY: Duration = Duration::from_millis(20);
 
 /// What became of a connection that was offered to the seats.
 #[derive(Debug)]
@@ -25,11 +37,24 @@ pub enum Offered {
     Failed(io::Error),
 }
 
+/// A connection that is offered.
+#[derive(Clone, Copy, Debug)]
+pub struct Guest<'a> {
+    /// The connection.
+    pub connection: BorrowedFd<'a>,
+    /// Its peer's address, as the kernel wrote it.
+    pub peer: &'a [u8],
+}
+
 /// The sockets of one slot: more than one when its worker listens several times on one address.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Seat {
     handoffs: Vec<Rc<Handoff>>,
     turn: RoundRobin,
+    /// What its worker has open.
+    load: Rc<Load>,
+    /// Its share now, in [`SHARE_MAX`]ths of a weight of 1.
+    share: u32,
 }
 
 impl Seat {
@@ -38,11 +63,103 @@ impl Seat {
     }
 }
 
+/// How a worker is chosen.
+#[derive(Debug)]
+pub struct Choice {
+    /// What each slot's share is.
+    weights: Weights,
+    /// How much of a client's address the policy goes by, if it does.
+    prefix: Option<Prefix>,
+    /// How much of it is one source for limits, if there are any.
+    source_prefix: Option<Prefix>,
+    /// Connections that one worker may have open.
+    most_open: u32,
+    /// How long a fresh worker's share grows.
+    growth: Option<Duration>,
+    opens: Rc<Opens>,
+    countable: Countable,
+}
+
+impl Choice {
+    /// As the configuration says, for connections that can be counted so far.
+    #[must_use]
+    pub fn new(config: &Config, opens: Rc<Opens>, countable: Countable) -> Choice {
+        let admission = &config.admission;
+        let limited = opens.sources.borrow().are_limited();
+        Choice {
+            weights: config.weights.clone(),
+            prefix: match config.policy {
+                choice::Policy::SourceHash(prefix) => Some(prefix),
+                _ => None,
+            },
+            source_prefix: limited.then_some(admission.source_prefix),
+            most_open: admission.max_open_per_worker.unwrap_or(u32::MAX),
+            growth: admission.slow_start,
+            opens,
+            countable,
+        }
+    }
+
+    /// Where a client comes from, as far as a prefix says that it matters.
+    fn source(peer: &[u8], prefix: Option<Prefix>) -> Option<Source> {
+        prefix.and_then(|prefix| Some(Source::of(peer::decode(peer)?.ip(), prefix)))
+    }
+
+    /// The source that the limits go by.
+    #[must_use]
+    pub fn limited_source(&self, peer: &[u8]) -> Option<Source> {
+        Choice::source(peer, self.source_prefix)
+    }
+}
+
+/// The slots as the policy sees them.
+struct Shown<'a> {
+    seats: &'a [Seat],
+    except: Option<Slot>,
+    most_open: u32,
+    equal: bool,
+}
+
+impl View for Shown<'_> {
+    #[inline]
+    fn slots(&self) -> usize {
+        self.seats.len()
+    }
+
+    #[inline]
+    fn may(&self, slot: usize) -> bool {
+        let seat = &self.seats[slot];
+        self.except.is_none_or(|except| except.index() != slot) && seat.load.get() < self.most_open && seat.has_room()
+    }
+
+    #[inline]
+    fn load(&self, slot: usize) -> u32 {
+        self.seats[slot].load.get()
+    }
+
+    #[inline]
+    fn weight(&self, slot: usize) -> u32 {
+        self.seats[slot].share
+    }
+
+    #[inline]
+    fn weights_are_equal(&self) -> bool {
+        self.equal
+    }
+}
+
 /// All slots of one listener.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Seats {
     seats: RefCell<Vec<Seat>>,
-    turn: RefCell<RoundRobin>,
+    policy: RefCell<Policy>,
+    /// How a worker is chosen.
+    pub choice: Choice,
+    /// Whether all shares are the same.
+    equal: Cell<bool>,
+    /// Until when shares grow, and when they were reckoned last.
+    growing_until: Cell<Option<Moment>>,
+    reckoned: Cell<Moment>,
     /// Sockets of ended or draining workers in which connections may wait.
     orphans: RefCell<Vec<Rc<Handoff>>>,
 }
@@ -52,17 +169,31 @@ pub struct Seats {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Passed {
     seats: Vec<(Vec<usize>, RoundRobin)>,
-    turn: RoundRobin,
+    turn: Memory,
     orphans: Vec<usize>,
 }
 
 impl Seats {
+    /// Nobody takes part yet.
+    #[must_use]
+    pub fn new(policy: Policy, choice: Choice) -> Seats {
+        Seats {
+            seats: RefCell::default(),
+            policy: RefCell::new(policy),
+            choice,
+            equal: Cell::new(true),
+            growing_until: Cell::new(None),
+            reckoned: Cell::default(),
+            orphans: RefCell::default(),
+        }
+    }
+
     /// Passes them on; `place` says which hand-off socket is where in the table.
     pub fn pass(&self, place: &mut dyn FnMut(&Rc<Handoff>) -> usize) -> Passed {
         let seats = self.seats.borrow();
         Passed {
             seats: seats.iter().map(|s| (s.handoffs.iter().map(&mut *place).collect(), s.turn.clone())).collect(),
-            turn: self.turn.borrow().clone(),
+            turn: self.policy.borrow().memory(),
             orphans: self.orphans.borrow().iter().map(place).collect(),
         }
     }
@@ -71,25 +202,66 @@ impl Seats {
     ///
     /// # Errors
     /// When a place in the table is empty.
-    pub fn take(passed: &Passed, handoffs: &[Rc<Handoff>]) -> io::Result<Seats> {
+    pub fn take(self, passed: &Passed, handoffs: &[Rc<Handoff>]) -> io::Result<Seats> {
         let at = |place: &usize| {
             handoffs.get(*place).cloned().ok_or_else(|| io::Error::other("a hand-off socket is missing"))
         };
-        let all = |places: &[usize]| places.iter().map(at).collect::<io::Result<Vec<_>>>();
-        let seat = |(places, turn): &(Vec<usize>, RoundRobin)| Ok(Seat { handoffs: all(places)?, turn: turn.clone() });
-        let seats = passed.seats.iter().map(seat).collect::<io::Result<Vec<_>>>()?;
-        let orphans = RefCell::new(all(&passed.orphans)?);
-        Ok(Seats { seats: RefCell::new(seats), turn: RefCell::new(passed.turn.clone()), orphans })
+        for (slot, (places, turn)) in passed.seats.iter().enumerate() {
+            for place in places {
+                self.sit_down(at(place)?);
+            }
+            if let Some(seat) = self.seats.borrow_mut().get_mut(slot) {
+                seat.turn = turn.clone();
+            }
+        }
+        self.policy.borrow_mut().remember(passed.turn.clone());
+        self.orphans.replace(passed.orphans.iter().map(at).collect::<io::Result<Vec<_>>>()?);
+        Ok(self)
     }
 
     /// Lets a worker take part.
     pub fn add(&self, handoff: Rc<Handoff>) {
+        handoff.serves_since.set(clock::now());
+        self.sit_down(handoff);
+    }
+
+    fn sit_down(&self, handoff: Rc<Handoff>) {
         let mut seats = self.seats.borrow_mut();
         let index = handoff.slot.index();
-        if seats.len() <= index {
-            seats.resize_with(index + 1, Seat::default);
+        while seats.len() <= index {
+            let share = self.choice.weights.of(Slot(seats.len() as u32)) * SHARE_MAX;
+            seats.push(Seat { handoffs: Vec::new(), turn: RoundRobin::default(), load: Rc::default(), share });
         }
+        let serves_since = handoff.serves_since.get();
+        seats[index].load = Rc::clone(&handoff.load);
         seats[index].handoffs.push(handoff);
+        drop(seats);
+        self.grow(serves_since);
+    }
+
+    /// Begins, or goes on, to let the share of a worker grow that has served since then.
+    fn grow(&self, serves_since: Moment) {
+        let until = self.choice.growth.map(|growth| serves_since + growth);
+        self.growing_until.set(self.growing_until.get().max(until));
+        self.reckon(clock::now());
+    }
+
+    /// Reckons what each slot's share is now.
+    fn reckon(&self, now: Moment) {
+        let mut seats = self.seats.borrow_mut();
+        for (seat, slot) in seats.iter_mut().zip((0..).map(Slot)) {
+            let since = seat.handoffs.iter().map(|handoff| handoff.serves_since.get()).max();
+            let grown = match (self.choice.growth, since) {
+                (Some(growth), Some(since)) => share(now.since(since), growth),
+                _ => SHARE_MAX,
+            };
+            seat.share = self.choice.weights.of(slot) * grown;
+        }
+        self.equal.set(seats.windows(2).all(|pair| pair[0].share == pair[1].share));
+        self.reckoned.set(now);
+        if self.growing_until.get().is_some_and(|until| until <= now) {
+            self.growing_until.set(None);
+        }
     }
 
     /// Gives nothing more to the sockets of `worker` (all, or the one of `request`); what waits in
@@ -120,13 +292,24 @@ impl Seats {
         for handoff in self.seated().filter(|h| h.worker == worker) {
             handoff.suspend(Suspended::No);
             self.orphans.borrow_mut().retain(|orphan| !Rc::ptr_eq(orphan, &handoff));
+            handoff.serves_since.set(clock::now());
+            self.grow(handoff.serves_since.get());
         }
     }
 
     /// Whether anybody may get a connection now.
     #[inline]
     pub fn has_room(&self) -> bool {
-        self.seats.borrow().iter().any(Seat::has_room)
+        let most = self.choice.most_open;
+        self.seats.borrow().iter().any(|seat| seat.load.get() < most && seat.has_room())
+    }
+
+    /// Whether each worker that could get connections has as many open as it may.
+    #[must_use]
+    pub fn all_have_most_open(&self) -> bool {
+        let seats = self.seats.borrow();
+        let mut serving = seats.iter().filter(|seat| seat.handoffs.iter().any(|h| !h.is_suspended())).peekable();
+        serving.peek().is_some() && serving.all(|seat| seat.load.get() >= self.choice.most_open)
     }
 
     /// Whether anybody takes part, full or not, in another slot than `except`.
@@ -140,21 +323,31 @@ impl Seats {
         self.seats.borrow().iter().all(|seat| seat.handoffs.is_empty())
     }
 
-    /// Hands a connection to the worker whose turn it is, passing over full ones and `except`.
+    /// Hands a connection to the worker that the policy chooses, passing over full ones and `except`.
     #[inline]
-    pub fn offer(&self, connection: BorrowedFd<'_>, peer: &[u8], except: Option<Slot>) -> Offered {
+    pub fn offer(&self, guest: Guest<'_>, except: Option<Slot>) -> Offered {
+        if self.growing_until.get().is_some() {
+            let now = clock::now();
+            if now.since(self.reckoned.get()) >= RECKON_EVERY {
+                self.reckon(now);
+            }
+        }
+        let source = Choice::source(guest.peer, self.choice.prefix);
         let mut seats = self.seats.borrow_mut();
-        let mut turn = self.turn.borrow_mut();
+        let mut policy = self.policy.borrow_mut();
         loop {
-            let may = |slot: usize| except.is_none_or(|e| e.index() != slot) && seats[slot].has_room();
-            let Some(slot) = turn.choose(seats.len(), may) else { return Offered::NoRoom };
+            let (most_open, equal) = (self.choice.most_open, self.equal.get());
+            let shown = Shown { seats: &seats, except, most_open, equal };
+            let Some(slot) = policy.choose(&shown, source) else { return Offered::NoRoom };
             let seat = &mut seats[slot];
-            let Some(index) = seat.turn.choose(seat.handoffs.len(), |i| seat.handoffs[i].has_room()) else {
+            let Some(index) = seat.turn.next_of(seat.handoffs.len(), |i| seat.handoffs[i].has_room()) else {
                 return Offered::NoRoom;
             };
-            match seat.handoffs[index].send(connection, peer) {
+            let handoff = &seat.handoffs[index];
+            match handoff.send(guest.connection, guest.peer) {
                 Ok(Sent::Sent) => {
-                    turn.served(slot);
+                    self.count(guest, handoff);
+                    policy.served(slot, source);
                     seat.turn.served(index);
                     return Offered::Handed;
                 }
@@ -167,6 +360,16 @@ impl Seats {
                 }
                 Err(error) => return Offered::Failed(error),
             }
+        }
+    }
+
+    /// Counts a connection as open at its new worker.
+    #[inline]
+    fn count(&self, guest: Guest<'_>, handoff: &Handoff) {
+        let choice = &self.choice;
+        if choice.countable != Countable::None {
+            let source = choice.limited_source(guest.peer);
+            choice.opens.opened(guest.connection, choice.countable, handoff.worker, &handoff.load, source);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::group::Group;
 use super::handoff::Counters;
+use super::listener::House;
 use super::listeners::Listeners;
 use super::reload::Reloads;
 use super::worker::Worker;
@@ -20,6 +21,7 @@ use nix::unistd::Pid;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Everything that a status is made of.
 pub struct View<'a> {
@@ -31,7 +33,7 @@ pub struct View<'a> {
     pub counters: &'a [Rc<Counters>],
     pub taken: Option<&'a Taken>,
     pub accepted_before: u64,
-    pub lost: u64,
+    pub house: &'a House,
     pub reloads: &'a Reloads,
     pub last_words: &'a HashMap<Slot, String>,
     pub upgrades: u32,
@@ -60,8 +62,7 @@ impl View<'_> {
             .iter()
             .map(|w| if self.config.mode == Mode::Shared { w.taken } else { w.handed.max(w.taken) })
             .collect();
-        let policy = serde_json::to_value(self.config.policy).ok();
-        let policy = policy.and_then(|policy| policy.as_str().map(str::to_owned)).unwrap_or_default();
+        let policy = self.config.policy.name().to_owned();
         let steering = self.listeners.iter().find_map(|l| l.group.as_ref()).map(Group::steering);
         let steered: u64 = (0..self.counters.len()).map(|slot| self.steered_to(Slot(slot as u32)).unwrap_or(0)).sum();
         // What the kernel steers is never accepted by the master; counting it as such keeps the sums.
@@ -74,6 +75,7 @@ impl View<'_> {
             policy: steering.as_ref().map_or(policy, |(kind, _)| kind.name().to_owned()),
             steering: steering.and_then(|(_, reason)| reason),
             depth: self.config.depth,
+            admission: self.admission(),
             uptime_s: clock::now().since(self.since).as_secs_f64(),
             listeners: self.listeners.iter().map(|l| listener(l)).collect(),
             workers,
@@ -89,9 +91,36 @@ impl View<'_> {
                 handed: sum(|c| &c.handed) + steered,
                 returned: sum(|c| &c.returned),
                 rescued: sum(|c| &c.rescued),
-                lost: self.lost,
+                refused: self.house.refused.total(),
+                lost: self.house.lost.get(),
             },
             fairness: Fairness::of(&served),
+        }
+    }
+
+    fn admission(&self) -> status::Admission {
+        let (asked, house) = (&self.house.admission, self.house);
+        let seconds = |time: Duration| time.as_secs_f64();
+        let (refused, sources) = (&house.refused, house.opens.sources.borrow());
+        status::Admission {
+            max_open: asked.max_open,
+            max_open_per_worker: asked.max_open_per_worker,
+            when_full: asked.when_full.name().to_owned(),
+            max_wait_s: asked.longest_wait().map(seconds),
+            max_open_per_source: asked.max_open_per_source,
+            max_rate_per_source: asked.max_rate_per_source,
+            slow_start_s: asked.slow_start.map(seconds),
+            defer_s: asked.defer.map(seconds),
+            open: house.opens.is_counting().then(|| house.opens.total() as u64),
+            recounts: house.opens.recounts.get(),
+            full: self.listeners.iter().any(|listener| listener.is_full()),
+            refused_full: refused.full.get(),
+            refused_waited: refused.expired.get(),
+            refused_source_open: refused.source_open.get(),
+            refused_source_rate: refused.source_rate.get(),
+            answered_503: refused.answered.get(),
+            sources: sources.known() as u64,
+            sources_unknown: sources.unknown(),
         }
     }
 
@@ -126,9 +155,15 @@ impl View<'_> {
             state: o.name().to_owned(),
             since_s: now.since(o.since()).as_secs_f64(),
             queued: self.listeners.iter().map(|l| l.seats.queued_of(o.worker)).sum(),
-            open: 0,
+            open: self.counted_open(o.worker),
         };
         all.map(row).collect()
+    }
+
+    /// What a worker has open, where that is counted.
+    fn counted_open(&self, worker: WorkerId) -> u64 {
+        let opens = &self.house.opens;
+        if opens.is_counting() { u64::from(opens.load_of(worker).get()) } else { 0 }
     }
 
     fn worker(&self, slot: Slot) -> status::Worker {
@@ -155,8 +190,9 @@ impl View<'_> {
                 Some(taken) if counts_itself || self.config.mode == Mode::Shared => taken.get(slot),
                 _ => handed.saturating_sub(returned + rescued + queued),
             },
+            weight: self.config.weights.of(slot),
             queued,
-            open: 0,
+            open: occupant.map_or(0, |o| self.counted_open(o.worker)),
             returned,
             rescued,
             truncated: get(|c| &c.truncated),
@@ -183,18 +219,23 @@ fn listener(listener: &super::listener::Listener) -> status::Listener {
     }
 }
 
-/// Fills in what `/proc` tells.
+/// Fills in what `/proc` tells; what is counted stays.
 pub fn add_usage(status: &mut status::Status, usage: &HashMap<Pid, Usage>) {
+    let counted = status.admission.open.is_some();
     for worker in &mut status.workers {
         let found = worker.pid.and_then(|pid| usage.get(&Pid::from_raw(pid)));
         if let Some(usage) = found {
-            worker.open = usage.open;
+            if !counted {
+                worker.open = usage.open;
+            }
             worker.rss_bytes = usage.rss_bytes;
             worker.cpu_s = usage.cpu_s;
         }
     }
     for worker in &mut status.leaving {
         let found = worker.pid.and_then(|pid| usage.get(&Pid::from_raw(pid)));
-        worker.open = found.map_or(0, |usage| usage.open);
+        if !counted {
+            worker.open = found.map_or(0, |usage| usage.open);
+        }
     }
 }

@@ -1,9 +1,8 @@
 //! Hearing that TCP connections are closed, whoever has them: the kernel tells everybody who asks
 //! (`SKNLGRP_INET_TCP_DESTROY`, `sock_diag(7)`, Linux 4.2), about 0.1 ms after the close.
 
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
+use nix::sys::socket::sockopt;
 use socket2::SockFilter;
 use std::collections::HashSet;
 use std::io;
@@ -23,6 +22,12 @@ const EVENT_MAX: usize = 4096;
 const PORTS_MAX: usize = 200;
 /// Where the local port is in an event: behind `struct nlmsghdr` and four bytes of `struct inet_diag_msg`.
 const PORT: u32 = 20;
+/// Where an event has its kind (`struct nlmsghdr`), and that of a socket (linux/sock_diag.h).
+const KIND: usize = 4;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// Where the cookie is: behind the ports, two addresses of 16 bytes and the interface (`struct
+/// inet_diag_sockid`).
+const COOKIE: usize = PORT as usize + 2 * 2 + 2 * 16 + 4;
 
 /// A program that lets events of these ports through and drops the others (`BPF_LD`, `BPF_JMP` and
 /// `BPF_RET` of linux/filter.h).
@@ -62,10 +67,15 @@ impl Closes {
         let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
         socket.bind_auto()?;
         socket.set_non_blocking(true)?;
-        let _ = socket.set_rx_buf_sz(BUFFER);
         socket.add_membership(INET_TCP_DESTROY)?;
         socket.add_membership(INET6_TCP_DESTROY)?;
-        Ok(Closes(socket))
+        let closes = Closes(socket);
+        // Beyond the system's bound with CAP_NET_ADMIN, within it without.
+        let options = socket2::SockRef::from(&closes);
+        if nix::sys::socket::setsockopt(&closes, sockopt::RcvBufForce, &BUFFER).is_err() {
+            let _ = options.set_recv_buffer_size(BUFFER);
+        }
+        Ok(closes)
     }
 
     /// Hears only of connections with these local ports from now on; of all, if they are too many.
@@ -88,11 +98,13 @@ impl Closes {
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Heard::Overrun),
             Err(error) => return Err(error),
         };
-        let message = <NetlinkMessage<SockDiagMessage>>::deserialize(&buffer[..size]);
-        Ok(match message.map(|message| message.payload) {
-            Ok(NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(closed))) => {
-                Heard::Closed(u64::from_ne_bytes(closed.header.socket_id.cookie))
-            }
+        // By hand, as the filter does: this is done for every connection that closes, and the crate's reading
+        // allocates for what is of no use here.
+        let bytes = &buffer[..size];
+        let kind = bytes.get(KIND..).and_then(|rest| rest.first_chunk()).map(|kind| u16::from_ne_bytes(*kind));
+        let cookie = bytes.get(COOKIE..).and_then(|rest| rest.first_chunk()).map(|cookie| u64::from_ne_bytes(*cookie));
+        Ok(match (kind, cookie) {
+            (Some(SOCK_DIAG_BY_FAMILY), Some(cookie)) => Heard::Closed(cookie),
             _ => Heard::Nothing,
         })
     }

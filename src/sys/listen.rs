@@ -6,6 +6,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 /// What an attempt to accept came to.
 #[derive(Debug)]
@@ -232,19 +233,40 @@ pub fn local_address(socket: &Socket) -> io::Result<Address> {
 /// families that do not tell.
 #[must_use]
 pub fn queued(listener: BorrowedFd<'_>) -> u32 {
+    tcp_info(listener).map_or(0, |info| info.tcpi_unacked)
+}
+
+/// What TCP knows of a socket; nothing for other families.
+fn tcp_info(socket: BorrowedFd<'_>) -> Option<libc::tcp_info> {
     // SAFETY: a zeroed tcp_info is valid, and the kernel writes at most `len` bytes of it.
     unsafe {
         let mut info: libc::tcp_info = std::mem::zeroed();
         let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
-        let ret = libc::getsockopt(
-            listener.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            (&raw mut info).cast(),
-            &raw mut len,
-        );
-        if ret == 0 { info.tcpi_unacked } else { 0 }
+        let (level, option) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+        let ret = libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut info).cast(), &raw mut len);
+        (ret == 0).then_some(info)
     }
+}
+
+/// Lets the kernel keep a connection to itself until its first bytes are there, or until about this time has
+/// passed (`TCP_DEFER_ACCEPT`, `tcp(7)`; it counts in repetitions of its part of the handshake). Sockets of
+/// other families have no such thing and stay as they are.
+///
+/// # Errors
+/// That of `setsockopt(2)`.
+pub fn defer(listener: &Socket, time: Duration) -> io::Result<()> {
+    if !matches!(listener.domain()?, Domain::IPV4 | Domain::IPV6) {
+        return Ok(());
+    }
+    let seconds = libc::c_int::try_from(time.as_secs()).unwrap_or(libc::c_int::MAX);
+    set_int_option(listener.as_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)
+}
+
+/// How long ago a connection came that nobody has written to yet (`tcpi_last_data_sent`, which begins to count
+/// when the connection does; the client cannot reset it); nothing for other families.
+#[must_use]
+pub fn waited(connection: BorrowedFd<'_>) -> Option<Duration> {
+    tcp_info(connection).map(|info| Duration::from_millis(u64::from(info.tcpi_last_data_sent)))
 }
 
 /// Options that an accepted connection inherits from its listener, or that act on the listener
@@ -272,7 +294,7 @@ pub fn copy_options(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
     for (level, option) in INHERITED {
         let (wanted, present) = (int_option(from, level, option), int_option(to, level, option));
         if let Some(value) = wanted.filter(|_| wanted != present) {
-            set_int_option(to, level, option, value);
+            let _ = set_int_option(to, level, option, value);
         }
     }
     if let (Ok(wanted), Ok(present)) = (getsockopt(&from, sockopt::Linger), getsockopt(&to, sockopt::Linger))
@@ -287,7 +309,7 @@ pub fn copy_options(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
         let Ok(fresh) = &fresh else { break };
         let wanted = int_option(from, libc::SOL_SOCKET, option);
         if let Some(value) = wanted.filter(|_| wanted != int_option(fresh.as_fd(), libc::SOL_SOCKET, option)) {
-            set_int_option(to, libc::SOL_SOCKET, option, value / 2);
+            let _ = set_int_option(to, libc::SOL_SOCKET, option, value / 2);
         }
     }
 }
@@ -300,10 +322,11 @@ fn int_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> Op
     (ret == 0).then_some(value)
 }
 
-fn set_int_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: libc::c_int) {
+fn set_int_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let len = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the kernel reads `len` bytes of `value`.
-    unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), len) };
+    let ret = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), len) };
+    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Makes a Unix socket at `path`. A socket file that nobody listens on any more is removed first;

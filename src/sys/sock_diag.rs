@@ -37,22 +37,38 @@ pub enum Family {
 /// # Errors
 /// As for [`connections_on`].
 pub fn connections_of(families: &[Family], ports: &HashSet<u16>) -> io::Result<HashMap<u64, u64>> {
+    let mut found = HashMap::new();
+    dump_connections(families, ports, |inode, cookie| {
+        found.insert(inode, cookie);
+    })?;
+    Ok(found)
+}
+
+/// The cookies of the same connections; also of those that nobody has open any more and that the kernel ends.
+///
+/// # Errors
+/// As for [`connections_on`].
+pub fn cookies_on(families: &[Family], ports: &HashSet<u16>) -> io::Result<HashSet<u64>> {
+    let mut found = HashSet::new();
+    dump_connections(families, ports, |_, cookie| {
+        found.insert(cookie);
+    })?;
+    Ok(found)
+}
+
+fn dump_connections(families: &[Family], ports: &HashSet<u16>, mut each: impl FnMut(u64, u64)) -> io::Result<()> {
     let states = StateFlags::ESTABLISHED
         | StateFlags::FIN_WAIT1
         | StateFlags::FIN_WAIT2
         | StateFlags::CLOSE_WAIT
         | StateFlags::LAST_ACK
         | StateFlags::CLOSING;
-    let mut found = HashMap::new();
     let mut each = |inode, cookie, local: SocketAddr| {
         if ports.contains(&local.port()) {
-            found.insert(inode, cookie);
+            each(inode, cookie);
         }
     };
-    for family in families {
-        dump_one(*family, states.clone(), &mut each)?;
-    }
-    Ok(found)
+    families.iter().try_for_each(|family| dump_one(*family, states.clone(), &mut each))
 }
 
 /// All listening TCP sockets: inode and address.

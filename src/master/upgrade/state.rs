@@ -5,11 +5,13 @@ use super::super::drain::Drains;
 use super::super::error::RunError;
 use super::super::event::{EVENTS_MAX, Event};
 use super::super::group;
-use super::super::handoff::{self, Counters, Depth, Handoff};
+use super::super::handoff::{self, Counters, Handoff};
 use super::super::health::{Health, rhythm};
 use super::super::listener::{self, House, Listener};
 use super::super::listeners::Listeners;
+use super::super::opens;
 use super::super::output::{self, LastWords, Output, Stream};
+use super::super::refuse;
 use super::super::reload::Reloads;
 use super::super::returned;
 use super::super::run::{Master, prefixed};
@@ -32,7 +34,7 @@ use crate::sys::{clock, fd, limits, watch};
 use crate::wire::packet::RequestId;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -65,6 +67,10 @@ pub struct State {
     counters: Vec<[u64; 4]>,
     accepted_before: u64,
     lost: u64,
+    #[serde(default)]
+    refused: refuse::Passed,
+    #[serde(default)]
+    opens: opens::Passed,
     descriptors: u64,
     last_words: Vec<(Slot, String)>,
     last_reload: Option<String>,
@@ -237,6 +243,8 @@ impl Master {
                 .collect(),
             accepted_before: self.accepted_before,
             lost: self.house.lost.get(),
+            refused: self.house.refused.pass(),
+            opens: self.house.opens.pass(),
             descriptors: self.starter.descriptors,
             last_words: self.last_words.iter().map(|(slot, words)| (*slot, words.clone())).collect(),
             last_reload: self.reloads.last.clone(),
@@ -273,15 +281,11 @@ impl Master {
         config.name = state.name.clone();
         let config = Rc::new(config);
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let depth = Depth { connections: config.depth, packet_cost: fd::packet_cost()? };
-        let house = Rc::new(House {
-            depth,
-            reserve: RefCell::new(None),
-            lost: Cell::new(state.lost),
-            events: sender.clone(),
-            in_hands: Cell::new(0),
-        });
-        house.refill_reserve();
+        let packet_cost = fd::packet_cost()?;
+        let house = Rc::new(House::new(&config, packet_cost, sender.clone()));
+        house.lost.set(state.lost);
+        house.refused.take(state.refused);
+        house.opens.take(state.opens);
         let output = Output::start()?;
         if let Err(error) = limits::wake_without_preempting() {
             debug!(%error, "the master preempts its workers");
@@ -290,7 +294,8 @@ impl Master {
         let of_slot = |slot: Slot| counters.get(slot.index()).cloned().unwrap_or_default();
         let handoffs = state.handoffs.iter().map(|passed| {
             let counters = of_slot(passed.slot());
-            Handoff::take_over(passed, &taking, counters, depth.packet_cost).map(Rc::new)
+            let load = house.opens.load_of(passed.worker());
+            Handoff::take_over(passed, &taking, counters, load, packet_cost).map(Rc::new)
         });
         let handoffs = handoffs.collect::<io::Result<Vec<_>>>()?;
         let mut listeners = Listeners::new(config.mode, Rc::clone(&house));
@@ -448,6 +453,7 @@ impl Master {
                 }
             }
         }
+        self.house.opens.begin();
         let ids: Vec<WorkerId> = self.workers.keys().copied().collect();
         for id in ids {
             let Some(worker) = self.workers.get_mut(&id) else { continue };

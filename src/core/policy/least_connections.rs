@@ -1,0 +1,111 @@
+//! The slot with the fewest open connections for its weight; those that are equal take turns.
+
+use super::View;
+
+/// Where the search begins, so that equals take turns.
+#[derive(Clone, Debug, Default)]
+pub struct LeastConnections {
+    start: usize,
+}
+
+impl LeastConnections {
+    /// The slot among those that may for which `(load + 1) / weight` is least: what it would be with one
+    /// connection more, so that weights count among idle slots, too.
+    #[inline]
+    pub fn choose(&self, view: &impl View) -> Option<usize> {
+        let slots = view.slots();
+        let start = if self.start < slots { self.start } else { 0 };
+        if view.weights_are_equal() { least(view, start, |_| 1) } else { least(view, start, |slot| view.weight(slot)) }
+    }
+
+    /// Where the next search begins.
+    #[must_use]
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Lets the search begin behind `slot`, which was chosen.
+    #[inline]
+    pub fn served(&mut self, slot: usize) {
+        self.start = slot + 1;
+    }
+}
+
+#[inline]
+fn least(view: &impl View, start: usize, weight: impl Fn(usize) -> u32) -> Option<usize> {
+    let mut best: Option<(usize, u64, u64)> = None;
+    for slot in (start..view.slots()).chain(0..start) {
+        let (load, weight) = (u64::from(view.load(slot)) + 1, u64::from(weight(slot)));
+        let less = best.is_none_or(|(_, best_load, best_weight)| load * best_weight < best_load * weight);
+        // Whether it may is asked last, since that may cost something.
+        if less && view.may(slot) {
+            best = Some((slot, load, weight));
+        }
+    }
+    best.map(|(slot, ..)| slot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shown::Shown;
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn equals_take_turns() {
+        let (mut policy, shown) = (LeastConnections::default(), Shown::all(3));
+        let mut next = || {
+            let slot = policy.choose(&shown).unwrap();
+            policy.served(slot);
+            slot
+        };
+        assert_eq!([next(), next(), next(), next()], [0, 1, 2, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_who_may_has_fewer_for_its_weight(
+            slots in prop::collection::vec((any::<bool>(), 0u32..20, 1u32..5), 1..80),
+            start in 0usize..100,
+        ) {
+            let (may, rest): (Vec<bool>, Vec<(u32, u32)>) = slots.into_iter().map(|(m, l, w)| (m, (l, w))).unzip();
+            let (load, weight): (Vec<u32>, Vec<u32>) = rest.into_iter().unzip();
+            let shown = Shown { may, load, weight };
+            let mut policy = LeastConnections::default();
+            policy.served(start);
+            let part = |slot: usize| f64::from(shown.load[slot] + 1) / f64::from(shown.weight[slot]);
+            match policy.choose(&shown) {
+                None => prop_assert!(!shown.may.contains(&true)),
+                Some(chosen) => {
+                    prop_assert!(shown.may[chosen]);
+                    let able = (0..shown.may.len()).filter(|slot| shown.may[*slot]);
+                    prop_assert!(able.into_iter().all(|slot| part(slot) >= part(chosen) - 1e-9));
+                }
+            }
+        }
+
+        #[test]
+        fn open_connections_are_as_the_weights_say_whatever_is_closed(
+            weights in prop::collection::vec(1u32..5, 2..12),
+            steps in prop::collection::vec(any::<prop::sample::Index>(), 1..400),
+        ) {
+            let mut shown = Shown::weighing(&weights);
+            let (mut policy, mut open) = (LeastConnections::default(), Vec::new());
+            // Four come for each that goes.
+            for (step, index) in steps.iter().enumerate() {
+                if step % 5 == 4 {
+                    let slot: usize = open.swap_remove(index.index(open.len()));
+                    shown.load[slot] -= 1;
+                } else {
+                    let slot = policy.choose(&shown).unwrap();
+                    policy.served(slot);
+                    shown.load[slot] += 1;
+                    open.push(slot);
+                    // Whoever gets one has no more for its weight than another would have with one more.
+                    let part = |slot: usize, more| f64::from(shown.load[slot] + more) / f64::from(weights[slot]);
+                    prop_assert!((0..weights.len()).all(|other| part(slot, 0) <= part(other, 1) + 1e-9));
+                }
+            }
+        }
+    }
+}

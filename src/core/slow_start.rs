@@ -1,0 +1,24 @@
+//! How a fresh worker's share grows: in a straight line from nearly nothing to all of it, as nginx's
+//! `slow_start` and HAProxy's `slowstart` have it. Its caches are cold, and under least-connections it would
+//! otherwise get everything at once.
+
+use std::time::Duration;
+
+/// A whole share, in the units of [`share`].
+pub const SHARE_MAX: u32 = 256;
+
+/// The share, of [`SHARE_MAX`], of a worker that has served for `age` and whose share grows for `growth`.
+///
+/// ```
+/// use maitred::core::slow_start::share;
+/// use std::time::Duration;
+/// let after = |secs| share(Duration::from_secs(secs), Duration::from_secs(8));
+/// assert_eq!([after(0), after(2), after(4), after(8), after(100)], [1, 64, 128, 256, 256]);
+/// ```
+#[must_use]
+pub fn share(age: Duration, growth: Duration) -> u32 {
+    if age >= growth {
+        return SHARE_MAX;
+    }
+    ((age.as_secs_f64() / growth.as_secs_f64() * f64::from(SHARE_MAX)) as u32).clamp(1, SHARE_MAX)
+}

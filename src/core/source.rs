@@ -1,0 +1,101 @@
+//! Where a client comes from: its address, cut to a prefix, since a household or a company has many.
+
+use crate::core::chance::mix;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// How much of an address counts, in bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prefix {
+    /// Of an IPv4 address, 0 to 32.
+    pub v4: u8,
+    /// Of an IPv6 address, 0 to 128.
+    pub v6: u8,
+}
+
+impl Default for Prefix {
+    /// A whole IPv4 address; the 64 bits that one IPv6 network has (RFC 4291, section 2.5.4), within which a
+    /// client changes its address as it likes.
+    fn default() -> Prefix {
+        Prefix { v4: 32, v6: 64 }
+    }
+}
+
+/// No prefix.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a prefix is a number of bits, as in 24, or two, for IPv4 and IPv6, as in 24,56")]
+pub struct PrefixError;
+
+impl FromStr for Prefix {
+    type Err = PrefixError;
+
+    fn from_str(text: &str) -> Result<Prefix, PrefixError> {
+        let (v4, v6) = text.split_once(',').map_or((text, None), |(v4, v6)| (v4, Some(v6)));
+        let bits = |text: &str, most| text.parse().ok().filter(|bits| *bits <= most).ok_or(PrefixError);
+        let v6 = v6.map_or(Ok(Prefix::default().v6), |v6| bits(v6, 128))?;
+        Ok(Prefix { v4: bits(v4, 32)?, v6 })
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{}", self.v4, self.v6)
+    }
+}
+
+/// An address without the bits that do not count. IPv4 clients are the same on an IPv6 socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Source(u128);
+
+impl Source {
+    /// Where `address` belongs.
+    #[inline]
+    #[must_use]
+    pub fn of(address: IpAddr, prefix: Prefix) -> Source {
+        let keep = |bits: u8| u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+        match address.to_canonical() {
+            // As an IPv6 address has it (RFC 4291, section 2.5.5.2), so that the two never meet.
+            IpAddr::V4(v4) => Source(u128::from(v4.to_ipv6_mapped()) & keep(96 + prefix.v4)),
+            IpAddr::V6(v6) => Source(u128::from(v6) & keep(prefix.v6)),
+        }
+    }
+
+    /// A number that is the same for it in every program and on every day.
+    #[inline]
+    #[must_use]
+    pub fn key(self) -> u64 {
+        mix(mix((self.0 >> 64) as u64) ^ self.0 as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(address: &str, prefix: &str) -> Source {
+        Source::of(address.parse().unwrap(), prefix.parse().unwrap())
+    }
+
+    #[test]
+    fn what_is_beyond_the_prefix_does_not_count() {
+        assert_eq!(source("192.0.2.7", "24"), source("192.0.2.250", "24"));
+        assert_ne!(source("192.0.2.7", "24"), source("192.0.3.7", "24"));
+        assert_ne!(source("192.0.2.7", "32"), source("192.0.2.8", "32"));
+        assert_eq!(source("2001:db8::1", "32"), source("2001:db8::ffff:1", "32"));
+        assert_ne!(source("2001:db8::1", "32,128"), source("2001:db8::2", "32,128"));
+        assert_eq!(source("1.2.3.4", "0"), source("4.3.2.1", "0"));
+        assert_eq!(source("::1", "0,0"), source("2001:db8::", "0,0"));
+    }
+
+    #[test]
+    fn an_ipv4_client_is_the_same_on_an_ipv6_socket() {
+        assert_eq!(source("::ffff:192.0.2.7", "32"), source("192.0.2.7", "32"));
+    }
+
+    #[test]
+    fn prefixes_that_make_no_sense_are_refused() {
+        assert!(["33", "24,129", "", "24,", "-1", "24,56,7"].iter().all(|text| text.parse::<Prefix>().is_err()));
+    }
+}

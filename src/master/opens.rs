@@ -1,0 +1,375 @@
+//! Which connections are open, and at whom: by cookie (`SO_COOKIE`), from the hand-over to the real close, of
+//! which the kernel tells ([`crate::sys::closes`]). No descriptor is kept for that and no worker helps.
+//!
+//! Only what needs to know it makes it count: policies that go by load, and limits of open connections.
+//! Without them a connection costs nothing here. What is not TCP is not counted, since nothing tells of its
+//! close: connections over Unix sockets, and over several paths (MPTCP).
+
+use super::handoff::count;
+use crate::config::Config;
+use crate::core::ids::WorkerId;
+use crate::core::source::Source;
+use crate::core::sources::{Limits, Sources};
+use crate::sys::closes::{Closes, Heard};
+use crate::sys::sock_diag::{self, Family};
+use crate::sys::{clock, listen, watch};
+use crate::wire::address::Address;
+use serde::{Deserialize, Serialize};
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+/// Least time between two looks at what was closed, unless somebody waits for a place: each look wakes the
+/// master, and one finds many. What a policy is shown is brought up to date before it is asked, anyway.
+const MODERATION: Duration = Duration::from_millis(2);
+/// Events that are read at once, before others of the master's tasks get their turn.
+const HEARD_AT_ONCE: u32 = 4096;
+/// How often the kernel is asked for all connections where it does not tell of closes.
+const LOOK_UNHEARD: Duration = Duration::from_millis(100);
+/// Pause after it could not be asked.
+const FAILED_PAUSE: Duration = Duration::from_secs(1);
+/// Answers in a row in which a connection must be missing: the kernel writes one piece by piece and may
+/// leave out what moved meanwhile.
+const MISSING_IN: u32 = 2;
+
+/// Connections that one worker has open.
+#[derive(Debug, Default)]
+pub struct Load(Cell<u32>);
+
+impl Load {
+    /// How many there are.
+    #[inline]
+    #[must_use]
+    pub fn get(&self) -> u32 {
+        self.0.get()
+    }
+}
+
+/// One open connection.
+#[derive(Debug)]
+struct Open {
+    worker: WorkerId,
+    load: Rc<Load>,
+    source: Option<Source>,
+}
+
+/// Whether the connections of a listener can be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Countable {
+    /// All of them.
+    All,
+    /// Those that turn out to be plain TCP.
+    Some,
+    /// None.
+    None,
+}
+
+/// All open connections.
+#[derive(Debug)]
+pub struct Opens {
+    counting: bool,
+    open: RefCell<HashMap<u64, Open>>,
+    loads: RefCell<HashMap<WorkerId, Rc<Load>>>,
+    /// What is known of the clients' addresses.
+    pub sources: RefCell<Sources>,
+    ports: RefCell<HashSet<u16>>,
+    families: RefCell<HashSet<Family>>,
+    hearing: RefCell<Option<Rc<AsyncFd<Closes>>>>,
+    /// Events were lost and nobody has asked for all connections since.
+    missed: Cell<bool>,
+    /// How often all connections were counted again because of that.
+    pub recounts: Cell<u64>,
+    resync: Notify,
+    freed: Notify,
+    waiting: Cell<u32>,
+    attention: Notify,
+}
+
+/// Open connections as they are passed on to the next program of this process.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Passed {
+    open: Vec<(u64, WorkerId, Option<Source>)>,
+    recounts: u64,
+}
+
+impl Opens {
+    /// None is open yet. Counts if the configuration needs it.
+    #[must_use]
+    pub fn new(config: &Config) -> Opens {
+        let admission = &config.admission;
+        let limits = Limits { open: admission.max_open_per_source, rate: admission.max_rate_per_source };
+        Opens {
+            counting: config.policy.counts_open() || admission.counts_open(),
+            open: RefCell::default(),
+            loads: RefCell::default(),
+            sources: RefCell::new(Sources::new(limits)),
+            ports: RefCell::default(),
+            families: RefCell::default(),
+            hearing: RefCell::default(),
+            missed: Cell::new(false),
+            recounts: Cell::new(0),
+            resync: Notify::new(),
+            freed: Notify::new(),
+            waiting: Cell::new(0),
+            attention: Notify::new(),
+        }
+    }
+
+    /// Passes them on.
+    pub fn pass(&self) -> Passed {
+        let open = self.open.borrow();
+        let open = open.iter().map(|(cookie, open)| (*cookie, open.worker, open.source)).collect();
+        Passed { open, recounts: self.recounts.get() }
+    }
+
+    /// Takes over what was passed on; what was closed in between is found out.
+    pub fn take(&self, passed: Passed) {
+        if !self.counting {
+            return;
+        }
+        self.recounts.set(passed.recounts);
+        for (cookie, worker, source) in passed.open {
+            let load = self.load_of(worker);
+            count_up(&load);
+            if let Some(source) = source {
+                self.sources.borrow_mut().remember(source);
+            }
+            self.open.borrow_mut().insert(cookie, Open { worker, load, source });
+        }
+        self.missed.set(true);
+        self.resync.notify_one();
+    }
+
+    /// Begins to hear of closes, if anything is counted.
+    pub fn begin(self: &Rc<Self>) {
+        if !self.counting {
+            return;
+        }
+        let listening = Closes::listen().and_then(|closes| closes.only(&self.ports.borrow()).map(|()| closes));
+        match listening.and_then(watch::readable) {
+            Ok(closes) => {
+                let closes = Rc::new(closes);
+                self.hearing.replace(Some(Rc::clone(&closes)));
+                tokio::task::spawn_local(hear(Rc::clone(self), closes));
+            }
+            Err(error) => {
+                let every_ms = LOOK_UNHEARD.as_millis();
+                warn!(%error, every_ms, "the kernel does not tell of closed connections here; looking for them instead");
+            }
+        }
+        tokio::task::spawn_local(look_again(Rc::clone(self)));
+    }
+
+    /// Whether anything is counted.
+    #[must_use]
+    pub fn is_counting(&self) -> bool {
+        self.counting
+    }
+
+    /// Connections come in on this address from now on.
+    pub fn watch(&self, address: &Address) {
+        let (true, Address::Tcp(address)) = (self.counting, address) else { return };
+        self.families.borrow_mut().insert(if address.is_ipv4() { Family::V4 } else { Family::V6 });
+        if self.ports.borrow_mut().insert(address.port())
+            && let Some(closes) = &*self.hearing.borrow()
+            && let Err(error) = closes.get_ref().only(&self.ports.borrow())
+        {
+            warn!(%error, "cannot hear of closes at one address more; looking for them instead");
+            self.missed.set(true);
+            self.resync.notify_one();
+        }
+    }
+
+    /// Whether connections of a listener at this address and socket can be counted.
+    #[must_use]
+    pub fn countable(&self, address: &Address, socket: BorrowedFd<'_>) -> Countable {
+        match address {
+            _ if !self.counting => Countable::None,
+            Address::Tcp(_) if listen::is_steerable(socket) => Countable::All,
+            Address::Tcp(_) => Countable::Some,
+            Address::Unix(_) | Address::Abstract(_) => Countable::None,
+        }
+    }
+
+    /// What a worker has open, for as long as it lives.
+    pub fn load_of(&self, worker: WorkerId) -> Rc<Load> {
+        Rc::clone(self.loads.borrow_mut().entry(worker).or_default())
+    }
+
+    /// A worker has ended; its connections close by themselves.
+    pub fn forget(&self, worker: WorkerId) {
+        self.loads.borrow_mut().remove(&worker);
+    }
+
+    /// All that are open.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.open.borrow().len()
+    }
+
+    /// A connection was handed to a worker, which it may have been to another before. To be called while
+    /// the master still has it: until then it cannot be closed.
+    #[inline]
+    pub fn opened(
+        &self,
+        connection: BorrowedFd<'_>,
+        countable: Countable,
+        worker: WorkerId,
+        load: &Rc<Load>,
+        source: Option<Source>,
+    ) {
+        let counts = match countable {
+            Countable::None => false,
+            Countable::All => true,
+            Countable::Some => listen::is_steerable(connection),
+        };
+        let Some(cookie) = counts.then(|| listen::cookie(connection)).flatten() else { return };
+        count_up(load);
+        let mut open = self.open.borrow_mut();
+        if let Some(known) = open.get_mut(&cookie) {
+            count_down(&known.load);
+            (known.worker, known.load) = (worker, Rc::clone(load));
+            return;
+        }
+        let source = source.filter(|source| self.sources.borrow_mut().opened(*source));
+        open.insert(cookie, Open { worker, load: Rc::clone(load), source });
+    }
+
+    fn closed(&self, cookie: u64) -> bool {
+        let Some(open) = self.open.borrow_mut().remove(&cookie) else { return false };
+        count_down(&open.load);
+        if let Some(source) = open.source {
+            self.sources.borrow_mut().closed(clock::now(), source);
+        }
+        true
+    }
+
+    /// Takes notice of what was closed up to now.
+    #[inline]
+    pub fn catch_up(&self) {
+        if self.counting
+            && let Some(closes) = &*self.hearing.borrow()
+        {
+            self.hear_all(closes.get_ref());
+        }
+    }
+
+    /// Whether there is nothing more to hear.
+    fn hear_all(&self, closes: &Closes) -> bool {
+        let mut freed = false;
+        let mut all = false;
+        for _ in 0..HEARD_AT_ONCE {
+            match closes.hear() {
+                Ok(Heard::Closed(cookie)) => freed |= self.closed(cookie),
+                Ok(Heard::Overrun) => {
+                    count(&self.recounts);
+                    self.missed.set(true);
+                    self.resync.notify_one();
+                }
+                Ok(Heard::Nothing) => {}
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        debug!(%error, "cannot hear of closes");
+                    }
+                    all = true;
+                    break;
+                }
+            }
+        }
+        if freed {
+            self.freed.notify_waiters();
+        }
+        all
+    }
+
+    /// Ends when a connection is closed, from the moment when this was called; it is heard of at once while
+    /// the [`Attention`] lasts.
+    pub fn freed(&self) -> (Attention<'_>, Notified<'_>) {
+        self.waiting.set(self.waiting.get() + 1);
+        self.attention.notify_one();
+        (Attention(self), self.freed.notified())
+    }
+
+    /// Asks the kernel which connections there are, and forgets the others.
+    async fn look(&self) -> io::Result<()> {
+        let mut gone: HashSet<u64> = self.open.borrow().keys().copied().collect();
+        let (families, ports) = (self.families.borrow().clone(), self.ports.borrow().clone());
+        let families: Vec<Family> = families.into_iter().collect();
+        for _ in 0..MISSING_IN {
+            let (families, ports) = (families.clone(), ports.clone());
+            let living = tokio::task::spawn_blocking(move || sock_diag::cookies_on(&families, &ports));
+            let living = living.await.map_err(io::Error::other)??;
+            gone.retain(|cookie| !living.contains(cookie));
+        }
+        let closed = gone.into_iter().filter(|cookie| self.closed(*cookie)).count();
+        if closed > 0 {
+            debug!(closed, "connections were closed without a word");
+            self.freed.notify_waiters();
+        }
+        Ok(())
+    }
+}
+
+fn count_up(load: &Load) {
+    load.0.set(load.0.get() + 1);
+}
+
+fn count_down(load: &Load) {
+    load.0.set(load.0.get().saturating_sub(1));
+}
+
+/// Somebody waits for a connection to be closed.
+pub struct Attention<'a>(&'a Opens);
+
+impl Drop for Attention<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+    }
+}
+
+async fn hear(opens: Rc<Opens>, closes: Rc<AsyncFd<Closes>>) {
+    loop {
+        let Ok(mut ready) = closes.readable().await else { return };
+        if opens.hear_all(closes.get_ref()) {
+            ready.clear_ready();
+        }
+        if opens.waiting.get() == 0 {
+            tokio::select! {
+                () = sleep(MODERATION) => {}
+                () = opens.attention.notified() => {}
+            }
+        } else {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Asks for all connections whenever events were lost; again and again where there are none.
+async fn look_again(opens: Rc<Opens>) {
+    loop {
+        if opens.hearing.borrow().is_some() {
+            opens.resync.notified().await;
+        } else {
+            sleep(LOOK_UNHEARD).await;
+        }
+        let missed = opens.missed.replace(false);
+        match opens.look().await {
+            Ok(()) if missed => info!(open = opens.total(), "closes were missed; counted again"),
+            Ok(()) => {}
+            Err(error) => {
+                warn!(%error, "cannot see which connections are open; what was closed unheard still counts");
+                opens.missed.set(missed);
+                sleep(FAILED_PAUSE).await;
+                opens.resync.notify_one();
+            }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Turning connections away: reset, or answered with a fixed HTTP 503, as `--when-full` says.
+
+use super::handoff::count;
+use super::listener::Listener;
+use crate::config::admission::WhenFull;
+use crate::core::moment::Moment;
+use crate::core::sources::Beyond;
+use crate::sys::{clock, watch};
+use serde::{Deserialize, Serialize};
+use socket2::{SockRef, Socket};
+use std::cell::Cell;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::timeout;
+use tracing::warn;
+
+/// Connections that were answered with 503 and whose request is still awaited: closed before it comes, they
+/// would be reset, and the client might not see its answer.
+const LINGERING_MAX: usize = 256;
+/// How long it is awaited.
+const LINGER: Duration = Duration::from_secs(1);
+/// Bytes of a request that are read and thrown away at once.
+const DISCARD: usize = 16 * 1024;
+/// Least time between two log lines about the same.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
+/// The answer.
+const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 24\r\n\
+    Retry-After: 1\r\nConnection: close\r\n\r\ntoo busy, try again soon";
+
+/// Why a connection was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// As many are open as may be.
+    Full,
+    /// It waited for as long as it may.
+    Expired,
+    /// Its source is beyond a limit.
+    Source(Beyond),
+}
+
+/// Connections that were turned away.
+#[derive(Debug, Default)]
+pub struct Refused {
+    /// Because as many were open as may be.
+    pub full: Cell<u64>,
+    /// Because they had waited for as long as they may.
+    pub expired: Cell<u64>,
+    /// Because their source had as many open as it may.
+    pub source_open: Cell<u64>,
+    /// Because their source came too often.
+    pub source_rate: Cell<u64>,
+    /// Of all of these, those that were answered with 503.
+    pub answered: Cell<u64>,
+    lingering: Cell<usize>,
+    said: Cell<Option<Moment>>,
+}
+
+/// The counters as they are passed on to the next program of this process.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Passed([u64; 5]);
+
+impl Refused {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.full.get() + self.expired.get() + self.source_open.get() + self.source_rate.get()
+    }
+
+    /// Passes the counters on.
+    pub fn pass(&self) -> Passed {
+        Passed([&self.full, &self.expired, &self.source_open, &self.source_rate, &self.answered].map(Cell::get))
+    }
+
+    /// Counts on from there.
+    pub fn take(&self, Passed([full, expired, source_open, source_rate, answered]): Passed) {
+        self.full.set(full);
+        self.expired.set(expired);
+        self.source_open.set(source_open);
+        self.source_rate.set(source_rate);
+        self.answered.set(answered);
+    }
+
+    fn of(&self, because: Because) -> &Cell<u64> {
+        match because {
+            Because::Full => &self.full,
+            Because::Expired => &self.expired,
+            Because::Source(Beyond::Open) => &self.source_open,
+            Because::Source(Beyond::Rate) => &self.source_rate,
+        }
+    }
+}
+
+/// Turns a connection away.
+pub fn refuse(listener: &Listener, connection: OwnedFd, because: Because) {
+    let refused = &listener.house.refused;
+    count(refused.of(because));
+    let now = clock::now();
+    if refused.said.get().is_none_or(|said| now.since(said) >= SAY_EVERY) {
+        refused.said.set(Some(now));
+        let (refused, open) = (refused.total(), listener.house.opens.total());
+        warn!(listener = %listener.address, ?because, refused, open, "turning connections away");
+    }
+    match listener.house.admission.when_full {
+        // It was promised a place, and waited; a reset says best that there is none.
+        WhenFull::Wait | WhenFull::Reset => reset(&connection),
+        WhenFull::Unavailable => {
+            count(&refused.answered);
+            answer(listener, connection);
+        }
+    }
+}
+
+/// Lets the close be a reset.
+fn reset(connection: &OwnedFd) {
+    // If it fails the client gets an end of file instead.
+    let _ = SockRef::from(connection).set_linger(Some(Duration::ZERO));
+}
+
+fn answer(listener: &Listener, connection: OwnedFd) {
+    let socket = Socket::from(connection);
+    let heard = match discard(&socket) {
+        Discarded::End => return,
+        Discarded::Something => true,
+        Discarded::Nothing => false,
+    };
+    // A fresh connection's buffer is empty, so it fits at once or the client is gone.
+    let written = socket.send_with_flags(UNAVAILABLE, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
+    let _ = socket.shutdown(Shutdown::Write);
+    let house = &listener.house;
+    if heard || written.is_err() || house.refused.lingering.get() >= LINGERING_MAX {
+        return;
+    }
+    let Ok(socket) = watch::readable(OwnedFd::from(socket)) else { return };
+    let house = Rc::clone(house);
+    house.refused.lingering.set(house.refused.lingering.get() + 1);
+    tokio::task::spawn_local(async move {
+        let _ = timeout(LINGER, async {
+            while let Ok(mut ready) = socket.readable().await {
+                match discard(&SockRef::from(socket.get_ref())) {
+                    Discarded::Nothing => ready.clear_ready(),
+                    Discarded::Something => tokio::task::yield_now().await,
+                    Discarded::End => return,
+                }
+            }
+        })
+        .await;
+        house.refused.lingering.set(house.refused.lingering.get() - 1);
+    });
+}
+
+/// What there was to throw away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Discarded {
+    /// Nothing yet.
+    Nothing,
+    /// Something.
+    Something,
+    /// The client has closed its side, or is gone.
+    End,
+}
+
+fn discard(socket: &Socket) -> Discarded {
+    let mut buffer = [MaybeUninit::uninit(); DISCARD];
+    match socket.recv_with_flags(&mut buffer, libc::MSG_DONTWAIT) {
+        Ok(0) => Discarded::End,
+        Ok(_) => Discarded::Something,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Discarded::Nothing,
+        Err(_) => Discarded::End,
+    }
+}
