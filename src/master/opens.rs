@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::core::ids::WorkerId;
 use crate::core::source::Source;
 use crate::core::sources::{Limits, Sources};
-use crate::sys::closes::{Closes, Heard};
+use crate::sys::closes::{Bell, Closes, Heard};
 use crate::sys::sock_diag::{self, Family};
 use crate::sys::{clock, listen, watch};
 use crate::wire::address::Address;
@@ -29,7 +29,7 @@ use tracing::{debug, info, warn};
 
 /// Least time between two looks at what was closed, unless somebody waits for a place: each look wakes the
 /// master, and one finds many. What a policy is shown is brought up to date before it is asked, anyway.
-const MODERATION: Duration = Duration::from_millis(2);
+const MODERATION: Duration = Duration::from_millis(10);
 /// Events that are read at once, before others of the master's tasks get their turn.
 const HEARD_AT_ONCE: u32 = 4096;
 /// How often the kernel is asked for all connections where it does not tell of closes.
@@ -82,7 +82,7 @@ pub struct Opens {
     pub sources: RefCell<Sources>,
     ports: RefCell<HashSet<u16>>,
     families: RefCell<HashSet<Family>>,
-    hearing: RefCell<Option<Rc<AsyncFd<Closes>>>>,
+    hearing: RefCell<Option<Rc<Closes>>>,
     /// Events were lost and nobody has asked for all connections since.
     missed: Cell<bool>,
     /// How often all connections were counted again because of that.
@@ -154,11 +154,12 @@ impl Opens {
             return;
         }
         let listening = Closes::listen().and_then(|closes| closes.only(&self.ports.borrow()).map(|()| closes));
-        match listening.and_then(watch::readable) {
-            Ok(closes) => {
+        let belled = listening.and_then(|closes| Ok((watch::readable(Bell::new(&closes)?)?, closes)));
+        match belled {
+            Ok((bell, closes)) => {
                 let closes = Rc::new(closes);
                 self.hearing.replace(Some(Rc::clone(&closes)));
-                tokio::task::spawn_local(hear(Rc::clone(self), closes));
+                tokio::task::spawn_local(hear(Rc::clone(self), closes, bell));
             }
             Err(error) => {
                 let every_ms = LOOK_UNHEARD.as_millis();
@@ -180,7 +181,7 @@ impl Opens {
         self.families.borrow_mut().insert(if address.is_ipv4() { Family::V4 } else { Family::V6 });
         if self.ports.borrow_mut().insert(address.port())
             && let Some(closes) = &*self.hearing.borrow()
-            && let Err(error) = closes.get_ref().only(&self.ports.borrow())
+            && let Err(error) = closes.only(&self.ports.borrow())
         {
             warn!(%error, "cannot hear of closes at one address more; looking for them instead");
             self.missed.set(true);
@@ -258,7 +259,7 @@ impl Opens {
         if self.counting
             && let Some(closes) = &*self.hearing.borrow()
         {
-            self.hear_all(closes.get_ref());
+            self.hear_all(closes);
         }
     }
 
@@ -335,19 +336,29 @@ impl Drop for Attention<'_> {
     }
 }
 
-async fn hear(opens: Rc<Opens>, closes: Rc<AsyncFd<Closes>>) {
+async fn hear(opens: Rc<Opens>, closes: Rc<Closes>, bell: AsyncFd<Bell>) {
     loop {
-        let Ok(mut ready) = closes.readable().await else { return };
-        if opens.hear_all(closes.get_ref()) {
-            ready.clear_ready();
+        let rings = bell.get_ref().arm(&closes);
+        match rings.map(|()| bell.readable()) {
+            Ok(rings) => {
+                if let Ok(mut rang) = rings.await {
+                    bell.get_ref().answer();
+                    rang.clear_ready();
+                }
+            }
+            Err(error) => {
+                debug!(%error, "cannot wait for closes");
+                sleep(FAILED_PAUSE).await;
+            }
+        }
+        while !opens.hear_all(&closes) {
+            tokio::task::yield_now().await;
         }
         if opens.waiting.get() == 0 {
             tokio::select! {
                 () = sleep(MODERATION) => {}
                 () = opens.attention.notified() => {}
             }
-        } else {
-            tokio::task::yield_now().await;
         }
     }
 }

@@ -2,6 +2,7 @@
 //! (`SKNLGRP_INET_TCP_DESTROY`, `sock_diag(7)`, Linux 4.2), about 0.1 ms after the close.
 
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::sockopt;
 use socket2::SockFilter;
 use std::collections::HashSet;
@@ -107,6 +108,49 @@ impl Closes {
             (Some(SOCK_DIAG_BY_FAMILY), Some(cookie)) => Heard::Closed(cookie),
             _ => Heard::Nothing,
         })
+    }
+}
+
+/// Waking once when something can be heard, and only when that was asked for: watched all the time, every
+/// close would wake the master, though it looks by itself before it chooses a worker.
+#[derive(Debug)]
+pub struct Bell(Epoll);
+
+impl Bell {
+    /// A bell for these closes that does not ring yet.
+    ///
+    /// # Errors
+    /// When no descriptor is free.
+    pub fn new(closes: &Closes) -> io::Result<Bell> {
+        let bell = Bell(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
+        bell.0.add(closes, EpollEvent::new(EpollFlags::EPOLLONESHOT, 0))?;
+        Ok(bell)
+    }
+
+    /// Becomes readable when something can be heard.
+    ///
+    /// # Errors
+    /// That of `epoll_ctl(2)`.
+    pub fn arm(&self, closes: &Closes) -> io::Result<()> {
+        let mut once = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, 0);
+        Ok(self.0.modify(closes, &mut once)?)
+    }
+
+    /// Takes notice that it rang: it does so no more until it is armed again.
+    pub fn answer(&self) {
+        let _ = self.0.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO);
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.0.as_fd()
+    }
+}
+
+impl AsRawFd for Bell {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.0.as_raw_fd()
     }
 }
 
