@@ -254,9 +254,7 @@ impl Listener {
     /// That of `listen(2)`.
     pub fn listen(&self, backlog: u32) -> io::Result<()> {
         if let Some(socket) = self.socket() {
-            if let Some(defer) = self.house.admission.defer {
-                listen::defer(&socket, defer)?;
-            }
+            self.defer(&socket)?;
             socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
             self.backlog.set(backlog);
         }
@@ -269,7 +267,15 @@ impl Listener {
             && let Some(socket) = self.socket()
         {
             listen::copy_options(own.as_fd(), socket.as_fd());
+            if let Err(error) = self.defer(&socket) {
+                tracing::warn!(address = %self.address, %error, "silent connections are not deferred any more");
+            }
         }
+    }
+
+    /// Keeps silent connections in the kernel, if that was asked for.
+    fn defer(&self, socket: &Socket) -> io::Result<()> {
+        self.house.admission.defer.map_or(Ok(()), |time| listen::defer(socket, time))
     }
 
     /// Connections in the kernel's accept queue.

@@ -2,6 +2,8 @@
 //! nothing but Rust, a C compiler and Python 3; real servers are in `tests/servers.rs`.
 //!
 //! - `serving`: every way of waiting gets its exact share
+//! - `policies`: which worker gets a connection
+//! - `admission`: who is let in, and what becomes of the others
 //! - `addresses`: what can be bound, by whom, and who may have it afterwards
 //! - `bypass`: workers that go around the adapters are noticed
 //! - `check`: what `maitred check` promises, compared with what then happens
@@ -23,6 +25,7 @@
 mod support;
 
 mod addresses;
+mod admission;
 mod bypass;
 mod check;
 mod health;
@@ -33,6 +36,7 @@ mod limits;
 mod lives;
 mod misbehaviour;
 mod native;
+mod policies;
 mod ready;
 mod refusals;
 mod reload;
