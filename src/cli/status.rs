@@ -3,7 +3,7 @@
 use super::complain;
 use crate::control::Request;
 use crate::control::client::{self, Patience};
-use crate::control::status::Status;
+use crate::control::status::{Admission, Status};
 use clap::Args;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
@@ -112,11 +112,32 @@ fn table(status: &Status) -> String {
         text += "the kernel gives the connections; what workers take is counted with the preload adapter only\n";
     } else {
         text += &format!(
-            "accepted {}  handed {}  returned {}  rescued {}  lost {}\n",
-            t.accepted, t.handed, t.returned, t.rescued, t.lost
+            "accepted {}  handed {}  returned {}  rescued {}  refused {}  lost {}\n",
+            t.accepted, t.handed, t.returned, t.rescued, t.refused, t.lost
         );
     }
+    text += &admission(&status.admission);
     text += &format!("fairness: Jain {:.4}  max/mean {:.4}  min {}  max {}\n", f.jain, f.max_over_mean, f.min, f.max);
+    text
+}
+
+/// What is open and who was turned away, where there are limits.
+fn admission(door: &Admission) -> String {
+    let mut text = String::new();
+    if let Some(open) = door.open {
+        let most = door.max_open.map_or_else(String::new, |most| format!(" of {most}"));
+        let full = if door.full { ", full" } else { "" };
+        text += &format!("open {open}{most}{full}\n");
+    }
+    let refused = [
+        ("as many as may be were open", door.refused_full),
+        ("waited too long", door.refused_waited),
+        ("address with too many open", door.refused_source_open),
+        ("address came too often", door.refused_source_rate),
+    ];
+    for (because, refused) in refused.into_iter().filter(|(_, refused)| *refused > 0) {
+        text += &format!("turned away: {refused}, {because}\n");
+    }
     text
 }
 

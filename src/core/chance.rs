@@ -22,7 +22,7 @@ impl Chance {
     #[inline]
     pub fn below(&mut self, end: u32) -> u32 {
         // The upper half of a product instead of a remainder (Lemire, 2019), which costs a division.
-        ((self.draw() >> 32) * u64::from(end) >> 32) as u32
+        (((self.draw() >> 32) * u64::from(end)) >> 32) as u32
     }
 }
 

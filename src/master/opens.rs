@@ -205,6 +205,12 @@ impl Opens {
         Rc::clone(self.loads.borrow_mut().entry(worker).or_default())
     }
 
+    /// How many a worker has open.
+    #[must_use]
+    pub fn open_at(&self, worker: WorkerId) -> u32 {
+        self.loads.borrow().get(&worker).map_or(0, |load| load.get())
+    }
+
     /// A worker has ended; its connections close by themselves.
     pub fn forget(&self, worker: WorkerId) {
         self.loads.borrow_mut().remove(&worker);

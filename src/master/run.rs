@@ -165,6 +165,10 @@ impl Master {
         let signals = forward_signals(&sender)?;
         let max_workers = WORKERS_MAX.min(u32::try_from(spare).unwrap_or(WORKERS_MAX));
         let fleet = Fleet::new(config.plan(max_workers));
+        if config.weights.named() > config.workers as usize {
+            let (weights, workers) = (config.weights.named(), config.workers);
+            warn!(weights, workers, "there are weights for more slots than workers; they count when more are added");
+        }
         let (name, workers, pid) = (&config.name, config.workers, std::process::id());
         info!(name, pid, workers, mode = config.mode.name(), depth = config.depth, "starting");
         let master = Master {

@@ -162,8 +162,7 @@ impl View<'_> {
 
     /// What a worker has open, where that is counted.
     fn counted_open(&self, worker: WorkerId) -> u64 {
-        let opens = &self.house.opens;
-        if opens.is_counting() { u64::from(opens.load_of(worker).get()) } else { 0 }
+        u64::from(self.house.opens.open_at(worker))
     }
 
     fn worker(&self, slot: Slot) -> status::Worker {
