@@ -13,7 +13,9 @@
 //! ([`core::policy`], through [`master::seats`]) and sends the descriptor to that worker
 //! ([`master::handoff`], [`sys::fd`]). It keeps no table of connections: what a worker has not
 //! taken yet waits in the kernel's socket queue, of which the master holds the receiving end too,
-//! so that it can be taken back when the worker dies.
+//! so that it can be taken back when the worker dies. Only a policy that goes by load, or a limit, makes
+//! it remember which connections are open ([`master::opens`]), by cookies and not by descriptors; who is
+//! beyond a limit is turned away ([`master::refuse`]).
 //!
 //! # The other way: control
 //!

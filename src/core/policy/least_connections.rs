@@ -15,7 +15,16 @@ impl LeastConnections {
     pub fn choose(&self, view: &impl View) -> Option<usize> {
         let slots = view.slots();
         let start = if self.start < slots { self.start } else { 0 };
-        if view.weights_are_equal() { least(view, start, |_| 1) } else { least(view, start, |slot| view.weight(slot)) }
+        if view.weights_are_equal() {
+            return least(view, start, |load, _, best: Option<u32>| {
+                best.is_none_or(|best| load < best).then_some(load)
+            });
+        }
+        least(view, start, |load, slot, best: Option<(u64, u64)>| {
+            let (load, weight) = (u64::from(load) + 1, u64::from(view.weight(slot)));
+            let less = best.is_none_or(|(best_load, best_weight)| load * best_weight < best_load * weight);
+            less.then_some((load, weight))
+        })
     }
 
     /// Where the next search begins.
@@ -31,18 +40,23 @@ impl LeastConnections {
     }
 }
 
+/// The slot that nobody beats, from `start` on; `beats` is given a slot's load, its number and the best score
+/// so far, and gives a score if that is better.
 #[inline]
-fn least(view: &impl View, start: usize, weight: impl Fn(usize) -> u32) -> Option<usize> {
-    let mut best: Option<(usize, u64, u64)> = None;
-    for slot in (start..view.slots()).chain(0..start) {
-        let (load, weight) = (u64::from(view.load(slot)) + 1, u64::from(weight(slot)));
-        let less = best.is_none_or(|(_, best_load, best_weight)| load * best_weight < best_load * weight);
-        // Whether it may is asked last, since that may cost something.
-        if less && view.may(slot) {
-            best = Some((slot, load, weight));
+fn least<S: Copy>(view: &impl View, start: usize, beats: impl Fn(u32, usize, Option<S>) -> Option<S>) -> Option<usize> {
+    let mut best: Option<(usize, S)> = None;
+    // Two ranges instead of a chain of them, which costs a branch for each slot.
+    for range in [start..view.slots(), 0..start] {
+        for slot in range {
+            // Whether it may is asked last, since that may cost something.
+            if let Some(score) = beats(view.load(slot), slot, best.map(|(_, score)| score))
+                && view.may(slot)
+            {
+                best = Some((slot, score));
+            }
         }
     }
-    best.map(|(slot, ..)| slot)
+    best.map(|(slot, _)| slot)
 }
 
 #[cfg(test)]

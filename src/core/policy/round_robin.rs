@@ -52,24 +52,30 @@ impl RoundRobin {
         let slots = view.slots();
         self.due.resize(slots, 0);
         self.added.clear();
-        self.added.extend((0..slots).map(|slot| if view.may(slot) { view.weight(slot) } else { 0 }));
-        let due = self.added.iter().zip(&self.due).map(|(added, due)| due + i64::from(*added));
-        let able = due.enumerate().filter(|(slot, _)| self.added[*slot] > 0);
-        // The first of those that are equally due.
-        able.reduce(|best, other| if other.1 > best.1 { other } else { best }).map(|(slot, _)| slot)
+        let mut best: Option<(usize, i64)> = None;
+        for (slot, due) in self.due.iter().enumerate() {
+            let added = if view.may(slot) { view.weight(slot) } else { 0 };
+            self.added.push(added);
+            let due = due + i64::from(added);
+            // The first of those that are equally due.
+            if added > 0 && best.is_none_or(|(_, best)| due > best) {
+                best = Some((slot, due));
+            }
+        }
+        best.map(|(slot, _)| slot)
     }
 
     /// Moves the turn past `slot`, which was chosen.
     #[inline]
     pub fn served(&mut self, slot: usize) {
         self.next = slot + 1;
-        if self.added.is_empty() {
-            return;
+        let mut paid = 0;
+        for (due, added) in self.due.iter_mut().zip(&self.added) {
+            *due += i64::from(*added);
+            paid += i64::from(*added);
         }
-        let total: i64 = self.added.iter().map(|added| i64::from(*added)).sum();
-        self.due.iter_mut().zip(&self.added).for_each(|(due, added)| *due += i64::from(*added));
         if let Some(due) = self.due.get_mut(slot) {
-            *due -= total;
+            *due -= paid;
         }
     }
 }

@@ -4,7 +4,7 @@
 //! nobody else moves; a slot more takes its share from all others. It needs no table.
 
 use super::View;
-use crate::core::chance::{GOLDEN, mix};
+use crate::core::chance::GOLDEN;
 use crate::core::source::Source;
 
 /// The slot that wins among those that may.
@@ -22,6 +22,12 @@ pub fn source_hash(view: &impl View, source: Source) -> Option<usize> {
 #[must_use]
 pub fn highest(view: &impl View, key: u64) -> Option<usize> {
     if view.weights_are_equal() {
+        // Without a branch first: usually the winner of all may.
+        let all = (0..view.slots()).map(|slot| (lottery(key, slot), slot));
+        let (_, first) = all.reduce(|best, other| if other.0 < best.0 { other } else { best })?;
+        if view.may(first) {
+            return Some(first);
+        }
         return least(view, |slot, best: Option<u64>| {
             let draw = lottery(key, slot);
             best.is_none_or(|best| draw < best).then_some(draw)
@@ -29,9 +35,9 @@ pub fn highest(view: &impl View, key: u64) -> Option<usize> {
     }
     least(view, |slot, best: Option<f64>| {
         // 1 - u is at most -ln(u), and tells most slots at once that they lost.
-        let (rest, weight) = (lottery(key, slot) as f64 / u64::MAX as f64, f64::from(view.weight(slot)));
-        let hopeless = best.is_some_and(|best| rest >= best * weight);
-        if hopeless {
+        let rest = (lottery(key, slot) >> 11) as i64 as f64 * (1.0 / (1u64 << 53) as f64);
+        let weight = f64::from(view.weight(slot));
+        if best.is_some_and(|best| rest >= best * weight) {
             return None;
         }
         let score = -(-rest).ln_1p() / weight;
@@ -54,16 +60,22 @@ fn least<S: Copy>(view: &impl View, beats: impl Fn(usize, Option<S>) -> Option<S
     best.map(|(slot, _)| slot)
 }
 
-/// A slot's draw for a key.
+/// A slot's draw for a key, which is well mixed already: the two halves of a product, one over the other (the
+/// "mum" of Wang Yi's wyhash), a multiplication where [`mix`](crate::core::chance::mix) takes two.
 #[inline]
 fn lottery(key: u64, slot: usize) -> u64 {
-    mix(key ^ (slot as u64 + 1).wrapping_mul(GOLDEN))
+    let product = u128::from(key ^ (slot as u64 + 1).wrapping_mul(GOLDEN)) * u128::from(MULTIPLIER);
+    (product >> 64) as u64 ^ product as u64
 }
+
+/// An odd number with as many ones as zeros, one of wyhash's.
+const MULTIPLIER: u64 = 0xa076_1d64_78bd_642f;
 
 #[cfg(test)]
 mod tests {
     use super::super::shown::Shown;
     use super::*;
+    use crate::core::chance::mix;
     use proptest::prelude::*;
 
     const CLIENTS: u64 = 20_000;
