@@ -15,6 +15,27 @@ pub struct Prefix {
     pub v6: u8,
 }
 
+impl Prefix {
+    /// The bits that count of an IPv4 address, written as an IPv6 address (RFC 4291, section 2.5.5.2).
+    #[inline]
+    #[must_use]
+    pub fn mask_v4(self) -> u128 {
+        first_bits(96 + self.v4)
+    }
+
+    /// The bits that count of an IPv6 address.
+    #[inline]
+    #[must_use]
+    pub fn mask_v6(self) -> u128 {
+        first_bits(self.v6)
+    }
+}
+
+#[inline]
+fn first_bits(bits: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0)
+}
+
 impl Default for Prefix {
     /// A whole IPv4 address; the 64 bits that one IPv6 network has (RFC 4291, section 2.5.4), within which a
     /// client changes its address as it likes.
@@ -54,11 +75,10 @@ impl Source {
     #[inline]
     #[must_use]
     pub fn of(address: IpAddr, prefix: Prefix) -> Source {
-        let keep = |bits: u8| u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
         match address.to_canonical() {
-            // As an IPv6 address has it (RFC 4291, section 2.5.5.2), so that the two never meet.
-            IpAddr::V4(v4) => Source(u128::from(v4.to_ipv6_mapped()) & keep(96 + prefix.v4)),
-            IpAddr::V6(v6) => Source(u128::from(v6) & keep(prefix.v6)),
+            // As an IPv6 address has it, so that the two never meet.
+            IpAddr::V4(v4) => Source(u128::from(v4.to_ipv6_mapped()) & prefix.mask_v4()),
+            IpAddr::V6(v6) => Source(u128::from(v6) & prefix.mask_v6()),
         }
     }
 

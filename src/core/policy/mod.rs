@@ -5,11 +5,13 @@
 //! Weights count for all of them: a slot with weight 3 should get three times what one with weight 1 gets.
 
 mod least_connections;
+mod less_loaded_half;
 mod random_two;
 mod round_robin;
 mod source_hash;
 
 pub use least_connections::LeastConnections;
+pub use less_loaded_half::less_loaded_half;
 pub use random_two::random_two;
 pub use round_robin::RoundRobin;
 pub use source_hash::{highest, source_hash};

@@ -1,0 +1,103 @@
+//! For whoever gives connections by what was seen a while ago: the less loaded half of the slots. Among those
+//! the kernel takes turns until the next look. Never a single best one, to which everybody would run until then
+//! (Hermes, SIGCOMM 2025, which keeps a set for the same reason).
+
+use super::View;
+
+/// The fewest slots that are kept: below that a stale look makes a crowd.
+const FEWEST: usize = 2;
+
+/// Those among the slots that may whose load for their weight is least, in the order of their numbers: half of
+/// them, rounded up, at least two, and all that are as little loaded as the least of all. So while all are equal
+/// that is everybody; others that are equal to the last of the half are not in it, or one slot that has less than
+/// the rest would never catch up.
+#[must_use]
+pub fn less_loaded_half(view: &impl View) -> Vec<usize> {
+    let mut slots: Vec<usize> = (0..view.slots()).filter(|slot| view.may(*slot)).collect();
+    // load / weight, compared without dividing.
+    let part = |slot: usize, other: usize| u64::from(view.load(slot)) * u64::from(view.weight(other));
+    slots.sort_by(|a, b| part(*a, *b).cmp(&part(*b, *a)));
+    let equal = slots.iter().take_while(|slot| part(**slot, slots[0]) == part(slots[0], **slot)).count();
+    slots.truncate(slots.len().div_ceil(2).max(FEWEST).max(equal));
+    slots.sort_unstable();
+    slots
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shown::Shown;
+    use super::*;
+    use crate::core::chance::Chance;
+    use proptest::prelude::*;
+
+    fn check(load: &[u32], expected: &[usize]) {
+        assert_eq!(less_loaded_half(&Shown { load: load.to_vec(), ..Shown::all(load.len()) }), expected, "{load:?}");
+    }
+
+    #[test]
+    fn half_of_the_slots_is_kept_and_two_at_least() {
+        check(&[], &[]);
+        check(&[9], &[0]);
+        check(&[9, 0], &[0, 1]);
+        check(&[9, 0, 3], &[1, 2]);
+        check(&[9, 0, 3, 4], &[1, 2]);
+        check(&[9, 0, 3, 4, 1], &[1, 2, 4]);
+    }
+
+    #[test]
+    fn those_that_have_least_are_treated_alike() {
+        check(&[5, 5, 5, 5], &[0, 1, 2, 3]);
+        check(&[0, 5, 0, 0], &[0, 2, 3]);
+    }
+
+    #[test]
+    fn one_with_less_than_the_rest_catches_up() {
+        check(&[5, 5, 0, 5, 5, 5], &[0, 1, 2]);
+    }
+
+    #[test]
+    fn a_heavy_slot_may_have_more() {
+        let shown = Shown { load: vec![6, 2, 3, 3], ..Shown::weighing(&[3, 1, 1, 1]) };
+        assert_eq!(less_loaded_half(&shown), [0, 1]);
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_kept_is_more_loaded_than_one_left_out(
+            slots in prop::collection::vec((any::<bool>(), 0u32..50, 1u32..5), 0..80),
+        ) {
+            let (may, rest): (Vec<bool>, Vec<(u32, u32)>) = slots.into_iter().map(|(m, l, w)| (m, (l, w))).unzip();
+            let (load, weight): (Vec<u32>, Vec<u32>) = rest.into_iter().unzip();
+            let shown = Shown { may: may.clone(), load, weight };
+            let kept = less_loaded_half(&shown);
+            let part = |slot: usize| f64::from(shown.load[slot]) / f64::from(shown.weight[slot]);
+            let able: Vec<usize> = (0..may.len()).filter(|slot| may[*slot]).collect();
+            let (inside, outside): (Vec<usize>, Vec<usize>) = able.iter().partition(|slot| kept.contains(slot));
+            prop_assert_eq!(&inside, &kept);
+            prop_assert!(kept.len() >= able.len().min(able.len().div_ceil(2).max(2)));
+            for out in outside {
+                prop_assert!(kept.iter().all(|slot| part(*slot) <= part(out)), "{:?}", shown);
+            }
+        }
+
+        #[test]
+        fn long_connections_even_out_although_looks_are_rare(
+            slots in 3usize..12,
+            begin in prop::collection::vec(0u32..200, 12),
+            between in 1usize..40,
+            seed: u64,
+        ) {
+            let mut shown = Shown { load: begin[..slots].to_vec(), ..Shown::all(slots) };
+            let mut chance = Chance::new(seed);
+            for _ in 0..slots * 200 * 4 / between {
+                let kept = less_loaded_half(&shown);
+                // Whose turn it is when others are kept is chance.
+                let first = chance.below(kept.len() as u32) as usize;
+                (first..first + between).for_each(|turn| shown.load[kept[turn % kept.len()]] += 1);
+            }
+            let (most, least) = (shown.load.iter().max().unwrap(), shown.load.iter().min().unwrap());
+            // What comes between two looks goes to half of them.
+            prop_assert!(most - least <= (between + slots) as u32, "{:?}", shown.load);
+        }
+    }
+}
