@@ -6,7 +6,7 @@
 //! close: connections over Unix sockets, and over several paths (MPTCP).
 
 use super::handoff::count;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::core::ids::WorkerId;
 use crate::core::source::Source;
 use crate::core::sources::{Limits, Sources};
@@ -107,7 +107,8 @@ impl Opens {
         let admission = &config.admission;
         let limits = Limits { open: admission.max_open_per_source, rate: admission.max_rate_per_source };
         Opens {
-            counting: config.policy.counts_open() || admission.counts_open(),
+            // Elsewhere connections do not come by here.
+            counting: config.mode == Mode::Handoff && (config.policy.counts_open() || admission.counts_open()),
             open: RefCell::default(),
             loads: RefCell::default(),
             sources: RefCell::new(Sources::new(limits)),
