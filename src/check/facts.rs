@@ -2,6 +2,7 @@
 //! what a distribution has patched, nor what a container forbids.
 
 use crate::steer::exact::Exact;
+use crate::steer::program::Choice;
 use crate::steer::random;
 use crate::sys::{bpf, foreign, limits, reap, seccomp};
 use serde::Serialize;
@@ -118,7 +119,7 @@ impl Facts {
             settings: SETTINGS.into_iter().filter_map(setting).collect(),
             descriptors: limits::descriptor_limit().map_or(0, |limit| limit.hard),
             pidfd: reap::pidfd(nix::unistd::Pid::this()).map(drop).map_err(Refusal::from),
-            exact: Exact::load().map(drop).map_err(|refused| Refusal {
+            exact: Exact::load(Choice::InTurn).map(drop).map_err(|refused| Refusal {
                 errno: refused.source.raw_os_error().unwrap_or(0),
                 text: refused.advice(),
             }),
@@ -135,7 +136,7 @@ fn try_random() -> io::Result<()> {
     socket.set_reuse_port(true)?;
     socket.bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
     socket.listen(1)?;
-    bpf::attach_classic(&random::program(&[0]), socket.as_fd())
+    bpf::attach_classic(&random::program(&[(0, 1)]), socket.as_fd())
 }
 
 /// Starts a child under a filter that waits to be killed, and tries on it what supervision needs.

@@ -14,10 +14,10 @@ pub struct Status {
     pub version: String,
     /// `--mode`.
     pub mode: String,
-    /// `--policy`; in kernel mode what really chooses there: `round-robin`, or `random` or `hash` where
-    /// that is all this master may have.
+    /// `--policy`; in kernel mode what really chooses there: `random` or `hash` where that is all this
+    /// master may have.
     pub policy: String,
-    /// In kernel mode, why that is not round-robin.
+    /// In kernel mode, why that is not `--policy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steering: Option<String>,
     /// `--depth`.

@@ -9,6 +9,7 @@ use crate::config::bind::Bind;
 use crate::config::{Config, Control, Mode, Named};
 use crate::control::server::{ControlError, ControlSocket};
 use crate::core::ids::Slot;
+use crate::steer::order::Share;
 use crate::sys::fd;
 use crate::sys::listen::{self, Sharing};
 use crate::wire::address::Address;
@@ -71,7 +72,8 @@ pub fn bind_all(
         Mode::Kernel => Sharing::Group,
         Mode::Handoff | Mode::Shared => Sharing::Alone,
     };
-    let slots = || (0..config.workers).map(Slot);
+    let share = |slot| Share { slot, weight: config.weights.of(Slot(slot)) };
+    let shares: Vec<Share> = (0..config.workers).map(share).collect();
     let mut inherited: Vec<Option<OwnedFd>> = inherited.into_iter().map(Some).collect();
     let mut add = |address: &Address, made: io::Result<socket2::Socket>, file: FileOf| {
         let shown = address.to_string().trim_start_matches("tcp:").to_owned();
@@ -85,7 +87,7 @@ pub fn bind_all(
                 listener.begin_group(Slot(0), listeners.steering());
                 listener.backlog.set(BACKLOG);
                 let group = listener.group.iter();
-                group.into_iter().try_for_each(|group| steering::fill(group, slots())).map_err(fail)?;
+                group.into_iter().try_for_each(|group| steering::fill(group, &shares)).map_err(fail)?;
             }
             (_, FileOf::Master) => listener.own_path(),
             (_, FileOf::Manager) if config.mode == Mode::Kernel => {

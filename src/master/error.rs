@@ -34,6 +34,12 @@ pub enum RunError {
         /// What there is.
         limit: u64,
     },
+    /// Nothing in the kernel can tell clients apart.
+    #[error(
+        "cannot keep each client at its worker in kernel mode (--policy source-hash): {0}; or use --mode handoff, \
+         which needs no privilege"
+    )]
+    NoSourceHash(String),
     /// The first generation never came up.
     #[error("{0}")]
     GaveUp(String),

@@ -2,6 +2,7 @@
 
 use super::health::Condition;
 use super::ready::Signal;
+use super::shares::Look;
 use crate::control::Request;
 use crate::core::fleet::{Exit, Stop};
 use crate::core::ids::WorkerId;
@@ -47,6 +48,12 @@ pub enum Event {
     LookAfter,
     /// What memory they use.
     Memory { usage: HashMap<Pid, Usage> },
+    /// It is time to look what the workers have open.
+    LookAtLoads,
+    /// What they had open.
+    Loads(Look),
+    /// The shares of fresh workers have grown.
+    Grown,
     /// A worker's probes changed their mind.
     Probed { worker: WorkerId, now: Condition },
     /// A listener took its last connection and is closed.

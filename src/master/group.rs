@@ -3,6 +3,7 @@
 
 use super::bind::BACKLOG;
 use crate::core::ids::Slot;
+use crate::steer::order::Share;
 use crate::steer::{self, Kind, Steering};
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::listen;
@@ -13,12 +14,15 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// A group of listening sockets and what steers among them.
 #[derive(Debug)]
 pub struct Group {
     members: RefCell<Vec<Member>>,
     steering: RefCell<Steering>,
+    /// How long the kernel keeps a connection to itself that says nothing.
+    defer: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -63,20 +67,21 @@ impl Group {
     ///
     /// # Errors
     /// When a descriptor is missing, or the steering is not what this version knows.
-    pub fn take(passed: Passed, taking: &Taking) -> io::Result<Group> {
+    pub fn take(passed: Passed, taking: &Taking, defer: Option<Duration>) -> io::Result<Group> {
         let member = |m: PassedMember| {
             let socket = Rc::new(Socket::from(taking.take(m.socket)?));
             Ok(Member { slot: m.slot, socket, entered: m.entered })
         };
         let members = passed.members.into_iter().map(member).collect::<io::Result<Vec<_>>>()?;
         let steering = Steering::take(passed.steering, taking)?;
-        Ok(Group { members: RefCell::new(members), steering: RefCell::new(steering) })
+        Ok(Group { members: RefCell::new(members), steering: RefCell::new(steering), defer })
     }
 
     /// A group of one bound socket, that of `slot`.
     #[must_use]
-    pub fn new(slot: Slot, socket: Rc<Socket>, steering: Steering) -> Group {
-        Group { members: RefCell::new(vec![Member { slot, socket, entered: false }]), steering: RefCell::new(steering) }
+    pub fn new(slot: Slot, socket: Rc<Socket>, steering: Steering, defer: Option<Duration>) -> Group {
+        let members = RefCell::new(vec![Member { slot, socket, entered: false }]);
+        Group { members, steering: RefCell::new(steering), defer }
     }
 
     /// The socket of a slot, made now if it has none yet.
@@ -120,6 +125,10 @@ impl Group {
             self.steering.borrow_mut().leave(slot.0);
         }
         if backlog.is_some() || !listens {
+            // Here, since options of a worker's own socket may just have been copied.
+            if let Some(defer) = self.defer {
+                listen::defer(&member.socket, defer)?;
+            }
             member.socket.listen(i32::try_from(backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX))?;
         }
         if !member.entered {
@@ -141,13 +150,13 @@ impl Group {
         self.members.borrow().iter().map(|m| Rc::clone(&m.socket)).collect()
     }
 
-    /// Says which slots get connections, in which order.
-    pub fn order(&self, slots: &[Slot]) {
+    /// Says which slots get connections, and what each should get; tells whether that is anything new.
+    pub fn order(&self, shares: &[Share]) -> bool {
         let members = self.members.borrow();
-        let Some(any) = members.iter().find(|m| m.entered) else { return };
-        let known: Vec<u32> =
-            slots.iter().filter(|slot| members.iter().any(|m| m.slot == **slot && m.entered)).map(|s| s.0).collect();
-        self.steering.borrow_mut().order(&known, any.socket.as_fd());
+        let Some(any) = members.iter().find(|m| m.entered) else { return false };
+        let knows = |share: &&Share| members.iter().any(|m| m.slot.0 == share.slot && m.entered);
+        let known: Vec<Share> = shares.iter().filter(knows).copied().collect();
+        self.steering.borrow_mut().order(&known, any.socket.as_fd())
     }
 
     /// Ends a slot that is not wanted any more. What waits there moves to the others where the kernel
@@ -177,7 +186,7 @@ impl Group {
     #[must_use]
     pub fn can_move_from(&self, slot: Slot) -> bool {
         let steering = self.steering.borrow();
-        steering.migrates() && steering.eligible().iter().any(|other| *other != slot.0)
+        steering.migrates() && steering.eligible().iter().any(|other| other.slot != slot.0)
     }
 
     /// Refuses new connections from now on; false where that cannot be done without losing those that

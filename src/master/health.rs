@@ -44,7 +44,10 @@ pub struct Health {
     /// When it last took one, or had none to take.
     moved: Moment,
     /// What the kernel had counted for its slot when it came, where the kernel counts.
-    base: u64,
+    pub base: u64,
+    /// Since when it gets connections; its share grows from then on.
+    #[serde(default)]
+    pub serves_since: Moment,
     pinged: Option<Moment>,
     ping: u64,
     /// When it last answered a `PING`; a worker that never did is not held to it.
@@ -91,7 +94,8 @@ impl Master {
         let base = self.counted_by_others(worker);
         let probing = worker.config.life.probing.clone();
         if let Some(worker) = self.workers.get_mut(&id) {
-            worker.health.moved = clock::now();
+            let now = clock::now();
+            (worker.health.moved, worker.health.serves_since) = (now, now);
             worker.health.base = base;
         }
         if let Some(probing) = probing {
@@ -335,12 +339,13 @@ impl Master {
     }
 
     /// Hands to it again.
-    pub(super) fn readmit(&self, id: WorkerId) {
+    pub(super) fn readmit(&mut self, id: WorkerId) {
         for listener in self.listeners.iter() {
             listener.seats.readmit(id);
             listener.changed.notify_one();
         }
-        if let Some(worker) = self.workers.get(&id) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.health.serves_since = clock::now();
             info!(slot = worker.slot.0, worker = id.0, "a worker that was passed over gets connections again");
         }
     }

@@ -8,6 +8,7 @@ use super::refuse::Refused;
 use super::seats::{self, Choice, Seats};
 use crate::config::Config;
 use crate::config::admission::Admission;
+use crate::config::choice::Policy;
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::steer::Steering;
@@ -64,6 +65,12 @@ impl House {
         };
         house.refill_reserve();
         house
+    }
+
+    /// Which worker is next.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.config.policy
     }
 
     /// The seats of a listener at this address and socket.
@@ -196,7 +203,7 @@ impl Listener {
     /// Makes it the first of a group of sockets, that of `slot`.
     pub fn begin_group(&mut self, slot: Slot, steering: Steering) {
         if let Some(socket) = self.socket() {
-            self.group = Some(Group::new(slot, socket, steering));
+            self.group = Some(Group::new(slot, socket, steering, self.house.admission.defer));
         }
     }
 
@@ -382,7 +389,8 @@ impl Listener {
     /// # Errors
     /// When a descriptor is missing, or none is free.
     pub fn take(passed: Passed, taking: &Taking, house: Rc<House>, handoffs: &[Rc<Handoff>]) -> io::Result<Listener> {
-        let group = passed.group.map(|group| Group::take(group, taking)).transpose()?;
+        let defer = house.admission.defer;
+        let group = passed.group.map(|group| Group::take(group, taking, defer)).transpose()?;
         let socket = match (&group, passed.socket) {
             (Some(group), _) => group.sockets().into_iter().next(),
             (None, number) => number.map(|n| taking.take(n)).transpose()?.map(|fd| Rc::new(Socket::from(fd))),

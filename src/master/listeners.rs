@@ -5,7 +5,7 @@ use super::steering::Afterwards;
 use super::{accept, steering};
 use crate::config::Mode;
 use crate::core::ids::{Slot, WorkerId};
-use crate::steer::Steering;
+use crate::steer::{Kind, Steering, Wanted};
 use crate::sys::listen::{self, Sharing};
 use crate::wire::address::Address;
 use crate::wire::packet::{Listen, Ownership};
@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use tokio::task::JoinHandle;
-use tracing::warn;
+use tracing::{error, warn};
 
 /// Addresses that may be held at once; a worker that asks for one more gets `EMFILE`.
 pub const LISTENERS_MAX: usize = 1024;
@@ -150,10 +150,22 @@ impl Listeners {
     /// What steers among the sockets of one address; says so when it is not the best kind.
     #[must_use]
     pub fn steering(&self) -> Steering {
-        let steering = Steering::best();
+        let wanted = Wanted::from(self.house.policy());
+        let steering = Steering::best(wanted);
         if let Some(reason) = steering.reason().filter(|_| !self.complained.replace(true)) {
             let policy = steering.kind().name();
-            warn!(policy, reason, "no round-robin in the kernel: each connection's worker is drawn at random");
+            match wanted.kind() {
+                // It could be had when this master started.
+                Kind::SourceHash => {
+                    error!(policy, reason, "clients do not stay at their workers: each connection's worker is drawn");
+                }
+                wanted => warn!(
+                    policy,
+                    reason,
+                    "no {} in the kernel: each connection's worker is drawn at random",
+                    wanted.name()
+                ),
+            }
         }
         steering
     }

@@ -32,6 +32,7 @@ mod requests;
 pub mod returned;
 pub mod run;
 pub mod seats;
+mod shares;
 pub mod signals;
 pub mod start;
 pub mod status;

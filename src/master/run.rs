@@ -12,18 +12,21 @@ use super::listener::{House, Listener, Origin};
 use super::listeners::Listeners;
 use super::output::{Output, Prefixed};
 use super::reload::{Reloads, done};
+use super::shares::Shares;
 use super::signals::{SignalThread, forward_signals};
 use super::start::{StartError, Starter};
 use super::status::{View, add_usage};
 use super::upgrade::{Host, Upgrade};
 use super::worker::{Asked, Worker};
 use crate::adapt::preload::Shim;
+use crate::config::choice::Policy;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode, Prefix, WORKERS_MAX};
 use crate::control::server::ControlSocket;
 use crate::control::{self, Refusal};
 use crate::core::fleet::{self, Action, Exit, Fleet, Resize, Stop, WaitReason};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
+use crate::steer::Wanted;
 use crate::sys::guard::Guard;
 use crate::sys::taken::Taken;
 use crate::sys::{clock, fd, limits, process, reap, spawn};
@@ -52,6 +55,7 @@ pub async fn run(config: Config, mut host: Host) -> Result<(), RunError> {
     };
     master.handle_fleet(fleet::Event::Begin).await;
     master.look_after();
+    master.begin_to_look_at_loads();
     let later = master.house.events.clone();
     tokio::task::spawn_local(async move {
         sleep(LOOK_AROUND).await;
@@ -103,6 +107,8 @@ pub(super) struct Master {
     pub(super) closing: usize,
     pub(super) fleet: Fleet,
     pub(super) workers: HashMap<WorkerId, Worker>,
+    /// In kernel mode, what is known of their loads.
+    pub(super) shares: Shares,
     pub(super) counters: Vec<Rc<Counters>>,
     pub(super) finished: bool,
     /// Why the master will end with an error.
@@ -124,6 +130,10 @@ impl Master {
         let needed = u64::from(config.workers) * DESCRIPTORS_PER_WORKER + DESCRIPTORS_OF_MASTER;
         if needed > limit.hard {
             return Err(RunError::Descriptors { workers: config.workers, needed, limit: limit.hard });
+        }
+        if config.mode == Mode::Kernel && matches!(config.policy, Policy::SourceHash(_)) {
+            // Anything else would send a client to another worker each time.
+            Wanted::from(config.policy).try_now().map_err(RunError::NoSourceHash)?;
         }
         let control = bind_control(&mut config)?;
         let config = Rc::new(config);
@@ -190,6 +200,7 @@ impl Master {
             closing: 0,
             fleet,
             workers: HashMap::new(),
+            shares: Shares::default(),
             counters: Vec::new(),
             finished: false,
             failure: None,
@@ -217,6 +228,9 @@ impl Master {
             Event::Unfit { worker } => self.unfit(worker).await,
             Event::LookAfter => self.look_after_workers().await,
             Event::Memory { usage } => self.memory(usage).await,
+            Event::LookAtLoads => self.look_at_loads(),
+            Event::Loads(look) => self.loads_seen(&look),
+            Event::Grown => self.grown_by_now(),
             Event::Probed { worker, now } => self.probed(worker, now).await,
             Event::ListenerClosed => self.listener_closed().await,
             Event::ListenerFailed { address, error } => {

@@ -63,7 +63,10 @@ impl View<'_> {
             .map(|w| if self.config.mode == Mode::Shared { w.taken } else { w.handed.max(w.taken) })
             .collect();
         let policy = self.config.policy.name().to_owned();
-        let steering = self.listeners.iter().find_map(|l| l.group.as_ref()).map(Group::steering);
+        let mut groups = self.listeners.iter().filter_map(|l| l.group.as_ref()).map(Group::steering).peekable();
+        let first = groups.peek().cloned();
+        // One that is not steered as wanted says more than the others.
+        let steering = groups.find(|(_, reason)| reason.is_some()).or(first);
         let steered: u64 = (0..self.counters.len()).map(|slot| self.steered_to(Slot(slot as u32)).unwrap_or(0)).sum();
         // What the kernel steers is never accepted by the master; counting it as such keeps the sums.
         let in_kernel = if self.config.mode == Mode::Kernel { sum(|c| &c.handed) + steered } else { 0 };

@@ -6,13 +6,14 @@ use super::listener::{Listener, Origin, Phase};
 use super::run::Master;
 use crate::config::Mode;
 use crate::core::ids::{Slot, WorkerId};
-use crate::sys::listen;
+use crate::steer::order::Share;
+use crate::sys::{clock, listen};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::sleep;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// How often an accept queue is looked at that gets nothing new: the kernel tells nobody when it is
 /// empty.
@@ -31,12 +32,12 @@ pub enum Afterwards {
 ///
 /// # Errors
 /// When no descriptor is free.
-pub fn fill(group: &Group, slots: impl Iterator<Item = Slot>) -> io::Result<()> {
-    for slot in slots {
+pub fn fill(group: &Group, shares: &[Share]) -> io::Result<()> {
+    for slot in shares.iter().map(|share| Slot(share.slot)) {
         group.socket_of(slot)?;
         group.listen(slot, None)?;
     }
-    group.order(&group.slots());
+    group.order(shares);
     Ok(())
 }
 
@@ -73,17 +74,21 @@ impl Master {
         if self.fleet.is_stopping() {
             return self.move_what_waits();
         }
-        let wanted = self.fleet.seats().len();
+        let (wanted, now) = (self.fleet.seats().len(), clock::now());
         for listener in self.listeners.iter().filter(|l| l.phase.get() == Phase::Open) {
             let Some(group) = &listener.group else { continue };
             let slots = group.slots();
-            let mut order: Vec<Slot> = slots.iter().copied().filter(|slot| self.is_served(listener, *slot)).collect();
-            if order.is_empty() {
+            let mut served: Vec<Slot> = slots.iter().copied().filter(|slot| self.is_served(listener, *slot)).collect();
+            served.sort_unstable();
+            let shares = match served.as_slice() {
                 // Connections wait for whoever comes first, instead of being refused.
-                order = slots.iter().copied().filter(|slot| slot.index() < wanted).collect();
+                [] => self.plain_shares(&(0..wanted as u32).map(Slot).collect::<Vec<_>>()),
+                served => self.shares(served, now),
+            };
+            if group.order(&shares) && shares.len() < served.len() {
+                let slots: Vec<u32> = shares.iter().map(|share| share.slot).collect();
+                debug!(address = %listener.address, ?slots, "new connections go to the less loaded slots");
             }
-            order.sort_unstable();
-            group.order(&order);
             for slot in slots.into_iter().filter(|slot| slot.index() >= wanted) {
                 let lost = group.vacate(slot);
                 if lost > 0 {
@@ -92,6 +97,7 @@ impl Master {
                 }
             }
         }
+        self.go_on_growing(now, clock::now().since(now));
     }
 
     /// While the fleet stops, nobody comes into a slot that became empty: what waits there moves to those
@@ -107,7 +113,7 @@ impl Master {
                 group.close();
                 continue;
             }
-            group.order(&served);
+            group.order(&self.plain_shares(&served));
             lost += empty.into_iter().map(|slot| group.vacate(slot)).sum::<u64>();
         }
         if lost > 0 {

@@ -1,7 +1,10 @@
-//! Exact round-robin. What the program goes by lies in memory that both share: excluding a slot, or
-//! having more of them, is writing there, and the program stays as it is.
+//! The exact program, in turn or by source. What it goes by lies in memory that both share: excluding a slot,
+//! or having more of them, is writing there, and the program stays as it is.
 
-use super::program::{ACTIVE, Asked, COUNTS, HALF, ORDER, REFUSING, ROOM, TURN, WORDS, round_robin};
+use super::order::{self, Share};
+use super::program::{
+    ACTIVE, Asked, COUNTS, Choice, HALF, ORDER, PLACES, REFUSING, ROOM, TURN, WORDS, fingerprint, program,
+};
 use crate::sys::bpf::{self, Loaded, Refused, Shared, Sockets};
 use crate::sys::exec::{Number, Passing, Taking};
 use serde::{Deserialize, Serialize};
@@ -20,19 +23,27 @@ pub struct Passed {
     program: Number,
     migrates: bool,
     words: usize,
+    /// What the program does, and its [`fingerprint`].
+    #[serde(default)]
+    program_is: Option<(Choice, u64)>,
 }
 
 impl Passed {
-    /// Whether this version knows its memory.
+    /// Whether this version knows its memory, and would load the same program.
     #[must_use]
     pub fn is_understood(&self) -> bool {
-        self.words == WORDS
+        self.words == WORDS && self.choice().is_some()
+    }
+
+    fn choice(&self) -> Option<Choice> {
+        self.program_is.filter(|(choice, print)| *print == fingerprint(*choice)).map(|(choice, _)| choice)
     }
 }
 
-/// Exact round-robin in the kernel.
+/// The exact program in the kernel.
 #[derive(Debug)]
 pub struct Exact {
+    choice: Choice,
     state: Shared,
     sockets: Sockets,
     program: Loaded,
@@ -44,13 +55,13 @@ impl Exact {
     /// # Errors
     /// [`Refused`]: `EPERM` without `CAP_BPF` (or root), `EINVAL` on kernels before 5.12, which know
     /// no fetching addition.
-    pub fn load() -> Result<Exact, Refused> {
+    pub fn load(choice: Choice) -> Result<Exact, Refused> {
         let plain = |source| Refused { source, verifier: None };
         let state = Shared::new(NAME, WORDS).map_err(plain)?;
         let sockets = Sockets::new(NAME, ROOM as u32).map_err(plain)?;
-        let program = |asked| round_robin(state.as_fd().as_raw_fd(), sockets.as_fd().as_raw_fd(), asked);
+        let program = |asked| program(choice, state.as_fd().as_raw_fd(), sockets.as_fd().as_raw_fd(), asked);
         let program = bpf::load(NAME, &program(Asked::PacketsAndMoves), &program(Asked::Packets))?;
-        Ok(Exact { state, sockets, program })
+        Ok(Exact { choice, state, sockets, program })
     }
 
     /// Passes it on to the next program of this process.
@@ -61,21 +72,22 @@ impl Exact {
             program: passing.pass(&self.program.fd),
             migrates: self.program.migrates,
             words: WORDS,
+            program_is: Some((self.choice, fingerprint(self.choice))),
         }
     }
 
     /// Takes over what was passed on; it has gone on steering meanwhile.
     ///
     /// # Errors
-    /// When a descriptor is missing, or the memory is not what this version knows.
+    /// When a descriptor is missing, or the program or its memory is not what this version knows.
     pub fn take(passed: &Passed, taking: &Taking) -> io::Result<Exact> {
-        if !passed.is_understood() {
-            return Err(io::Error::other("the steering program of the old version has another memory"));
-        }
+        let Some(choice) = passed.choice().filter(|_| passed.is_understood()) else {
+            return Err(io::Error::other("the steering program of the old version is another one"));
+        };
         let state = Shared::map(taking.take(passed.state)?, WORDS)?;
         let sockets = Sockets::again(taking.take(passed.sockets)?);
         let program = Loaded { fd: taking.take(passed.program)?, migrates: passed.migrates };
-        Ok(Exact { state, sockets, program })
+        Ok(Exact { choice, state, sockets, program })
     }
 
     /// Makes the program choose for the group of this listening socket; once for a group.
@@ -94,20 +106,24 @@ impl Exact {
         self.sockets.put(slot, socket)
     }
 
-    /// Says who is eligible, in which order; what is beyond [`ROOM`] is left out. With nobody, the
+    /// Says who is eligible, and what each should get; slots beyond [`ROOM`] are left out. With nobody, the
     /// kernel's hash chooses, and connections wait at whichever socket it names.
-    pub fn order(&self, slots: &[u32]) {
+    pub fn order(&self, shares: &[Share]) {
+        let shares: Vec<Share> = shares.iter().copied().filter(|share| (share.slot as usize) < ROOM).collect();
+        let places = match self.choice {
+            Choice::InTurn => order::turns(&shares),
+            Choice::BySource(_) => order::table(&shares),
+        };
         let words = self.state.words();
         let active = words[ACTIVE].load(Relaxed);
         let (half, refusing) = (1 - (active >> HALF & 1), active & 1 << REFUSING);
-        let first = ORDER + half as usize * ROOM / 2;
-        let slots = &slots[..slots.len().min(ROOM)];
-        for (word, pair) in words[first..].iter().zip(slots.chunks(2)) {
+        let first = ORDER + half as usize * PLACES / 2;
+        for (word, pair) in words[first..].iter().zip(places.chunks(2)) {
             let two = |i: usize| u64::from(pair.get(i).copied().unwrap_or(0));
             word.store(two(0) | two(1) << 32, Relaxed);
         }
         // One store: whoever sees the new half sees what is in it.
-        words[ACTIVE].store(refusing | half << HALF | slots.len() as u64, Release);
+        words[ACTIVE].store(refusing | half << HALF | places.len() as u64, Release);
     }
 
     /// Refuses every new connection from now on, as if nobody listened; what waits already stays, and

@@ -4,27 +4,41 @@
 //!
 //! What may be done depends on privileges, and each step down is named:
 //!
-//! 1. [`exact`]: an eBPF program gives each eligible slot its turn. Needs `CAP_BPF` and Linux 5.12.
+//! 1. [`exact`]: an eBPF program gives each eligible slot its turn, or each client its slot. Needs `CAP_BPF`
+//!    and Linux 5.12.
 //! 2. [`random`]: a classic program, which anybody may attach, draws one of the eligible slots.
 //! 3. The kernel's own hash over addresses and ports, which knows nobody as not eligible.
+//!
+//! What each slot should get comes as its [`Share`]; [`order`] makes a list of them that the exact program goes
+//! by. Least connections are shares, too: the master leaves out the more loaded slots, time and again.
 
 pub mod exact;
+pub mod instructions;
+pub mod order;
 pub mod program;
 pub mod random;
 
+use crate::config::choice::Policy;
 use crate::sys::bpf;
 use crate::sys::exec::{Passing, Taking};
 use exact::Exact;
+use order::Share;
+use program::Choice;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 
 /// Who gives a connection its slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Kind {
     /// Each eligible slot in turn.
+    #[default]
     RoundRobin,
+    /// Each of the less loaded slots in turn.
+    LeastConnections,
+    /// The slot of the client's address.
+    SourceHash,
     /// A slot drawn among the eligible ones.
     Random,
     /// The kernel's hash over all slots.
@@ -37,9 +51,46 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::RoundRobin => "round-robin",
+            Kind::LeastConnections => "least-connections",
+            Kind::SourceHash => "source-hash",
             Kind::Random => "random",
             Kind::Hash => "hash",
         }
+    }
+}
+
+/// What is wanted of the exact program, and what that is then called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    kind: Kind,
+    choice: Choice,
+}
+
+impl From<Policy> for Wanted {
+    fn from(policy: Policy) -> Wanted {
+        let (kind, choice) = match policy {
+            // Which two are drawn nobody can tell the kernel; the configuration refuses it.
+            Policy::RoundRobin | Policy::RandomTwo => (Kind::RoundRobin, Choice::InTurn),
+            Policy::LeastConnections => (Kind::LeastConnections, Choice::InTurn),
+            Policy::SourceHash(prefix) => (Kind::SourceHash, Choice::BySource(prefix)),
+        };
+        Wanted { kind, choice }
+    }
+}
+
+impl Wanted {
+    /// What it is called.
+    #[must_use]
+    pub fn kind(self) -> Kind {
+        self.kind
+    }
+
+    /// Whether it could be had: tries it and leaves nothing behind.
+    ///
+    /// # Errors
+    /// What is missing, in words.
+    pub fn try_now(self) -> Result<(), String> {
+        Exact::load(self.choice).map(drop).map_err(|refused| refused.advice())
     }
 }
 
@@ -47,9 +98,11 @@ impl Kind {
 #[derive(Debug)]
 pub struct Steering {
     by: By,
-    /// Why it is not the best kind.
+    /// What the exact kind is called.
+    wanted: Kind,
+    /// Why it is not that.
     reason: Option<String>,
-    order: Vec<u32>,
+    order: Vec<Share>,
 }
 
 #[derive(Debug)]
@@ -77,9 +130,10 @@ impl Members {
         }
     }
 
-    fn places(&self, slots: &[u32]) -> Vec<u32> {
+    /// The places of these slots, with their weights.
+    fn places(&self, shares: &[Share]) -> Vec<(u32, u32)> {
         let places: BTreeMap<u32, u32> = self.0.iter().zip(0..).map(|(&slot, place)| (slot, place)).collect();
-        slots.iter().filter_map(|slot| places.get(slot).copied()).collect()
+        shares.iter().filter_map(|share| Some((*places.get(&share.slot)?, share.weight))).collect()
     }
 }
 
@@ -87,8 +141,11 @@ impl Members {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Passed {
     by: PassedBy,
+    #[serde(default)]
+    wanted: Kind,
     reason: Option<String>,
-    order: Vec<u32>,
+    #[serde(default)]
+    shares: Vec<Share>,
 }
 
 impl Passed {
@@ -114,7 +171,7 @@ impl Steering {
             By::Random(Members(members)) => PassedBy::Random(members.clone()),
             By::Hash => PassedBy::Hash,
         };
-        Passed { by, reason: self.reason.clone(), order: self.order.clone() }
+        Passed { by, wanted: self.wanted, reason: self.reason.clone(), shares: self.order.clone() }
     }
 
     /// Takes over what was passed on.
@@ -127,33 +184,33 @@ impl Steering {
             PassedBy::Random(members) => By::Random(Members(members)),
             PassedBy::Hash => By::Hash,
         };
-        Ok(Steering { by, reason: passed.reason, order: passed.order })
+        Ok(Steering { by, wanted: passed.wanted, reason: passed.reason, order: passed.shares })
     }
 
     /// The best that this process may have.
     #[must_use]
-    pub fn best() -> Steering {
-        match Exact::load() {
-            Ok(exact) => Steering::by(By::Exact { exact, attached: false }, None),
-            Err(refused) => Steering::by(By::Random(Members::default()), Some(refused.advice())),
+    pub fn best(wanted: Wanted) -> Steering {
+        match Exact::load(wanted.choice) {
+            Ok(exact) => Steering::by(By::Exact { exact, attached: false }, wanted, None),
+            Err(refused) => {
+                let reason = match wanted.kind {
+                    Kind::LeastConnections => format!("drawn among the less loaded half; {}", refused.advice()),
+                    _ => refused.advice(),
+                };
+                Steering::by(By::Random(Members::default()), wanted, Some(reason))
+            }
         }
     }
 
-    /// The best that needs no privilege.
-    #[must_use]
-    pub fn unprivileged(reason: &str) -> Steering {
-        Steering::by(By::Random(Members::default()), Some(reason.to_owned()))
-    }
-
-    fn by(by: By, reason: Option<String>) -> Steering {
-        Steering { by, reason, order: Vec::new() }
+    fn by(by: By, wanted: Wanted, reason: Option<String>) -> Steering {
+        Steering { by, wanted: wanted.kind, reason, order: Vec::new() }
     }
 
     /// Who chooses.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self.by {
-            By::Exact { .. } => Kind::RoundRobin,
+            By::Exact { .. } => self.wanted,
             By::Random(_) => Kind::Random,
             By::Hash => Kind::Hash,
         }
@@ -203,7 +260,7 @@ impl Steering {
 
     /// A slot's socket is about to be shut down.
     pub fn leave(&mut self, slot: u32) {
-        self.order.retain(|&member| member != slot);
+        self.order.retain(|share| share.slot != slot);
         match &mut self.by {
             By::Exact { exact, .. } => exact.order(&self.order),
             By::Random(members) => {
@@ -215,16 +272,17 @@ impl Steering {
         }
     }
 
-    /// Says who is eligible, in which order. `socket` is any of the group.
-    pub fn order(&mut self, slots: &[u32], socket: BorrowedFd<'_>) {
-        if self.order == slots {
-            return;
+    /// Says who is eligible, and what each should get; tells whether that is anything new. `socket` is any of
+    /// the group.
+    pub fn order(&mut self, shares: &[Share], socket: BorrowedFd<'_>) -> bool {
+        if self.order == shares {
+            return false;
         }
-        self.order = slots.to_vec();
+        self.order = shares.to_vec();
         match &self.by {
-            By::Exact { exact, .. } => exact.order(slots),
+            By::Exact { exact, .. } => exact.order(shares),
             By::Random(members) => {
-                if let Err(error) = bpf::attach_classic(&random::program(&members.places(slots)), socket) {
+                if let Err(error) = bpf::attach_classic(&random::program(&members.places(shares)), socket) {
                     let reason = format!("the kernel takes no classic program either: {error}");
                     self.reason = Some(reason);
                     self.by = By::Hash;
@@ -232,11 +290,12 @@ impl Steering {
             }
             By::Hash => {}
         }
+        true
     }
 
     /// Who is eligible now.
     #[must_use]
-    pub fn eligible(&self) -> &[u32] {
+    pub fn eligible(&self) -> &[Share] {
         &self.order
     }
 
@@ -272,6 +331,7 @@ mod tests {
         members.leave(1);
         members.leave(7);
         assert_eq!(members, Members(vec![0, 3, 2]));
-        assert_eq!(members.places(&[2, 3, 9]), [2, 1]);
+        let shares = [(2, 1), (3, 5), (9, 1)].map(|(slot, weight)| Share { slot, weight });
+        assert_eq!(members.places(&shares), [(2, 1), (1, 5)]);
     }
 }

@@ -2,8 +2,9 @@
 //! ordinary user may attach: it has no memory, so it cannot take turns, only draw.
 //!
 //! ```text
-//! place = random mod count
-//! if place == 0: return the first slot's place in the group; if place == 1: the second's …
+//! draw = random mod sum of weights
+//! if draw < the first slot's weight: return its place in the group
+//! if draw < that and the second's: return its place …
 //! ```
 
 use libc::sock_filter;
@@ -13,26 +14,34 @@ use libc::sock_filter;
 const LOAD_ABSOLUTE: u16 = 0x20;
 const RANDOM: u32 = (-0x1000i32 + 56) as u32;
 const MODULO: u16 = 0x94;
-const IF_EQUAL: u16 = 0x15;
+const IF_AT_LEAST: u16 = 0x35;
 const RETURN_NUMBER: u16 = 0x06;
 const RETURN_ACCUMULATOR: u16 = 0x16;
 /// No socket of a group has this index, so the kernel falls back to its hash.
 const NOBODY: u32 = u32::MAX;
 
-/// Instructions that draw one of these places in the group; with none, the kernel's hash chooses.
+/// Instructions that draw one of these places in the group, each by its weight; with none, the kernel's hash
+/// chooses.
 #[must_use]
-pub fn program(places: &[u32]) -> Vec<sock_filter> {
+pub fn program(places: &[(u32, u32)]) -> Vec<sock_filter> {
     let op = |code, jt, jf, k| sock_filter { code, jt, jf, k };
-    if places.is_empty() {
+    let weights = || places.iter().map(|(_, weight)| *weight);
+    let equal = weights().all(|weight| weight == places[0].1);
+    // Weights of equals are left out, which lets the first form serve for most groups.
+    let weight = |weight: u32| if equal { 1 } else { weight };
+    let sum: u32 = weights().map(weight).fold(0, u32::saturating_add);
+    if sum == 0 {
         return vec![op(RETURN_NUMBER, 0, 0, NOBODY)];
     }
-    let mut program = vec![op(LOAD_ABSOLUTE, 0, 0, RANDOM), op(MODULO, 0, 0, places.len() as u32)];
-    if places.iter().copied().eq(0..places.len() as u32) {
+    let mut program = vec![op(LOAD_ABSOLUTE, 0, 0, RANDOM), op(MODULO, 0, 0, sum)];
+    if equal && places.iter().map(|(place, _)| *place).eq(0..places.len() as u32) {
         program.push(op(RETURN_ACCUMULATOR, 0, 0, 0));
         return program;
     }
-    for (draw, &place) in places.iter().enumerate() {
-        program.push(op(IF_EQUAL, 0, 1, draw as u32));
+    let mut end: u32 = 0;
+    for &(place, own) in places {
+        end = end.saturating_add(weight(own));
+        program.push(op(IF_AT_LEAST, 1, 0, end));
         program.push(op(RETURN_NUMBER, 0, 0, place));
     }
     program.push(op(RETURN_NUMBER, 0, 0, NOBODY));
@@ -52,7 +61,7 @@ mod tests {
             match op.code {
                 LOAD_ABSOLUTE => accumulator = random,
                 MODULO => accumulator %= op.k,
-                IF_EQUAL => at += usize::from(if accumulator == op.k { op.jt } else { op.jf }),
+                IF_AT_LEAST => at += usize::from(if accumulator >= op.k { op.jt } else { op.jf }),
                 RETURN_NUMBER => return op.k,
                 RETURN_ACCUMULATOR => return accumulator,
                 code => panic!("no such instruction: {code}"),
@@ -60,23 +69,34 @@ mod tests {
         }
     }
 
+    /// How often each place comes when every number is drawn once.
+    fn check(places: &[(u32, u32)], round: u32, expected: &[(u32, u32)]) {
+        let mut counts = std::collections::BTreeMap::new();
+        (0..round).for_each(|n| *counts.entry(run(&program(places), 5000 * round + n)).or_insert(0) += 1);
+        assert_eq!(counts.into_iter().collect::<Vec<(u32, u32)>>(), expected, "{places:?}");
+    }
+
     #[test]
     fn every_eligible_place_is_drawn_and_no_other() {
-        for places in [&[0u32, 1, 2, 3][..], &[3, 1], &[7], &[0, 1, 2, 5]] {
-            let drawn: Vec<u32> = (0..places.len() as u32).map(|n| run(&program(places), 4000 + n)).collect();
-            let mut sorted = drawn.clone();
-            sorted.sort_unstable();
-            let mut expected = places.to_vec();
-            expected.sort_unstable();
-            assert_eq!(sorted, expected);
-        }
+        check(&[(0, 1), (1, 1), (2, 1), (3, 1)], 4, &[(0, 1), (1, 1), (2, 1), (3, 1)]);
+        check(&[(3, 256), (1, 256)], 2, &[(1, 1), (3, 1)]);
+        check(&[(7, 9)], 1, &[(7, 1)]);
+        check(&[(0, 1), (1, 1), (2, 1), (5, 1)], 4, &[(0, 1), (1, 1), (2, 1), (5, 1)]);
         assert_eq!(run(&program(&[]), 5), NOBODY);
+    }
+
+    #[test]
+    fn each_place_is_drawn_by_its_weight() {
+        check(&[(0, 3), (1, 1), (2, 2)], 6, &[(0, 3), (1, 1), (2, 2)]);
+        check(&[(4, 1), (0, 255)], 256, &[(0, 255), (4, 1)]);
     }
 
     #[test]
     fn all_slots_fit_into_what_the_kernel_takes() {
         // BPF_MAXINSNS.
-        let most: Vec<u32> = (1..=crate::config::WORKERS_MAX).collect();
+        let most: Vec<(u32, u32)> = (1..=crate::config::WORKERS_MAX).map(|place| (place, 256 * 256)).collect();
         assert!(program(&most).len() <= 4096);
+        let unequal: Vec<(u32, u32)> = most.iter().map(|&(place, weight)| (place, weight - place)).collect();
+        assert!(program(&unequal).len() <= 4096);
     }
 }

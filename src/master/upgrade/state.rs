@@ -15,6 +15,7 @@ use super::super::refuse;
 use super::super::reload::Reloads;
 use super::super::returned;
 use super::super::run::{Master, prefixed};
+use super::super::shares::Shares;
 use super::super::signals::forward_signals;
 use super::super::start::Starter;
 use super::super::supervised::{self, Supervised};
@@ -361,6 +362,7 @@ impl Master {
             closing: 0,
             fleet: state.fleet,
             workers: HashMap::new(),
+            shares: Shares::default(),
             counters,
             finished: false,
             failure: None,

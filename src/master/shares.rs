@@ -1,0 +1,197 @@
+//! Kernel mode: what each slot should get. That is its weight, less while its worker is fresh, and with
+//! least-connections nothing for the more loaded ones. The kernel counts whom it gives a connection and not who
+//! closed one, so the master looks how many are open, time and again.
+
+use super::event::Event;
+use super::group::Group;
+use super::run::Master;
+use super::worker::Worker;
+use crate::config::Mode;
+use crate::config::choice::Policy;
+use crate::core::fleet::Occupant;
+use crate::core::ids::{Slot, WorkerId};
+use crate::core::moment::Moment;
+use crate::core::policy::{View, less_loaded_half};
+use crate::core::slow_start::{SHARE_MAX, share};
+use crate::steer::order::Share;
+use crate::sys::process::Usage;
+use crate::sys::{clock, process};
+use nix::unistd::Pid;
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// How often the shares of fresh workers are reckoned anew, at most.
+const GROW_EVERY: Duration = Duration::from_millis(50);
+/// How often it is looked what the workers have open, at most: half the time after which Hermes (SIGCOMM 2025)
+/// takes what it knows of a worker for old.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Both rest so many times as long as they took: they may cost a twentieth of a core.
+const REST: u32 = 20;
+
+/// What is known of the workers' loads.
+#[derive(Debug, Default)]
+pub struct Shares {
+    loads: HashMap<WorkerId, Load>,
+    /// Whether a time is set at which shares have grown.
+    grows: bool,
+}
+
+/// A worker's load when it was last looked at, and what the kernel had given its slot until then.
+#[derive(Debug)]
+struct Load {
+    open: u64,
+    steered: u64,
+}
+
+/// What a look found.
+#[derive(Debug)]
+pub struct Look {
+    usage: HashMap<Pid, Usage>,
+    /// What the kernel had given to each worker's slot when the look began.
+    steered: HashMap<WorkerId, u64>,
+    cost: Duration,
+}
+
+/// Shares with loads, as a policy sees them by their place in the list.
+struct Loaded {
+    shares: Vec<Share>,
+    loads: Vec<u32>,
+}
+
+impl View for Loaded {
+    fn slots(&self) -> usize {
+        self.shares.len()
+    }
+
+    fn may(&self, _: usize) -> bool {
+        true
+    }
+
+    fn load(&self, index: usize) -> u32 {
+        self.loads[index]
+    }
+
+    fn weight(&self, index: usize) -> u32 {
+        self.shares[index].weight
+    }
+
+    fn weights_are_equal(&self) -> bool {
+        false
+    }
+}
+
+impl Master {
+    /// What these slots should get, whoever sits there.
+    pub(super) fn plain_shares(&self, slots: &[Slot]) -> Vec<Share> {
+        slots.iter().map(|slot| self.share(*slot, SHARE_MAX)).collect()
+    }
+
+    /// What these slots should get, whose workers serve.
+    pub(super) fn shares(&self, slots: &[Slot], now: Moment) -> Vec<Share> {
+        let shares = slots.iter().map(|slot| self.share(*slot, self.grown(*slot, now))).collect();
+        match self.config.policy {
+            Policy::LeastConnections => self.less_loaded(shares),
+            Policy::RoundRobin | Policy::RandomTwo | Policy::SourceHash(_) => shares,
+        }
+    }
+
+    fn share(&self, slot: Slot, grown: u32) -> Share {
+        Share { slot: slot.0, weight: self.config.weights.of(slot) * grown }
+    }
+
+    /// How much of a share the slot's worker has grown into, in [`SHARE_MAX`]ths.
+    fn grown(&self, slot: Slot, now: Moment) -> u32 {
+        let growth = self.config.admission.slow_start;
+        let (Some(growth), Some(worker)) = (growth, self.serving(slot)) else { return SHARE_MAX };
+        share(now.since(worker.health.serves_since), growth)
+    }
+
+    fn less_loaded(&self, shares: Vec<Share>) -> Vec<Share> {
+        let loads = shares.iter().map(|share| self.load_at(Slot(share.slot))).collect();
+        let loaded = Loaded { shares, loads };
+        less_loaded_half(&loaded).into_iter().map(|index| loaded.shares[index]).collect()
+    }
+
+    /// What the slot's worker had open when it was last looked at, and what it was given since then. What was
+    /// closed since then counts until the next look.
+    fn load_at(&self, slot: Slot) -> u32 {
+        let Some(worker) = self.serving(slot) else { return 0 };
+        let steered = self.view().steered_to(slot).unwrap_or(0);
+        let load = match self.shares.loads.get(&worker.id) {
+            Some(load) => load.open + steered.saturating_sub(load.steered),
+            // Before the first look nobody knows.
+            None if self.shares.loads.is_empty() => 0,
+            None => steered.saturating_sub(worker.health.base),
+        };
+        u32::try_from(load).unwrap_or(u32::MAX)
+    }
+
+    /// The worker that serves in a slot.
+    fn serving(&self, slot: Slot) -> Option<&Worker> {
+        let seat = self.fleet.seats().get(slot.index())?;
+        self.workers.get(&seat.serving().map(|occupant: &Occupant| occupant.worker)?)
+    }
+
+    /// Lets shares be reckoned anew in a while, if somebody's grows. `cost` is what it took this time.
+    pub(super) fn go_on_growing(&mut self, now: Moment, cost: Duration) {
+        let slots = || (0..self.fleet.seats().len() as u32).map(Slot);
+        let somebody = self.config.admission.slow_start.is_some()
+            && slots().any(|slot| self.serving(slot).is_some() && self.grown(slot, now) < SHARE_MAX);
+        if somebody && !std::mem::replace(&mut self.shares.grows, true) {
+            self.later(GROW_EVERY.max(cost.saturating_mul(REST)), || Event::Grown);
+        }
+    }
+
+    /// Shares have grown; steering follows every event.
+    pub(super) fn grown_by_now(&mut self) {
+        self.shares.grows = false;
+    }
+
+    /// Begins to look what the workers have open, where that matters.
+    pub(super) fn begin_to_look_at_loads(&self) {
+        if self.config.mode == Mode::Kernel && self.config.policy == Policy::LeastConnections {
+            self.later(LOOK_EVERY, || Event::LookAtLoads);
+        }
+    }
+
+    /// Looks aside what the workers have open.
+    pub(super) fn look_at_loads(&self) {
+        let (view, events) = (self.view(), self.house.events.clone());
+        let (groups, ports) = (view.groups(), view.ports());
+        let steered = |worker: &Worker| (worker.id, view.steered_to(worker.slot).unwrap_or(0));
+        let steered = self.workers.values().map(steered).collect();
+        tokio::task::spawn_blocking(move || {
+            let begun = clock::now();
+            let usage = process::usage(&groups, &ports);
+            let look = Look { usage, steered, cost: clock::now().since(begun) };
+            let _ = events.blocking_send(Event::Loads(look));
+        });
+    }
+
+    /// It is known what the workers had open a moment ago.
+    pub(super) fn loads_seen(&mut self, look: &Look) {
+        let load = |worker: &Worker| {
+            let open = look.usage.get(&worker.pid)?.open;
+            let steered = self.view().steered_to(worker.slot).unwrap_or(0);
+            // What came while we looked is among those open, or among those that wait, or both.
+            let waiting: u64 = self.groups().map(|group| group.queued_at(worker.slot)).sum();
+            let came = steered.saturating_sub(*look.steered.get(&worker.id)?);
+            Some((worker.id, Load { open: open + came.max(waiting), steered }))
+        };
+        self.shares.loads = self.workers.values().filter_map(load).collect();
+        self.later(LOOK_EVERY.max(look.cost.saturating_mul(REST)), || Event::LookAtLoads);
+    }
+
+    fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.listeners.iter().filter_map(|listener| listener.group.as_ref())
+    }
+
+    fn later(&self, pause: Duration, event: fn() -> Event) {
+        let events = self.house.events.clone();
+        tokio::task::spawn_local(async move {
+            sleep(pause).await;
+            let _ = events.send(event()).await;
+        });
+    }
+}
