@@ -35,7 +35,8 @@
 //! # Without the master in the way
 //!
 //! In kernel mode each worker has a listening socket ([`master::group`]), and a program in the kernel
-//! takes turns among them ([`steer`]); the master only says who is eligible.
+//! takes turns among them, or keeps each client at its own ([`steer`]); the master only says who is eligible,
+//! and for how much.
 //!
 //! [`check`] says beforehand which of all this works here.
 //!

@@ -16,17 +16,16 @@ use super::shares::Shares;
 use super::signals::{SignalThread, forward_signals};
 use super::start::{StartError, Starter};
 use super::status::{View, add_usage};
+use super::steering;
 use super::upgrade::{Host, Upgrade};
 use super::worker::{Asked, Worker};
 use crate::adapt::preload::Shim;
-use crate::config::choice::Policy;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode, Prefix, WORKERS_MAX};
 use crate::control::server::ControlSocket;
 use crate::control::{self, Refusal};
 use crate::core::fleet::{self, Action, Exit, Fleet, Resize, Stop, WaitReason};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
-use crate::steer::Wanted;
 use crate::sys::guard::Guard;
 use crate::sys::taken::Taken;
 use crate::sys::{clock, fd, limits, process, reap, spawn};
@@ -131,10 +130,7 @@ impl Master {
         if needed > limit.hard {
             return Err(RunError::Descriptors { workers: config.workers, needed, limit: limit.hard });
         }
-        if config.mode == Mode::Kernel && matches!(config.policy, Policy::SourceHash(_)) {
-            // Anything else would send a client to another worker each time.
-            Wanted::from(config.policy).try_now().map_err(RunError::NoSourceHash)?;
-        }
+        steering::is_possible(&config)?;
         let control = bind_control(&mut config)?;
         let config = Rc::new(config);
         let spare = limit.hard.saturating_sub(DESCRIPTORS_OF_MASTER) / DESCRIPTORS_PER_WORKER;

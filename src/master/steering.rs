@@ -1,11 +1,14 @@
 //! Kernel mode: telling the kernel who may get connections, and seeing when a slot has none left.
 
+use super::error::RunError;
 use super::event::Event;
 use super::group::Group;
 use super::listener::{Listener, Origin, Phase};
 use super::run::Master;
-use crate::config::Mode;
+use crate::config::choice::Policy;
+use crate::config::{Config, Mode};
 use crate::core::ids::{Slot, WorkerId};
+use crate::steer::Wanted;
 use crate::steer::order::Share;
 use crate::sys::{clock, listen};
 use std::io;
@@ -26,6 +29,18 @@ pub enum Afterwards {
     Stay,
     /// Nothing else refuses new connections.
     ShutDown,
+}
+
+/// Whether the policy can be had in the kernel, where nothing else would do: without its program a client
+/// would get another worker each time.
+///
+/// # Errors
+/// [`RunError::NoSourceHash`].
+pub fn is_possible(config: &Config) -> Result<(), RunError> {
+    match (config.mode, config.policy) {
+        (Mode::Kernel, Policy::SourceHash(_)) => Wanted::from(config.policy).try_now().map_err(RunError::NoSourceHash),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the sockets of these slots and lets each get connections, before any worker is there.

@@ -334,4 +334,23 @@ mod tests {
         let shares = [(2, 1), (3, 5), (9, 1)].map(|(slot, weight)| Share { slot, weight });
         assert_eq!(members.places(&shares), [(2, 1), (1, 5)]);
     }
+
+    /// A group as another version passed it on.
+    fn passed(words: usize, program_is: &str) -> Passed {
+        let exact = format!(r#""state":7,"sockets":8,"program":9,"migrates":true,"words":{words}{program_is}"#);
+        let text =
+            format!(r#"{{"by":{{"Exact":{{"exact":{{{exact}}},"attached":true}}}},"reason":null,"order":[0,1]}}"#);
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn only_the_same_program_with_the_same_memory_is_taken_over() {
+        let same = program::fingerprint(Choice::InTurn);
+        let is = |print: u64| format!(r#","program_is":["InTurn",{print}]"#);
+        assert!(passed(program::WORDS, &is(same)).is_understood());
+        assert!(!passed(program::WORDS, &is(same ^ 1)).is_understood());
+        assert!(!passed(program::WORDS - 1, &is(same)).is_understood());
+        // Versions that knew one program only had this memory.
+        assert!(!passed(2050, "").is_understood());
+    }
 }

@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-fn kernel(args: &[&str]) -> Maitred {
+pub fn kernel(args: &[&str]) -> Maitred {
     Maitred::start(&[&["--mode", "kernel"][..], args].concat())
 }
 
@@ -23,7 +23,7 @@ pub fn without_privileges() -> Command {
     command
 }
 
-fn is_exact(status: &Value) -> bool {
+pub fn is_exact(status: &Value) -> bool {
     match status["policy"].as_str() {
         Some("round-robin") => true,
         Some("random" | "hash") => false,
@@ -124,7 +124,7 @@ fn what_waits_at_a_killed_workers_socket_is_served_by_the_next() {
 }
 
 /// Boots only while the file is there.
-fn boots_with(file: &std::path::Path) -> [String; 3] {
+pub fn boots_with(file: &std::path::Path) -> [String; 3] {
     let line = format!("test -e {} && exec {} epoll 0", file.display(), server());
     ["sh".into(), "-c".into(), line]
 }

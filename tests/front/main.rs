@@ -9,6 +9,7 @@
 //! - `check`: what `maitred check` promises, compared with what then happens
 //! - `inherit`: listening sockets by the conventions of other managers
 //! - `kernel`: one socket per slot, steered by a program in the kernel
+//! - `steering`: its policies and weights
 //! - `native`: the protocol, spoken by hand and by the Rust library
 //! - `seccomp`: static binaries, supervised from outside
 //! - `supervision`: forking, crashing, stopping, scaling
@@ -42,5 +43,6 @@ mod refusals;
 mod reload;
 mod seccomp;
 mod serving;
+mod steering;
 mod supervision;
 mod upgrade;
