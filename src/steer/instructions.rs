@@ -71,13 +71,13 @@ pub struct Assembly<L> {
     places: Vec<(L, usize)>,
 }
 
-impl<L: Copy + PartialEq + std::fmt::Debug> Assembly<L> {
-    /// Nothing yet.
-    #[must_use]
-    pub fn new() -> Assembly<L> {
+impl<L> Default for Assembly<L> {
+    fn default() -> Assembly<L> {
         Assembly { body: Vec::new(), jumps: Vec::new(), places: Vec::new() }
     }
+}
 
+impl<L: Copy + PartialEq + std::fmt::Debug> Assembly<L> {
     /// Adds instructions.
     pub fn put(&mut self, instructions: &[u64]) -> &mut Assembly<L> {
         self.body.extend(instructions);

@@ -118,7 +118,7 @@ enum To {
 /// Instructions that steer by the value behind `state` among the sockets behind `sockets`.
 #[must_use]
 pub fn program(choice: Choice, state: RawFd, sockets: RawFd, asked: Asked) -> Vec<u64> {
-    let mut program = Assembly::new();
+    let mut program = Assembly::default();
     look(&mut program, state, asked);
     program.jump(IF_EQUAL, R8, 0, To::Pass);
     match choice {
@@ -330,7 +330,7 @@ mod tests {
     }
 
     fn key_of(address: u128, prefix: Prefix) -> u64 {
-        let mut program = Assembly::new();
+        let mut program = Assembly::default();
         key(&mut program, prefix);
         run(&program.finish(), (address >> 64) as u64, address as u64)
     }
