@@ -1,9 +1,10 @@
 //! What a reader should doubt, said with the numbers: in the manner of hyperfine's warnings
 //! (<https://github.com/sharkdp/hyperfine>, `warnings.rs`).
 
+use super::agree::CountedBy;
 use super::load::Arrival;
 use super::plan::{Plan, REPEAT_DEFAULT, Subject};
-use super::run::{CountedBy, Run};
+use super::run::Run;
 use super::summary::Summary;
 
 /// Rates that differ by more than this part of their median from run to run make comparisons unsure.
@@ -109,15 +110,19 @@ fn subject(plan: &Plan, summary: &Summary, runs: &[&Run], doubts: &mut Vec<Strin
             .push(format!("{name}: the clients were through when the command had run {} of {wanted} times", ran.times));
     }
     let endings = &summary.endings;
-    if endings.unanswered() > 0 {
+    // Whom the front turned away because it was told to, that is no doubt.
+    let as_told = summary.front.map_or(0, |front| front.refused);
+    if endings.unanswered() > as_told {
         doubts.push(format!(
-            "{name}: {} of {} connections were not answered ({} failed, {} refused, {} reset, {} hung){}",
+            "{name}: {} of {} connections were not answered ({} failed, {} refused, {} reset, {} times 503, {} hung){}{}",
             endings.unanswered(),
             endings.all(),
             endings.failed,
             endings.refused,
             endings.reset,
+            endings.unavailable,
             endings.hung,
+            if as_told > 0 { format!(", {as_told} of them turned away as told") } else { String::new() },
             summary.example.as_ref().map(|why| format!(", as in: {why}")).unwrap_or_default()
         ));
     }

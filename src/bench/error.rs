@@ -70,6 +70,16 @@ pub enum BenchError {
         /// What is there.
         there: Vec<String>,
     },
+    /// Clients cannot come from many addresses.
+    #[error(
+        "{name} serves at {address}: only to the IPv4 loopback can clients come from many addresses; leave --sources out"
+    )]
+    Sources {
+        /// The subject.
+        name: String,
+        /// Where it serves.
+        address: SocketAddr,
+    },
     /// The first request was not answered.
     #[error("the server at {address}{} cannot be measured: {}", called(name, address), ending.reason())]
     Unanswered {

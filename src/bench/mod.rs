@@ -14,20 +14,23 @@
 //! ```
 //!
 //! Three parties count who served what, as far as each can: the front ([`crate::control::status`]), the
-//! clients by the header `Maitred-Slot`, and the kernel (open connections, sampled). Where they should
-//! agree and do not, the run is invalid. [`crate::core::spread`] says what is computed from the counts,
+//! clients by the header `Maitred-Slot`, and the kernel (open connections, sampled; [`observe`] says how). Where they should
+//! agree and do not ([`agree`]), the run is invalid. [`crate::core::spread`] says what is computed from the counts,
 //! [`workload`] what the clients do, [`doubts`] what a reader should not believe too readily.
 
+pub mod agree;
 pub mod command;
 pub mod disturb;
 pub mod doubts;
 pub mod error;
 pub mod load;
+pub mod machine;
 pub mod observe;
 pub mod plan;
 pub mod report;
 pub mod run;
 pub mod session;
+pub mod sources;
 pub mod stop;
 pub mod subject;
 pub mod summary;

@@ -1,6 +1,15 @@
 //! Looking at a subject's processes while the clients are at work: what they cost, and how many
 //! connections each worker has open.
+//!
+//! Open connections are seen in two ways. The kernel tells which descriptors each process has ([`census`]): true
+//! of any server, but the processes are read one after the other, a millisecond or more for all, so what opens
+//! and closes meanwhile blurs the sample, and a connection that waits untaken belongs to nobody. The clients
+//! know better where connections stay and the server tells its slot ([`Board`]): a sample takes less than a
+//! microsecond. There the clients' count is used, for every subject alike, and samples end when some client
+//! begins no connection more, since from then on nobody chooses. `maitred status` would have an exact count of
+//! its own, but under some policies only, and no peer has it.
 
+use super::load::board::Board;
 use super::stop::Stop;
 use crate::core::spread::{Spread, chance};
 use crate::sys::census::{self, Found, Slots};
@@ -12,6 +21,8 @@ use std::time::Duration;
 /// Time between two looks at the open connections. Each reads the processes of the machine, which
 /// takes about a millisecond on a small one.
 const SAMPLE_EVERY: Duration = Duration::from_millis(200);
+/// Time between two looks at the clients' own count, which cost next to nothing.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Samples with fewer open connections than workers say nothing of how even they are.
 const OPEN_MIN: f64 = 1.0;
 
@@ -65,15 +76,32 @@ impl Snapshot {
     }
 }
 
+/// Who told what is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SeenBy {
+    /// The kernel: descriptors of the workers' processes.
+    #[default]
+    Kernel,
+    /// The clients, whom the server told.
+    Clients,
+}
+
 /// How evenly open connections were spread, over all samples that had enough of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Open {
+    /// Who told.
+    #[serde(default)]
+    pub seen_by: SeenBy,
     /// Samples that count.
     pub samples: usize,
     /// Open connections, mean over the samples.
     pub mean: f64,
     /// Standard deviation over the workers, mean over the samples.
     pub sd: f64,
+    /// The same if chance had placed as many.
+    #[serde(default)]
+    pub sd_by_chance: Option<f64>,
     /// Jain's index, mean over the samples.
     pub jain: f64,
     /// The same if chance had placed as many.
@@ -87,7 +115,7 @@ pub struct Open {
 impl Open {
     /// Sums samples up, each of them the open connections of every slot.
     #[must_use]
-    pub fn of(samples: &[Vec<u64>], seed: u64) -> Option<Open> {
+    pub fn of(samples: &[Vec<u64>], seen_by: SeenBy, seed: u64) -> Option<Open> {
         let enough = |open: &&Vec<u64>| open.iter().sum::<u64>() as f64 >= OPEN_MIN * open.len() as f64;
         let samples: Vec<_> = samples.iter().filter(enough).collect();
         let spreads: Vec<(f64, Spread)> = samples
@@ -99,9 +127,11 @@ impl Open {
         let mean = mean_of(&|(mean, _)| *mean) * workers as f64;
         let by_chance = chance(workers, mean.round() as u64, seed)?;
         Some(Open {
+            seen_by,
             samples: spreads.len(),
             mean,
             sd: mean_of(&|(mean, spread)| spread.cv * mean),
+            sd_by_chance: Some(by_chance.cv * mean / workers as f64),
             jain: mean_of(&|(_, spread)| spread.jain),
             jain_by_chance: by_chance.jain,
             max_over_mean: mean_of(&|(_, spread)| spread.max_over_mean),
@@ -122,15 +152,29 @@ pub fn sample_open(root: Pid, port: u16, workers: usize, stop: &Stop) -> Vec<Vec
     samples
 }
 
+/// The same as the clients know it, until no connection more is begun.
+#[must_use]
+pub fn watch_board(board: &Board, stop: &Stop) -> Vec<Vec<u64>> {
+    let mut samples = Vec::new();
+    while !stop.wait(LOOK_EVERY) {
+        let Some(open) = board.look() else { break };
+        samples.push(open);
+    }
+    samples
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn samples_with_too_few_connections_do_not_count() {
-        let open = Open::of(&[vec![0, 1], vec![10, 10], vec![15, 5], vec![0, 0]], 1).unwrap();
+        let open = Open::of(&[vec![0, 1], vec![10, 10], vec![15, 5], vec![0, 0]], SeenBy::Kernel, 1).unwrap();
         assert_eq!((open.samples, open.mean, open.sd), (2, 20.0, 2.5));
         assert!(open.jain < 1.0 && open.jain_by_chance < 1.0);
-        assert_eq!(Open::of(&[vec![0, 1]], 1), None);
+        // 20 coins have a standard deviation of √5; half the difference of heads and tails is, on average,
+        // √(2/π) times that.
+        assert!((open.sd_by_chance.unwrap() - 1.77).abs() < 0.3, "{open:?}");
+        assert_eq!(Open::of(&[vec![0, 1]], SeenBy::Clients, 1), None);
     }
 }

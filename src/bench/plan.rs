@@ -1,7 +1,7 @@
 //! What is to be measured, checked for contradictions before anything is started.
 
 use super::command::Command;
-use super::load::{Arrival, Load, Protocol, Volume};
+use super::load::{Arrival, Load, Protocol, TurnedAway, Volume};
 use super::workload::{Disturbance, Workload};
 use crate::config::Mode;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,8 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 pub const LENGTH_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// The slowest and the fastest open loop, in connections a second.
 pub const RATES: std::ops::RangeInclusive<f64> = 0.01..=1e6;
+/// The most addresses that clients come from.
+pub const SOURCES_MAX: u32 = 65_536;
 /// Requests on a connection that is kept alive, by default.
 pub const KEEP_ALIVE_DEFAULT: u32 = 10;
 
@@ -31,6 +33,17 @@ pub const KEEP_ALIVE_DEFAULT: u32 = 10;
 pub enum Subject {
     /// maitred in this mode, in front of the workers.
     Mode(Mode),
+    /// The same with options of its own.
+    Variant {
+        /// What it is called in the report.
+        name: String,
+        /// Its mode.
+        mode: Mode,
+        /// Copies of the worker, if not as many as all others have.
+        workers: Option<u32>,
+        /// What `maitred run` gets besides, after all other options.
+        options: Vec<String>,
+    },
     /// Any command that serves on the port that it is given.
     Peer {
         /// What it is called in the report.
@@ -53,7 +66,16 @@ impl Subject {
     pub fn name(&self) -> String {
         match self {
             Subject::Mode(mode) => mode.name(),
-            Subject::Peer { name, .. } | Subject::Target { name, .. } => name.clone(),
+            Subject::Variant { name, .. } | Subject::Peer { name, .. } | Subject::Target { name, .. } => name.clone(),
+        }
+    }
+
+    /// Whether it is a front of ours, whose workers are known.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        match self {
+            Subject::Mode(_) | Subject::Variant { .. } => true,
+            Subject::Peer { .. } | Subject::Target { .. } => false,
         }
     }
 }
@@ -137,6 +159,8 @@ pub struct Asked {
     pub threads: usize,
     /// `--seed`.
     pub seed: u64,
+    /// `--sources`.
+    pub sources: Option<u32>,
     /// Whether the server is the user's own.
     pub own_server: bool,
 }
@@ -154,6 +178,7 @@ impl Default for Asked {
             timeout: TIMEOUT_DEFAULT,
             threads: 1,
             seed: 1,
+            sources: None,
             own_server: false,
         }
     }
@@ -242,10 +267,24 @@ pub fn load(workload: Workload, asked: &Asked) -> Result<Load, PlanError> {
         threads: asked.threads,
         open_max: OPEN_MAX,
         seed: asked.seed,
+        sources: asked.sources,
+        turned_away: TurnedAway::Wrong,
     })
 }
 
 impl Plan {
+    /// Copies of the worker that a subject has.
+    #[must_use]
+    pub fn workers_of(&self, subject: &Subject) -> u32 {
+        match subject {
+            Subject::Variant { workers: Some(workers), .. } => *workers,
+            Subject::Variant { workers: None, .. }
+            | Subject::Mode(_)
+            | Subject::Peer { .. }
+            | Subject::Target { .. } => self.workers,
+        }
+    }
+
     /// Checks what concerns several parts at once, and fits the open loop's limit to the descriptors.
     ///
     /// # Errors
@@ -256,7 +295,14 @@ impl Plan {
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(PlanError::SameName(pair[0].clone()));
         }
-        let strangers = self.subjects.iter().any(|subject| !matches!(subject, Subject::Mode(_)));
+        if let Some(Subject::Target { name, address }) = self.subjects.iter().find(|subject| {
+            matches!(subject, Subject::Target { address, .. } if !(address.is_ipv4() && address.ip().is_loopback()))
+        }) && self.load.sources.is_some()
+        {
+            let why = "only to the IPv4 loopback can clients come from many addresses";
+            return Err(PlanError::Contradiction("--sources", format!("--target {name}={address}"), why));
+        }
+        let strangers = self.subjects.iter().any(|subject| !subject.is_ours());
         if strangers && self.workload.disturbance() != Disturbance::None {
             return Err(PlanError::Contradiction(
                 "--target or --peer",
@@ -334,5 +380,26 @@ mod tests {
         let both = vec![Subject::Mode(Mode::Handoff), target.clone()];
         assert!(matches!(plan(1, both, Workload::Cheap).check(1024), Err(PlanError::SameName(_))));
         assert!(plan(1, vec![target], Workload::Crash).check(1024).is_err());
+        let variant = |name: &str, workers| Subject::Variant {
+            name: name.into(),
+            mode: Mode::Handoff,
+            workers,
+            options: Vec::new(),
+        };
+        let both = vec![Subject::Mode(Mode::Handoff), variant("handoff", None)];
+        assert!(matches!(plan(1, both, Workload::Cheap).check(1024), Err(PlanError::SameName(_))));
+        let both = vec![variant("as many", None), variant("nine", Some(9))];
+        let plan = plan(1, both, Workload::Crash).check(1024).unwrap();
+        assert_eq!([0, 1].map(|index| plan.workers_of(&plan.subjects[index])), [2, 9]);
+    }
+
+    #[test]
+    fn clients_come_from_many_addresses_on_the_loopback_only() {
+        let target = |address: &str| Subject::Target { name: "x".into(), address: address.parse().unwrap() };
+        for (address, possible) in [("127.0.0.9:80", true), ("192.0.2.1:80", false), ("[::1]:80", false)] {
+            let mut plan = plan(1, vec![target(address)], Workload::Cheap);
+            plan.load.sources = Some(100);
+            assert_eq!(plan.check(1024).is_ok(), possible, "{address}");
+        }
     }
 }

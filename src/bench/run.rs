@@ -1,20 +1,23 @@
 //! One subject measured once, and what came of it.
 
+use super::agree::{CountedBy, Front, count_workers};
 use super::command::{self, Around, Ran};
 use super::disturb::disturb;
 use super::error::BenchError;
+use super::load::board::Board;
 use super::load::tally::{Ending, Endings, Tally};
-use super::load::{Arrival, ClientCost, Load, Outcome, Volume, drive};
-use super::observe::{Costs, Open, Snapshot, sample_open};
+use super::load::{Arrival, ClientCost, Load, Outcome, TurnedAway, Volume, drive};
+use super::machine::Machine;
+use super::observe::{Costs, Open, SeenBy, Snapshot, sample_open, watch_board};
 use super::plan::Plan;
+use super::sources::Sources;
 use super::stop::Stop;
 use super::subject::Running;
-use super::workload::Disturbance;
-use crate::config::Mode;
 use crate::control::status::Status;
 use crate::core::spread::Spread;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -23,18 +26,6 @@ use std::time::Duration;
 const WARM_UP: std::ops::RangeInclusive<u64> = 500..=10_000;
 /// And no longer than this.
 const WARM_UP_MAX: Duration = Duration::from_secs(2);
-
-/// Where a number for each worker comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CountedBy {
-    /// The front, which handed them over or saw them taken.
-    Front,
-    /// The clients, whom the server told.
-    Clients,
-    /// Nobody.
-    Nobody,
-}
 
 /// Times to an answer, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -68,43 +59,6 @@ impl Latency {
     }
 }
 
-/// What the front counted from the beginning of a run to its end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Front {
-    /// Connections accepted.
-    pub accepted: u64,
-    /// Connections sent back by workers.
-    pub returned: u64,
-    /// Connections taken back from workers.
-    pub rescued: u64,
-    /// Connections that could be given to nobody.
-    pub lost: u64,
-    /// Workers started in the place of others, after a crash or by a reload.
-    pub restarts: u64,
-}
-
-impl Front {
-    fn between(before: &Status, after: &Status) -> Front {
-        let since = |of: fn(&Status) -> u64| of(after).saturating_sub(of(before));
-        Front {
-            accepted: since(|status| status.totals.accepted),
-            returned: since(|status| status.totals.returned),
-            rescued: since(|status| status.totals.rescued),
-            lost: since(|status| status.totals.lost),
-            restarts: since(|status| status.workers.iter().map(|worker| worker.restarts).sum()),
-        }
-    }
-
-    /// Adds what was counted in another run.
-    pub fn add(&mut self, more: &Front) {
-        self.accepted += more.accepted;
-        self.returned += more.returned;
-        self.rescued += more.rescued;
-        self.lost += more.lost;
-        self.restarts += more.restarts;
-    }
-}
-
 /// What came of one run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Run {
@@ -134,6 +88,12 @@ pub struct Run {
     pub spread: Option<Spread>,
     /// How even the open connections were.
     pub open: Option<Open>,
+    /// The same as the kernel tells, where the clients know better.
+    #[serde(default)]
+    pub open_by_kernel: Option<Open>,
+    /// Which slot served which address, with `--sources`.
+    #[serde(default)]
+    pub sources: Option<Sources>,
     /// What the subject used.
     pub costs: Option<Costs>,
     /// What the clients used.
@@ -183,32 +143,56 @@ pub fn measure(
     ended: &AtomicU64,
 ) -> Result<Option<Run>, BenchError> {
     let lab = |source| BenchError::Own { what: "run clients", source };
-    probe(plan, running, stop).map_err(|error| error.unwrap_or_else(lab))?;
-    let uncounted = AtomicU64::new(0);
-    drive(&warm_up(&plan.load), running.address, stop, &uncounted).map_err(lab)?;
+    let load = fitting(&plan.load, running, front_status(running)?.as_ref())?;
+    probe(&load, running, stop).map_err(|error| error.unwrap_or_else(lab))?;
+    uncounted(&warm_up(&load), running, stop).map_err(lab)?;
     if stop.is_set() {
         return Ok(None);
     }
     let before = front_status(running)?;
     let written = running.written();
-    let (outcome, costs, samples, done, machine) = observed(plan, running, stop, ended).map_err(lab)?;
+    let Observed { outcome, costs, open, board, done, machine } =
+        observed(plan, &load, running, stop, ended).map_err(lab)?;
     let after = front_status(running)?;
     let mut run = record(round, running, &outcome, stop);
     run.costs = costs;
-    run.open = Open::of(&samples, plan.load.seed);
+    run.open = Open::of(&open, SeenBy::Kernel, load.seed);
+    if let Some(known) = Open::of(&board, SeenBy::Clients, load.seed) {
+        run.open_by_kernel = run.open.replace(known);
+    }
+    run.sources = load.sources.map(|_| Sources::of(&outcome.tally.by_source));
     run.disturbances = done.signals + done.commands.times;
     run.commands = done.commands;
     run.stderr_bytes = running.written() - written;
     (run.stolen, run.strangers) = machine.shares(&costs.unwrap_or_default(), &outcome.cost);
-    count_workers(plan, &mut run, &outcome.tally, before.zip(after));
+    count_workers(plan, running.workers as usize, &mut run, &outcome.tally, before.zip(after));
     Ok(Some(run))
 }
 
+/// The load as it fits a subject: where the front turns connections away because it was told to, nothing is
+/// wrong with that.
+fn fitting(load: &Load, running: &Running, front: Option<&Status>) -> Result<Load, BenchError> {
+    let mut load = load.clone();
+    if front.is_some_and(|status| status.admission.limits()) {
+        load.turned_away = TurnedAway::AsTold;
+    }
+    let loopback = matches!(running.address.ip(), IpAddr::V4(ip) if ip.is_loopback());
+    if load.sources.is_some() && !loopback {
+        return Err(BenchError::Sources { name: running.name.clone(), address: running.address });
+    }
+    Ok(load)
+}
+
+/// Clients whose connections do not count.
+fn uncounted(load: &Load, running: &Running, stop: &Stop) -> std::io::Result<Outcome> {
+    drive(load, running.address, stop, &AtomicU64::new(0), &Board::new(0))
+}
+
 /// One request, to know at once what is wrong with a server that does not answer.
-fn probe(plan: &Plan, running: &Running, stop: &Stop) -> Result<(), Result<BenchError, std::io::Error>> {
-    let mut load = plan.load.clone();
+fn probe(load: &Load, running: &Running, stop: &Stop) -> Result<(), Result<BenchError, std::io::Error>> {
+    let mut load = load.clone();
     (load.arrival, load.volume, load.pause) = (Arrival::Closed { clients: 1 }, Volume::Connections(1), None);
-    let outcome = drive(&load, running.address, stop, &AtomicU64::new(0)).map_err(Err)?;
+    let outcome = uncounted(&load, running, stop).map_err(Err)?;
     match outcome.tally.example {
         Some(ending) => {
             Err(Ok(BenchError::Unanswered { name: running.name.clone(), address: running.address, ending }))
@@ -239,16 +223,32 @@ struct Done {
     commands: Ran,
 }
 
-type Observed = (Outcome, Option<Costs>, Vec<Vec<u64>>, Done, Machine);
+/// What was seen and done while the clients were at work.
+struct Observed {
+    outcome: Outcome,
+    costs: Option<Costs>,
+    /// Samples of the open connections of each slot, from the kernel …
+    open: Vec<Vec<u64>>,
+    /// … and from the clients.
+    board: Vec<Vec<u64>>,
+    done: Done,
+    machine: Machine,
+}
 
 /// The clients at work, and all that is looked at or done meanwhile.
-fn observed(plan: &Plan, running: &Running, stop: &Stop, ended: &AtomicU64) -> std::io::Result<Observed> {
+fn observed(plan: &Plan, load: &Load, running: &Running, stop: &Stop, ended: &AtomicU64) -> std::io::Result<Observed> {
     let over = Stop::new()?;
+    let board = Board::new(running.workers as usize);
     let root = running.root();
     std::thread::scope(|scope| {
         let sampler = root.map(|root| {
-            let (port, workers, over) = (running.address.port(), plan.workers as usize, &over);
+            let (port, workers, over) = (running.address.port(), running.workers as usize, &over);
             scope.spawn(move || sample_open(root, port, workers, over))
+        });
+        // Only where connections stay do clients know long enough who has them.
+        let watcher = load.pause.map(|_| {
+            let (board, over) = (&board, &over);
+            scope.spawn(move || watch_board(board, over))
         });
         let disturber = running.control().map(|control| {
             let (kind, over) = (plan.workload.disturbance(), &over);
@@ -262,17 +262,19 @@ fn observed(plan: &Plan, running: &Running, stop: &Stop, ended: &AtomicU64) -> s
         });
         let begun = root.map(Snapshot::take);
         let machine = Machine::now();
-        let outcome = drive(&plan.load, running.address, stop, ended);
+        let outcome = drive(load, running.address, stop, ended, &board);
         let machine = machine.until(&Machine::now());
         let ended = root.map(Snapshot::take);
         over.set();
         let costs = root.zip(begun.zip(ended)).map(|(root, (begun, ended))| begun.until(&ended, root));
-        let samples = sampler.map(|thread| thread.join().unwrap_or_default()).unwrap_or_default();
+        let samples = |thread: std::thread::ScopedJoinHandle<'_, Vec<Vec<u64>>>| thread.join().unwrap_or_default();
+        let open = sampler.map(samples).unwrap_or_default();
+        let board = watcher.map(samples).unwrap_or_default();
         let done = Done {
             signals: disturber.map_or(0, |thread| thread.join().unwrap_or_default()),
             commands: commander.map(|thread| thread.join().unwrap_or_default()).unwrap_or_default(),
         };
-        Ok((outcome?, costs, samples, done, machine))
+        Ok(Observed { outcome: outcome?, costs, open, board, done, machine })
     })
 }
 
@@ -302,6 +304,8 @@ fn record(round: u32, running: &Running, outcome: &Outcome, stop: &Stop) -> Run 
         counted_by: CountedBy::Nobody,
         spread: None,
         open: None,
+        open_by_kernel: None,
+        sources: None,
         costs: None,
         client: *cost,
         late_p99_us: tally.late.value_at_quantile(0.99),
@@ -315,135 +319,5 @@ fn record(round: u32, running: &Running, outcome: &Outcome, stop: &Stop) -> Run 
         invalid,
         cut_short: stop.is_set(),
         latencies: tally.latency.clone(),
-    }
-}
-
-/// Fills in who served what, and compares what the front says with what the clients were told.
-fn count_workers(plan: &Plan, run: &mut Run, tally: &Tally, status: Option<(Status, Status)>) {
-    if let Some((before, after)) = &status {
-        let difference = |of: fn(&crate::control::status::Worker) -> u64| -> Vec<u64> {
-            after.workers.iter().zip(&before.workers).map(|(a, b)| of(a).saturating_sub(of(b))).collect()
-        };
-        if after.totals.lost > 0 {
-            run.invalid.push(format!("the front lost {} connections", after.totals.lost));
-        }
-        let restarts: u64 = difference(|worker| worker.restarts).iter().sum();
-        let meant = plan.workload.disturbance() == Disturbance::Crash || plan.disturb.is_some();
-        if restarts > 0 && !meant {
-            run.invalid.push(format!("workers ended {restarts} times while they were measured"));
-        }
-        let taken = difference(|worker| worker.taken);
-        run.front = Some(Front::between(before, after));
-        // In shared mode only the shim can count what is taken.
-        if before.mode == Mode::Handoff.name() || taken.iter().any(|&n| n > 0) {
-            run.per_worker = taken;
-            run.counted_by = CountedBy::Front;
-        }
-    }
-    let handoff = status.is_some_and(|(before, _)| before.mode == Mode::Handoff.name());
-    let by_slot = &tally.by_slot;
-    match run.counted_by {
-        // A command may take slots away with their counts, so only the sums can be compared.
-        CountedBy::Front if plan.disturb.is_some() => {
-            let accepted = run.front.filter(|_| handoff).map(|front| [front.accepted]);
-            run.invalid.extend(accepted.and_then(|accepted| disagreement(&accepted, &[], &run.endings)));
-        }
-        CountedBy::Front => run.invalid.extend(disagreement(&run.per_worker, by_slot, &run.endings)),
-        CountedBy::Clients | CountedBy::Nobody if !by_slot.is_empty() => {
-            let slots = by_slot.len().max(plan.workers as usize);
-            run.per_worker = (0..slots).map(|slot| by_slot.get(slot).copied().unwrap_or(0)).collect();
-            run.counted_by = CountedBy::Clients;
-        }
-        CountedBy::Clients | CountedBy::Nobody => {}
-    }
-    run.spread = Spread::of(&run.per_worker);
-}
-
-/// What is wrong between the front's count and the clients'. A connection that was not answered may
-/// or may not have reached a worker; all others must be found on both sides, for each worker.
-fn disagreement(front: &[u64], clients: &[u64], endings: &Endings) -> Option<String> {
-    let doubtful = endings.unanswered() + endings.abandoned;
-    let sum: u64 = front.iter().sum();
-    let agreed = if clients.is_empty() {
-        sum >= endings.answered && sum <= endings.all()
-    } else {
-        let known: u64 = clients.iter().sum();
-        let at_most = |slot: usize, served: &u64| *served <= front.get(slot).copied().unwrap_or(0);
-        clients.iter().enumerate().all(|(slot, served)| at_most(slot, served)) && sum - sum.min(known) <= doubtful
-    };
-    (!agreed).then(|| {
-        format!(
-            "the front and the clients disagree: workers took {front:?}, the clients were answered by {clients:?} \
-             ({} answered, {doubtful} not)",
-            endings.answered
-        )
-    })
-}
-
-/// The machine's processor time, from `/proc/stat`.
-#[derive(Clone, Copy, Debug, Default)]
-struct Machine {
-    busy_s: f64,
-    idle_s: f64,
-    stolen_s: f64,
-}
-
-impl Machine {
-    fn now() -> Machine {
-        use procfs::CurrentSI;
-        let Ok(stat) = procfs::KernelStats::current() else { return Machine::default() };
-        let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
-        let t = &stat.total;
-        let interrupts = t.irq.unwrap_or(0) + t.softirq.unwrap_or(0);
-        Machine {
-            busy_s: seconds(t.user + t.nice + t.system + interrupts),
-            idle_s: seconds(t.idle + t.iowait.unwrap_or(0)),
-            stolen_s: seconds(t.steal.unwrap_or(0)),
-        }
-    }
-
-    fn until(&self, later: &Machine) -> Machine {
-        Machine {
-            busy_s: later.busy_s - self.busy_s,
-            idle_s: later.idle_s - self.idle_s,
-            stolen_s: later.stolen_s - self.stolen_s,
-        }
-    }
-
-    /// What the host took, and what neither subject nor clients used, as parts of the whole.
-    fn shares(&self, costs: &Costs, client: &ClientCost) -> (f64, f64) {
-        let whole = self.busy_s + self.idle_s + self.stolen_s;
-        if whole <= 0.0 {
-            return (0.0, 0.0);
-        }
-        let known = costs.front.cpu_s + costs.workers.cpu_s + client.cpu_s;
-        (self.stolen_s / whole, (self.busy_s - known).max(0.0) / whole)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn endings(answered: u64, hung: u64) -> Endings {
-        Endings { answered, hung, ..Endings::default() }
-    }
-
-    #[test]
-    fn front_and_clients_agree_when_every_answer_is_found_on_both_sides() {
-        assert_eq!(disagreement(&[5, 5], &[5, 5], &endings(10, 0)), None);
-        assert_eq!(disagreement(&[5, 5], &[], &endings(10, 0)), None);
-        // One hung: whether its worker took it, nobody knows.
-        assert_eq!(disagreement(&[5, 5], &[5, 4], &endings(9, 1)), None);
-        assert_eq!(disagreement(&[5, 4], &[5, 4], &endings(9, 1)), None);
-    }
-
-    #[test]
-    fn they_disagree_when_the_sums_match_but_the_workers_do_not() {
-        assert!(disagreement(&[5, 5], &[6, 4], &endings(10, 0)).is_some());
-        assert!(disagreement(&[5, 5], &[5, 4], &endings(10, 0)).is_some());
-        assert!(disagreement(&[5, 5], &[5, 5, 1], &endings(11, 0)).is_some());
-        assert!(disagreement(&[5, 4], &[], &endings(10, 0)).is_some());
-        assert!(disagreement(&[5, 6], &[], &endings(10, 0)).is_some());
     }
 }

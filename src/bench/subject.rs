@@ -1,7 +1,7 @@
 //! Starting and ending what is measured.
 //!
-//! A mode is `maitred run` itself, this very program, with the user's command or the built-in worker;
-//! what it can do is found out by its log, its control socket and its processes, as an operator would.
+//! A mode or a variant is `maitred run` itself, this very program, with the user's command or the built-in
+//! worker; what it can do is found out by its log, its control socket and its processes, as an operator would.
 
 use super::error::BenchError;
 use super::plan::{Plan, Subject};
@@ -56,8 +56,19 @@ pub struct Running {
     pub name: String,
     /// Where it serves.
     pub address: SocketAddr,
+    /// Copies of the worker.
+    pub workers: u32,
     process: Option<Process>,
     control: Option<PathBuf>,
+}
+
+/// A front of ours that is to be started.
+struct Ours<'a> {
+    name: String,
+    mode: Mode,
+    workers: u32,
+    /// Of this one alone.
+    options: &'a [String],
 }
 
 struct Process {
@@ -82,29 +93,37 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// [`BenchError`]; nothing is left of it then.
     pub fn start(&mut self, subject: &Subject, stop: &Stop) -> Result<Option<Running>, BenchError> {
+        let workers = self.plan.workers_of(subject);
         match subject {
             Subject::Target { name, address } => {
-                Ok(Some(Running { name: name.clone(), address: *address, process: None, control: None }))
+                Ok(Some(Running { name: name.clone(), address: *address, workers, process: None, control: None }))
             }
-            Subject::Mode(mode) => self.start_mode(*mode, stop),
+            Subject::Mode(mode) => {
+                self.start_ours(&Ours { name: mode.name(), mode: *mode, workers, options: &[] }, stop)
+            }
+            Subject::Variant { name, mode, options, .. } => {
+                self.start_ours(&Ours { name: name.clone(), mode: *mode, workers, options }, stop)
+            }
             Subject::Peer { name, command } => self.start_peer(name, command, stop),
         }
     }
 
-    fn start_mode(&mut self, mode: Mode, stop: &Stop) -> Result<Option<Running>, BenchError> {
-        let name = mode.name();
+    fn start_ours(&mut self, ours: &Ours<'_>, stop: &Stop) -> Result<Option<Running>, BenchError> {
+        let (name, mode) = (ours.name.clone(), ours.mode.name());
         self.started += 1;
         let unique = format!("bench-{}-{}", std::process::id(), self.started);
         let myself = std::env::current_exe().map_err(own("find this program"))?;
-        let workers = self.plan.workers.to_string();
-        let words = ["run", "--mode", &name, "--workers", &workers, "--name", &unique, "--log-format", "json"];
+        let workers = ours.workers.to_string();
+        let words = ["run", "--mode", &mode, "--workers", &workers, "--name", &unique, "--log-format", "json"];
         let mut args: Vec<OsString> = vec![myself.clone().into()];
         args.extend(words.map(OsString::from));
         args.extend(["--prefix", "never", "--grace"].map(OsString::from));
         args.push(humantime::format_duration(GRACE).to_string().into());
-        let choice = self.plan.choices.iter().filter(|(of, _)| *of == mode);
+        let choice = self.plan.choices.iter().filter(|(of, _)| *of == ours.mode);
         args.extend(choice.flat_map(|(_, words)| words.iter().cloned()));
         args.extend(self.plan.run_options.iter().cloned());
+        // Of an option that is there twice, the later one counts.
+        args.extend(ours.options.iter().map(OsString::from));
         args.push("--".into());
         match &self.plan.command[..] {
             [] => args.extend([myself.clone().into(), WORKER_COMMAND.into()]),
@@ -114,6 +133,7 @@ impl<'a> Stage<'a> {
         let mut running = Running {
             name,
             address: ([0, 0, 0, 0], 0).into(),
+            workers: ours.workers,
             process: Some(process),
             control: Some(socket_path(&unique)),
         };
@@ -149,7 +169,13 @@ impl<'a> Stage<'a> {
         let shell = Path::new("/bin/sh");
         let args = vec!["sh".into(), "-c".into(), command.into()];
         let process = self.spawn(name, shell, args, &[("PORT".into(), port.into())])?;
-        let running = Running { name: name.to_owned(), address, process: Some(process), control: None };
+        let running = Running {
+            name: name.to_owned(),
+            address,
+            workers: self.plan.workers,
+            process: Some(process),
+            control: None,
+        };
         let until = Instant::now() + BOOT_TIMEOUT;
         while TcpStream::connect(address).is_err() {
             let ended = running.ended();
@@ -207,13 +233,13 @@ impl<'a> Stage<'a> {
         let Some(process) = &running.process else { return Ok(true) };
         let until = Instant::now() + BOOT_TIMEOUT;
         let mut ready = 0;
-        while ready < self.plan.workers {
+        while ready < running.workers {
             match process.output.ready.recv_timeout(LOOK_EVERY) {
                 Ok(()) => ready += 1,
                 Err(RecvTimeoutError::Timeout) if stop.is_set() => return Ok(false),
                 Err(RecvTimeoutError::Timeout) if Instant::now() < until && !running.ended() => {}
                 Err(RecvTimeoutError::Timeout) if !running.ended() => {
-                    let missing = format!("{ready} of {} workers listen", self.plan.workers);
+                    let missing = format!("{ready} of {} workers listen", running.workers);
                     return Err(BenchError::NotReady { name: running.name.clone(), after: BOOT_TIMEOUT, missing });
                 }
                 Err(_) => {

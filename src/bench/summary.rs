@@ -1,10 +1,12 @@
 //! From runs to results: medians with their range, ratios, and what chance would have given.
 
+use super::agree::{CountedBy, Front};
 use super::command::Ran;
 use super::load::tally::{Endings, merge};
 use super::observe::Open;
 use super::plan::Plan;
-use super::run::{CountedBy, Front, Latency, Run};
+use super::run::{Latency, Run};
+use super::sources::Steadiness;
 use crate::core::spread::{Spread, chance};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -86,6 +88,12 @@ pub struct Summary {
     pub widest: Option<u64>,
     /// How even the open connections were, in the run whose evenness is the median one.
     pub open: Option<Open>,
+    /// The same as the kernel tells, where the clients know better.
+    #[serde(default)]
+    pub open_by_kernel: Option<Open>,
+    /// How steady slots and addresses are, with `--sources`.
+    #[serde(default)]
+    pub sources: Option<Steadiness>,
     /// Processor microseconds per connection of the front.
     pub front_cpu_us: Option<Median>,
     /// The same of the workers.
@@ -170,6 +178,8 @@ fn summary(runs: &[&Run], first: &[&Run], seed: u64) -> Option<Summary> {
         jain: Median::of(runs.iter().filter_map(|run| Some(run.spread?.jain))),
         widest: runs.iter().filter_map(widest).max(),
         open: openly.and_then(|run| run.open.clone()),
+        open_by_kernel: openly.and_then(|run| run.open_by_kernel.clone()),
+        sources: Steadiness::over(runs.iter().filter_map(|run| run.sources.as_ref())),
         front_cpu_us: cost(&|costs| costs.front.cpu_s * 1e6),
         workers_cpu_us: cost(&|costs| costs.workers.cpu_s * 1e6),
         front_switches: cost(&|costs| costs.front.switches as f64),

@@ -93,6 +93,15 @@ pub struct Admission {
     pub sources_unknown: u64,
 }
 
+impl Admission {
+    /// Whether connections may be turned away because of a limit.
+    #[must_use]
+    pub fn limits(&self) -> bool {
+        let counts = [self.max_open, self.max_open_per_worker, self.max_open_per_source, self.max_rate_per_source];
+        counts.iter().any(Option::is_some) || self.max_wait_s.is_some()
+    }
+}
+
 /// One address.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Listener {

@@ -1,6 +1,8 @@
-//! Opening a client's connection.
+//! Opening a client's connection, and where it comes from.
 
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -8,7 +10,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 /// How many loopback addresses clients come from, in turn. One address has 28 231 ports by default
 /// (`net.ipv4.ip_local_port_range`), and each is taken for a minute by `TIME_WAIT`; sixteen last for
 /// 7 500 connections a second for ever, and for 450 000 at once.
-const SOURCES: u8 = 16;
+const SOURCES: u32 = 16;
+/// The first of them, and the first where the user says how many there are to be: that of servers is left out.
+const FIRST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const FIRST_ASKED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// Address `index` of those that clients come from where the user says how many there are to be.
+#[must_use]
+pub fn source(index: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(FIRST_ASKED.to_bits() + index)
+}
 
 /// Where connections come from and where they go.
 #[derive(Debug)]
@@ -16,43 +27,87 @@ pub struct Route {
     target: SockAddr,
     domain: Domain,
     sources: Vec<SockAddr>,
-    next: usize,
+    order: Order,
+}
+
+/// Which address is next.
+#[derive(Debug)]
+enum Order {
+    /// Each in turn; this one is next.
+    Turns(usize),
+    /// By lot: in turns, round-robin would look as if it knew the addresses whenever their number is a
+    /// multiple of that of the workers.
+    Lots(SmallRng),
 }
 
 impl Route {
-    /// A route to `address`, from several addresses if it is on the IPv4 loopback.
+    /// A route to `address`, from several addresses if it is on the IPv4 loopback: from `asked` of them by lot,
+    /// if that is said.
     #[must_use]
-    pub fn new(address: SocketAddr) -> Route {
-        let sources = match address.ip() {
-            IpAddr::V4(ip) if ip.is_loopback() => (1..=SOURCES).collect(),
+    pub fn new(address: SocketAddr, asked: Option<u32>, seed: u64) -> Route {
+        let sources: Vec<Ipv4Addr> = match (address.ip(), asked) {
+            (IpAddr::V4(ip), Some(asked)) if ip.is_loopback() => (0..asked).map(source).collect(),
+            (IpAddr::V4(ip), None) if ip.is_loopback() => {
+                (0..SOURCES).map(|index| Ipv4Addr::from_bits(FIRST.to_bits() + index)).collect()
+            }
             _ => Vec::new(),
         };
-        let source = |last| SockAddr::from(SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)));
+        let any_port = |source| SockAddr::from(SocketAddr::from((source, 0)));
         Route {
             target: address.into(),
             domain: Domain::for_address(address),
-            sources: sources.into_iter().map(source).collect(),
-            next: 0,
+            sources: sources.into_iter().map(any_port).collect(),
+            order: match asked {
+                Some(_) => Order::Lots(SmallRng::seed_from_u64(seed)),
+                None => Order::Turns(0),
+            },
         }
     }
 
-    /// Begins a connection. On loopback it is established when this returns, unless the server's
-    /// queue is full.
+    /// Begins a connection, and says from which of the addresses. On loopback it is established when this
+    /// returns, unless the server's queue is full.
     ///
     /// # Errors
     /// Those of `socket(2)`, `bind(2)` and `connect(2)`.
-    pub fn open(&mut self) -> io::Result<Socket> {
+    pub fn open(&mut self) -> io::Result<(Socket, usize)> {
+        let source = match &mut self.order {
+            Order::Turns(next) => *next,
+            Order::Lots(random) => random.random_range(0..self.sources.len().max(1)),
+        };
         let socket = Socket::new(self.domain, Type::STREAM.nonblocking(), None)?;
         if !self.sources.is_empty() {
             // Which port, is decided when the other end is known: only then may one be used again
             // towards another end (ip(7)).
             setsockopt(&socket, IpBindAddressNoPort, &true)?;
-            socket.bind(&self.sources[self.next])?;
-            self.next = (self.next + 1) % self.sources.len();
+            socket.bind(&self.sources[source])?;
+            if let Order::Turns(next) = &mut self.order {
+                *next = (source + 1) % self.sources.len();
+            }
         }
         match socket.connect(&self.target) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
-            _ => Ok(socket),
+            _ => Ok((socket, source)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn clients_come_from_as_many_addresses_as_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut route = Route::new(listener.local_addr().unwrap(), Some(3), 1);
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..100 {
+            let (_socket, index) = route.open().unwrap();
+            let (_, peer) = listener.accept().unwrap();
+            assert_eq!(peer.ip(), source(index as u32));
+            seen.insert(peer.ip());
+        }
+        assert_eq!(seen, [2, 3, 4].map(|last| Ipv4Addr::new(127, 0, 0, last).into()).into());
+        assert_eq!(source(300), Ipv4Addr::new(127, 0, 1, 46));
     }
 }

@@ -3,10 +3,11 @@
 //! one write and one read besides opening and closing, and no allocation.
 
 use super::answer::{Garbled, Progress, Reader};
+use super::board::Board;
 use super::connect::Route;
 use super::schedule::{Next, Schedule};
 use super::tally::{Ending, Tally};
-use super::{Load, Protocol};
+use super::{Load, Protocol, TurnedAway};
 use crate::bench::stop::Stop;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::time::TimeSpec;
@@ -49,6 +50,7 @@ const TIMER: u64 = u64::MAX - 1;
 pub struct Engine<'a> {
     load: &'a Load,
     stop: &'a Stop,
+    board: &'a Board,
     route: Route,
     /// What is sent: for each path, on a connection that goes on and on one that ends with it.
     questions: Vec<[Vec<u8>; 2]>,
@@ -87,6 +89,8 @@ struct Connection {
     watches_room: bool,
     slot: Option<u16>,
     mixed: bool,
+    /// Which of the clients' addresses it comes from.
+    source: usize,
 }
 
 /// What a connection waits for. The number tells this time from the room's earlier ones.
@@ -106,7 +110,7 @@ impl<'a> Engine<'a> {
     ///
     /// # Errors
     /// When the kernel has no descriptor for the epoll set or the timer.
-    pub fn new(load: &'a Load, address: SocketAddr, stop: &'a Stop) -> io::Result<Engine<'a>> {
+    pub fn new(load: &'a Load, address: SocketAddr, stop: &'a Stop, board: &'a Board) -> io::Result<Engine<'a>> {
         let set = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
         set.add(stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
@@ -122,7 +126,8 @@ impl<'a> Engine<'a> {
         Ok(Engine {
             load,
             stop,
-            route: Route::new(address),
+            board,
+            route: Route::new(address, load.sources, load.seed),
             questions,
             set,
             timer,
@@ -153,6 +158,9 @@ impl<'a> Engine<'a> {
             self.resume(now)?;
             let due = self.begin_what_is_due(&mut schedule)?;
             let over = due == Next::Over || self.stopped || self.tally.gave_up;
+            if over {
+                self.board.last_has_begun();
+            }
             if over && (self.open() == 0 || self.stopped || self.tally.gave_up) {
                 self.abandon_rest();
             }
@@ -213,8 +221,8 @@ impl<'a> Engine<'a> {
 
     /// Opens a connection and asks on it.
     fn begin(&mut self, now: Instant, since: Instant) -> io::Result<()> {
-        let socket = match self.route.open() {
-            Ok(socket) => socket,
+        let (socket, source) = match self.route.open() {
+            Ok(opened) => opened,
             Err(error) => {
                 self.count(ending_of(&error));
                 return Ok(());
@@ -225,7 +233,7 @@ impl<'a> Engine<'a> {
             self.connections.len() - 1
         });
         let connection = &mut self.connections[key];
-        connection.socket = Some(socket);
+        (connection.socket, connection.source) = (Some(socket), source);
         connection.left = self.load.exchanges - 1;
         (connection.slot, connection.mixed, connection.watches_room) = (None, false, false);
         self.ask(key, now, since);
@@ -335,7 +343,8 @@ impl<'a> Engine<'a> {
         let now = Instant::now();
         let connection = &mut self.connections[key];
         let head = connection.reader.head();
-        if let Some(since) = connection.since.take() {
+        // An error is no answer whose time would count: to send somebody away is quickly done.
+        if let Some(since) = connection.since.take().filter(|_| head.status < 400) {
             self.tally.answer((now - since).as_micros() as u64);
         }
         if let Some(slot) = head.slot {
@@ -343,12 +352,17 @@ impl<'a> Engine<'a> {
                 None => {
                     connection.slot = Some(slot);
                     self.tally.served_by(slot);
+                    self.board.enter(slot);
+                    if self.load.sources.is_some() {
+                        self.tally.came_from(connection.source, slot);
+                    }
                 }
                 Some(first) => connection.mixed |= first != slot,
             }
         }
         if head.status >= 400 {
-            self.close(key, Ending::Status(head.status));
+            let ending = if head.status == 503 { Ending::Unavailable } else { Ending::Status(head.status) };
+            self.close(key, ending);
         } else if connection.left == 0 {
             self.close(key, Ending::Answered);
         } else if head.closes {
@@ -420,6 +434,9 @@ impl<'a> Engine<'a> {
             return;
         }
         connection.phase = Phase::Free;
+        if let Some(slot) = connection.slot {
+            self.board.leave(slot);
+        }
         self.tally.mixed += u64::from(connection.mixed);
         self.free.push(key);
         self.count(ending);
@@ -428,8 +445,13 @@ impl<'a> Engine<'a> {
     fn count(&mut self, ending: Ending) {
         self.tally.end(ending);
         let endings = &self.tally.endings;
-        let bad = endings.hung >= HOPELESS_HUNG || endings.unanswered() >= HOPELESS;
-        self.tally.gave_up |= bad && endings.unanswered() > endings.answered;
+        // What is turned away as it was told to costs no timeout, and says nothing against the rest.
+        let bad = match self.load.turned_away {
+            TurnedAway::Wrong => endings.unanswered(),
+            TurnedAway::AsTold => endings.unanswered() - endings.turned_away(),
+        };
+        let hopeless = endings.hung >= HOPELESS_HUNG || bad >= HOPELESS;
+        self.tally.gave_up |= hopeless && bad > endings.answered;
     }
 
     /// Sets the timer to when something is due, if it is not set so already.

@@ -1,19 +1,21 @@
 //! The load generator: many connections on few threads, one epoll loop each.
 //!
-//! [`schedule`] says when the next connection is due, `connect` opens it, `engine` drives it,
-//! [`answer`] reads what comes back, and [`tally`] counts how it ended. A closed loop opens the next
+//! [`schedule`] says when the next connection is due, [`connect`] opens it, `engine` drives it,
+//! [`answer`] reads what comes back, [`board`] shows who has what open, and [`tally`] counts how it ended. A closed loop opens the next
 //! connection when one ended; an open loop opens it when it is due, and counts latency from that
 //! instant, so that what waits for a slow server is not left out ("coordinated omission", G. Tene,
 //! <https://github.com/giltene/wrk2>).
 
 pub mod answer;
-mod connect;
+pub mod board;
+pub mod connect;
 mod engine;
 pub mod schedule;
 pub mod tally;
 
 use crate::bench::stop::Stop;
 use crate::sys::{allocations, process};
+use board::Board;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use serde::{Deserialize, Serialize};
@@ -68,6 +70,17 @@ pub enum Protocol {
     Echo,
 }
 
+/// What connections mean that are sent away in so many words: reset, or answered with 503.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TurnedAway {
+    /// Something is wrong; when most are, the rest is not tried.
+    #[default]
+    Wrong,
+    /// The server was told to do that when it has too many.
+    AsTold,
+}
+
 /// What the clients do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Load {
@@ -91,6 +104,12 @@ pub struct Load {
     pub open_max: usize,
     /// Seed of all lots.
     pub seed: u64,
+    /// From how many addresses of the loopback connections come, each time by lot, if that is to be known.
+    #[serde(default)]
+    pub sources: Option<u32>,
+    /// What it means when they are turned away.
+    #[serde(default)]
+    pub turned_away: TurnedAway,
 }
 
 impl Load {
@@ -150,11 +169,11 @@ pub struct Outcome {
 }
 
 /// Puts the load on `address` and waits until it is through, or until `stop`. `ended` grows with
-/// the connections, for a progress bar.
+/// the connections, for a progress bar; `board` shows who has what open.
 ///
 /// # Errors
 /// When a thread or an epoll set cannot be made.
-pub fn drive(load: &Load, address: SocketAddr, stop: &Stop, ended: &AtomicU64) -> io::Result<Outcome> {
+pub fn drive(load: &Load, address: SocketAddr, stop: &Stop, ended: &AtomicU64, board: &Board) -> io::Result<Outcome> {
     let most = match load.arrival {
         Arrival::Closed { clients } => clients,
         Arrival::Bursts { size, .. } => size,
@@ -167,7 +186,7 @@ pub fn drive(load: &Load, address: SocketAddr, stop: &Stop, ended: &AtomicU64) -
             .iter()
             .map(|share| {
                 let thread = std::thread::Builder::new().name("bench-client".to_owned());
-                thread.spawn_scoped(scope, move || measured(share, address, stop, ended))
+                thread.spawn_scoped(scope, move || measured(share, address, stop, ended, board))
             })
             .collect();
         let joined = running.into_iter().map(|thread| match thread?.join() {
@@ -196,8 +215,8 @@ pub fn drive(load: &Load, address: SocketAddr, stop: &Stop, ended: &AtomicU64) -
 }
 
 /// One engine on this thread, with what it costs.
-fn measured(share: &Load, address: SocketAddr, stop: &Stop, ended: &AtomicU64) -> io::Result<Outcome> {
-    let mut engine = engine::Engine::new(share, address, stop)?;
+fn measured(share: &Load, address: SocketAddr, stop: &Stop, ended: &AtomicU64, board: &Board) -> io::Result<Outcome> {
+    let mut engine = engine::Engine::new(share, address, stop, board)?;
     let before = cost_so_far()?;
     let begun = Instant::now();
     let idle = engine.run(ended)?;
@@ -242,6 +261,8 @@ mod tests {
             threads: 3,
             open_max: 100,
             seed: 1,
+            sources: None,
+            turned_away: TurnedAway::Wrong,
         }
     }
 

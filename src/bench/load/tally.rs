@@ -28,7 +28,9 @@ pub enum Ending {
     NotKept,
     /// What came is no answer.
     Garbled(Garbled),
-    /// The answer has a status of 400 or above.
+    /// The answer is that the service is unavailable (status 503).
+    Unavailable,
+    /// The answer has another status of 400 or above.
     Status(u16),
     /// This machine could not open it; the error's number.
     Local(i32),
@@ -48,6 +50,7 @@ impl Ending {
             Ending::Closed => "the connection was closed before a whole answer came".to_owned(),
             Ending::NotKept => "the server does not keep the connection for another request; see --requests".to_owned(),
             Ending::Garbled(why) => format!("{}; see --protocol", why.reason()),
+            Ending::Unavailable => "it answered with status 503, service unavailable".to_owned(),
             Ending::Status(status) => format!("it answered with status {status}; see --path"),
             Ending::Local(errno) => {
                 format!("this machine could not connect: {}", std::io::Error::from_raw_os_error(errno))
@@ -62,12 +65,16 @@ impl Ending {
 pub struct Endings {
     /// Connections on which every request was answered.
     pub answered: u64,
-    /// Closed early, garbled, answered with an error, or not possible on this machine.
+    /// Closed early, garbled, answered with an error other than 503, or not possible on this machine.
     pub failed: u64,
-    /// Refused.
+    /// Refused, since nobody listened (`ECONNREFUSED`). What a limit at the door turns away is reset or
+    /// answered with 503.
     pub refused: u64,
     /// Reset.
     pub reset: u64,
+    /// Answered with 503.
+    #[serde(default)]
+    pub unavailable: u64,
     /// Not answered in time.
     pub hung: u64,
     /// Given up when the measurement was cut short.
@@ -78,7 +85,13 @@ impl Endings {
     /// Connections that should have been answered and were not.
     #[must_use]
     pub fn unanswered(&self) -> u64 {
-        self.failed + self.refused + self.reset + self.hung
+        self.failed + self.refused + self.turned_away() + self.hung
+    }
+
+    /// Connections that were sent away in so many words: reset, or answered with 503.
+    #[must_use]
+    pub fn turned_away(&self) -> u64 {
+        self.reset + self.unavailable
     }
 
     /// Adds what was counted elsewhere.
@@ -87,6 +100,7 @@ impl Endings {
         self.failed += more.failed;
         self.refused += more.refused;
         self.reset += more.reset;
+        self.unavailable += more.unavailable;
         self.hung += more.hung;
         self.abandoned += more.abandoned;
     }
@@ -111,6 +125,8 @@ pub struct Tally {
     pub latency: Histogram<u64>,
     /// Connections by the slot that answered first on them, as far as the server tells.
     pub by_slot: Vec<u64>,
+    /// The same for each address that clients came from, where they were told to come from so many.
+    pub by_source: Vec<Vec<u32>>,
     /// Connections on which different workers answered, which cannot be.
     pub mixed: u64,
     /// Arrivals that waited because too many connections were open.
@@ -130,6 +146,7 @@ impl Default for Tally {
             requests: 0,
             latency: histogram(),
             by_slot: Vec::new(),
+            by_source: Vec::new(),
             mixed: 0,
             held_back: 0,
             late: histogram(),
@@ -149,6 +166,7 @@ impl Tally {
             Ending::Answered => &mut self.endings.answered,
             Ending::Refused => &mut self.endings.refused,
             Ending::Reset => &mut self.endings.reset,
+            Ending::Unavailable => &mut self.endings.unavailable,
             Ending::Hung => &mut self.endings.hung,
             Ending::Closed | Ending::NotKept | Ending::Garbled(_) | Ending::Status(_) | Ending::Local(_) => {
                 &mut self.endings.failed
@@ -178,6 +196,24 @@ impl Tally {
         }
     }
 
+    /// Counts a connection from one of the addresses for the worker that answered first on it.
+    pub fn came_from(&mut self, source: usize, slot: u16) {
+        if usize::from(slot) < SLOTS_MAX {
+            *self.of_source(source, usize::from(slot)) += 1;
+        }
+    }
+
+    fn of_source(&mut self, source: usize, slot: usize) -> &mut u32 {
+        if self.by_source.len() <= source {
+            self.by_source.resize(source + 1, Vec::new());
+        }
+        let slots = &mut self.by_source[source];
+        if slots.len() <= slot {
+            slots.resize(slot + 1, 0);
+        }
+        &mut slots[slot]
+    }
+
     /// Adds what another one counted.
     pub fn add(&mut self, other: &Tally) {
         self.endings.add(&other.endings);
@@ -188,6 +224,9 @@ impl Tally {
             self.by_slot.resize(other.by_slot.len(), 0);
         }
         self.by_slot.iter_mut().zip(&other.by_slot).for_each(|(a, b)| *a += b);
+        for (source, slots) in other.by_source.iter().enumerate() {
+            slots.iter().enumerate().for_each(|(slot, count)| *self.of_source(source, slot) += count);
+        }
         self.mixed += other.mixed;
         self.held_back += other.held_back;
         merge(&mut self.late, &other.late);
@@ -214,6 +253,7 @@ mod tests {
             Ending::Closed,
             Ending::NotKept,
             Ending::Garbled(Garbled::Head),
+            Ending::Unavailable,
             Ending::Status(500),
             Ending::Local(libc::EADDRNOTAVAIL),
             Ending::Abandoned,
@@ -224,7 +264,7 @@ mod tests {
         twice.add(&tally);
         assert_eq!(tally.endings.all(), endings.len() as u64);
         assert_eq!(twice.endings.all(), 2 * endings.len() as u64);
-        assert_eq!(twice.endings.unanswered(), 16);
+        assert_eq!((twice.endings.unanswered(), twice.endings.turned_away()), (18, 4));
         assert_eq!(tally.example, Some(Ending::Refused));
     }
 
@@ -234,5 +274,17 @@ mod tests {
         tally.served_by(2);
         tally.served_by(u16::MAX);
         assert_eq!(tally.by_slot, [0, 0, 1]);
+    }
+
+    #[test]
+    fn connections_are_counted_for_their_source_and_slot() {
+        let mut tally = Tally::default();
+        [(2, 1), (2, 1), (2, 0), (0, u16::MAX)].into_iter().for_each(|(source, slot)| tally.came_from(source, slot));
+        let mut twice = tally.clone();
+        twice.add(&tally);
+        assert_eq!(
+            (tally.by_source, twice.by_source),
+            (vec![vec![], vec![], vec![1, 2]], vec![vec![], vec![], vec![2, 4]])
+        );
     }
 }

@@ -1,7 +1,9 @@
 //! Every run as a line, for spreadsheets and scripts.
 
 use super::Report;
-use crate::bench::run::{Front, Run};
+use crate::bench::agree::Front;
+use crate::bench::run::Run;
+use crate::bench::sources::Sources;
 
 /// The file's text.
 ///
@@ -19,7 +21,7 @@ pub fn text(report: &Report) -> Result<String, csv::Error> {
 
 type Column = (&'static str, fn(&Run) -> String);
 
-const COLUMNS: [Column; 40] = [
+const COLUMNS: [Column; 48] = [
     ("subject", |run| run.subject.clone()),
     ("round", |run| run.round.to_string()),
     ("valid", |run| run.invalid.is_empty().to_string()),
@@ -31,6 +33,7 @@ const COLUMNS: [Column; 40] = [
     ("failed", |run| run.endings.failed.to_string()),
     ("refused", |run| run.endings.refused.to_string()),
     ("reset", |run| run.endings.reset.to_string()),
+    ("unavailable", |run| run.endings.unavailable.to_string()),
     ("hung", |run| run.endings.hung.to_string()),
     ("p50_us", |run| run.latency_us.p50.to_string()),
     ("p90_us", |run| run.latency_us.p90.to_string()),
@@ -44,6 +47,7 @@ const COLUMNS: [Column; 40] = [
     ("chi_square", |run| optional(run.spread.map(|s| s.chi_square))),
     ("as_even", |run| optional(run.spread.map(|s| s.as_even))),
     ("as_uneven", |run| optional(run.spread.map(|s| s.as_uneven))),
+    ("open_mean", |run| optional(run.open.as_ref().map(|open| open.mean))),
     ("open_jain", |run| optional(run.open.as_ref().map(|open| open.jain))),
     ("open_sd", |run| optional(run.open.as_ref().map(|open| open.sd))),
     ("front_cpu_s", |run| optional(run.costs.map(|costs| costs.front.cpu_s))),
@@ -55,15 +59,25 @@ const COLUMNS: [Column; 40] = [
     ("disturbances", |run| run.disturbances.to_string()),
     ("disturb_failed", |run| run.commands.failed.to_string()),
     ("accepted", |run| counted(run, |front| front.accepted)),
+    ("handed", |run| counted(run, |front| front.handed)),
     ("returned", |run| counted(run, |front| front.returned)),
     ("rescued", |run| counted(run, |front| front.rescued)),
+    ("turned_away", |run| counted(run, |front| front.refused)),
+    ("turned_away_with_503", |run| counted(run, |front| front.answered_503)),
     ("lost", |run| counted(run, |front| front.lost)),
     ("restarts", |run| counted(run, |front| front.restarts)),
+    ("sources", |run| of_sources(run, |sources| sources.answered)),
+    ("mixed_sources", |run| of_sources(run, |sources| sources.mixed)),
+    ("astray", |run| of_sources(run, |sources| sources.astray)),
     ("per_worker", |run| run.per_worker.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")),
 ];
 
 fn counted(run: &Run, of: fn(&Front) -> u64) -> String {
     run.front.as_ref().map(|front| of(front).to_string()).unwrap_or_default()
+}
+
+fn of_sources(run: &Run, of: fn(&Sources) -> u64) -> String {
+    run.sources.as_ref().map(|sources| of(sources).to_string()).unwrap_or_default()
 }
 
 fn optional(value: Option<f64>) -> String {

@@ -1,7 +1,8 @@
 //! The figures in tables, as text: what the terminal and the page both show.
 
 use super::Report;
-use crate::bench::run::Front;
+use crate::bench::agree::Front;
+use crate::bench::observe::SeenBy;
 use crate::bench::summary::{Median, Summary};
 use crate::core::spread::Spread;
 
@@ -21,7 +22,15 @@ pub struct Figures {
 /// All tables that have a row.
 #[must_use]
 pub fn figures(report: &Report) -> Vec<Figures> {
-    let all = [rates(report), endings(report), disturbances(report), spreads(report), open(report), costs(report)];
+    let all = [
+        rates(report),
+        endings(report),
+        disturbances(report),
+        spreads(report),
+        open(report),
+        sources(report),
+        costs(report),
+    ];
     all.into_iter().filter(|figures| !figures.rows.is_empty()).collect()
 }
 
@@ -56,9 +65,10 @@ fn rates(report: &Report) -> Figures {
 fn endings(report: &Report) -> Figures {
     let row = |s: &Summary| {
         let e = &s.endings;
-        let numbers = [e.answered, e.failed, e.refused, e.reset, e.hung, e.abandoned];
-        let lost = s.front.map_or_else(dash, |front| front.lost.to_string());
-        let numbers = numbers.map(|n| n.to_string()).into_iter().chain([lost]);
+        let numbers = [e.answered, e.reset, e.unavailable, e.hung, e.refused, e.failed, e.abandoned];
+        let front = |of: fn(&Front) -> u64| s.front.map_or_else(dash, |front| of(&front).to_string());
+        let by_front = [front(|front| front.accepted), front(|front| front.refused), front(|front| front.lost)];
+        let numbers = numbers.map(|n| n.to_string()).into_iter().chain(by_front);
         std::iter::once(s.subject.clone()).chain(numbers).collect()
     };
     let something = report.plan.disturb.is_some()
@@ -66,10 +76,22 @@ fn endings(report: &Report) -> Figures {
     let shown = report.summaries.iter().filter(|_| something);
     Figures {
         title: "endings",
-        columns: vec!["answered", "failed", "refused", "reset", "hung", "cut short", "lost"],
+        columns: vec![
+            "answered",
+            "reset",
+            "503",
+            "hung",
+            "refused",
+            "failed",
+            "cut short",
+            "accepted",
+            "turned away",
+            "lost",
+        ],
         rows: shown.map(row).collect(),
-        note: "connections of all runs together; failed: closed early, no HTTP, or a status of 400 and above; \
-               lost: what the front says that it could give to nobody",
+        note: "connections of all runs together, as their clients saw them end; refused: nobody listened; failed: closed \
+               early, no HTTP, or a status of 400 and above other than 503; then what the front says that it accepted, \
+               turned away because of a limit, and could give to nobody. Latencies are those of answers only",
     }
 }
 
@@ -154,18 +176,41 @@ fn open(report: &Report) -> Figures {
             s.subject.clone(),
             format!("{:.1}", open.mean),
             format!("{:.2}", open.sd),
+            open.sd_by_chance.map_or_else(dash, |sd| format!("{sd:.2}")),
             format!("{:.3}", open.jain),
             format!("{:.3}", open.jain_by_chance),
             format!("{:.2}", open.max_over_mean),
             format!("{:.2}", open.max_over_mean_by_chance),
             open.samples.to_string(),
+            match open.seen_by {
+                SeenBy::Kernel => "kernel".to_owned(),
+                SeenBy::Clients => "clients".to_owned(),
+            },
         ])
     };
     Figures {
         title: "open connections",
-        columns: vec!["mean", "SD", "Jain", "by chance", "max/mean", "by chance", "samples"],
+        columns: vec!["mean", "SD", "by chance", "Jain", "by chance", "max/mean", "by chance", "samples", "seen by"],
         rows: report.summaries.iter().filter_map(row).collect(),
-        note: "sampled five times a second, over the workers, mean of the samples with at least a connection a worker",
+        note: "over the workers, mean of the samples with at least a connection a worker; seen by the clients: a hundred \
+               times a second, until no connection more is begun; by the kernel: five times a second",
+    }
+}
+
+/// How steady addresses are with their slots, where that is the question.
+fn sources(report: &Report) -> Figures {
+    let row = |s: &Summary| {
+        let sources = s.sources.as_ref()?;
+        let numbers = [sources.answered, sources.mixed, sources.astray, sources.moved].map(|n| n.to_string());
+        Some(std::iter::once(s.subject.clone()).chain(numbers).collect())
+    };
+    Figures {
+        title: "sources",
+        columns: vec!["answered", "mixed", "astray", "moved"],
+        rows: report.summaries.iter().filter_map(row).collect(),
+        note: "addresses of which a connection was answered; those that more than one slot answered, in the worst run; \
+               connections at another slot than the one that their address is mostly with; addresses that were with \
+               another slot in another run",
     }
 }
 
