@@ -102,6 +102,75 @@ fn a_server_that_tells_nothing_is_counted_by_the_front_in_every_mode() {
 }
 
 #[test]
+fn variants_are_measured_beside_modes_with_options_of_their_own() {
+    let variants = ["--variant", "one=-w 1 --depth 3", "--variant", "kernel way=--mode kernel", "--variant", "plain="];
+    let report = valid(&[&["-w", "2", "--modes", "shared", "--connections", "200"][..], &variants].concat());
+    let subjects: Vec<_> = report["summaries"].as_array().unwrap().iter().map(|s| s["subject"].as_str()).collect();
+    assert_eq!(subjects, ["shared", "one", "kernel way", "plain"].map(Some));
+    assert_eq!(counts(run(&report, "one")), [200]);
+    assert_eq!(counts(run(&report, "plain")), [100, 100]);
+    assert_eq!(counts(run(&report, "kernel way")).iter().sum::<u64>(), 200);
+    // What happens to workers happens to those of a variant, too.
+    let slow = ["-w", "2", "--modes", "none", "--workload", "one-slow-worker", "--duration", "300ms"];
+    let report = valid(&[&slow[..], &["--variant", "plain="]].concat());
+    assert!(run(&report, "plain")["disturbances"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn open_connections_are_seen_by_the_clients_where_they_stay() {
+    let stay = ["-w", "2", "--modes", "none", "--workload", "long-lived", "--concurrency", "20", "--connections", "60"];
+    let server = "import http.server, sys\n\
+         class H(http.server.BaseHTTPRequestHandler):\n\
+         \x20   protocol_version = 'HTTP/1.1'\n\
+         \x20   def do_GET(self):\n\
+         \x20       self.send_response(200); self.send_header('Maitred-Slot', '1')\n\
+         \x20       self.send_header('Content-Length', '0'); self.end_headers()\n\
+         \x20   def log_message(self, *_): pass\n\
+         http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), H).serve_forever()";
+    let peer = format!("stranger=exec python3 -c \"{server}\" $PORT");
+    let report = valid(&[&stay[..], &["--variant", "least=--policy least-connections", "--peer", &peer]].concat());
+    let least = run(&report, "least");
+    let (known, seen) = (&least["open"], &least["open_by_kernel"]);
+    assert_eq!((&known["seen_by"], &seen["seen_by"]), (&"clients".into(), &"kernel".into()), "{least:#}");
+    let figure = |name: &str| known[name].as_f64().unwrap();
+    assert!(figure("samples") > 1.0 && figure("mean") <= 20.0 && figure("sd") < figure("mean"), "{known:#}");
+    // A stranger has all of them in one slot of two.
+    let stranger = &run(&report, "stranger")["open"];
+    assert_eq!((&stranger["seen_by"], &stranger["max_over_mean"]), (&"clients".into(), &2.0.into()), "{stranger:#}");
+}
+
+#[test]
+fn who_is_turned_away_as_told_is_counted_apart_and_ends_nothing_early() {
+    // Two milliseconds each, so that far more come than one worker can serve.
+    let load = ["-w", "1", "--modes", "none", "--path", "/burn/2000", "--rate", "3000", "--connections", "2400"];
+    let variants = ["reset=--max-open 2 --when-full reset", "503=--max-open 2 --when-full 503"];
+    let report = valid(&[&load[..], &["--variant", variants[0], "--variant", variants[1]]].concat());
+    for (subject, ending, with_503) in [("reset", "reset", false), ("503", "unavailable", true)] {
+        let run = run(&report, subject);
+        let (ends, front) = (&run["endings"], &run["front"]);
+        let number = |of: &Value, name: &str| of[name].as_u64().unwrap();
+        let (answered, away) = (number(ends, "answered"), number(ends, ending));
+        assert_eq!((answered + away, number(front, "accepted")), (2400, 2400), "{ends:#} {front:#}");
+        assert!(away > 1000 && away == number(front, "refused"), "{ends:#} {front:#}");
+        assert_eq!(number(front, "answered_503"), if with_503 { away } else { 0 });
+        assert_eq!((number(front, "handed"), number(run, "requests")), (answered, answered));
+    }
+    assert!(!report["doubts"].to_string().contains("were not answered"), "{}", report["doubts"]);
+}
+
+#[test]
+fn a_source_stays_with_its_slot_where_the_policy_goes_by_it() {
+    let variants = ["--variant", "hash=--policy source-hash", "--variant", "turns="];
+    let load = ["-w", "3", "--modes", "none", "--concurrency", "8", "--connections", "1500", "--sources", "30"];
+    let report = valid(&[&load[..], &variants].concat());
+    let (hash, turns) = (&run(&report, "hash")["sources"], &run(&report, "turns")["sources"]);
+    assert_eq!((&hash["answered"], &hash["mixed"], &hash["astray"]), (&30.into(), &0.into(), &0.into()));
+    assert_eq!(hash["slot_of_source"].as_object().unwrap().len(), 30);
+    assert!(hash["slot_of_source"]["127.0.0.2"].as_u64().unwrap() < 3, "{hash:#}");
+    assert!(turns["mixed"].as_u64().unwrap() > 20, "{turns:#}");
+}
+
+#[test]
 fn every_workload_and_protocol_runs() {
     for (workload, arguments) in [
         ("bursty", ["--connections", "1000"]),
@@ -306,6 +375,8 @@ fn contradictions_are_told_before_anything_starts() {
         (&["--html", "/nonexistent/x.html"], "cannot write /nonexistent/x.html"),
         (&["--modes", "none"], "leaves nothing to measure"),
         (&["--run-args", "'--stall"], "has a quote that is not closed"),
+        (&["--variant", "handoff=--depth 1"], "two things to measure are called \"handoff\""),
+        (&["--sources", "9", "--target", "192.0.2.1:80"], "--sources and --target"),
         (&["--rate", "0"], "--rate must be between 0.01 and a million"),
     ] {
         let output = maitred().arg("bench").args(args).output().unwrap();

@@ -69,8 +69,10 @@ pub fn variant(text: &str) -> Result<Subject, String> {
     if let Some(id) = OF_THE_LAB.into_iter().find(|id| is_typed(id)) {
         return Err(format!("--{} is the lab's own affair", id.replace('_', "-")));
     }
-    if typed.get_raw("command").is_some_and(|words| words.len() > 1) {
-        return Err("a variant has options only; the COMMAND is the same for all".to_owned());
+    // What is no option begins the command.
+    let stray = typed.get_raw("command").filter(|words| words.len() > 1).and_then(|mut words| words.next());
+    if let Some(word) = stray {
+        return Err(format!("{word:?} is no option of `maitred run`; the COMMAND is the same for all"));
     }
     let workers = typed.get_one::<Workers>("workers").filter(|_| is_typed("workers"));
     Ok(Subject::Variant {
@@ -121,8 +123,8 @@ mod tests {
             ("=--depth 1", "NAME=OPTIONS"),
             ("x=--depth 0", "--depth"),
             ("x='", "not closed"),
-            ("x=--nonsense", "--nonsense"),
-            ("x=--depth 1 node", "options only"),
+            ("x=--nonsense", "\"--nonsense\" is no option"),
+            ("x=--depth 1 node", "\"node\" is no option"),
             ("x=--name y", "--name is the lab's own affair"),
         ] {
             let error = read(text).unwrap_err();
