@@ -234,19 +234,32 @@ fn hand_over(listener: &Listener, connection: OwnedFd, peer: &[u8]) -> Next {
                 refuse(listener, connection, Because::Full);
                 Next::Again
             }
-            WhenFull::Wait => {
-                hold(listener, TakenBack::new(connection, peer));
-                Next::AwaitRoom
-            }
+            WhenFull::Wait => hold_unless_expired(listener, connection, peer, &Offered::NoRoom),
         };
     }
     match listener.seats.offer(Guest { connection: connection.as_fd(), peer }, None) {
         Offered::Handed => Next::Again,
-        not_handed => {
-            hold(listener, TakenBack::new(connection, peer));
-            wait_after(listener, &not_handed)
-        }
+        not_handed => hold_unless_expired(listener, connection, peer, &not_handed),
     }
+}
+
+/// Holds a connection that was not handed over, or turns it away at once if it has waited for as long as it may
+/// in the kernel's queue: to be held first would take each of them a timer, and under overload more come than
+/// timers end.
+fn hold_unless_expired(listener: &Listener, connection: OwnedFd, peer: &[u8], offered: &Offered) -> Next {
+    hold(listener, TakenBack::new(connection, peer));
+    if is_expired(listener) && matches!(offered, Offered::NoRoom) && !listener.seats.is_empty() {
+        if let Some(held) = listener.held.take() {
+            refuse(listener, held.connection, Because::Expired);
+        }
+        return Next::Again;
+    }
+    wait_after(listener, offered)
+}
+
+/// Whether the held connection has waited for as long as it may.
+fn is_expired(listener: &Listener) -> bool {
+    listener.held_until.get().is_some_and(|until| until <= clock::now())
 }
 
 fn hold(listener: &Listener, connection: TakenBack) {
@@ -274,8 +287,7 @@ fn place_held(listener: &Listener) -> Next {
         return Next::Again;
     }
     // While there is no worker at all, clients wait for one.
-    let expired = listener.held_until.get().is_some_and(|until| until <= clock::now());
-    if expired && !listener.seats.is_empty() {
+    if is_expired(listener) && !listener.seats.is_empty() {
         refuse(listener, held.connection, Because::Expired);
         return Next::Again;
     }
