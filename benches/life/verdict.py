@@ -24,7 +24,7 @@ def clients(plan):
 def verdict(run, plan, kills):
     """What is wrong with a run of maitred."""
     ends, front = run["endings"], run["front"]
-    broken = ends["failed"] + ends["reset"]
+    broken = ends["failed"] + ends["reset"] + ends.get("unavailable", 0)
     wrong = list(run["invalid"])
     for name in ("refused", "hung"):
         if ends[name]:
