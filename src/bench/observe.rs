@@ -3,7 +3,8 @@
 //!
 //! Open connections are seen in two ways. The kernel tells which descriptors each process has ([`census`]): true
 //! of any server, but the processes are read one after the other, a millisecond or more for all, so what opens
-//! and closes meanwhile blurs the sample, and a connection that waits untaken belongs to nobody. The clients
+//! and closes meanwhile blurs the sample, and a connection that waits untaken belongs to nobody: in one run of
+//! `long-lived` under least-connections it showed a standard deviation of 1.14, the clients 0.54. The clients
 //! know better where connections stay and the server tells its slot ([`Board`]): a sample takes less than a
 //! microsecond. There the clients' count is used, for every subject alike, and samples end when some client
 //! begins no connection more, since from then on nobody chooses. `maitred status` would have an exact count of
