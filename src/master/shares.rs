@@ -23,8 +23,7 @@ use tokio::time::sleep;
 
 /// How often the shares of fresh workers are reckoned anew, at most.
 const GROW_EVERY: Duration = Duration::from_millis(50);
-/// How often it is looked what the workers have open, at most: half the time after which Hermes (SIGCOMM 2025)
-/// takes what it knows of a worker for old.
+/// How often it is looked what the workers have open, at most: loads that matter here last longer.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Both rest so many times as long as they took: they may cost a twentieth of a core.
 const REST: u32 = 20;
