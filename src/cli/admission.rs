@@ -38,8 +38,10 @@ pub struct AdmissionArgs {
     max_rate_per_source: Option<u32>,
 
     /// How many bits of an address make a source for those limits: of IPv4, or of IPv4 and IPv6
-    #[arg(long, value_name = "BITS", default_value_t = Prefix::default())]
-    source_prefix: Prefix,
+    ///
+    /// 32,64 by default.
+    #[arg(long, value_name = "BITS")]
+    source_prefix: Option<Prefix>,
 
     /// A fresh worker's share grows from nearly nothing to its own in this time
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -65,6 +67,12 @@ impl AdmissionArgs {
         if let Some(defer) = defer.filter(|defer| *defer < Duration::from_secs(1) || *defer > DEFER_MAX) {
             return Err(format!("--defer {defer:?}: the kernel counts whole seconds, from 1s to 1h"));
         }
+        let per_source = self.max_open_per_source.or(self.max_rate_per_source).is_some();
+        if self.source_prefix.is_some() && !per_source {
+            return Err("--source-prefix is for limits per source, as in --max-open-per-source 100; a policy has its own, as in \
+                --policy source-hash/24"
+                .to_owned());
+        }
         Ok(Admission {
             max_open: self.max_open,
             max_open_per_worker: self.max_open_per_worker,
@@ -72,7 +80,7 @@ impl AdmissionArgs {
             max_wait: self.max_wait,
             max_open_per_source: self.max_open_per_source,
             max_rate_per_source: self.max_rate_per_source,
-            source_prefix: self.source_prefix,
+            source_prefix: self.source_prefix.unwrap_or_default(),
             slow_start: positive("slow-start", self.slow_start)?,
             defer,
         })

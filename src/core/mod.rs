@@ -11,6 +11,7 @@ pub mod fleet;
 pub mod ids;
 pub mod jitter;
 pub mod moment;
+pub mod notice;
 pub mod policy;
 pub mod slow_start;
 pub mod source;

@@ -112,10 +112,13 @@ impl Sources {
         self.known.get(&source).copied()
     }
 
-    /// A connection of a source is open now; false when nothing is remembered of it.
+    /// A connection of a source is open now; false when nothing can be remembered of it.
     pub fn opened(&mut self, source: Source) -> bool {
-        let known = self.known.get_mut(&source);
-        known.map(|known| known.open += 1).is_some()
+        let room = self.known.len() < SOURCES_MAX || self.known.contains_key(&source);
+        if room {
+            self.known.entry(source).or_default().open += 1;
+        }
+        room
     }
 
     /// A connection of a source that was counted as open is closed.

@@ -4,12 +4,11 @@
 //! accepting, and the kernel's queue holds the rest. Connections that ended or draining workers
 //! never took go first.
 
+use super::admission::{hand_over, hold, may_accept, place_held};
 use super::event::Event;
-use super::handoff::{Handoff, TakenBack, count};
+use super::handoff::{Handoff, count};
 use super::listener::{Listener, Phase};
-use super::refuse::{Because, refuse};
-use super::seats::{Guest, Offered};
-use crate::config::admission::WhenFull;
+use super::seats::Offered;
 use crate::sys::clock;
 use crate::sys::listen::{self, Accepted};
 use crate::sys::room::RoomWatch;
@@ -17,7 +16,7 @@ use crate::sys::watch;
 use crate::wire::address::Address;
 use socket2::Socket;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -38,7 +37,7 @@ const ORPHANS_RECHECK: Duration = Duration::from_millis(5);
 
 /// What the loop has to do next.
 #[derive(Debug, PartialEq, Eq)]
-enum Next {
+pub enum Next {
     /// There may be more at once.
     Again,
     /// Wait for a connection: the kernel has none.
@@ -68,6 +67,7 @@ impl AsRawFd for WatchedRoom<'_> {
 pub async fn serve(listener: Rc<Listener>) {
     let served = serve_until_closed(&listener).await;
     listener.close();
+    listener.house.line.leave(&listener);
     let end = match served {
         Ok(()) => Event::ListenerClosed,
         Err(error) => Event::ListenerFailed { address: listener.address.to_string(), error },
@@ -110,6 +110,10 @@ async fn serve_until_closed(listener: &Rc<Listener>) -> io::Result<()> {
             return Ok(());
         }
         let mut next = place_waiting(listener).await;
+        if next == Next::AwaitRoom && listener.held.borrow().is_none() && listener.is_full() {
+            // Untaken connections wait for a worker, but those that come now may be refused.
+            next = Next::Again;
+        }
         if next == Next::Again && !may_accept(listener) {
             next = Next::AwaitRoom;
         }
@@ -206,97 +210,8 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> io::Result<(u32, Ne
     Ok((most, Next::Again))
 }
 
-/// Whether a connection that waits in the kernel's queue may be taken: to be handed over, or refused, or held
-/// so that it is known how long it waits.
-fn may_accept(listener: &Listener) -> bool {
-    let admission = &listener.house.admission;
-    if listener.seats.is_empty() {
-        return false;
-    }
-    let full = listener.is_full();
-    let refuses = full && admission.when_full != WhenFull::Wait;
-    !full && listener.seats.has_room() || refuses || admission.longest_wait().is_some()
-}
-
-/// Hands one accepted connection over, or turns it away, or holds it until one of both is possible.
-#[inline]
-fn hand_over(listener: &Listener, connection: OwnedFd, peer: &[u8]) -> Next {
-    if let Some(source) = listener.seats.choice.limited_source(peer) {
-        let admitted = listener.house.opens.sources.borrow_mut().admit(clock::now(), source);
-        if let Err(beyond) = admitted {
-            refuse(listener, connection, Because::Source(beyond));
-            return Next::Again;
-        }
-    }
-    if listener.is_full() {
-        return match listener.house.admission.when_full {
-            WhenFull::Reset | WhenFull::Unavailable => {
-                refuse(listener, connection, Because::Full);
-                Next::Again
-            }
-            WhenFull::Wait => hold_unless_expired(listener, connection, peer, &Offered::NoRoom),
-        };
-    }
-    match listener.seats.offer(Guest { connection: connection.as_fd(), peer }, None) {
-        Offered::Handed => Next::Again,
-        not_handed => hold_unless_expired(listener, connection, peer, &not_handed),
-    }
-}
-
-/// Holds a connection that was not handed over, or turns it away at once if it has waited for as long as it may
-/// in the kernel's queue: to be held first would take each of them a timer, and under overload more come than
-/// timers end.
-fn hold_unless_expired(listener: &Listener, connection: OwnedFd, peer: &[u8], offered: &Offered) -> Next {
-    hold(listener, TakenBack::new(connection, peer));
-    if is_expired(listener) && matches!(offered, Offered::NoRoom) && !listener.seats.is_empty() {
-        if let Some(held) = listener.held.take() {
-            refuse(listener, held.connection, Because::Expired);
-        }
-        return Next::Again;
-    }
-    wait_after(listener, offered)
-}
-
-/// Whether the held connection has waited for as long as it may.
-fn is_expired(listener: &Listener) -> bool {
-    listener.held_until.get().is_some_and(|until| until <= clock::now())
-}
-
-fn hold(listener: &Listener, connection: TakenBack) {
-    let waited = listen::waited(connection.connection.as_fd()).unwrap_or_default();
-    listener
-        .held_until
-        .set(listener.house.admission.longest_wait().map(|most| clock::now() + most.saturating_sub(waited)));
-    hold_on(listener, connection);
-}
-
-fn hold_on(listener: &Listener, connection: TakenBack) {
-    let before = listener.held.replace(Some(connection));
-    debug_assert!(before.is_none(), "the next is taken only when none is held");
-}
-
-/// Gives the held connection to a worker, or turns it away when it has waited for as long as it may.
-fn place_held(listener: &Listener) -> Next {
-    let Some(held) = listener.held.take() else { return Next::Again };
-    listener.house.opens.catch_up();
-    let offered = match listener.is_full() {
-        true => Offered::NoRoom,
-        false => listener.seats.offer(held.guest(), None),
-    };
-    if matches!(offered, Offered::Handed) {
-        return Next::Again;
-    }
-    // While there is no worker at all, clients wait for one.
-    if is_expired(listener) && !listener.seats.is_empty() {
-        refuse(listener, held.connection, Because::Expired);
-        return Next::Again;
-    }
-    hold_on(listener, held);
-    wait_after(listener, &offered)
-}
-
 /// What to wait for after a connection could not be handed over.
-fn wait_after(listener: &Listener, offered: &Offered) -> Next {
+pub fn wait_after(listener: &Listener, offered: &Offered) -> Next {
     match offered {
         Offered::Handed => Next::Again,
         Offered::NoRoom => Next::AwaitRoom,
@@ -310,12 +225,11 @@ fn wait_after(listener: &Listener, offered: &Offered) -> Next {
 
 /// Gives the held connection, and those in the queues of ended and draining workers, to others.
 async fn place_waiting(listener: &Listener) -> Next {
-    let next = place_held(listener);
-    if next != Next::Again {
-        return next;
-    }
-    if !listener.seats.has_orphans() {
-        return Next::Again;
+    let held = place_held(listener);
+    // What was handed over once has its place, so it need not wait for one behind the held connection.
+    let waits_for_a_place = held == Next::AwaitRoom && listener.has_no_place() && listener.seats.has_room();
+    if held != Next::Again && !waits_for_a_place || !listener.seats.has_orphans() {
+        return held;
     }
     // Taking back needs a free descriptor; without one the kernel would drop the connection.
     drop(listener.house.reserve.borrow_mut().take());
@@ -324,7 +238,7 @@ async fn place_waiting(listener: &Listener) -> Next {
     for worker in listener.seats.drop_empty_orphans() {
         let _ = listener.house.events.send(Event::HandoffEmptied { worker }).await;
     }
-    next
+    if held == Next::Again { next } else { held }
 }
 
 /// Moves connections from orphaned queues to workers with room.
@@ -346,7 +260,11 @@ fn rescue_from(listener: &Listener, orphan: &Handoff) -> Next {
                 rescued += 1;
                 let offered = listener.seats.offer(taken.guest(), None);
                 if !matches!(offered, Offered::Handed) {
-                    hold(listener, taken);
+                    if listener.held.borrow().is_none() {
+                        hold(listener, taken);
+                    } else if !orphan.untake(&taken) {
+                        count(&listener.house.lost);
+                    }
                     break wait_after(listener, &offered);
                 }
             }
@@ -373,6 +291,7 @@ async fn await_room(listener: &Listener) -> io::Result<()> {
     }
     let watched = watch::readable(WatchedRoom(&listener.room))?;
     let (_attention, freed) = listener.house.opens.freed();
+    let moved = listener.house.line.moved.notified();
     // What was taken before this line shows in the queues; what is taken after it wakes us. So it is with what
     // was closed.
     listener.room.clear();
@@ -389,6 +308,7 @@ async fn await_room(listener: &Listener) -> io::Result<()> {
         ready = watched.readable() => drop(ready?),
         () = listener.changed.notified() => {}
         () = freed => {}
+        () = moved => {}
         () = async { sleep(left.unwrap_or_default()).await }, if left.is_some() => {}
     }
     Ok(())

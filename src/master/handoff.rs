@@ -415,6 +415,17 @@ impl Handoff {
         }
     }
 
+    /// Puts back what [`Handoff::take_back`] gave a moment ago, as if it had not. False when it is lost.
+    #[must_use]
+    pub fn untake(&self, taken: &TakenBack) -> bool {
+        let waits = self.put_back(taken);
+        if waits {
+            self.taken_back.set(self.taken_back.get().saturating_sub(1));
+            self.counters.rescued.set(self.counters.rescued.get().saturating_sub(1));
+        }
+        waits
+    }
+
     /// Puts back what was taken a moment ago and could not be delivered; it waits behind the others. False
     /// when it is lost.
     #[must_use]

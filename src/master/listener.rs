@@ -1,5 +1,6 @@
 //! One address that the master holds for the workers.
 
+use super::admission::Line;
 use super::event::Events;
 use super::group::{self, Group};
 use super::handoff::{Depth, Handoff, TakenBack};
@@ -45,6 +46,8 @@ pub struct House {
     pub opens: Rc<Opens>,
     /// Those that were turned away.
     pub refused: Refused,
+    /// Whose turn it is to get the next place.
+    pub line: Line,
     config: Rc<Config>,
 }
 
@@ -61,6 +64,7 @@ impl House {
             admission: config.admission.clone(),
             opens: Rc::new(Opens::new(config)),
             refused: Refused::default(),
+            line: Line::default(),
             config: Rc::clone(config),
         };
         house.refill_reserve();
@@ -77,8 +81,11 @@ impl House {
     fn seats(&self, address: &Address, socket: Option<&Socket>) -> Seats {
         self.opens.watch(address);
         let countable = socket.map_or(Countable::None, |socket| self.opens.countable(address, socket.as_fd()));
+        if self.admission.counts_open() && countable != Countable::All {
+            tracing::warn!(%address, "connections here cannot be counted, so limits of open connections do not hold; they need TCP on a socket of this network namespace");
+        }
         let choice = Choice::new(&self.config, Rc::clone(&self.opens), countable);
-        Seats::new(self.config.policy.begin(u64::from(std::process::id())), choice)
+        Seats::new(self.config.policy.begin(seed()), choice)
     }
 
     /// Opens the reserve descriptor again, if that is possible now.
@@ -88,6 +95,12 @@ impl House {
             *reserve = std::fs::File::open("/dev/null").ok().map(OwnedFd::from);
         }
     }
+}
+
+/// A number that no other master and no other listener has: in containers all have the same pid.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
 }
 
 /// Why a listener exists, and thereby when it ends.
@@ -145,6 +158,8 @@ pub struct Listener {
     pub held: RefCell<Option<TakenBack>>,
     /// When that will have waited for as long as it may.
     pub held_until: Cell<Option<Moment>>,
+    /// Since when there has always been a worker.
+    pub served_since: Cell<Option<Moment>>,
     /// Whose socket became this listener. When that worker gives it up before it ever listened, it was
     /// a client's socket after all, and nobody can listen there.
     pub adopted_from: Cell<Option<(WorkerId, RequestId)>>,
@@ -191,6 +206,7 @@ impl Listener {
             room: RoomWatch::new()?,
             held: RefCell::new(None),
             held_until: Cell::new(None),
+            served_since: Cell::new(None),
             adopted_from: Cell::new(None),
             given_up: Cell::new(false),
             exhausted: Cell::new(false),
@@ -297,9 +313,17 @@ impl Listener {
     /// Whether a limit lets nobody in for now.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        let admission = &self.house.admission;
-        let all = admission.max_open.is_some_and(|most| self.house.opens.total() >= most as usize);
-        all || admission.max_open_per_worker.is_some() && self.seats.all_have_most_open()
+        let per_worker = self.house.admission.max_open_per_worker.is_some();
+        self.has_no_place() || per_worker && self.seats.all_have_most_open()
+    }
+
+    /// Whether as many connections are open at all workers as may be, or the places that are left belong to
+    /// others who have waited for longer.
+    #[must_use]
+    pub fn has_no_place(&self) -> bool {
+        let house = &self.house;
+        let most = house.admission.max_open;
+        most.is_some_and(|most| house.opens.total() + house.line.before(self) >= most as usize)
     }
 
     /// Lets a worker take part.
@@ -308,6 +332,9 @@ impl Listener {
     /// When the kernel cannot watch one socket more.
     pub fn seat(&self, handoff: &Rc<Handoff>) -> io::Result<()> {
         self.room.add(handoff.sender())?;
+        if self.seats.is_empty() {
+            self.served_since.set(Some(clock::now()));
+        }
         self.seats.add(Rc::clone(handoff));
         self.changed.notify_one();
         Ok(())
@@ -412,6 +439,7 @@ impl Listener {
             room,
             held: RefCell::new(held.transpose()?),
             held_until: Cell::new(house.admission.longest_wait().map(|most| clock::now() + most)),
+            served_since: Cell::new(None),
             adopted_from: Cell::new(passed.adopted_from),
             given_up: Cell::new(passed.given_up),
             exhausted: Cell::new(false),

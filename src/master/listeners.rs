@@ -96,7 +96,9 @@ impl Listeners {
         }
         let sharing = self.sharing(asked);
         let mut styled_after = None;
-        let adoptable = |own: &OwnedFd| sharing == Sharing::Alone || listen::is_steerable(own.as_fd());
+        // Connections over several paths could not be counted; with a plain socket of ours clients do with one.
+        let plain = sharing != Sharing::Alone || matches!(asked, Address::Tcp(_)) && self.house.opens.is_counting();
+        let adoptable = |own: &OwnedFd| !plain || listen::is_steerable(own.as_fd());
         let (socket, ownership) = match own {
             Some(own) if adoptable(&own) => (listen::adopt(own, asked, request.umask, sharing)?, Ownership::Adopted),
             own => {

@@ -1,12 +1,13 @@
 //! The loop that joins [`crate::core`] and [`crate::sys`].
 //!
-//! A connection goes one straight way: [`accept`] takes it from the kernel, [`seats`] asks the
+//! A connection goes one straight way: [`accept`] takes it from the kernel, [`admission`] lets it in, [`seats`] asks the
 //! policy whose turn it is, [`handoff`] sends it. Those are direct calls with no table of
 //! connections and no allocation, unless something needs to know what is open ([`opens`]). The life of workers goes another way: everything that happens is
 //! an [`event::Event`], [`run`] handles one at a time and carries out what
 //! [`crate::core::fleet`] decides.
 
 pub mod accept;
+pub mod admission;
 pub mod bind;
 mod calls;
 pub mod channel;

@@ -6,18 +6,23 @@
 //! close: connections over Unix sockets, and over several paths (MPTCP).
 
 use super::handoff::count;
+use super::seats::Guest;
 use crate::config::{Config, Mode};
 use crate::core::ids::WorkerId;
+use crate::core::moment::Moment;
+use crate::core::notice::{ASK_EVERY, ASK_MAX, Notice};
 use crate::core::source::Source;
 use crate::core::sources::{Limits, Sources};
 use crate::sys::closes::{Bell, Closes, Heard};
-use crate::sys::sock_diag::{self, Family};
+use crate::sys::sock_diag::{self, Asking, Connection, Family};
 use crate::sys::{clock, listen, watch};
 use crate::wire::address::Address;
+use crate::wire::peer;
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -34,6 +39,14 @@ const MODERATION: Duration = Duration::from_millis(10);
 const HEARD_AT_ONCE: u32 = 4096;
 /// How often the kernel is asked for all connections where it does not tell of closes.
 const LOOK_UNHEARD: Duration = Duration::from_millis(100);
+/// How often it is asked all the same: an event may be lost without a word when the kernel has no memory.
+const AUDIT: Duration = Duration::from_secs(10);
+/// How often it is weighed how closes are noticed.
+const WEIGH_EVERY: Duration = Duration::from_millis(250);
+/// Audits in a row that find unheard closes, after which nothing is expected to be heard any more.
+const UNHEARD_MAX: u32 = 2;
+/// Least time between two log lines about counting again.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 /// Pause after it could not be asked.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// Answers in a row in which a connection must be missing: the kernel writes one piece by piece and may
@@ -59,6 +72,8 @@ struct Open {
     worker: WorkerId,
     load: Rc<Load>,
     source: Option<Source>,
+    /// How to ask for it.
+    ends: Option<(SocketAddr, SocketAddr)>,
 }
 
 /// Whether the connections of a listener can be counted.
@@ -91,6 +106,14 @@ pub struct Opens {
     freed: Notify,
     waiting: Cell<u32>,
     attention: Notify,
+    /// Where the kernel is asked; nothing where that is not done: who waits for a place must hear at once.
+    asking: Option<Asking>,
+    notice: Cell<Notice>,
+    asked: Cell<Moment>,
+    /// Closes since it was last weighed how they are noticed.
+    closes: Cell<u32>,
+    /// Open connections that cannot be asked for.
+    unaskable: Cell<usize>,
 }
 
 /// Open connections as they are passed on to the next program of this process.
@@ -121,6 +144,11 @@ impl Opens {
             freed: Notify::new(),
             waiting: Cell::new(0),
             attention: Notify::new(),
+            asking: if admission.counts_open() { None } else { Asking::new().ok() },
+            notice: Cell::default(),
+            asked: Cell::default(),
+            closes: Cell::new(0),
+            unaskable: Cell::new(0),
         }
     }
 
@@ -143,8 +171,9 @@ impl Opens {
             if let Some(source) = source {
                 self.sources.borrow_mut().remember(source);
             }
-            self.open.borrow_mut().insert(cookie, Open { worker, load, source });
+            self.open.borrow_mut().insert(cookie, Open { worker, load, source, ends: None });
         }
+        self.unaskable.set(self.total());
         self.missed.set(true);
         self.resync.notify_one();
     }
@@ -168,6 +197,9 @@ impl Opens {
             }
         }
         tokio::task::spawn_local(look_again(Rc::clone(self)));
+        if self.asking.is_some() {
+            tokio::task::spawn_local(weigh(Rc::clone(self)));
+        }
     }
 
     /// Whether anything is counted.
@@ -185,16 +217,27 @@ impl Opens {
             && let Err(error) = closes.only(&self.ports.borrow())
         {
             warn!(%error, "cannot hear of closes at one address more; looking for them instead");
-            self.missed.set(true);
-            self.resync.notify_one();
+            self.become_deaf();
         }
+    }
+
+    /// Gives up hearing: from now on the kernel is asked.
+    fn become_deaf(&self) {
+        self.hearing.replace(None);
+        self.resync.notify_one();
     }
 
     /// Whether connections of a listener at this address and socket can be counted.
     #[must_use]
     pub fn countable(&self, address: &Address, socket: BorrowedFd<'_>) -> Countable {
+        if listen::is_bound_to_interface(socket) {
+            // So are its connections, for good.
+            self.unaskable.set(self.unaskable.get() + 1);
+        }
         match address {
             _ if !self.counting => Countable::None,
+            // What happens in another network namespace is not told in ours.
+            Address::Tcp(_) if !listen::is_of_this_network(socket) => Countable::None,
             Address::Tcp(_) if listen::is_steerable(socket) => Countable::All,
             Address::Tcp(_) => Countable::Some,
             Address::Unix(_) | Address::Abstract(_) => Countable::None,
@@ -228,12 +271,13 @@ impl Opens {
     #[inline]
     pub fn opened(
         &self,
-        connection: BorrowedFd<'_>,
+        guest: Guest<'_>,
         countable: Countable,
         worker: WorkerId,
         load: &Rc<Load>,
         source: Option<Source>,
     ) {
+        let connection = guest.connection;
         let counts = match countable {
             Countable::None => false,
             Countable::All => true,
@@ -248,12 +292,31 @@ impl Opens {
             return;
         }
         let source = source.filter(|source| self.sources.borrow_mut().opened(*source));
-        open.insert(cookie, Open { worker, load: Rc::clone(load), source });
+        let ends = self.asking.as_ref().and_then(|_| Some((listen::askable(connection)?, peer::decode(guest.peer)?)));
+        if ends.is_none() {
+            self.unaskable.set(self.unaskable.get() + 1);
+        }
+        open.insert(cookie, Open { worker, load: Rc::clone(load), source, ends });
+    }
+
+    /// A worker sent a connection back: it is open at nobody until somebody else gets it.
+    pub fn came_back(&self, connection: BorrowedFd<'_>, countable: Countable) {
+        let cookie = (countable != Countable::None).then(|| listen::cookie(connection)).flatten();
+        let Some(cookie) = cookie else { return };
+        if let Some(open) = self.open.borrow_mut().get_mut(&cookie) {
+            count_down(&open.load);
+            open.load = Rc::default();
+            count_up(&open.load);
+        }
     }
 
     fn closed(&self, cookie: u64) -> bool {
         let Some(open) = self.open.borrow_mut().remove(&cookie) else { return false };
         count_down(&open.load);
+        self.closes.set(self.closes.get().saturating_add(1));
+        if open.ends.is_none() {
+            self.unaskable.set(self.unaskable.get().saturating_sub(1));
+        }
         if let Some(source) = open.source {
             self.sources.borrow_mut().closed(clock::now(), source);
         }
@@ -263,10 +326,66 @@ impl Opens {
     /// Takes notice of what was closed up to now.
     #[inline]
     pub fn catch_up(&self) {
-        if self.counting
-            && let Some(closes) = &*self.hearing.borrow()
-        {
+        if !self.counting {
+            return;
+        }
+        if let Some(closes) = &*self.hearing.borrow() {
             self.hear_all(closes);
+        }
+        if self.notice.get() == Notice::Ask {
+            let now = clock::now();
+            if now.since(self.asked.get()) >= ASK_EVERY {
+                self.ask(now);
+            }
+        }
+    }
+
+    /// Asks for every open connection, if that is the way just now.
+    pub fn ask_now(&self) {
+        self.catch_up();
+        if self.notice.get() == Notice::Ask {
+            self.ask(clock::now());
+        }
+    }
+
+    fn ask(&self, now: Moment) {
+        let Some(asking) = &self.asking else { return };
+        self.asked.set(now);
+        let about =
+            |(cookie, open): (&u64, &Open)| open.ends.map(|(local, peer)| Connection { cookie: *cookie, local, peer });
+        let all: Vec<Connection> = self.open.borrow().iter().filter_map(about).collect();
+        let mut freed = false;
+        if let Err(error) = asking.closed(&all, |cookie| freed |= self.closed(cookie)) {
+            debug!(%error, "cannot ask for connections");
+            self.notice_by(Notice::Hear);
+        }
+        if freed {
+            self.freed.notify_waiters();
+        }
+    }
+
+    /// Goes over to another way of noticing.
+    fn notice_by(&self, notice: Notice) {
+        let hearing = self.hearing.borrow().clone();
+        let Some(closes) = hearing.filter(|_| self.notice.get() != notice) else { return };
+        debug!(?notice, open = self.total(), "closes are noticed in another way");
+        let changed = match notice {
+            Notice::Ask => closes.leave(),
+            Notice::Hear => closes.join(),
+        };
+        match changed {
+            Ok(()) => self.notice.set(notice),
+            Err(error) if notice == Notice::Hear => {
+                warn!(%error, "the kernel does not tell of closed connections any more; looking for them instead");
+                self.notice.set(notice);
+                self.become_deaf();
+            }
+            Err(error) => debug!(%error, "cannot stop hearing of closes"),
+        }
+        if notice == Notice::Hear {
+            // What was closed before it was heard of.
+            self.missed.set(true);
+            self.resync.notify_one();
         }
     }
 
@@ -280,7 +399,6 @@ impl Opens {
                 Ok(Heard::Overrun) => {
                     count(&self.recounts);
                     self.missed.set(true);
-                    self.resync.notify_one();
                 }
                 Ok(Heard::Nothing) => {}
                 Err(error) => {
@@ -295,6 +413,11 @@ impl Opens {
         if freed {
             self.freed.notify_waiters();
         }
+        // Only when nothing waits any more does the kernel go on adding to the queue (`netlink_rcv_wake`), so only
+        // then is it known that what is open in an answer will be heard of when it closes.
+        if all && self.missed.get() {
+            self.resync.notify_one();
+        }
         all
     }
 
@@ -306,8 +429,8 @@ impl Opens {
         (Attention(self), self.freed.notified())
     }
 
-    /// Asks the kernel which connections there are, and forgets the others.
-    async fn look(&self) -> io::Result<()> {
+    /// Asks the kernel which connections there are, and forgets the others; says how many those were.
+    async fn look(&self) -> io::Result<usize> {
         let mut gone: HashSet<u64> = self.open.borrow().keys().copied().collect();
         let (families, ports) = (self.families.borrow().clone(), self.ports.borrow().clone());
         let families: Vec<Family> = families.into_iter().collect();
@@ -317,12 +440,13 @@ impl Opens {
             let living = living.await.map_err(io::Error::other)??;
             gone.retain(|cookie| !living.contains(cookie));
         }
+        self.catch_up();
         let closed = gone.into_iter().filter(|cookie| self.closed(*cookie)).count();
         if closed > 0 {
             debug!(closed, "connections were closed without a word");
             self.freed.notify_waiters();
         }
-        Ok(())
+        Ok(closed)
     }
 }
 
@@ -344,7 +468,7 @@ impl Drop for Attention<'_> {
 }
 
 async fn hear(opens: Rc<Opens>, closes: Rc<Closes>, bell: AsyncFd<Bell>) {
-    loop {
+    while opens.hearing.borrow().is_some() {
         let rings = bell.get_ref().arm(&closes);
         match rings.map(|()| bell.readable()) {
             Ok(rings) => {
@@ -370,24 +494,77 @@ async fn hear(opens: Rc<Opens>, closes: Rc<Closes>, bell: AsyncFd<Bell>) {
     }
 }
 
-/// Asks for all connections whenever events were lost; again and again where there are none.
-async fn look_again(opens: Rc<Opens>) {
+/// Weighs now and then what is cheaper, and asks if that is asking.
+async fn weigh(opens: Rc<Opens>) {
+    let mut weighed = clock::now();
     loop {
-        if opens.hearing.borrow().is_some() {
-            opens.resync.notified().await;
-        } else {
-            sleep(LOOK_UNHEARD).await;
+        match opens.notice.get() {
+            Notice::Hear => sleep(WEIGH_EVERY).await,
+            Notice::Ask => {
+                sleep(ASK_EVERY).await;
+                opens.catch_up();
+            }
+        }
+        let (now, open) = (clock::now(), opens.total());
+        let passed = now.since(weighed);
+        if passed < WEIGH_EVERY && open <= ASK_MAX {
+            continue;
+        }
+        weighed = now;
+        let rate = f64::from(opens.closes.replace(0)) / passed.as_secs_f64().max(1e-3);
+        let cheaper = opens.notice.get().cheaper(open, rate);
+        // Those that cannot be asked for are heard of.
+        opens.notice_by(if opens.unaskable.get() > 0 { Notice::Hear } else { cheaper });
+    }
+}
+
+/// Asks for all connections whenever events were lost, and now and then all the same; again and again where
+/// there are none.
+async fn look_again(opens: Rc<Opens>) {
+    let (mut unheard, mut failing, mut said) = (0, false, None);
+    loop {
+        let pause = if opens.hearing.borrow().is_some() { AUDIT } else { LOOK_UNHEARD };
+        tokio::select! {
+            () = opens.resync.notified() => {}
+            () = sleep(pause), if opens.total() > 0 || pause != AUDIT => {}
+        }
+        if opens.notice.get() == Notice::Ask {
+            continue;
         }
         let missed = opens.missed.replace(false);
-        match opens.look().await {
-            Ok(()) if missed => info!(open = opens.total(), "closes were missed; counted again"),
-            Ok(()) => {}
+        let looked = opens.look().await;
+        let fails = looked.is_err();
+        match looked {
+            Ok(closed) if missed => {
+                let now = clock::now();
+                if said.is_none_or(|said| now.since(said) >= SAY_EVERY) {
+                    said = Some(now);
+                    info!(
+                        open = opens.total(),
+                        closed,
+                        recounts = opens.recounts.get(),
+                        "counted open connections again"
+                    );
+                }
+            }
+            // What closes is told within milliseconds, unless nothing is told at all.
+            Ok(closed) if closed > 0 && pause == AUDIT => {
+                unheard += 1;
+                if unheard >= UNHEARD_MAX {
+                    warn!(closed, "the kernel does not tell of closed connections here; looking for them instead");
+                    opens.become_deaf();
+                }
+            }
+            Ok(_) => unheard = 0,
             Err(error) => {
-                warn!(%error, "cannot see which connections are open; what was closed unheard still counts");
+                if !failing {
+                    warn!(%error, "cannot see which connections are open; what was closed unheard still counts");
+                }
                 opens.missed.set(missed);
                 sleep(FAILED_PAUSE).await;
                 opens.resync.notify_one();
             }
         }
+        failing = fails;
     }
 }

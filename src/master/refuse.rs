@@ -15,16 +15,19 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 use tracing::warn;
 
-/// Connections that were answered with 503 and whose request is still awaited: closed before it comes, they
+/// Connections that were answered with 503 and are still read from: closed while more of the request comes, they
 /// would be reset, and the client might not see its answer.
 const LINGERING_MAX: usize = 256;
-/// How long it is awaited.
+/// How long they are.
 const LINGER: Duration = Duration::from_secs(1);
 /// Bytes of a request that are read and thrown away at once.
 const DISCARD: usize = 16 * 1024;
+/// How often that is done for one connection.
+const DISCARDS_MAX: u32 = 16;
 /// Least time between two log lines about the same.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
@@ -108,10 +111,7 @@ pub fn refuse(listener: &Listener, connection: OwnedFd, because: Because) {
     match listener.house.admission.when_full {
         // It was promised a place, and waited; a reset says best that there is none.
         WhenFull::Wait | WhenFull::Reset => reset(&connection),
-        WhenFull::Unavailable => {
-            count(&refused.answered);
-            answer(listener, connection);
-        }
+        WhenFull::Unavailable => answer(listener, connection),
     }
 }
 
@@ -123,34 +123,45 @@ fn reset(connection: &OwnedFd) {
 
 fn answer(listener: &Listener, connection: OwnedFd) {
     let socket = Socket::from(connection);
-    let heard = match discard(&socket) {
-        Discarded::End => return,
-        Discarded::Something => true,
-        Discarded::Nothing => false,
-    };
+    if discard(&socket) == Discarded::End {
+        return;
+    }
     // A fresh connection's buffer is empty, so it fits at once or the client is gone.
     let written = socket.send_with_flags(UNAVAILABLE, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
-    let _ = socket.shutdown(Shutdown::Write);
+    if written.is_err() {
+        return;
+    }
     let house = &listener.house;
-    if heard || written.is_err() || house.refused.lingering.get() >= LINGERING_MAX {
+    count(&house.refused.answered);
+    let _ = socket.shutdown(Shutdown::Write);
+    // One that was accepted on the reserve descriptor gives it back at once.
+    if house.refused.lingering.get() >= LINGERING_MAX || house.reserve.borrow().is_none() {
         return;
     }
     let Ok(socket) = watch::readable(OwnedFd::from(socket)) else { return };
     let house = Rc::clone(house);
     house.refused.lingering.set(house.refused.lingering.get() + 1);
     tokio::task::spawn_local(async move {
-        let _ = timeout(LINGER, async {
-            while let Ok(mut ready) = socket.readable().await {
-                match discard(&SockRef::from(socket.get_ref())) {
-                    Discarded::Nothing => ready.clear_ready(),
-                    Discarded::Something => tokio::task::yield_now().await,
-                    Discarded::End => return,
-                }
-            }
-        })
-        .await;
+        let _ = timeout(LINGER, linger(&socket)).await;
         house.refused.lingering.set(house.refused.lingering.get() - 1);
     });
+}
+
+/// Throws away what a client still sends until it has closed its side, or has sent more than a request.
+async fn linger(socket: &AsyncFd<OwnedFd>) {
+    let mut reads = 0;
+    while reads < DISCARDS_MAX
+        && let Ok(mut ready) = socket.readable().await
+    {
+        match discard(&SockRef::from(socket.get_ref())) {
+            Discarded::Nothing => ready.clear_ready(),
+            Discarded::Something => {
+                reads += 1;
+                tokio::task::yield_now().await;
+            }
+            Discarded::End => return,
+        }
+    }
 }
 
 /// What there was to throw away.

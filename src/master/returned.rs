@@ -2,8 +2,9 @@
 
 use super::handoff::{Handoff, count};
 use super::listener::Listener;
+use super::refuse::{Because, refuse};
 use super::seats::{Guest, Offered};
-use crate::sys::{fd, listen};
+use crate::sys::{clock, fd, listen};
 use crate::wire::peer::PEER_MAX;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -69,14 +70,20 @@ pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
     }
 }
 
-/// Gives a returned connection to another worker, or after a pause to whoever has room.
+/// Gives a returned connection to another worker, or after a pause to whoever has room; turns it away when it
+/// has waited for as long as it may.
 async fn place(listener: &Listener, handoff: &Handoff, connection: OwnedFd) {
     let peer = listen::peer_of(connection.as_fd());
     let guest = Guest { connection: connection.as_fd(), peer: listen::peer_bytes(&peer) };
+    listener.house.opens.came_back(connection.as_fd(), listener.seats.choice.countable);
+    let until = listener.house.admission.longest_wait().map(|most| clock::now() + most);
     let mut except = Some(handoff.slot);
     loop {
         if let Offered::Handed = listener.seats.offer(guest, except) {
             return;
+        }
+        if until.is_some_and(|until| until <= clock::now()) && !listener.seats.is_empty() {
+            return refuse(listener, connection, Because::Expired);
         }
         if except.is_some() && listener.seats.anybody_but(handoff.slot) {
             // Others are only full for now.

@@ -539,7 +539,7 @@ impl Master {
 
     /// What `/proc` tells takes a while and is read aside.
     fn tell_status(&self, answer: oneshot::Sender<String>) {
-        self.house.opens.catch_up();
+        self.house.opens.ask_now();
         let view = self.view();
         let (mut status, groups, ports) = (view.status(), view.groups(), view.ports());
         tokio::task::spawn_blocking(move || {

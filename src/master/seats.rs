@@ -77,7 +77,8 @@ pub struct Choice {
     /// How long a fresh worker's share grows.
     growth: Option<Duration>,
     opens: Rc<Opens>,
-    countable: Countable,
+    /// Whether open connections can be counted.
+    pub countable: Countable,
 }
 
 impl Choice {
@@ -94,7 +95,8 @@ impl Choice {
             },
             source_prefix: limited.then_some(admission.source_prefix),
             most_open: admission.max_open_per_worker.unwrap_or(u32::MAX),
-            growth: admission.slow_start,
+            // A client must meet its slot again after a re-fork.
+            growth: admission.slow_start.filter(|_| !matches!(config.policy, choice::Policy::SourceHash(_))),
             opens,
             countable,
         }
@@ -250,7 +252,7 @@ impl Seats {
     fn reckon(&self, now: Moment) {
         let mut seats = self.seats.borrow_mut();
         for (seat, slot) in seats.iter_mut().zip((0..).map(Slot)) {
-            let since = seat.handoffs.iter().map(|handoff| handoff.serves_since.get()).max();
+            let since = seat.handoffs.iter().map(|handoff| handoff.serves_since.get()).min();
             let grown = match (self.choice.growth, since) {
                 (Some(growth), Some(since)) => share(now.since(since), growth),
                 _ => SHARE_MAX,
@@ -277,6 +279,8 @@ impl Seats {
                 }
             }
         }
+        drop(orphans);
+        self.reckon(clock::now());
     }
 
     /// Gives nothing to a worker for now, and what it has not taken to others.
@@ -369,7 +373,7 @@ impl Seats {
         let choice = &self.choice;
         if choice.countable != Countable::None {
             let source = choice.limited_source(guest.peer);
-            choice.opens.opened(guest.connection, choice.countable, handoff.worker, &handoff.load, source);
+            choice.opens.opened(guest, choice.countable, handoff.worker, &handoff.load, source);
         }
     }
 

@@ -101,7 +101,9 @@ impl Master {
 
     /// How much of a share the slot's worker has grown into, in [`SHARE_MAX`]ths.
     fn grown(&self, slot: Slot, now: Moment) -> u32 {
-        let growth = self.config.admission.slow_start;
+        // A client must meet its slot again after a re-fork.
+        let sticky = matches!(self.config.policy, Policy::SourceHash(_));
+        let growth = self.config.admission.slow_start.filter(|_| !sticky);
         let (Some(growth), Some(worker)) = (growth, self.serving(slot)) else { return SHARE_MAX };
         share(now.since(worker.health.serves_since), growth)
     }

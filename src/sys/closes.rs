@@ -10,8 +10,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 /// Groups of `sock_diag` (`enum sknetlink_groups` in linux/sock_diag.h).
-const INET_TCP_DESTROY: u32 = 1;
-const INET6_TCP_DESTROY: u32 = 3;
+const GROUPS: [libc::c_int; 2] = [INET_TCP_DESTROY, INET6_TCP_DESTROY];
+const INET_TCP_DESTROY: libc::c_int = 1;
+const INET6_TCP_DESTROY: libc::c_int = 3;
 
 /// Room for the events of some thousand closes that come at once; the kernel bounds it by
 /// `net.core.rmem_max`.
@@ -68,9 +69,8 @@ impl Closes {
         let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
         socket.bind_auto()?;
         socket.set_non_blocking(true)?;
-        socket.add_membership(INET_TCP_DESTROY)?;
-        socket.add_membership(INET6_TCP_DESTROY)?;
         let closes = Closes(socket);
+        closes.join()?;
         // Beyond the system's bound with CAP_NET_ADMIN, within it without.
         let options = socket2::SockRef::from(&closes);
         if nix::sys::socket::setsockopt(&closes, sockopt::RcvBufForce, &BUFFER).is_err() {
@@ -79,13 +79,44 @@ impl Closes {
         Ok(closes)
     }
 
+    /// Hears again, after [`Closes::leave`].
+    ///
+    /// # Errors
+    /// That of `setsockopt(2)`.
+    pub fn join(&self) -> io::Result<()> {
+        GROUPS.into_iter().try_for_each(|group| self.membership(libc::NETLINK_ADD_MEMBERSHIP, group))
+    }
+
+    /// Hears nothing for now; while nobody does, closes cost the kernel less.
+    ///
+    /// # Errors
+    /// That of `setsockopt(2)`.
+    pub fn leave(&self) -> io::Result<()> {
+        GROUPS.into_iter().try_for_each(|group| self.membership(libc::NETLINK_DROP_MEMBERSHIP, group))
+    }
+
+    fn membership(&self, change: libc::c_int, group: libc::c_int) -> io::Result<()> {
+        let length = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: the kernel reads one integer.
+        let ret =
+            unsafe { libc::setsockopt(self.as_raw_fd(), libc::SOL_NETLINK, change, (&raw const group).cast(), length) };
+        if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
     /// Hears only of connections with these local ports from now on; of all, if they are too many.
     ///
     /// # Errors
     /// That of `setsockopt(2)`.
     pub fn only(&self, ports: &HashSet<u16>) -> io::Result<()> {
         let socket = socket2::SockRef::from(self);
-        if ports.len() > PORTS_MAX { socket.detach_filter() } else { socket.attach_filter(&filter(ports)) }
+        if ports.len() <= PORTS_MAX {
+            return socket.attach_filter(&filter(ports));
+        }
+        match socket.detach_filter() {
+            // There was none.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            done => done,
+        }
     }
 
     /// The next event.

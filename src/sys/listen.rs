@@ -4,6 +4,7 @@ use crate::wire::address::Address;
 use nix::sys::socket::{getsockopt, sockopt};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -79,6 +80,44 @@ pub fn cookie(socket: BorrowedFd<'_>) -> Option<u64> {
 pub fn is_connection(fd: BorrowedFd<'_>) -> bool {
     let listening = getsockopt(&fd, sockopt::AcceptConn).unwrap_or(true);
     !listening && socket2::SockRef::from(&fd).r#type().is_ok_and(|kind| kind == Type::STREAM)
+}
+
+/// Whether a socket is of the network namespace in which this process makes its own (`SO_NETNS_COOKIE`,
+/// `socket(7)`, Linux 5.14); where the kernel does not say, it is taken to be.
+#[must_use]
+pub fn is_of_this_network(socket: BorrowedFd<'_>) -> bool {
+    let own = Socket::new(Domain::IPV4, Type::STREAM, None).ok().and_then(|own| network(own.as_fd()));
+    own.is_none() || network(socket).is_none_or(|theirs| Some(theirs) == own)
+}
+
+/// The cookie of a socket's network namespace.
+fn network(socket: BorrowedFd<'_>) -> Option<u64> {
+    /// `SO_NETNS_COOKIE` (include/uapi/asm-generic/socket.h).
+    const NETNS_COOKIE: libc::c_int = 71;
+    let mut cookie = 0u64;
+    let mut len = size_of::<u64>() as libc::socklen_t;
+    let (fd, value) = (socket.as_raw_fd(), (&raw mut cookie).cast());
+    // SAFETY: the kernel writes at most `len` bytes to `cookie`.
+    let ret = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, NETNS_COOKIE, value, &raw mut len) };
+    (ret == 0).then_some(cookie)
+}
+
+/// Whether only one interface reaches a socket (`SO_BINDTODEVICE`).
+#[must_use]
+pub fn is_bound_to_interface(socket: BorrowedFd<'_>) -> bool {
+    socket2::SockRef::from(&socket).device().is_ok_and(|name| name.is_some_and(|name| !name.is_empty()))
+}
+
+/// The local address of a connection that the kernel finds by its two addresses; nothing for one that is bound to
+/// an interface, where it would have to be known, too.
+#[must_use]
+pub fn askable(connection: BorrowedFd<'_>) -> Option<SocketAddr> {
+    let local = socket2::SockRef::from(&connection).local_addr().ok()?.as_socket()?;
+    let plain = match local {
+        SocketAddr::V4(_) => true,
+        SocketAddr::V6(local) => local.scope_id() == 0,
+    };
+    plain.then_some(local)
 }
 
 /// Who else may be bound to the address.

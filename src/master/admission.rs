@@ -1,0 +1,187 @@
+//! Who is let in: what becomes of an accepted connection before anybody chooses a worker for it. It is handed
+//! over, or turned away ([`super::refuse`]), or held until one of both is possible.
+
+use super::accept::{Next, wait_after};
+use super::handoff::TakenBack;
+use super::listener::{Listener, Phase};
+use super::refuse::{Because, refuse};
+use super::seats::{Guest, Offered};
+use crate::config::admission::WhenFull;
+use crate::core::sources::Beyond;
+use crate::sys::{clock, listen};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use tokio::sync::Notify;
+
+/// Listeners whose held connection waits for a place among `--max-open`, in the order in which they began to
+/// wait: without it the first to be woken would take every place, and the clients of another address none.
+#[derive(Debug, Default)]
+pub struct Line {
+    waiting: RefCell<VecDeque<*const Listener>>,
+    /// Somebody left it.
+    pub moved: Notify,
+}
+
+impl Line {
+    /// How many stand before a listener, or would if it came now.
+    #[must_use]
+    pub fn before(&self, listener: &Listener) -> usize {
+        let waiting = self.waiting.borrow();
+        waiting.iter().position(|other| std::ptr::eq(*other, listener)).unwrap_or(waiting.len())
+    }
+
+    fn join(&self, listener: &Listener) {
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|other| std::ptr::eq(*other, listener)) {
+            waiting.push_back(std::ptr::from_ref(listener));
+        }
+    }
+
+    /// Lets those behind a listener move up.
+    pub fn leave(&self, listener: &Listener) {
+        let mut waiting = self.waiting.borrow_mut();
+        let before = waiting.len();
+        waiting.retain(|other| !std::ptr::eq(*other, listener));
+        if waiting.len() < before {
+            self.moved.notify_waiters();
+        }
+    }
+}
+
+/// Whether a connection that waits in the kernel's queue may be taken: to be handed over, or refused, or held
+/// so that it is known how long it waits.
+pub fn may_accept(listener: &Listener) -> bool {
+    if listener.seats.is_empty() {
+        return false;
+    }
+    let full = listener.is_full();
+    let refuses = full && when_full(listener) != WhenFull::Wait;
+    !full && listener.seats.has_room() || refuses || listener.house.admission.longest_wait().is_some()
+}
+
+/// What becomes of a connection for which there is no place. While the fleet stops nobody waits for one: the
+/// workers would be told to end only when the last has got it.
+fn when_full(listener: &Listener) -> WhenFull {
+    match listener.house.admission.when_full {
+        WhenFull::Wait if listener.phase.get() == Phase::Closing => WhenFull::Reset,
+        asked => asked,
+    }
+}
+
+/// Hands one accepted connection over, or turns it away, or holds it until one of both is possible.
+#[inline]
+pub fn hand_over(listener: &Listener, connection: OwnedFd, peer: &[u8]) -> Next {
+    if let Err(beyond) = admit(listener, peer) {
+        refuse(listener, connection, Because::Source(beyond));
+        return Next::Again;
+    }
+    if is_full_still(listener) {
+        return match when_full(listener) {
+            WhenFull::Reset | WhenFull::Unavailable => {
+                refuse(listener, connection, Because::Full);
+                Next::Again
+            }
+            WhenFull::Wait => hold_unless_expired(listener, connection, peer, &Offered::NoRoom),
+        };
+    }
+    match listener.seats.offer(Guest { connection: connection.as_fd(), peer }, None) {
+        Offered::Handed => Next::Again,
+        not_handed => hold_unless_expired(listener, connection, peer, &not_handed),
+    }
+}
+
+/// Asks the limits of the connection's source.
+#[inline]
+fn admit(listener: &Listener, peer: &[u8]) -> Result<(), Beyond> {
+    let Some(source) = listener.seats.choice.limited_source(peer) else { return Ok(()) };
+    let opens = &listener.house.opens;
+    let admit = || opens.sources.borrow_mut().admit(clock::now(), source);
+    match admit() {
+        Err(Beyond::Open) => {
+            // It may have closed one a moment ago.
+            opens.catch_up();
+            admit()
+        }
+        admitted => admitted,
+    }
+}
+
+/// Whether there is no place, also after what was closed a moment ago.
+#[inline]
+fn is_full_still(listener: &Listener) -> bool {
+    listener.is_full() && {
+        listener.house.opens.catch_up();
+        listener.is_full()
+    }
+}
+
+/// Holds a connection that was not handed over, or turns it away at once if it has waited for as long as it may
+/// in the kernel's queue: to be held first would take each of them a timer, and under overload more come than
+/// timers end.
+fn hold_unless_expired(listener: &Listener, connection: OwnedFd, peer: &[u8], offered: &Offered) -> Next {
+    hold(listener, TakenBack::new(connection, peer));
+    if is_expired(listener) && matches!(offered, Offered::NoRoom) && !listener.seats.is_empty() {
+        if let Some(held) = listener.held.take() {
+            refuse(listener, held.connection, Because::Expired);
+        }
+        return Next::Again;
+    }
+    if listener.has_no_place() {
+        listener.house.line.join(listener);
+    }
+    wait_after(listener, offered)
+}
+
+/// Whether the held connection has waited for as long as it may.
+fn is_expired(listener: &Listener) -> bool {
+    listener.held_until.get().is_some_and(|until| until <= clock::now())
+}
+
+/// Keeps a connection until it can be handed over.
+pub fn hold(listener: &Listener, connection: TakenBack) {
+    let until = listener.house.admission.longest_wait().map(|most| {
+        let now = clock::now();
+        let waited = listen::waited(connection.connection.as_fd()).unwrap_or_default();
+        // Time in which there was no worker at all does not count.
+        let served = listener.served_since.get().map_or(waited, |since| now.since(since));
+        now + most.saturating_sub(waited.min(served))
+    });
+    listener.held_until.set(until);
+    hold_on(listener, connection);
+}
+
+fn hold_on(listener: &Listener, connection: TakenBack) {
+    let before = listener.held.replace(Some(connection));
+    debug_assert!(before.is_none(), "the next is taken only when none is held");
+}
+
+/// Gives the held connection to a worker, or turns it away when it has waited for as long as it may.
+pub fn place_held(listener: &Listener) -> Next {
+    let Some(held) = listener.held.take() else { return Next::Again };
+    let line = &listener.house.line;
+    let full = is_full_still(listener);
+    let offered = if full { Offered::NoRoom } else { listener.seats.offer(held.guest(), None) };
+    let served = !listener.seats.is_empty();
+    let because = if full && when_full(listener) != WhenFull::Wait {
+        Some(Because::Full)
+    } else {
+        // While there is no worker at all, clients wait for one.
+        (served && is_expired(listener)).then_some(Because::Expired)
+    };
+    let because = because.filter(|_| !matches!(offered, Offered::Handed));
+    if let Some(because) = because {
+        refuse(listener, held.connection, because);
+    } else if !matches!(offered, Offered::Handed) {
+        hold_on(listener, held);
+        // Whoever waits for something else must not keep others from their place.
+        if served && listener.has_no_place() {
+            line.join(listener)
+        } else {
+            line.leave(listener)
+        }
+        return wait_after(listener, &offered);
+    }
+    line.leave(listener);
+    Next::Again
+}
