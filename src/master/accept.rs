@@ -8,7 +8,7 @@ use super::admission::{hand_over, hold, may_accept, place_held};
 use super::event::Event;
 use super::handoff::{Handoff, count};
 use super::listener::{Listener, Phase};
-use super::seats::Offered;
+use super::seats::{Comes, Offered};
 use crate::sys::clock;
 use crate::sys::listen::{self, Accepted};
 use crate::sys::room::RoomWatch;
@@ -258,7 +258,7 @@ fn rescue_from(listener: &Listener, orphan: &Handoff) -> Next {
         match orphan.take_back() {
             Ok(taken) => {
                 rescued += 1;
-                let offered = listener.seats.offer(taken.guest(), None);
+                let offered = listener.seats.offer(taken.guest(), Comes::In);
                 if !matches!(offered, Offered::Handed) {
                     if listener.held.borrow().is_none() {
                         hold(listener, taken);

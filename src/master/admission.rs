@@ -5,7 +5,7 @@ use super::accept::{Next, wait_after};
 use super::handoff::TakenBack;
 use super::listener::{Listener, Phase};
 use super::refuse::{Because, refuse};
-use super::seats::{Guest, Offered};
+use super::seats::{Comes, Guest, Offered};
 use crate::config::admission::WhenFull;
 use crate::core::sources::Beyond;
 use crate::sys::{clock, listen};
@@ -85,7 +85,7 @@ pub fn hand_over(listener: &Listener, connection: OwnedFd, peer: &[u8]) -> Next 
             WhenFull::Wait => hold_unless_expired(listener, connection, peer, &Offered::NoRoom),
         };
     }
-    match listener.seats.offer(Guest { connection: connection.as_fd(), peer }, None) {
+    match listener.seats.offer(Guest { connection: connection.as_fd(), peer }, Comes::In) {
         Offered::Handed => Next::Again,
         not_handed => hold_unless_expired(listener, connection, peer, &not_handed),
     }
@@ -161,7 +161,7 @@ pub fn place_held(listener: &Listener) -> Next {
     let Some(held) = listener.held.take() else { return Next::Again };
     let line = &listener.house.line;
     let full = is_full_still(listener);
-    let offered = if full { Offered::NoRoom } else { listener.seats.offer(held.guest(), None) };
+    let offered = if full { Offered::NoRoom } else { listener.seats.offer(held.guest(), Comes::In) };
     let served = !listener.seats.is_empty();
     let because = if full && when_full(listener) != WhenFull::Wait {
         Some(Because::Full)

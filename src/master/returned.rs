@@ -3,7 +3,7 @@
 use super::handoff::{Handoff, count};
 use super::listener::Listener;
 use super::refuse::{Because, refuse};
-use super::seats::{Guest, Offered};
+use super::seats::{Comes, Guest, Offered};
 use crate::sys::{clock, fd, listen};
 use crate::wire::peer::PEER_MAX;
 use std::io;
@@ -79,7 +79,7 @@ async fn place(listener: &Listener, handoff: &Handoff, connection: OwnedFd) {
     let until = listener.house.admission.longest_wait().map(|most| clock::now() + most);
     let mut except = Some(handoff.slot);
     loop {
-        if let Offered::Handed = listener.seats.offer(guest, except) {
+        if let Offered::Handed = listener.seats.offer(guest, Comes::Back(except)) {
             return;
         }
         if until.is_some_and(|until| until <= clock::now()) && !listener.seats.is_empty() {

@@ -46,6 +46,16 @@ pub struct Guest<'a> {
     pub peer: &'a [u8],
 }
 
+/// How a connection comes to be offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comes {
+    /// A worker is chosen among those that have fewer open than they may.
+    In,
+    /// The worker of a slot would not have it, or nobody would. It was let in already, and others may wait
+    /// behind it that count as open at the very worker that sent them back, so a limit does not hold it up.
+    Back(Option<Slot>),
+}
+
 /// The sockets of one slot: more than one when its worker listens several times on one address.
 #[derive(Debug)]
 struct Seat {
@@ -327,9 +337,13 @@ impl Seats {
         self.seats.borrow().iter().all(|seat| seat.handoffs.is_empty())
     }
 
-    /// Hands a connection to the worker that the policy chooses, passing over full ones and `except`.
+    /// Hands a connection to the worker that the policy chooses, passing over full ones.
     #[inline]
-    pub fn offer(&self, guest: Guest<'_>, except: Option<Slot>) -> Offered {
+    pub fn offer(&self, guest: Guest<'_>, comes: Comes) -> Offered {
+        let (except, most_open) = match comes {
+            Comes::In => (None, self.choice.most_open),
+            Comes::Back(except) => (except, u32::MAX),
+        };
         if self.growing_until.get().is_some() {
             let now = clock::now();
             if now.since(self.reckoned.get()) >= RECKON_EVERY {
@@ -340,7 +354,7 @@ impl Seats {
         let mut seats = self.seats.borrow_mut();
         let mut policy = self.policy.borrow_mut();
         loop {
-            let (most_open, equal) = (self.choice.most_open, self.equal.get());
+            let equal = self.equal.get();
             let shown = Shown { seats: &seats, except, most_open, equal };
             let Some(slot) = policy.choose(&shown, source) else { return Offered::NoRoom };
             let seat = &mut seats[slot];

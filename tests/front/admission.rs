@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 fn start(switches: &Switches, args: &[&str]) -> Maitred {
@@ -60,7 +61,8 @@ fn who_has_waited_for_as_long_as_allowed_is_reset() {
     for mut client in waited {
         assert!(client.read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset));
     }
-    assert!(begun.elapsed() < Duration::from_millis(100) * 7, "{:?}", begun.elapsed());
+    // One after the other it would be eight times a hundred; the rest is room for a busy machine.
+    assert!(begun.elapsed() < Duration::from_millis(750), "{:?}", begun.elapsed());
     drop(kept);
     maitred.stop();
 }
@@ -130,6 +132,93 @@ fn beyond_the_limit_a_client_is_told_503_if_asked_for() {
     assert_eq!((&status["admission"]["answered_503"], &status["admission"]["full"]), (&21.into(), &true.into()));
     check_sums(&status);
     drop(kept);
+    maitred.stop();
+}
+
+#[test]
+fn a_request_that_comes_in_parts_gets_its_503_all_the_same() {
+    let switches = Switches::new();
+    let maitred = start(&switches, &["--max-open", "1", "--when-full", "503"]);
+    let address = maitred.address();
+    let kept = keep_from(local(1), address);
+    for _ in 0..20 {
+        let mut client = connect_from(local(1), address);
+        client.write_all(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\nhalf").unwrap();
+        let mut head = [0; 12];
+        client.read_exact(&mut head).unwrap();
+        client.write_all(b" more").unwrap();
+        assert!(all_of(client).ends_with("too busy, try again soon"));
+    }
+    drop(kept);
+    maitred.stop();
+}
+
+#[test]
+fn several_addresses_take_turns_for_the_places_of_all() {
+    let switches = Switches::new();
+    let server = switches.pages(&[]).join(" ");
+    // Two servers in one worker, each on a port of its own.
+    let both = format!("{server} & exec {server}");
+    let args = ["-w", "1", "--max-open", "2", "--max-wait", "10s", "--", "sh", "-c", &both];
+    let maitred = Maitred::start(&args).ready(2);
+    let status = maitred.status();
+    let [first, second] = [0, 1].map(|index| tcp(&status["listeners"][index]["address"]));
+    let stop = AtomicBool::new(false);
+    let (crowd, few) = std::thread::scope(|scope| {
+        let crowd = scope.spawn(|| load_until(first, 12, &stop));
+        maitred.status_until(|status| status["listeners"][0]["queued"].as_u64() > Some(2));
+        let few = load(second, 50, 1);
+        stop.store(true, Ordering::Relaxed);
+        (crowd.join().unwrap(), few)
+    });
+    assert_eq!((few.answered, few.hung, crowd.hung), (50, 0, 0), "{:?}", few.failed);
+    assert!(crowd.failed.is_empty(), "{:?}", crowd.failed);
+    maitred.status_until(|status| status["admission"]["open"] == 0);
+    maitred.stop();
+}
+
+#[test]
+fn a_connection_that_comes_back_does_not_take_the_place_that_it_needs() {
+    let script = root().join("tests/workers/misbehave.py");
+    for workers in ["1", "2"] {
+        let limits = ["-w", workers, "--max-open-per-worker", "1", "--adapter", "native", "--", "python3"];
+        let maitred = Maitred::start(&[&limits[..], &[script.to_str().unwrap(), "return-half"]].concat());
+        let maitred = maitred.ready(workers.parse().unwrap());
+        let tally = load(maitred.address(), 20, 2);
+        assert_eq!((tally.answered, tally.hung), (20, 0), "{:?}", tally.failed);
+        maitred.status_until(|status| status["admission"]["open"] == 0);
+        maitred.stop();
+    }
+}
+
+#[test]
+fn a_stop_lets_nobody_wait_for_a_place() {
+    let switches = Switches::new();
+    let maitred = start(&switches, &["--max-open", "2", "--grace", "20s"]);
+    let address = maitred.address();
+    let kept: Vec<_> = (0..2).map(|_| keep_from(local(1), address)).collect();
+    let waiting: Vec<_> = (0..3).map(|_| connect_from(local(1), address)).collect();
+    maitred.status_until(|status| status["listeners"][0]["queued"] == 2);
+    maitred.signal(Signal::SIGTERM);
+    for mut client in waiting {
+        assert!(client.read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset));
+    }
+    drop(kept);
+    let (status, output) = maitred.wait();
+    assert_eq!(status.code(), Some(0), "{output}");
+}
+
+#[test]
+fn what_cannot_be_counted_is_said() {
+    let switches = Switches::new();
+    let path = scratch("limited.sock");
+    let bind = format!("unix:{}", path.display());
+    let maitred = start(&switches, &["--max-open", "5", "-b", &bind]);
+    let said = maitred.wait_for(
+        "connections here cannot be counted, so limits of open connections do not hold; they need TCP on a socket of this network namespace",
+        1,
+    );
+    assert!(said[0]["address"].as_str().unwrap().starts_with("unix:"), "{said:?}");
     maitred.stop();
 }
 

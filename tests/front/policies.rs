@@ -72,14 +72,22 @@ fn whoever_has_fewest_connections_open_gets_the_next() {
     maitred.stop();
 }
 
-/// Whether a netlink socket of a process has dropped something.
-fn has_missed_events(pid: i32) -> bool {
+/// Whether one of these netlink sockets, given by inode, has dropped something.
+fn have_missed_events(sockets: &HashSet<String>) -> bool {
     let table = std::fs::read_to_string("/proc/net/netlink").unwrap();
     // sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode
     table.lines().skip(1).any(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        words[2] == pid.to_string() && words[8] != "0"
+        words[8] != "0" && sockets.contains(words[9])
     })
+}
+
+/// Inodes of the sockets that a process has open.
+fn sockets_of(pid: i32) -> Vec<String> {
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let targets = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+    let inode = |path: std::path::PathBuf| Some(path.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned());
+    targets.filter_map(inode).collect()
 }
 
 /// Connections with this local port that each process of these groups has open, as `/proc` knows them.
@@ -92,13 +100,7 @@ fn open_by_proc(port: u16, pids: &[i32]) -> Vec<u64> {
         (local == port && words[3] != "0A" && words[9] != "0").then(|| words[9].to_owned())
     };
     let inodes: HashSet<String> = table.lines().skip(1).filter_map(of_port).collect();
-    let has = |pid: &i32| {
-        let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
-        let targets = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok());
-        let inode =
-            |path: std::path::PathBuf| Some(path.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned());
-        targets.filter_map(inode).filter(|inode| inodes.contains(inode)).count() as u64
-    };
+    let has = |pid: &i32| sockets_of(*pid).iter().filter(|inode| inodes.contains(*inode)).count() as u64;
     pids.iter().map(has).collect()
 }
 
@@ -145,7 +147,8 @@ fn closes_that_were_missed_are_found() {
     let to = sink.local_addr().unwrap();
     let deadline = Instant::now() + PATIENCE;
     let mut sources = (0x7f01_0000u32..0x7fff_0000).map(Ipv4Addr::from);
-    while !has_missed_events(master) {
+    let sockets = sockets_of(master).into_iter().collect();
+    while !have_missed_events(&sockets) {
         assert!(Instant::now() < deadline, "the master's socket never overflows");
         let from = sources.next().unwrap();
         let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -258,7 +261,23 @@ fn a_fresh_worker_begins_slowly() {
     drop(kept);
     maitred.stop();
 
-    let args = ["-w", "2", "--slow-start", "1s", "--policy", "least-connections", "--"];
+    let args = ["-w", "2", "--slow-start", "2s", "--policy", "least-connections", "--"];
+    let maitred = Maitred::start(&[&args[..], &switches.pages(&[])].concat()).ready(2);
+    let mut kept = keep_many(&maitred, 10);
+    maitred.status_until(|status| status["workers"][0]["uptime_s"].as_f64().unwrap() > 3.0);
+    kill(maitred.pid(1), Signal::SIGKILL);
+    maitred.wait_for("worker ready", 3);
+    kept.retain(|kept| kept.slot == 0);
+    maitred.status_until(|status| open(status) == [5, 0]);
+    // In its first third of a second its share is less than a sixth, and the other, which has five, gets the next.
+    let more = keep_many(&maitred, 4);
+    let to_first = more.iter().filter(|kept| kept.slot == 0).count();
+    let uptime = maitred.status()["workers"][1]["uptime_s"].as_f64().unwrap();
+    assert!(to_first == 4 || uptime > 0.3, "{to_first} after {uptime} s");
+    drop((kept, more));
+    maitred.stop();
+
+    let args = ["-w", "2", "--slow-start", "300ms", "--policy", "least-connections", "--"];
     let maitred = Maitred::start(&[&args[..], &switches.pages(&[])].concat()).ready(2);
     let mut kept = keep_many(&maitred, 10);
     kill(maitred.pid(1), Signal::SIGKILL);
@@ -275,6 +294,23 @@ fn a_fresh_worker_begins_slowly() {
         assert!(Instant::now() < deadline, "{open:?}");
     }
     drop(kept);
+    maitred.stop();
+}
+
+#[test]
+fn connections_that_come_and_go_fast_are_asked_for_and_counted_as_well() {
+    let switches = Switches::new();
+    let args = ["-v", "-w", "2", "--policy", "least-connections", "--"];
+    let maitred = Maitred::start(&[&args[..], &switches.pages(&[])].concat()).ready(2);
+    let (address, pids) = (maitred.address(), maitred.pids());
+    let kept = keep_many(&maitred, 10);
+    maitred.under_load(8, || maitred.wait_for("closes are noticed in another way", 1));
+    let status = maitred.status_until(|status| open(status).iter().sum::<u64>() == 10);
+    assert_eq!(open(&status), open_by_proc(address.port(), &pids));
+    // When it is quiet again, they are heard of.
+    maitred.wait_for("closes are noticed in another way", 2);
+    drop(kept);
+    maitred.status_until(|status| open(status) == [0, 0]);
     maitred.stop();
 }
 
