@@ -65,6 +65,13 @@ part_latency() {
     --variant 'depth 1=--depth 1' --variant "least-connections, depth 1=$least --depth 1")
   measure slow --workload one-slow-worker --duration "${seconds}s" "${subjects[@]}"
   measure costly --workload costly --duration "${seconds}s" "${subjects[@]}"
+  # The same mix for workers that block: four are occupied as on four cores, though there are two.
+  local block=() times
+  for times in 16:100 3:1000 1:10000; do
+    for _ in $(seq "${times%:*}"); do block+=(--path "/block/${times#*:}"); done
+  done
+  measure blocking --duration "${seconds}s" "${block[@]}" "${subjects[@]}"
+  measure blocking-open --duration "${seconds}s" --rate "$(rate blocking round-robin 0.85)" "${block[@]}" "${subjects[@]}"
   measure costly-open --workload costly --duration "${seconds}s" --rate "$(rate costly round-robin 0.7)" "${subjects[@]}"
 }
 

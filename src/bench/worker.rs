@@ -4,6 +4,7 @@
 //! | first bytes | answer |
 //! |---|---|
 //! | `GET /burn/N HTTP/1.1` | after N microseconds of its processor's time |
+//! | `GET /block/N HTTP/1.1` | after N microseconds in which it does nothing else, as one that waits for a database |
 //! | `GET` anything else | at once |
 //! | anything else | the same bytes again |
 //!
@@ -25,7 +26,7 @@ use std::time::Duration;
 const BACKLOG: i32 = 4096;
 /// The longest head of a request that it reads.
 const HEAD_MAX: usize = 8192;
-/// The longest that one request may burn.
+/// The longest that one request may burn, or block.
 const BURN_MAX: Duration = Duration::from_secs(1);
 /// Events taken from the kernel at once.
 const EVENTS: usize = 64;
@@ -138,9 +139,16 @@ impl Connection {
             }
             _ => return Ok(After::Close),
         }
-        let micros = request.path.and_then(|path| path.strip_prefix("/burn/")).and_then(|n| n.parse().ok());
-        if let Some(micros) = micros {
-            burn(Duration::from_micros(micros).min(BURN_MAX));
+        let asked = |what: &str| {
+            let micros = request.path?.strip_prefix(what)?.parse().ok()?;
+            Some(Duration::from_micros(micros).min(BURN_MAX))
+        };
+        if let Some(time) = asked("/burn/") {
+            burn(time);
+        }
+        if let Some(time) = asked("/block/") {
+            // The whole worker waits, and leaves the processor to others.
+            std::thread::sleep(time);
         }
         let closes = request.headers.iter().any(|header| {
             header.name.eq_ignore_ascii_case("connection") && header.value.eq_ignore_ascii_case(b"close")
