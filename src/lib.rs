@@ -5,6 +5,7 @@
 //! ```text
 //! client ──▶ kernel's accept queue ──▶ master ──▶ hand-off socket of one worker ──▶ accept()
 //!            sys::listen               master::accept    sys::fd                    in the worker
+//!                                      master::admission
 //!                                      core::policy
 //!                                      master::handoff
 //! ```

@@ -5,12 +5,14 @@
 //! Without them a connection costs nothing here. What is not TCP is not counted, since nothing tells of its
 //! close: connections over Unix sockets, and over several paths (MPTCP).
 
+mod noticing;
+
 use super::handoff::count;
 use super::seats::Guest;
 use crate::config::{Config, Mode};
 use crate::core::ids::WorkerId;
 use crate::core::moment::Moment;
-use crate::core::notice::{ASK_EVERY, ASK_MAX, Notice};
+use crate::core::notice::{ASK_EVERY, Notice};
 use crate::core::source::Source;
 use crate::core::sources::{Limits, Sources};
 use crate::sys::closes::{Bell, Closes, Heard};
@@ -26,29 +28,15 @@ use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::sleep;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
-/// Least time between two looks at what was closed, unless somebody waits for a place: each look wakes the
-/// master, and one finds many. What a policy is shown is brought up to date before it is asked, anyway.
-const MODERATION: Duration = Duration::from_millis(10);
 /// Events that are read at once, before others of the master's tasks get their turn.
 const HEARD_AT_ONCE: u32 = 4096;
 /// How often the kernel is asked for all connections where it does not tell of closes.
 const LOOK_UNHEARD: Duration = Duration::from_millis(100);
-/// How often it is asked all the same: an event may be lost without a word when the kernel has no memory.
-const AUDIT: Duration = Duration::from_secs(10);
-/// How often it is weighed how closes are noticed.
-const WEIGH_EVERY: Duration = Duration::from_millis(250);
-/// Audits in a row that find unheard closes, after which nothing is expected to be heard any more.
-const UNHEARD_MAX: u32 = 2;
-/// Least time between two log lines about counting again.
-const SAY_EVERY: Duration = Duration::from_secs(10);
-/// Pause after it could not be asked.
-const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// Answers in a row in which a connection must be missing: the kernel writes one piece by piece and may
 /// leave out what moved meanwhile.
 const MISSING_IN: u32 = 2;
@@ -189,16 +177,16 @@ impl Opens {
             Ok((bell, closes)) => {
                 let closes = Rc::new(closes);
                 self.hearing.replace(Some(Rc::clone(&closes)));
-                tokio::task::spawn_local(hear(Rc::clone(self), closes, bell));
+                tokio::task::spawn_local(noticing::hear(Rc::clone(self), closes, bell));
             }
             Err(error) => {
                 let every_ms = LOOK_UNHEARD.as_millis();
                 warn!(%error, every_ms, "the kernel does not tell of closed connections here; looking for them instead");
             }
         }
-        tokio::task::spawn_local(look_again(Rc::clone(self)));
+        tokio::task::spawn_local(noticing::look_again(Rc::clone(self)));
         if self.asking.is_some() {
-            tokio::task::spawn_local(weigh(Rc::clone(self)));
+            tokio::task::spawn_local(noticing::weigh(Rc::clone(self)));
         }
     }
 
@@ -429,8 +417,9 @@ impl Opens {
         (Attention(self), self.freed.notified())
     }
 
-    /// Asks the kernel which connections there are, and forgets the others; says how many those were.
-    async fn look(&self) -> io::Result<usize> {
+    /// Asks the kernel which connections there are, and forgets the others unless their close is heard of within
+    /// `late`; says how many those were.
+    async fn look(&self, late: Duration) -> io::Result<usize> {
         let mut gone: HashSet<u64> = self.open.borrow().keys().copied().collect();
         let (families, ports) = (self.families.borrow().clone(), self.ports.borrow().clone());
         let families: Vec<Family> = families.into_iter().collect();
@@ -439,6 +428,9 @@ impl Opens {
             let living = tokio::task::spawn_blocking(move || sock_diag::cookies_on(&families, &ports));
             let living = living.await.map_err(io::Error::other)??;
             gone.retain(|cookie| !living.contains(cookie));
+        }
+        if !gone.is_empty() && !late.is_zero() {
+            sleep(late).await;
         }
         self.catch_up();
         let closed = gone.into_iter().filter(|cookie| self.closed(*cookie)).count();
@@ -464,107 +456,5 @@ pub struct Attention<'a>(&'a Opens);
 impl Drop for Attention<'_> {
     fn drop(&mut self) {
         self.0.waiting.set(self.0.waiting.get() - 1);
-    }
-}
-
-async fn hear(opens: Rc<Opens>, closes: Rc<Closes>, bell: AsyncFd<Bell>) {
-    while opens.hearing.borrow().is_some() {
-        let rings = bell.get_ref().arm(&closes);
-        match rings.map(|()| bell.readable()) {
-            Ok(rings) => {
-                if let Ok(mut rang) = rings.await {
-                    bell.get_ref().answer();
-                    rang.clear_ready();
-                }
-            }
-            Err(error) => {
-                debug!(%error, "cannot wait for closes");
-                sleep(FAILED_PAUSE).await;
-            }
-        }
-        while !opens.hear_all(&closes) {
-            tokio::task::yield_now().await;
-        }
-        if opens.waiting.get() == 0 {
-            tokio::select! {
-                () = sleep(MODERATION) => {}
-                () = opens.attention.notified() => {}
-            }
-        }
-    }
-}
-
-/// Weighs now and then what is cheaper, and asks if that is asking.
-async fn weigh(opens: Rc<Opens>) {
-    let mut weighed = clock::now();
-    loop {
-        match opens.notice.get() {
-            Notice::Hear => sleep(WEIGH_EVERY).await,
-            Notice::Ask => {
-                sleep(ASK_EVERY).await;
-                opens.catch_up();
-            }
-        }
-        let (now, open) = (clock::now(), opens.total());
-        let passed = now.since(weighed);
-        if passed < WEIGH_EVERY && open <= ASK_MAX {
-            continue;
-        }
-        weighed = now;
-        let rate = f64::from(opens.closes.replace(0)) / passed.as_secs_f64().max(1e-3);
-        let cheaper = opens.notice.get().cheaper(open, rate);
-        // Those that cannot be asked for are heard of.
-        opens.notice_by(if opens.unaskable.get() > 0 { Notice::Hear } else { cheaper });
-    }
-}
-
-/// Asks for all connections whenever events were lost, and now and then all the same; again and again where
-/// there are none.
-async fn look_again(opens: Rc<Opens>) {
-    let (mut unheard, mut failing, mut said) = (0, false, None);
-    loop {
-        let pause = if opens.hearing.borrow().is_some() { AUDIT } else { LOOK_UNHEARD };
-        tokio::select! {
-            () = opens.resync.notified() => {}
-            () = sleep(pause), if opens.total() > 0 || pause != AUDIT => {}
-        }
-        if opens.notice.get() == Notice::Ask {
-            continue;
-        }
-        let missed = opens.missed.replace(false);
-        let looked = opens.look().await;
-        let fails = looked.is_err();
-        match looked {
-            Ok(closed) if missed => {
-                let now = clock::now();
-                if said.is_none_or(|said| now.since(said) >= SAY_EVERY) {
-                    said = Some(now);
-                    info!(
-                        open = opens.total(),
-                        closed,
-                        recounts = opens.recounts.get(),
-                        "counted open connections again"
-                    );
-                }
-            }
-            // What closes is told within milliseconds, unless nothing is told at all.
-            Ok(closed) if closed > 0 && pause == AUDIT => {
-                unheard += 1;
-                if unheard >= UNHEARD_MAX {
-                    warn!(closed, "the kernel does not tell of closed connections here; looking for them instead");
-                    opens.become_deaf();
-                }
-            }
-            Ok(_) => unheard = 0,
-            Err(error) => {
-                if !failing {
-                    warn!(%error, "cannot see which connections are open; what was closed unheard still counts");
-                }
-                opens.missed.set(missed);
-                sleep(FAILED_PAUSE).await;
-                opens.resync.notify_one();
-            }
-        }
-        failing = fails;
     }
 }

@@ -1,0 +1,131 @@
+//! The tasks that notice closes: hearing of them, weighing whether asking is cheaper, and looking again when
+//! something may have been missed.
+
+use super::{LOOK_UNHEARD, Opens};
+use crate::core::notice::{ASK_EVERY, ASK_MAX, Notice};
+use crate::sys::clock;
+use crate::sys::closes::{Bell, Closes};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+/// Least time between two looks at what was closed, unless somebody waits for a place: each look wakes the
+/// master, and one finds many. What a policy is shown is brought up to date before it is asked, anyway.
+const MODERATION: Duration = Duration::from_millis(10);
+/// How often it is asked all the same: an event may be lost without a word when the kernel has no memory.
+const AUDIT: Duration = Duration::from_secs(10);
+/// How late the kernel may tell of a close, on a machine that has much else to do.
+const LATE: Duration = Duration::from_secs(1);
+/// How often it is weighed how closes are noticed.
+const WEIGH_EVERY: Duration = Duration::from_millis(250);
+/// Audits in a row that find unheard closes, after which nothing is expected to be heard any more.
+const UNHEARD_MAX: u32 = 2;
+/// Least time between two log lines about counting again.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+/// Pause after it could not be asked.
+const FAILED_PAUSE: Duration = Duration::from_secs(1);
+
+/// Hears of closes, and takes its time with it unless somebody waits for one.
+pub async fn hear(opens: Rc<Opens>, closes: Rc<Closes>, bell: AsyncFd<Bell>) {
+    while opens.hearing.borrow().is_some() {
+        let rings = bell.get_ref().arm(&closes);
+        match rings.map(|()| bell.readable()) {
+            Ok(rings) => {
+                if let Ok(mut rang) = rings.await {
+                    bell.get_ref().answer();
+                    rang.clear_ready();
+                }
+            }
+            Err(error) => {
+                debug!(%error, "cannot wait for closes");
+                sleep(FAILED_PAUSE).await;
+            }
+        }
+        while !opens.hear_all(&closes) {
+            tokio::task::yield_now().await;
+        }
+        if opens.waiting.get() == 0 {
+            tokio::select! {
+                () = sleep(MODERATION) => {}
+                () = opens.attention.notified() => {}
+            }
+        }
+    }
+}
+
+/// Weighs now and then what is cheaper, and asks if that is asking.
+pub async fn weigh(opens: Rc<Opens>) {
+    let mut weighed = clock::now();
+    loop {
+        match opens.notice.get() {
+            Notice::Hear => sleep(WEIGH_EVERY).await,
+            Notice::Ask => {
+                sleep(ASK_EVERY).await;
+                opens.catch_up();
+            }
+        }
+        let (now, open) = (clock::now(), opens.total());
+        let passed = now.since(weighed);
+        if passed < WEIGH_EVERY && open <= ASK_MAX {
+            continue;
+        }
+        weighed = now;
+        let rate = f64::from(opens.closes.replace(0)) / passed.as_secs_f64().max(1e-3);
+        let cheaper = opens.notice.get().cheaper(open, rate);
+        // Those that cannot be asked for are heard of.
+        opens.notice_by(if opens.unaskable.get() > 0 { Notice::Hear } else { cheaper });
+    }
+}
+
+/// Asks for all connections whenever events were lost, and now and then all the same; again and again where
+/// there are none.
+pub async fn look_again(opens: Rc<Opens>) {
+    let (mut unheard, mut failing, mut said) = (0, false, None);
+    loop {
+        let pause = if opens.hearing.borrow().is_some() { AUDIT } else { LOOK_UNHEARD };
+        tokio::select! {
+            () = opens.resync.notified() => {}
+            () = sleep(pause), if opens.total() > 0 || pause != AUDIT => {}
+        }
+        if opens.notice.get() == Notice::Ask {
+            continue;
+        }
+        let missed = opens.missed.replace(false);
+        let looked = opens.look(if pause == AUDIT && !missed { LATE } else { Duration::ZERO }).await;
+        let fails = looked.is_err();
+        match looked {
+            Ok(closed) if missed => {
+                let now = clock::now();
+                if said.is_none_or(|said| now.since(said) >= SAY_EVERY) {
+                    said = Some(now);
+                    info!(
+                        open = opens.total(),
+                        closed,
+                        recounts = opens.recounts.get(),
+                        "counted open connections again"
+                    );
+                }
+            }
+            // What closes is told within milliseconds, unless nothing is told at all.
+            Ok(closed) if closed > 0 && pause == AUDIT => {
+                unheard += 1;
+                if unheard >= UNHEARD_MAX {
+                    warn!(closed, "the kernel does not tell of closed connections here; looking for them instead");
+                    opens.become_deaf();
+                }
+            }
+            Ok(_) => unheard = 0,
+            Err(error) => {
+                if !failing {
+                    warn!(%error, "cannot see which connections are open; what was closed unheard still counts");
+                }
+                opens.missed.set(missed);
+                sleep(FAILED_PAUSE).await;
+                opens.resync.notify_one();
+            }
+        }
+        failing = fails;
+    }
+}
