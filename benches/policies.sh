@@ -13,7 +13,7 @@
 #   overload  four fifths and twice of what can be served, without a limit and with one, for each --when-full
 # By environment variables, here with their defaults: rounds POLICIES_ROUNDS=3, of `rate` POLICIES_RATE_ROUNDS=7;
 # length of timed runs POLICIES_SECONDS=5; connections of a run of `rate` and `depth` POLICIES_CONNECTIONS=60000;
-# addresses POLICIES_SOURCES=500; the limit of `overload` POLICIES_MAX_OPEN=64.
+# addresses POLICIES_SOURCES=500; the limit of `overload` POLICIES_MAX_OPEN=8.
 # Let nothing else run meanwhile. Needs Node, Python and a C compiler.
 set -euo pipefail
 [ $# -ge 1 ] || { sed -n '2,18s/^# \?//p' "$0" >&2; exit 2; }
@@ -27,9 +27,9 @@ rate_rounds=${POLICIES_RATE_ROUNDS:-7}
 seconds=${POLICIES_SECONDS:-5}
 connections=${POLICIES_CONNECTIONS:-60000}
 sources=${POLICIES_SOURCES:-500}
-# A request takes a millisecond of a processor, so that two cores serve less than 2000 a second: 64 open ones are
-# never fewer than four workers can be busy with, also after a hiccup of the machine, and wait 40 ms at most.
-max_open=${POLICIES_MAX_OPEN:-64}
+# A request takes a millisecond of a processor, so that two cores serve less than 2000 a second: with 8 open ones
+# each of four workers has one to do and one to go on with, and nobody waits for more than a few milliseconds.
+max_open=${POLICIES_MAX_OPEN:-8}
 cd "$(dirname "$0")/.."
 cargo build --release --quiet --bin maitred
 maitred=${CARGO_TARGET_DIR:-target}/release/maitred
@@ -100,7 +100,7 @@ part_rate() {
 part_overload() {
   local load=(-w 4 --path /burn/1000 --modes none --variant 'no limit=')
   measure capacity --repeat "$rounds" --duration "${seconds}s" "${load[@]}"
-  load+=(--variant "wait=--max-open $max_open --max-wait 50ms"
+  load+=(--variant "wait=--max-open $max_open --max-wait 3ms"
     --variant "reset=--max-open $max_open --when-full reset" --variant "503=--max-open $max_open --when-full 503")
   # Without a limit the queue grows until the end: whoever waits counts as slow, not as hung.
   load+=(--repeat "$rounds" --duration "${seconds}s" --timeout 30s)
