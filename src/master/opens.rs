@@ -117,9 +117,10 @@ impl Opens {
     pub fn new(config: &Config) -> Opens {
         let admission = &config.admission;
         let limits = Limits { open: admission.max_open_per_source, rate: admission.max_rate_per_source };
+        // In other modes connections do not come by here.
+        let counting = config.mode == Mode::Handoff && (config.policy.counts_open() || admission.counts_open());
         Opens {
-            // Elsewhere connections do not come by here.
-            counting: config.mode == Mode::Handoff && (config.policy.counts_open() || admission.counts_open()),
+            counting,
             open: RefCell::default(),
             loads: RefCell::default(),
             sources: RefCell::new(Sources::new(limits)),
@@ -132,7 +133,7 @@ impl Opens {
             freed: Notify::new(),
             waiting: Cell::new(0),
             attention: Notify::new(),
-            asking: if admission.counts_open() { None } else { Asking::new().ok() },
+            asking: if counting && !admission.counts_open() { Asking::new().ok() } else { None },
             notice: Cell::default(),
             asked: Cell::default(),
             closes: Cell::new(0),
@@ -209,9 +210,10 @@ impl Opens {
         }
     }
 
-    /// Gives up hearing: from now on the kernel is asked.
+    /// Gives up hearing: from now on the kernel is asked for all connections.
     fn become_deaf(&self) {
         self.hearing.replace(None);
+        self.notice.set(Notice::Hear);
         self.resync.notify_one();
     }
 
@@ -365,7 +367,6 @@ impl Opens {
             Ok(()) => self.notice.set(notice),
             Err(error) if notice == Notice::Hear => {
                 warn!(%error, "the kernel does not tell of closed connections any more; looking for them instead");
-                self.notice.set(notice);
                 self.become_deaf();
             }
             Err(error) => debug!(%error, "cannot stop hearing of closes"),
