@@ -1,6 +1,7 @@
 //! Who is let in, and what becomes of those who are not; every connection has an end that is counted.
 
 use super::policies::{connect_from, keep, keep_from, local};
+use super::refusals::check;
 use crate::support::*;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -344,9 +345,6 @@ fn limits_that_make_no_sense_are_refused() {
         (&["--defer=100ms"], "the kernel counts whole seconds"),
         (&["--source-prefix", "40"], "a prefix is a number of bits"),
     ] {
-        let output = run(&[args, &["--", "true"]].concat());
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains(why), "{said}");
+        check(&run(&[args, &["--", "true"]].concat()), 2, &[why]);
     }
 }

@@ -1,5 +1,6 @@
 //! Which worker gets a connection: by what is open, by the client's address, by weight.
 
+use super::refusals::check;
 use crate::support::*;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -341,9 +342,6 @@ fn a_policy_that_a_mode_cannot_have_is_refused() {
         (&["--policy", "source-hash/33"], "as in source-hash/24,56"),
         (&["--weights", "3,0"], "weights are numbers from 1 to 256"),
     ] {
-        let output = run(&[args, &["--", "true"]].concat());
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains(why), "{said}");
+        check(&run(&[args, &["--", "true"]].concat()), 2, &[why]);
     }
 }
