@@ -7,7 +7,8 @@ use super::workers::WorkerArgs;
 use super::{USAGE, complain, with_run};
 use crate::config::bind::Bind;
 use crate::config::life::{Ready, duration};
-use crate::config::{Config, Control, Mode, Named, Prefix, Source, file};
+use crate::config::private::Private;
+use crate::config::{Config, Control, Mode, Named, PortZero, Prefix, Source, file};
 use crate::master::signals::hold_signals;
 use crate::master::upgrade::{self, Host, Order};
 use crate::{control, master};
@@ -38,6 +39,19 @@ pub struct RunArgs {
     /// it, whatever address a worker listens on is bound on demand and shared.
     #[arg(short, long, value_name = "ADDR")]
     bind: Vec<Bind>,
+
+    /// Leave this address to each worker for itself: it is not shared, as if maitred was not there
+    ///
+    /// `127.0.0.1:9229`, `:9229`, `:40000-40100`, `unix:/path`; may be given several times. For what a worker
+    /// opens for one client or for its own children: debuggers, data connections of FTP, admin ports.
+    #[arg(long, value_name = "ADDR")]
+    private: Vec<Private>,
+
+    /// Share a port that the kernel chose (port 0) among all workers, as Node's cluster does
+    ///
+    /// Otherwise each process has its own, unless --bind ADDR:0 names the address.
+    #[arg(long)]
+    share_port_zero: bool,
 
     /// Who gives a connection its worker
     #[arg(long, value_enum, default_value = "handoff")]
@@ -79,7 +93,7 @@ pub struct RunArgs {
     #[command(flatten)]
     life: LifeArgs,
 
-    /// The server and its arguments; {slot}, {port} and {fd} are replaced
+    /// The server and its arguments; {slot}, {worker}, {generation}, {port} and {fd} are replaced
     #[arg(
         required_unless_present = "config",
         trailing_var_arg = true,
@@ -242,6 +256,8 @@ fn meant(args: RunArgs, source: Source) -> Result<(LogArgs, Config), String> {
         admission,
         adapter: args.workers.adapter,
         preset: args.workers.preset,
+        private: args.private,
+        port_zero: if args.share_port_zero { PortZero::Shared } else { PortZero::Private },
         depth: args.workers.depth,
         name,
         named,

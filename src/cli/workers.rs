@@ -37,7 +37,8 @@ pub struct WorkerArgs {
     #[arg(long, value_name = "N", default_value_t = DEPTH_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEPTH_MAX)))]
     pub depth: u32,
 
-    /// Add a variable to the workers' environment; may be given several times
+    /// Add a variable to the workers' environment, in which {slot}, {worker} and {generation} are replaced; may be
+    /// given several times
     #[arg(long, value_name = "KEY=VALUE", value_parser = variable)]
     pub env: Vec<(OsString, OsString)>,
 

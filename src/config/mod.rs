@@ -6,6 +6,7 @@ pub mod bind;
 pub mod choice;
 pub mod file;
 pub mod life;
+pub mod private;
 pub mod workers;
 
 use crate::adapt::preset::Preset;
@@ -15,6 +16,7 @@ use bind::Bind;
 use choice::{Policy, Weights};
 use life::Life;
 use nix::sys::signal::Signal;
+use private::Private;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -25,9 +27,9 @@ use std::time::Duration;
 /// the finger from eating the machine.
 pub const WORKERS_MAX: u32 = 1024;
 /// Descriptors that one worker costs the master: pidfd, channel, its notification socket, two ends of a
-/// hand-off socket, two pipes for its output; when it is supervised, where its calls are reported and a
+/// hand-off socket, the pipe of who has that, two pipes for its output; when it is supervised, where its calls are reported and a
 /// watch on the hand-off socket.
-pub const DESCRIPTORS_PER_WORKER: u64 = 9;
+pub const DESCRIPTORS_PER_WORKER: u64 = 10;
 /// Descriptors that the master needs for itself.
 pub const DESCRIPTORS_OF_MASTER: u64 = 24;
 /// The default of `--depth`: enough that a worker is rarely passed over at a moment's delay, so the
@@ -85,6 +87,15 @@ pub enum Prefix {
     Never,
 }
 
+/// Who has a port that the kernel chose for a worker which bound port 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortZero {
+    /// The process that bound it, unless `--bind ADDR:0` names the address.
+    Private,
+    /// All workers, as in Node's cluster (`--share-port-zero`).
+    Shared,
+}
+
 /// Where the name comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
@@ -130,6 +141,10 @@ pub struct Config {
     pub named: Named,
     /// The control socket.
     pub control: Control,
+    /// Addresses that each worker has for itself.
+    pub private: Vec<Private>,
+    /// Who has a port that the kernel chose.
+    pub port_zero: PortZero,
     /// Additions to the workers' environment.
     pub env: Vec<(OsString, OsString)>,
     /// Working directory of the workers.

@@ -247,7 +247,7 @@ impl Fleet {
             Event::Pause => self.pause(now, &mut actions),
             Event::ReloadAsked(manner) => self.ask_reload(manner, &mut actions),
             Event::Recycle(worker) => self.wear(worker),
-            Event::Stalled(worker, sign) => self.stalled(now, worker, sign),
+            Event::Stalled(worker, sign) => self.stalled(now, worker, sign, &mut actions),
             Event::Recovered(worker, sign) => self.recovered(worker, sign),
             Event::Condemned(worker, because) => self.kill_failed(now, worker, because, &mut actions),
         }
@@ -361,10 +361,14 @@ impl Fleet {
         }
     }
 
-    fn stalled(&mut self, now: Moment, worker: WorkerId, sign: Sign) {
-        if let Some(occupant) = self.occupant_mut(worker).filter(|o| o.is_ready()) {
-            occupant.signs.set(sign);
-            occupant.stalled_since.get_or_insert(now);
+    fn stalled(&mut self, now: Moment, worker: WorkerId, sign: Sign, actions: &mut Vec<Action>) {
+        let Some(occupant) = self.occupant_mut(worker).filter(|o| o.is_ready()) else { return };
+        occupant.signs.set(sign);
+        occupant.stalled_since.get_or_insert(now);
+        let generation = occupant.generation;
+        if sign == Sign::Deaf && self.is_target(generation) {
+            // It said that it serves, and does not: the others of its generation will do the same.
+            self.abort(now, AbortReason::Deaf(worker), actions);
         }
     }
 

@@ -6,6 +6,7 @@
 
 pub mod backoff;
 pub mod chance;
+pub mod claim;
 pub mod fairness;
 pub mod fleet;
 pub mod ids;

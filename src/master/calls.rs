@@ -1,13 +1,14 @@
 //! `bind` and `listen` of a supervised worker: what the shim says in packets, seen from outside.
 
 use super::handoff::Handoff;
+use super::requests::Answer;
 use super::run::Master;
 use super::supervised::{Door, Known, Supervised, address_of, name_bytes};
 use crate::core::ids::WorkerId;
 use crate::sys::seccomp::{Call, Name, OnExec};
 use crate::sys::{fd, foreign, listen, process};
 use crate::wire::address::Address;
-use crate::wire::packet::{AnswerTo, Listen, Ownership, RequestId, ToWorker, Via};
+use crate::wire::packet::{AnswerTo, Holder, Listen, Otherwise, Ownership, RequestId, ToWorker, Via};
 use crate::wire::peer::PEER_MAX;
 use nix::errno::Errno;
 use socket2::Socket;
@@ -72,6 +73,10 @@ impl Master {
         if !supervised.notifier().waits(call) {
             return Verdict::Pass;
         }
+        let ask = asking(address.clone(), supervised.next_request());
+        if self.workers.get(&id).is_some_and(|worker| !address.is_ephemeral() && self.is_private(worker, &ask)) {
+            return Verdict::Pass;
+        }
         if let Some(known) = supervised.take_known(inode) {
             // Called again: a signal came in between, and the first time did it all.
             supervised.remember(inode, known);
@@ -127,11 +132,11 @@ impl Master {
     ) -> io::Result<Known> {
         self.forget_closed(id, LOOK_FROM);
         let request = supervised.next_request();
-        let asked = Listen { address: address.clone(), id: request, answer: AnswerTo::Sender, umask };
+        let asked = Listen { umask, ..asking(address.clone(), request) };
         match self.serve_request(id, &asked, own) {
-            Ok((ToWorker::Listening { via, ownership, .. }, socket)) => {
+            Ok(Answer { message: ToWorker::Listening { via, ownership, .. }, mut fds }) => {
                 let is_the_listener = via == Via::Shared && ownership == Ownership::Adopted;
-                Ok(Known::Prepared { request, socket: (!is_the_listener).then_some(socket) })
+                Ok(Known::Prepared { request, socket: fds.pop().filter(|_| !is_the_listener) })
             }
             Ok(_) => Err(Errno::EINVAL.into()),
             Err(error) => {
@@ -153,8 +158,7 @@ impl Master {
         let prepared = match known {
             Some(Known::Listening { request }) => {
                 supervised.remember(inode, Known::Listening { request });
-                let done = self.accepting(id, request, Some(backlog)).await;
-                return done.map_or_else(Verdict::from, |()| Verdict::Return(Ok(0)));
+                return self.now_accepting(id, request, backlog).await;
             }
             Some(prepared @ Known::Prepared { .. }) => Ok(prepared),
             Some(Known::Bound(address)) => {
@@ -164,6 +168,14 @@ impl Master {
             None => {
                 let Some(own) = OwnSocket::of(call).and_then(OwnSocket::copy) else { return Verdict::Pass };
                 let Some(address) = ephemeral_address(&own) else { return Verdict::Pass };
+                let real = listen::local_address_of(own.as_fd()).unwrap_or_else(|_| address.clone());
+                let private = |address: Address| {
+                    let ask = asking(address, supervised.next_request());
+                    self.workers.get(&id).is_some_and(|worker| self.is_private(worker, &ask))
+                };
+                if private(address.clone()) || private(real) {
+                    return Verdict::Pass;
+                }
                 self.ask_for(id, supervised, &address, Some(own), None)
             }
         };
@@ -171,8 +183,7 @@ impl Master {
         match installed {
             Ok((request, inode)) => {
                 supervised.remember(inode, Known::Listening { request });
-                let done = self.accepting(id, request, Some(backlog)).await;
-                done.map_or_else(Verdict::from, |()| Verdict::Return(Ok(0)))
+                self.now_accepting(id, request, backlog).await
             }
             Err(error) => {
                 // Interrupted in the middle, it will listen again.
@@ -181,6 +192,18 @@ impl Master {
                 }
                 error.into()
             }
+        }
+    }
+
+    async fn now_accepting(&mut self, id: WorkerId, request: RequestId, backlog: u32) -> Verdict {
+        match self.accepting(id, request, Some(backlog)) {
+            Ok(entered) => {
+                if let Some(entered) = entered {
+                    self.listens(id, entered).await;
+                }
+                Verdict::Return(Ok(0))
+            }
+            Err(error) => error.into(),
         }
     }
 
@@ -273,6 +296,12 @@ impl Master {
             self.close(id, request);
         }
     }
+}
+
+/// The request for an address that a supervised worker would bind by itself.
+fn asking(address: Address, id: RequestId) -> Listen {
+    let (answer, otherwise, holder) = (AnswerTo::Sender, Otherwise::BindsItself, Holder::Unknown);
+    Listen { address, id, answer, umask: None, otherwise, holder }
 }
 
 /// The socket that a call is about.

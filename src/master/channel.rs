@@ -69,6 +69,6 @@ pub fn read(socket: BorrowedFd<'_>) -> io::Result<Option<Said>> {
 ///
 /// # Errors
 /// `WouldBlock` when the worker does not read what it is told; the caller says so in the log.
-pub fn tell(socket: BorrowedFd<'_>, message: &ToWorker, with: Option<BorrowedFd<'_>>) -> io::Result<()> {
+pub fn tell(socket: BorrowedFd<'_>, message: &ToWorker, with: &[BorrowedFd<'_>]) -> io::Result<()> {
     fd::send_packet(socket, &packet::write(message), with)
 }

@@ -8,7 +8,7 @@ use crate::core::fleet::{Exit, Stop};
 use crate::core::ids::WorkerId;
 use crate::sys::process::Usage;
 use crate::sys::seccomp::Call;
-use crate::wire::packet::{Malformed, Packet};
+use crate::wire::packet::{Malformed, Packet, RequestId};
 use nix::unistd::Pid;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -34,6 +34,12 @@ pub enum Event {
     LookAt { worker: WorkerId },
     /// It is time to look whether a supervised worker closed a socket that connections wait at.
     LookForClosed { worker: WorkerId },
+    /// The processes of a worker that had a listening socket have closed it.
+    LetGo { worker: WorkerId, request: RequestId },
+    /// It was looked whether a process of a worker has a listening socket.
+    Looked { worker: WorkerId, request: RequestId, held: bool },
+    /// A worker that stopped listening had its moment to listen again.
+    Deaf { worker: WorkerId },
     /// A worker's process ended; it is reaped.
     WorkerEnded { worker: WorkerId, exit: Exit },
     /// A hand-off socket that gets nothing new is empty.

@@ -4,6 +4,7 @@
 //! duplicate of the *receiving* end, so the queue outlives the worker, and what the worker never
 //! took can be taken back ([`Handoff::take_back`]).
 
+use super::door::secret;
 use super::opens::Load;
 use super::seats::Guest;
 use crate::core::ids::{Slot, WorkerId};
@@ -11,6 +12,7 @@ use crate::core::moment::Moment;
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::fd::{self, Sent};
 use crate::sys::{listen, watch};
+use crate::wire::environment;
 use crate::wire::packet::RequestId;
 use crate::wire::peer::PEER_MAX;
 use serde::{Deserialize, Serialize};
@@ -242,6 +244,8 @@ impl Handoff {
         let bytes = depth.connections as usize * depth.packet_cost as usize * 2;
         fd::set_send_buffer(send.as_fd(), bytes)?;
         fd::set_nonblocking(send.as_fd())?;
+        // Whoever has the worker's end knows by this name what it is.
+        listen::name_abstractly(send.as_fd(), &format!("{}{}", environment::HANDOFF_NAME, secret()?))?;
         let receive = workers_end.try_clone()?;
         let send = watch::readable(send)?;
         Ok((Handoff::of_pair(whose, counters, load, depth, (send, receive)), workers_end))

@@ -140,6 +140,14 @@ impl Listeners {
         self.existing(asked, |_| false).is_ok()
     }
 
+    /// Whether the operator bound a port that the kernel chose where this asks for one, which the worker has
+    /// not got already.
+    #[must_use]
+    pub fn has_port_zero(&self, asked: &Address, held: impl Fn(&Listener) -> bool) -> bool {
+        let named = |l: &&Rc<Listener>| l.origin == Origin::Operator && l.key.asked.is_ephemeral();
+        self.iter().filter(named).any(|l| l.key.asked.covers(asked) && !held(l))
+    }
+
     /// Whether an address has a socket for each slot: in kernel mode, where the family has such groups.
     #[must_use]
     pub fn sharing(&self, address: &Address) -> Sharing {

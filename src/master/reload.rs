@@ -169,6 +169,7 @@ impl Master {
             AbortReason::Ended(worker) => format!("its worker {worker} ended before it was ready"),
             AbortReason::NotStarted(worker) => format!("its worker {worker} could not be started"),
             AbortReason::NotReady(worker) => format!("its worker {worker} was not ready in time"),
+            AbortReason::Deaf(worker) => format!("its worker {worker} stopped listening"),
             AbortReason::Stopping => "the workers are being stopped".to_owned(),
         };
         let why = self.failed_because.take().map_or(why.clone(), |more| format!("{why}: {more}"));

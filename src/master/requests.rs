@@ -1,9 +1,11 @@
 //! What workers say, and what the master does about it.
 
 use super::bind::BACKLOG;
+use super::claims::{Whether, claim_of, with_real_port};
 use super::error::{RunError, advice};
 use super::event::FromWorker;
 use super::handoff::{Handoff, Whose, count};
+use super::holders::Holders;
 use super::listener::{Listener, Phase};
 use super::ready::Signal;
 use super::run::Master;
@@ -13,9 +15,8 @@ use crate::config::Mode;
 use crate::core::ids::WorkerId;
 use crate::sys::clock;
 use crate::sys::listen::longest_queue;
-use crate::sys::taken::Taken;
 use crate::wire::address::Address;
-use crate::wire::packet::{self, AnswerTo, Count, Listen, Ownership, RequestId, ToWorker, Via};
+use crate::wire::packet::{self, AnswerTo, Holder, Listen, Otherwise, Ownership, RequestId, ToWorker, Via};
 use nix::errno::Errno;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,7 +27,25 @@ use tracing::{debug, info, warn};
 const SAID_MAX: u64 = 20;
 
 /// A listener in which a worker takes part now, and its hand-off socket there.
-type Entered = (Rc<Listener>, Option<Rc<Handoff>>);
+pub(super) type Entered = (Rc<Listener>, Option<Rc<Handoff>>);
+
+/// What a worker is answered, and the descriptors that come with it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) message: ToWorker,
+    pub(super) fds: Vec<OwnedFd>,
+}
+
+impl From<ToWorker> for Answer {
+    fn from(message: ToWorker) -> Answer {
+        Answer { message, fds: Vec::new() }
+    }
+}
+
+/// The errno that a program shall see.
+fn errno_of(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EINVAL)
+}
 
 impl Master {
     /// A worker said something.
@@ -39,10 +58,26 @@ impl Master {
             debug!(worker = id.0, said = name_of(&said), "heard");
             match said {
                 packet::FromWorker::Listen(listen) => self.listen(id, listen, std::mem::take(&mut fds), door.as_ref()),
-                packet::FromWorker::Accepting { id: request, backlog } => {
-                    if let Err(error) = self.accepting(id, request, backlog).await {
+                packet::FromWorker::Accepting { id: request, backlog, answer } => {
+                    let entered = self.accepting(id, request, backlog);
+                    if let Err(error) = &entered {
                         warn!(worker = id.0, %error, "a worker cannot take part");
                     }
+                    // Before the consequences: a program waits in `listen`.
+                    if let Some(answer) = answer {
+                        let done = entered.as_ref().map(|_| ToWorker::Accepted { id: request }.into());
+                        let reply = if answer == AnswerTo::AttachedSocket { fds.pop() } else { None };
+                        self.answer_worker(id, request, done.map_err(errno_of), reply.as_ref().or(door.as_ref()));
+                    }
+                    if let Ok(Some(entered)) = entered {
+                        self.listens(id, entered).await;
+                    }
+                }
+                packet::FromWorker::Follow(follow) => {
+                    let found = self.follow(id, follow);
+                    let reply = if follow.answer == AnswerTo::AttachedSocket { fds.pop() } else { None };
+                    let found = found.map_err(|error| errno_of(&error));
+                    self.answer_worker(id, 0, found, reply.as_ref().or(door.as_ref()));
                 }
                 packet::FromWorker::Close { id: request } => self.close(id, request),
                 packet::FromWorker::Truncated { .. } => self.truncated(id),
@@ -122,17 +157,20 @@ impl Master {
             }
             AnswerTo::Sender => (fds.next(), None),
         };
-        let request = listen.id;
-        let (answer, socket) = match self.serve_request(id, &listen, own) {
-            Ok((answer, socket)) => (answer, Some(socket)),
-            Err(error) => {
-                self.refused(id, &listen.address, &error);
-                (ToWorker::Error { errno: error.raw_os_error().unwrap_or(libc::EINVAL), id: request }, None)
-            }
-        };
+        let served = self.serve_request(id, &listen, own).map_err(|error| {
+            self.refused(id, &listen.address, &error);
+            errno_of(&error)
+        });
+        self.answer_worker(id, listen.id, served, reply.as_ref().or(door));
+    }
+
+    /// Answers a request of a worker on the socket that it brought, or on its channel.
+    fn answer_worker(&mut self, id: WorkerId, request: RequestId, answer: Result<Answer, i32>, to: Option<&OwnedFd>) {
         let Some(worker) = self.workers.get(&id) else { return };
-        let to = reply.as_ref().or(door).map_or(worker.channel.get_ref().as_fd(), AsFd::as_fd);
-        if let Err(error) = channel::tell(to, &answer, socket.as_ref().map(AsFd::as_fd)) {
+        let Answer { message, fds } = answer.unwrap_or_else(|errno| ToWorker::Error { errno, id: request }.into());
+        let to = to.map_or(worker.channel.get_ref().as_fd(), AsFd::as_fd);
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        if let Err(error) = channel::tell(to, &message, &fds) {
             warn!(slot = worker.slot.0, worker = id.0, %error, "cannot answer a worker");
             self.close(id, request);
         }
@@ -150,15 +188,22 @@ impl Master {
         }
     }
 
-    /// Finds or makes what a worker asks for; it gets the answer and one descriptor.
-    pub(super) fn serve_request(
-        &mut self,
-        id: WorkerId,
-        listen: &Listen,
-        own: Option<OwnedFd>,
-    ) -> io::Result<(ToWorker, OwnedFd)> {
+    /// Finds or makes what a worker asks for: the socket, and the end of a pipe if it wants one.
+    ///
+    /// # Errors
+    /// What `bind` shall return in the worker.
+    pub(super) fn serve_request(&mut self, id: WorkerId, listen: &Listen, own: Option<OwnedFd>) -> io::Result<Answer> {
         // The same name again means that the old socket is gone, with the program that had it.
         self.close(id, listen.id);
+        let claim = claim_of(own.as_ref());
+        self.check_claim(id, listen.id, (&listen.address, claim), Whether::MayBind)?;
+        let worker = self.workers.get(&id).ok_or(Errno::ESRCH)?;
+        if self.is_private(worker, listen) {
+            return Ok(ToWorker::Private { id: listen.id }.into());
+        }
+        if !self.listeners.serves(&listen.address) {
+            self.notice_late_address(id, &listen.address);
+        }
         let worker = self.workers.get_mut(&id).ok_or(Errno::ESRCH)?;
         if worker.requests.len() >= REQUESTS_MAX {
             return Err(Errno::EMFILE.into());
@@ -187,43 +232,79 @@ impl Master {
         };
         let address = listener.address.clone();
         debug!(slot = worker.slot.0, worker = id.0, asked = %listen.address, %address, ownership = ?found.ownership, "serving a worker's address");
-        worker.requests.push(Request { id: listen.id, listener, handoff, own: found.own, accepting: false });
-        let count = self.starter.taken.as_ref();
-        let count = count.map(|taken| Count { place: Taken::place(worker.slot) as u32, path: taken.path() });
-        Ok((ToWorker::Listening { address, id: listen.id, via, ownership: found.ownership, count }, socket))
+        let holders = Holders::default();
+        // Without a pipe the worker says `CLOSE`.
+        let hold = match listen.holder {
+            Holder::Pipe => holders.add(id, listen.id, &self.house.events).ok(),
+            Holder::Unknown => None,
+        };
+        let asked = with_real_port(&listen.address, &address);
+        let (own, accepting) = (found.own, false);
+        worker.requests.push(Request {
+            id: listen.id,
+            listener,
+            handoff,
+            own,
+            accepting,
+            address: asked,
+            claim,
+            holders,
+        });
+        let count = self.workers.get(&id).and_then(|worker| self.count_of(worker));
+        let message = ToWorker::Listening { address, id: listen.id, via, ownership: found.ownership, count };
+        Ok(Answer { message, fds: [Some(socket), hold].into_iter().flatten().collect() })
     }
 
-    /// `ACCEPTING`: the worker takes part from now on.
-    pub(super) async fn accepting(&mut self, id: WorkerId, request: RequestId, backlog: Option<u32>) -> io::Result<()> {
-        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
-        let (slot, uptime_ms) = (worker.slot.0, worker.age().as_millis());
+    /// `ACCEPTING`: the worker takes part from now on. Returns what it takes part in, for
+    /// [`Master::listens`].
+    ///
+    /// # Errors
+    /// What `listen` shall return in the worker.
+    pub(super) fn accepting(
+        &mut self,
+        id: WorkerId,
+        request: RequestId,
+        backlog: Option<u32>,
+    ) -> io::Result<Option<Entered>> {
+        let Some(worker) = self.workers.get(&id) else { return Ok(None) };
+        if let Some(asks) = worker.requests.iter().find(|r| r.id == request && !r.accepting) {
+            let wanted = (&asks.address.clone(), asks.claim);
+            self.check_claim(id, request, wanted, Whether::MayListen)?;
+        }
+        let Some(worker) = self.workers.get_mut(&id) else { return Ok(None) };
         let Some(index) = worker.requests.iter().position(|r| r.id == request) else {
             debug!(worker = id.0, "a worker accepts on an address that it did not ask for");
-            return Ok(());
+            return Ok(None);
         };
         self.rehome(id, index)?;
-        let entered = match self.enter(id, index, backlog) {
+        match self.enter(id, index, backlog) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) && self.discard_clients_socket(id, index) => {
                 self.rehome(id, index)?;
-                self.enter(id, index, backlog)?
+                self.enter(id, index, backlog)
             }
-            entered => entered?,
-        };
-        let Some((listener, handoff)) = entered else { return Ok(()) };
+            entered => entered,
+        }
+    }
+
+    /// What follows when a worker listens somewhere for the first time.
+    pub(super) async fn listens(&mut self, id: WorkerId, (listener, handoff): Entered) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.listened = true;
+        let (slot, uptime_ms) = (worker.slot.0, worker.age().as_millis());
         if let Some(handoff) = handoff {
             tokio::task::spawn_local(returned::serve(Rc::clone(&listener), handoff));
         }
         self.listeners.serve(&listener);
         if self.fleet.is_stopping() || !self.fleet.is_wanted(id) {
-            return Ok(());
+            return;
         }
+        self.hears_again(id).await;
         self.ask_until_ready(id);
         self.readiness(id, Signal::Listens).await;
         let admitted = self.workers.get(&id).is_some_and(|worker| worker.admitted);
         let message = if admitted { "worker ready" } else { "worker listens" };
         info!(slot, worker = id.0, address = %listener.address, uptime_ms, "{message}");
         self.drop_unused_listeners();
-        Ok(())
     }
 
     /// Lets a worker's request take part in its listener. Returns the two when it is the first time.
@@ -292,8 +373,9 @@ impl Master {
             return Ok(());
         }
         let address = request.listener.key.asked.clone();
-        let (own, asked) =
-            (request.own.take(), Listen { address, id: request.id, answer: AnswerTo::Sender, umask: None });
+        let (own, id) = (request.own.take(), request.id);
+        let (answer, otherwise, holder) = (AnswerTo::Sender, Otherwise::Nothing, Holder::Unknown);
+        let asked = Listen { address, id, answer, umask: None, otherwise, holder };
         let found = self.listeners.find_or_bind(&asked, own, worker.slot, |listener| worker.holds(listener))?;
         let request = &mut worker.requests[index];
         request.listener = found.listener;
@@ -321,12 +403,13 @@ impl Master {
                 listener.adopted_from.set(None);
             } else if listener.backlog.get() == 0 {
                 self.listeners.discard(&listener);
-                return;
+                return self.lost_listener(id);
             }
         }
         if !held {
             listener.given_up.set(true);
         }
+        self.lost_listener(id);
         self.drop_unused_listeners();
     }
 
@@ -338,6 +421,7 @@ impl Master {
         }
         let in_use = |listener: &Listener| self.workers.values().any(|worker| worker.holds(listener));
         for dropped in self.listeners.drop_unused(in_use) {
+            info!(address = %dropped.address, "nobody listens here any more; closing the address");
             self.accepted_before += dropped.accepted.get();
             self.remember_steered(&dropped);
         }

@@ -4,7 +4,7 @@ use super::channel;
 use super::door::{Door, secret};
 use super::event::{Event, Events};
 use super::health::Health;
-use super::listener::House;
+use super::listener::{House, Origin};
 use super::listeners::Listeners;
 use super::look::LOOKS;
 use super::notify;
@@ -16,7 +16,7 @@ use crate::adapt::preload::Shim;
 use crate::adapt::preset::{self, Input, Offered};
 use crate::adapt::{self, Chosen};
 use crate::config::life::Ready;
-use crate::config::{Config, Mode};
+use crate::config::{Config, Mode, PortZero};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::sys::guard::Guard;
 use crate::sys::seccomp::Watched;
@@ -151,6 +151,8 @@ impl Starter {
             Prefixed::Plain => (None, spawn::Stream::Inherit),
         };
 
+        let identity =
+            [("{slot}", slot.to_string()), ("{worker}", id.to_string()), ("{generation}", generation.to_string())];
         let own = [
             (env::SLOT, slot.to_string()),
             (env::WORKER, id.to_string()),
@@ -161,6 +163,7 @@ impl Starter {
             (env::MASTER, std::process::id().to_string()),
             (env::UNIX_PATHS, unix_paths(listeners)),
             (env::NODE_APP_INSTANCE, slot.to_string()),
+            (env::HOW, how(config, listeners)),
             (env::NOTIFY_SOCKET, notify_name),
         ];
         let count = self.taken.as_ref().filter(|_| !offered.is_empty());
@@ -200,14 +203,14 @@ impl Starter {
         }
         for (name, value) in &config.env {
             if name != env::PRELOAD {
-                set(name, value.clone());
+                set(name, replaced(value, &identity));
             }
         }
 
         let keep = [theirs.as_raw_fd()].into_iter().chain(self.shim.inherited()).collect();
         let program = spawn::Program {
             path: executable.path,
-            args: arguments(config, slot, listeners)
+            args: arguments(config, &identity, listeners)
                 .into_iter()
                 .chain(additions.words.into_iter().map(Into::into))
                 .collect(),
@@ -254,6 +257,8 @@ impl Starter {
             notify,
             notification,
             requests: Vec::new(),
+            listened: false,
+            opened_late: 0,
             tasks: Vec::new(),
             supervised,
             uses_inherited: adapter == Chosen::Inherit,
@@ -296,22 +301,35 @@ fn lookup(config: &Config, name: &OsStr) -> Option<OsString> {
     given.or_else(|| std::env::var_os(name))
 }
 
-/// The command's words, with `{slot}`, `{port}` and `{fd}` replaced.
-fn arguments(config: &Config, slot: Slot, listeners: &Listeners) -> Vec<OsString> {
+/// What takes the place of `{slot}` and the like.
+type Places<'a> = [(&'a str, String)];
+
+/// A text with what stands in the places.
+fn replaced(text: &OsStr, places: &Places<'_>) -> OsString {
+    match text.to_str() {
+        Some(text) => places.iter().fold(text.to_owned(), |text, (place, value)| text.replace(place, value)).into(),
+        None => text.to_owned(),
+    }
+}
+
+/// What the shim is to know of how connections come.
+fn how(config: &Config, listeners: &Listeners) -> String {
+    let by_handoff = (config.mode == Mode::Handoff).then_some(env::HANDOFF);
+    let named = listeners.iter().any(|l| l.origin == Origin::Operator && l.key.asked.is_ephemeral());
+    let port_zero = (named || config.port_zero == PortZero::Shared).then_some(env::PORT_ZERO);
+    by_handoff.into_iter().chain(port_zero).collect::<Vec<_>>().join(" ")
+}
+
+/// The command's words, with `{slot}`, `{worker}`, `{generation}`, `{port}` and `{fd}` replaced.
+fn arguments(config: &Config, identity: &Places<'_>, listeners: &Listeners) -> Vec<OsString> {
     let port = listeners.iter().find_map(|l| match l.address {
         Address::Tcp(address) => Some(address.port().to_string()),
         Address::Unix(_) | Address::Abstract(_) => None,
     });
     let fd = (config.mode != Mode::Handoff && !config.bind.is_empty()).then(|| "3".to_owned());
-    let places = [("{slot}", Some(slot.to_string())), ("{port}", port), ("{fd}", fd)];
-    let replace = |word: &OsString| match word.to_str() {
-        Some(text) => {
-            let known = places.iter().filter_map(|(place, value)| Some((place, value.as_ref()?)));
-            known.fold(text.to_owned(), |text, (place, value)| text.replace(place, value)).into()
-        }
-        None => word.clone(),
-    };
-    config.command.iter().map(replace).collect()
+    let known = [("{port}", port), ("{fd}", fd)].into_iter().filter_map(|(place, value)| Some((place, value?)));
+    let places: Vec<_> = identity.iter().cloned().chain(known).collect();
+    config.command.iter().map(|word| replaced(word, &places)).collect()
 }
 
 /// Asks again and again for a look at the worker.
@@ -352,7 +370,6 @@ fn watched(adapter: Chosen, mode: Mode) -> Option<Watched> {
 /// Copies of the sockets that `--bind` made, in its order, and where the worker will find them; in
 /// kernel mode those of the slot.
 fn operator_sockets(listeners: &Listeners, slot: Slot) -> io::Result<(Vec<OwnedFd>, Vec<Offered>)> {
-    use super::listener::Origin;
     let socket = |listener: &Rc<super::listener::Listener>| match &listener.group {
         Some(group) => group.socket_of(slot).map(Some),
         None => Ok(listener.socket()),

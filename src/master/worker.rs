@@ -2,15 +2,18 @@
 
 use super::handoff::Handoff;
 use super::health::Health;
+use super::holders::Holders;
 use super::listener::{Listener, Origin};
 use super::output::LastWords;
 use super::probe::Target;
 use super::supervised::Supervised;
 use crate::adapt::Chosen;
 use crate::config::Config;
+use crate::core::claim::Claim;
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::sys::clock;
+use crate::wire::address::Address;
 use crate::wire::packet::{FromWorker, RequestId, ToWorker};
 use nix::unistd::Pid;
 use std::os::fd::{AsFd, OwnedFd};
@@ -63,6 +66,10 @@ pub struct Worker {
     pub uses_inherited: bool,
     /// Whether the log says already that it does not take part as it should.
     pub reported: bool,
+    /// Whether it ever listened on an address of the master's.
+    pub listened: bool,
+    /// Addresses that it opened after it had served.
+    pub opened_late: u64,
     /// Whether it is ready by the measure that was chosen.
     pub ready: bool,
     /// Whether it gets a moment to listen where those do whose place it takes.
@@ -105,6 +112,12 @@ pub struct Request {
     pub accepting: bool,
     /// The worker's own socket, until its options are known.
     pub own: Option<OwnedFd>,
+    /// The address as the worker asked for it, with the port that it really has.
+    pub address: Address,
+    /// What the worker's socket says about sharing its address.
+    pub claim: Claim,
+    /// Who in the worker still has the socket.
+    pub holders: Holders,
 }
 
 impl Worker {
@@ -112,6 +125,12 @@ impl Worker {
     #[must_use]
     pub fn age(&self) -> Duration {
         clock::now().since(self.since)
+    }
+
+    /// Whether it listened on addresses of the master's and does so nowhere now.
+    #[must_use]
+    pub fn is_deaf(&self) -> bool {
+        self.listened && !self.uses_inherited && !self.requests.iter().any(|request| request.accepting)
     }
 
     /// Whether it has a socket on this listener.
@@ -142,7 +161,7 @@ impl Worker {
 
     /// Tells it something that it may ignore.
     pub fn tell(&self, message: &ToWorker) {
-        if let Err(error) = super::channel::tell(self.channel.get_ref().as_fd(), message, None) {
+        if let Err(error) = super::channel::tell(self.channel.get_ref().as_fd(), message, &[]) {
             debug!(slot = self.slot.0, worker = self.id.0, %error, ?message, "the worker does not hear");
         }
     }
@@ -160,6 +179,7 @@ impl Worker {
 pub fn name_of(said: &FromWorker) -> &'static str {
     match said {
         FromWorker::Listen(_) => "LISTEN",
+        FromWorker::Follow(_) => "FOLLOW",
         FromWorker::Accepting { .. } => "ACCEPTING",
         FromWorker::Close { .. } => "CLOSE",
         FromWorker::Truncated { .. } => "TRUNCATED",

@@ -78,15 +78,15 @@ pub fn send_connection(socket: BorrowedFd<'_>, connection: BorrowedFd<'_>, peer:
     }
 }
 
-/// Sends a packet of the control channel, with at most one descriptor. Never blocks.
+/// Sends a packet of the control channel, with descriptors or without. Never blocks.
 ///
 /// # Errors
 /// `WouldBlock` when the other side does not read; `BrokenPipe` when it is gone.
-pub fn send_packet(socket: BorrowedFd<'_>, text: &str, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+pub fn send_packet(socket: BorrowedFd<'_>, text: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     // sendfd knows the socket types of std; a SEQPACKET socket sends as a datagram one does.
     let socket = UnixDatagram::from(socket.try_clone_to_owned()?);
     socket.set_nonblocking(true)?;
-    let fds: Vec<RawFd> = fd.iter().map(AsRawFd::as_raw_fd).collect();
+    let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     socket.send_with_fd(text.as_bytes(), &fds)?;
     Ok(())
 }

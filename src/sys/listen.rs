@@ -165,6 +165,40 @@ pub fn bind_beside(first: &Socket) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// What a socket says about sharing its address: `SO_REUSEADDR`, `SO_REUSEPORT` and `IPV6_V6ONLY`.
+#[must_use]
+pub fn reuse(socket: BorrowedFd<'_>) -> (bool, bool, bool) {
+    let socket = socket2::SockRef::from(&socket);
+    let set = |option: io::Result<bool>| option.unwrap_or(false);
+    (set(socket.reuse_address()), set(socket.reuse_port()), set(socket.only_v6()))
+}
+
+/// A fresh socket of the same family with the options of `like`, bound to nothing.
+///
+/// # Errors
+/// When no descriptor is free.
+pub fn with_options_of(like: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let socket = Socket::new(socket2::SockRef::from(&like).domain()?, Type::STREAM, None)?;
+    let (reuse_address, reuse_port, only_v6) = reuse(like);
+    if socket.domain()? == Domain::IPV6 {
+        socket.set_only_v6(only_v6)?;
+    }
+    if !matches!(socket.domain()?, Domain::UNIX) {
+        socket.set_reuse_address(reuse_address)?;
+        socket.set_reuse_port(reuse_port)?;
+    }
+    copy_options(like, socket.as_fd());
+    Ok(socket.into())
+}
+
+/// Gives a socket a name in the abstract namespace, by which its peer knows it (`getpeername(2)`).
+///
+/// # Errors
+/// That of `bind(2)`.
+pub fn name_abstractly(socket: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    socket2::SockRef::from(&socket).bind(&SockAddr::unix(format!("\0{name}"))?)
+}
+
 /// Whether `listen(2)` was called on it.
 #[must_use]
 pub fn is_listening(socket: &Socket) -> bool {
@@ -266,6 +300,14 @@ pub fn local_address(socket: &Socket) -> io::Result<Address> {
         .or_else(unix)
         .or_else(abstract_name)
         .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// The same for a socket that somebody else owns.
+///
+/// # Errors
+/// As for [`local_address`].
+pub fn local_address_of(socket: BorrowedFd<'_>) -> io::Result<Address> {
+    local_address(&socket2::SockRef::from(&socket))
 }
 
 /// Connections that wait in the kernel's accept queue (`tcpi_unacked` of a listening socket); 0 for

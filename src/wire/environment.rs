@@ -22,6 +22,18 @@ pub const MASTER: &str = "MAITRED_MASTER";
 /// Colon-separated paths of Unix sockets that the master holds; a worker's `unlink` of one of them
 /// must not take it from the others.
 pub const UNIX_PATHS: &str = "MAITRED_UNIX";
+/// What the worker does with an address on port 0, or with one that it inherits: see [`HANDOFF`] and
+/// [`PORT_ZERO`]. Words, separated by spaces.
+pub const HOW: &str = "MAITRED_HOW";
+/// A word of [`HOW`]: the master hands connections over. Otherwise workers share listening sockets, which a
+/// program that is executed recognises only by asking.
+pub const HANDOFF: &str = "handoff";
+/// A word of [`HOW`]: a port that the kernel chose may be shared, so the master is asked. Otherwise each
+/// process has it for itself, as without a master.
+pub const PORT_ZERO: &str = "port-zero";
+/// How the name of a hand-off socket's other end begins: a program that was executed recognises what it
+/// inherited by `getpeername(2)`.
+pub const HANDOFF_NAME: &str = "maitred-handoff-";
 /// The slot again, under the name that PM2 users read.
 pub const NODE_APP_INSTANCE: &str = "NODE_APP_INSTANCE";
 /// Descriptor numbers of the listening sockets that the worker inherits, separated by spaces.

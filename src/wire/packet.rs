@@ -18,7 +18,9 @@ pub enum FromWorker {
     /// I want to serve this address.
     Listen(Listen),
     /// `listen` was called: hand me connections from now on.
-    Accepting { id: RequestId, backlog: Option<u32> },
+    Accepting { id: RequestId, backlog: Option<u32>, answer: Option<AnswerTo> },
+    /// A program that was executed found this socket among those it inherited: what is it?
+    Follow(Follow),
     /// I stopped listening there.
     Close { id: RequestId },
     /// A connection was lost here because no descriptor was free for it (`MSG_CTRUNC`).
@@ -56,6 +58,38 @@ pub struct Listen {
     pub answer: AnswerTo,
     /// The worker's file mode mask, for a socket in the file system.
     pub umask: Option<u32>,
+    /// Whether the worker would bind the address by itself when nobody is to share it.
+    pub otherwise: Otherwise,
+    /// Whether it says by a descriptor how long it has the socket.
+    pub holder: Holder,
+}
+
+/// What a worker does that may not share an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Otherwise {
+    /// It asked for nothing but to share it.
+    Nothing,
+    /// It binds the address for itself (`ALONE=1`); the answer may be [`ToWorker::Private`].
+    BindsItself,
+}
+
+/// Whether the master can tell that nobody in a worker has a listening socket any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// The worker says `CLOSE`.
+    Unknown,
+    /// Each process that has the socket also has the end of a pipe (`HOLD=1`), which comes as the second
+    /// descriptor of the answer: when all are closed, so is the socket.
+    Pipe,
+}
+
+/// A program's question about a socket that it inherited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Follow {
+    /// The socket's inode.
+    pub inode: u64,
+    /// Where the answer goes.
+    pub answer: AnswerTo,
 }
 
 /// Where the answer to a request goes.
@@ -77,6 +111,15 @@ pub enum Via {
     Shared,
 }
 
+impl Via {
+    fn name(self) -> &'static str {
+        match self {
+            Via::Handoff => "handoff",
+            Via::Shared => "shared",
+        }
+    }
+}
+
 /// Whose socket the listener is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
@@ -89,8 +132,15 @@ pub enum Ownership {
 /// What the master tells a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToWorker {
-    /// Here is what you asked for; one descriptor comes with it.
+    /// Here is what you asked for; one descriptor comes with it, or two with [`Holder::Pipe`].
     Listening { address: Address, id: RequestId, via: Via, ownership: Ownership, count: Option<Count> },
+    /// Nobody is to share that address: bind it for yourself.
+    Private { id: RequestId },
+    /// `listen` is done.
+    Accepted { id: RequestId },
+    /// The socket is one of yours: where it is bound, whether `listen` was called, and in hand-off mode the
+    /// socket that has its options.
+    Follows { address: Address, id: RequestId, via: Via, listens: Listens, count: Option<Count> },
     /// The errno that `bind` or `listen` shall return.
     Error { errno: i32, id: RequestId },
     /// Answer with the same number.
@@ -99,6 +149,15 @@ pub enum ToWorker {
     Pong(u64),
     /// Finish what you have and exit.
     Stop,
+}
+
+/// Whether `listen` was called on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listens {
+    /// It is only bound.
+    NotYet,
+    /// It was.
+    Yes,
 }
 
 /// Where a worker may count what it takes from a shared socket.
@@ -154,16 +213,20 @@ pub fn read(bytes: &[u8]) -> Result<Packet, Malformed> {
     let mut packet = Packet { says: Vec::new(), token: fields.text("TOKEN").map(str::to_owned) };
     let says = &mut packet.says;
     if let Some(address) = fields.address("LISTEN")? {
-        let answer = match fields.text("REPLY") {
-            Some("1") => AnswerTo::AttachedSocket,
-            _ => AnswerTo::Sender,
-        };
         let umask = fields.text("UMASK").and_then(|octal| u32::from_str_radix(octal, 8).ok());
-        says.push(FromWorker::Listen(Listen { address, id: fields.id("LISTEN")?, answer, umask }));
+        let otherwise = if fields.is_set("ALONE") { Otherwise::BindsItself } else { Otherwise::Nothing };
+        let holder = if fields.is_set("HOLD") { Holder::Pipe } else { Holder::Unknown };
+        let (id, answer) = (fields.id("LISTEN")?, fields.answer());
+        says.push(FromWorker::Listen(Listen { address, id, answer, umask, otherwise, holder }));
+    }
+    if let Some(inode) = fields.number("FOLLOW")? {
+        says.push(FromWorker::Follow(Follow { inode, answer: fields.answer() }));
     }
     if fields.address("ACCEPTING")?.is_some() {
         let backlog = fields.number::<i64>("BACKLOG")?.map(longest_if_negative);
-        says.push(FromWorker::Accepting { id: fields.id("ACCEPTING")?, backlog });
+        // Who does not say where the answer shall go wants none.
+        let answer = fields.text("REPLY").map(|_| fields.answer());
+        says.push(FromWorker::Accepting { id: fields.id("ACCEPTING")?, backlog, answer });
     }
     if fields.text("CLOSE").is_some() {
         says.push(FromWorker::Close { id: fields.id("CLOSE")? });
@@ -174,7 +237,7 @@ pub fn read(bytes: &[u8]) -> Result<Packet, Malformed> {
     for (key, said) in
         [("READY", FromWorker::Ready), ("STOPPING", FromWorker::Stopping), ("WATCHDOG", FromWorker::Watchdog)]
     {
-        if fields.text(key) == Some("1") {
+        if fields.is_set(key) {
             says.push(said);
         }
     }
@@ -202,6 +265,23 @@ impl<'a> Fields<'a> {
         self.number(key)
     }
 
+    fn is_set(&self, key: &str) -> bool {
+        self.text(key) == Some("1")
+    }
+
+    fn answer(&self) -> AnswerTo {
+        if self.is_set("REPLY") { AnswerTo::AttachedSocket } else { AnswerTo::Sender }
+    }
+
+    fn via(&self) -> Via {
+        if self.text("VIA") == Some("shared") { Via::Shared } else { Via::Handoff }
+    }
+
+    fn count(&self) -> Option<Count> {
+        let (place, path) = self.text("COUNT")?.split_once(' ')?;
+        Some(Count { place: place.parse().ok()?, path: path.to_owned() })
+    }
+
     fn id(&self, of: &'static str) -> Result<RequestId, Malformed> {
         self.number("ID")?.ok_or(Malformed::NoId(of))
     }
@@ -212,24 +292,34 @@ impl<'a> Fields<'a> {
 pub fn write(message: &ToWorker) -> String {
     match message {
         ToWorker::Listening { address, id, via, ownership, count } => {
-            let via = match via {
-                Via::Handoff => "handoff",
-                Via::Shared => "shared",
-            };
-            let mut text = format!("LISTENING={address}\nID={id}\nVIA={via}\n");
+            let mut text = format!("LISTENING={address}\nID={id}\nVIA={}\n", via.name());
             if *ownership == Ownership::Adopted {
                 text.push_str("ADOPTED=1\n");
             }
-            if let Some(Count { place, path }) = count {
-                // Writing to a String cannot fail.
-                let _ = writeln!(text, "COUNT={place} {path}");
+            write_count(&mut text, count.as_ref());
+            text
+        }
+        ToWorker::Private { id } => format!("PRIVATE=1\nID={id}\n"),
+        ToWorker::Accepted { id } => format!("ACCEPTED=1\nID={id}\n"),
+        ToWorker::Follows { address, id, via, listens, count } => {
+            let mut text = format!("FOLLOWS={address}\nID={id}\nVIA={}\n", via.name());
+            if *listens == Listens::Yes {
+                text.push_str("LISTENS=1\n");
             }
+            write_count(&mut text, count.as_ref());
             text
         }
         ToWorker::Error { errno, id } => format!("ERROR={errno}\nID={id}\n"),
         ToWorker::Ping(n) => format!("PING={n}\n"),
         ToWorker::Pong(n) => format!("PONG={n}\n"),
         ToWorker::Stop => "STOP=1\n".to_owned(),
+    }
+}
+
+fn write_count(text: &mut String, count: Option<&Count>) {
+    if let Some(Count { place, path }) = count {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "COUNT={place} {path}");
     }
 }
 
@@ -257,23 +347,25 @@ pub fn write_note(key: &str, address: &Address, id: RequestId, backlog: Option<u
 pub fn read_answer(bytes: &[u8]) -> Result<Option<ToWorker>, Malformed> {
     let text = std::str::from_utf8(bytes).map_err(|_| Malformed::NotText)?;
     let fields = Fields(text.lines().filter_map(|line| line.split_once('=')).collect());
+    let (via, count) = (fields.via(), fields.count());
     if let Some(address) = fields.address("LISTENING")? {
-        let via = match fields.text("VIA") {
-            Some("shared") => Via::Shared,
-            _ => Via::Handoff,
-        };
-        let ownership = match fields.text("ADOPTED") {
-            Some("1") => Ownership::Adopted,
-            _ => Ownership::Master,
-        };
-        let count = fields.text("COUNT").and_then(|text| text.split_once(' '));
-        let count = count.and_then(|(place, path)| Some(Count { place: place.parse().ok()?, path: path.to_owned() }));
+        let ownership = if fields.is_set("ADOPTED") { Ownership::Adopted } else { Ownership::Master };
         return Ok(Some(ToWorker::Listening { address, id: fields.id("LISTENING")?, via, ownership, count }));
+    }
+    if let Some(address) = fields.address("FOLLOWS")? {
+        let listens = if fields.is_set("LISTENS") { Listens::Yes } else { Listens::NotYet };
+        return Ok(Some(ToWorker::Follows { address, id: fields.id("FOLLOWS")?, via, listens, count }));
+    }
+    if fields.is_set("PRIVATE") {
+        return Ok(Some(ToWorker::Private { id: fields.id("PRIVATE")? }));
+    }
+    if fields.is_set("ACCEPTED") {
+        return Ok(Some(ToWorker::Accepted { id: fields.id("ACCEPTED")? }));
     }
     if let Some(errno) = fields.number("ERROR")? {
         return Ok(Some(ToWorker::Error { errno, id: fields.id("ERROR")? }));
     }
-    if fields.text("STOP") == Some("1") {
+    if fields.is_set("STOP") {
         return Ok(Some(ToWorker::Stop));
     }
     let ping = fields.number("PING")?.map(ToWorker::Ping);
@@ -297,14 +389,23 @@ mod tests {
     #[test]
     fn a_worker_asks_for_an_address() {
         let address: Address = "tcp:127.0.0.1:8080".parse().unwrap();
-        check(
-            "LISTEN=tcp:127.0.0.1:8080\nID=7\n",
-            &[FromWorker::Listen(Listen { address: address.clone(), id: 7, answer: AnswerTo::Sender, umask: None })],
-        );
-        check(
-            "LISTEN=tcp:127.0.0.1:8080\nID=7\nREPLY=1",
-            &[FromWorker::Listen(Listen { address, id: 7, answer: AnswerTo::AttachedSocket, umask: None })],
-        );
+        let (otherwise, holder) = (Otherwise::Nothing, Holder::Unknown);
+        let plain = Listen { address, id: 7, answer: AnswerTo::Sender, umask: None, otherwise, holder };
+        check("LISTEN=tcp:127.0.0.1:8080\nID=7\n", &[FromWorker::Listen(plain.clone())]);
+        let answered = Listen { answer: AnswerTo::AttachedSocket, ..plain.clone() };
+        check("LISTEN=tcp:127.0.0.1:8080\nID=7\nREPLY=1", &[FromWorker::Listen(answered)]);
+        let shim = Listen { otherwise: Otherwise::BindsItself, holder: Holder::Pipe, umask: Some(0o27), ..plain };
+        check("LISTEN=tcp:127.0.0.1:8080\nID=7\nALONE=1\nHOLD=1\nUMASK=27", &[FromWorker::Listen(shim)]);
+    }
+
+    #[test]
+    fn a_program_asks_what_it_inherited() {
+        let answer = AnswerTo::AttachedSocket;
+        check("FOLLOW=4711\nREPLY=1", &[FromWorker::Follow(Follow { inode: 4711, answer })]);
+        let accepting = FromWorker::Accepting { id: 1, backlog: None, answer: Some(answer) };
+        check("ACCEPTING=tcp:0.0.0.0:1\nID=1\nREPLY=1", &[accepting]);
+        let accepting = FromWorker::Accepting { id: 1, backlog: None, answer: Some(AnswerTo::Sender) };
+        check("ACCEPTING=tcp:0.0.0.0:1\nID=1\nREPLY=0", &[accepting]);
     }
 
     #[test]
@@ -325,7 +426,10 @@ mod tests {
 
     #[test]
     fn a_negative_backlog_is_the_longest() {
-        check("ACCEPTING=tcp:0.0.0.0:1\nID=1\nBACKLOG=-1", &[FromWorker::Accepting { id: 1, backlog: Some(u32::MAX) }]);
+        check(
+            "ACCEPTING=tcp:0.0.0.0:1\nID=1\nBACKLOG=-1",
+            &[FromWorker::Accepting { id: 1, backlog: Some(u32::MAX), answer: None }],
+        );
     }
 
     #[test]
@@ -340,12 +444,22 @@ mod tests {
                 count: None,
             },
             ToWorker::Listening {
-                address,
+                address: address.clone(),
                 id: 2,
                 via: Via::Shared,
                 ownership: Ownership::Master,
                 count: Some(Count { place: 3, path: "/proc/1/fd/9".to_owned() }),
             },
+            ToWorker::Follows {
+                address: address.clone(),
+                id: 6,
+                via: Via::Handoff,
+                listens: Listens::Yes,
+                count: None,
+            },
+            ToWorker::Follows { address, id: 7, via: Via::Shared, listens: Listens::NotYet, count: None },
+            ToWorker::Private { id: 8 },
+            ToWorker::Accepted { id: 9 },
             ToWorker::Error { errno: 98, id: 3 },
             ToWorker::Ping(4),
             ToWorker::Pong(5),

@@ -84,7 +84,16 @@ pub fn ask(address: SocketAddr) -> io::Result<Option<Seat>> {
             }
             Some(ToWorker::Ping(n)) => fd::send_packet_blocking(channel.socket.as_fd(), &format!("PONG={n}\n"))?,
             // Meant for nobody any more, or for a later version.
-            Some(ToWorker::Stop | ToWorker::Pong(_) | ToWorker::Error { .. } | ToWorker::Listening { .. }) | None => {}
+            Some(
+                ToWorker::Stop
+                | ToWorker::Pong(_)
+                | ToWorker::Error { .. }
+                | ToWorker::Listening { .. }
+                | ToWorker::Private { .. }
+                | ToWorker::Accepted { .. }
+                | ToWorker::Follows { .. },
+            )
+            | None => {}
         }
     }
 }

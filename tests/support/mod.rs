@@ -164,8 +164,20 @@ impl Maitred {
         Maitred::start_as(maitred(), args)
     }
 
-    /// The same with a prepared command.
-    pub fn start_as(mut command: Command, args: &[&str]) -> Maitred {
+    /// The same with a prepared command. Servers under test take port 0 and share it, where the test does not
+    /// bind the address first.
+    pub fn start_as(command: Command, args: &[&str]) -> Maitred {
+        let binds = args.iter().take_while(|arg| **arg != "--").any(|arg| ["-b", "--bind"].contains(arg));
+        let shared: &[&str] = if binds { &[] } else { &["--share-port-zero"] };
+        Maitred::start_exactly_as(command, &[shared, args].concat())
+    }
+
+    /// Starts `maitred ARGS` with no option that is not given.
+    pub fn start_exactly(args: &[&str]) -> Maitred {
+        Maitred::start_exactly_as(maitred(), args)
+    }
+
+    fn start_exactly_as(mut command: Command, args: &[&str]) -> Maitred {
         let control = scratch("control.sock");
         command.args(["run", "--log-format", "json", "--control"]).arg(&control).args(args);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

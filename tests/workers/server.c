@@ -3,7 +3,7 @@
 // MODE: block | poll | select | epoll (edge-triggered) | early (registered before bind and listen)
 // OPTION: fork=N        N children accept, too
 //         close-after=N  closes its listener after N connections and stays
-//         twice          listens on the address with two sockets
+//         twice          listens on the address with two sockets (SO_REUSEPORT)
 //         v6             binds ::1, all: binds ::, mapped: binds ::ffff:127.0.0.1
 //         client         first makes a client connection from a bound source address
 //         late           chooses whether to block between bind and listen
@@ -35,7 +35,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static int idle, late, supervised, port, close_after = -1;
+static int idle, late, supervised, reuse_port, port, close_after = -1;
 static char answer[512];
 static int answer_len;
 
@@ -114,6 +114,7 @@ static int listen_on(struct sockaddr *addr, socklen_t len, int nonblock, int set
   int one = 1, fd = socket(addr->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (nonblock != late) fcntl(fd, F_SETFL, O_NONBLOCK);
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+  if (reuse_port) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
   struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = 0x1122334455667788};
   if (set >= 0 && epoll_ctl(set, EPOLL_CTL_ADD, fd, &event)) fail("epoll_ctl");
   if (bind(fd, addr, len)) fail("bind");
@@ -220,6 +221,7 @@ int main(int argc, char **argv) {
   }
   if (option(argc, argv, "signals")) be_interrupted();
   if (option(argc, argv, "nonsense")) talk_nonsense();
+  reuse_port = option(argc, argv, "twice");
   if (option(argc, argv, "client")) be_a_client();
   idle = option(argc, argv, "idle") != NULL;
   late = option(argc, argv, "late") != NULL;

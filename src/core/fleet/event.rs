@@ -269,6 +269,8 @@ pub enum AbortReason {
     NotStarted(WorkerId),
     /// A new worker was not ready in time.
     NotReady(WorkerId),
+    /// A new worker was ready, and then stopped listening.
+    Deaf(WorkerId),
     /// The fleet stops, or is paused.
     Stopping,
 }

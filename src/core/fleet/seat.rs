@@ -106,6 +106,8 @@ pub enum Sign {
     Probe = 2,
     /// It does not answer `PING`.
     Heartbeat = 4,
+    /// It listens nowhere any more.
+    Deaf = 8,
 }
 
 impl Sign {
@@ -116,6 +118,7 @@ impl Sign {
             Sign::Untaken => "takes no connection",
             Sign::Probe => "fails its probe",
             Sign::Heartbeat => "does not answer PING",
+            Sign::Deaf => "listens nowhere any more",
         }
     }
 }
@@ -140,7 +143,7 @@ impl Signs {
     /// All of them, in words.
     #[must_use]
     pub fn names(self) -> String {
-        let all = [Sign::Untaken, Sign::Probe, Sign::Heartbeat];
+        let all = [Sign::Untaken, Sign::Probe, Sign::Heartbeat, Sign::Deaf];
         all.into_iter().filter(|sign| self.has(*sign)).map(Sign::name).collect::<Vec<_>>().join(", ")
     }
 

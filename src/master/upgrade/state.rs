@@ -7,6 +7,7 @@ use super::super::event::{EVENTS_MAX, Event};
 use super::super::group;
 use super::super::handoff::{self, Counters, Handoff};
 use super::super::health::{Health, rhythm};
+use super::super::holders::Holders;
 use super::super::listener::{self, House, Listener};
 use super::super::listeners::Listeners;
 use super::super::opens;
@@ -25,6 +26,7 @@ use crate::adapt::Chosen;
 use crate::adapt::preload::Shim;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, WORKERS_MAX};
 use crate::control::server::{self, ControlSocket};
+use crate::core::claim::Claim;
 use crate::core::fleet::{Drain, Fleet, Life, Occupant};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
@@ -32,6 +34,7 @@ use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::guard::{self, Guard};
 use crate::sys::taken::Taken;
 use crate::sys::{clock, fd, limits, watch};
+use crate::wire::address::Address;
 use crate::wire::packet::RequestId;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -110,6 +113,8 @@ struct PassedWorker {
     requests: Vec<PassedRequest>,
     supervised: Option<supervised::Passed>,
     uses_inherited: bool,
+    #[serde(default)]
+    listened: bool,
     reported: bool,
     ready: bool,
     admitted: bool,
@@ -127,6 +132,12 @@ struct PassedRequest {
     handoff: Option<usize>,
     accepting: bool,
     own: Option<Number>,
+    #[serde(default)]
+    address: Option<Address>,
+    #[serde(default)]
+    claim: Claim,
+    #[serde(default)]
+    holders: Vec<Number>,
 }
 
 /// A state that cannot be read.
@@ -401,7 +412,13 @@ impl Master {
             let listener = listeners.get(request.listener).map(|(l, _)| Rc::clone(l)).ok_or_else(missing)?;
             let handoff = request.handoff.map(|place| handoffs.get(place).cloned().ok_or_else(missing)).transpose()?;
             let own = request.own.map(|number| taking.take(number)).transpose()?;
-            requests.push(Request { id: request.id, listener, handoff, own, accepting: request.accepting });
+            let holders = Holders::default();
+            for number in request.holders {
+                holders.watch(taking.take(number)?, passed.id, request.id, &self.house.events)?;
+            }
+            let address = request.address.unwrap_or_else(|| listener.address.clone());
+            let (id, accepting, claim) = (request.id, request.accepting, request.claim);
+            requests.push(Request { id, listener, handoff, own, accepting, address, claim, holders });
         }
         let config = self.reloads.of.get(&passed.generation).unwrap_or(&self.config);
         let supervised =
@@ -421,6 +438,8 @@ impl Master {
             notify: watched(passed.notify)?,
             notification: passed.notification.map(watched).transpose()?,
             requests,
+            listened: passed.listened,
+            opened_late: 0,
             tasks: Vec::new(),
             supervised: supervised.transpose()?,
             uses_inherited: passed.uses_inherited,
@@ -486,7 +505,9 @@ fn pass_worker(worker: &Worker, passing: &Passing, listeners: &[Rc<Listener>], t
         let listener = listeners.iter().position(|l| Rc::ptr_eq(l, &r.listener))?;
         let handoff = r.handoff.as_ref().map(|handoff| table.place(handoff));
         let own = r.own.as_ref().map(|own: &OwnedFd| passing.pass(own));
-        Some(PassedRequest { id: r.id, listener, handoff, accepting: r.accepting, own })
+        let holders = r.holders.ends().iter().map(|end| passing.pass(end.get_ref())).collect();
+        let (id, accepting, address, claim) = (r.id, r.accepting, Some(r.address.clone()), r.claim);
+        Some(PassedRequest { id, listener, handoff, accepting, own, address, claim, holders })
     };
     let requests = worker.requests.iter().filter_map(request).collect();
     PassedWorker {
@@ -504,6 +525,7 @@ fn pass_worker(worker: &Worker, passing: &Passing, listeners: &[Rc<Listener>], t
         requests,
         supervised: worker.supervised.as_ref().map(|s| s.pass(passing, &mut |handoff| table.place(handoff))),
         uses_inherited: worker.uses_inherited,
+        listened: worker.listened,
         reported: worker.reported,
         ready: worker.ready,
         admitted: worker.admitted,

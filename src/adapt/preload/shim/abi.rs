@@ -36,6 +36,8 @@ pub const SO_TYPE: c_int = 3;
 pub const SO_RCVTIMEO: c_int = 20;
 pub const SO_SNDTIMEO: c_int = 21;
 pub const SO_ACCEPTCONN: c_int = 30;
+pub const SO_PROTOCOL: c_int = 38;
+pub const SO_DOMAIN: c_int = 39;
 pub const SO_RCVTIMEO_NEW: c_int = 66;
 pub const SO_SNDTIMEO_NEW: c_int = 67;
 pub const SCM_RIGHTS: c_int = 1;
@@ -92,6 +94,7 @@ pub mod nr {
     pub const GETCWD: i64 = 79;
     pub const UMASK: i64 = 95;
     pub const GETDENTS64: i64 = 217;
+    pub const GETRANDOM: i64 = 318;
     pub const EXIT_GROUP: i64 = 231;
     pub const EPOLL_CTL: i64 = 233;
     pub const OPENAT: i64 = 257;
@@ -135,6 +138,7 @@ pub mod nr {
     pub const GETCWD: i64 = 17;
     pub const UMASK: i64 = 166;
     pub const GETDENTS64: i64 = 61;
+    pub const GETRANDOM: i64 = 278;
     pub const EXIT_GROUP: i64 = 94;
     pub const EPOLL_CTL: i64 = 21;
     pub const OPENAT: i64 = 56;
@@ -271,6 +275,12 @@ pub fn fail(errno: c_int) -> c_int {
     -1
 }
 
+/// The calling thread's `errno`.
+pub fn errno() -> c_int {
+    // SAFETY: as in `fail`.
+    unsafe { *__errno_location() }
+}
+
 /// Turns the kernel's answer into libc's: -1 and errno, or the value.
 pub fn outcome(ret: c_long) -> c_int {
     if ret < 0 { fail(-ret as c_int) } else { ret as c_int }
@@ -368,7 +378,6 @@ next! {
     dup3(fd: c_int, to: c_int, flags: c_int) else kernel!(nr::DUP3, fd, to, flags);
     dup2(fd: c_int, to: c_int) else if fd == to { kernel!(nr::FCNTL, fd, F_GETFD).min(0) + fd as c_long } else { kernel!(nr::DUP3, fd, to, 0) };
     fcntl(fd: c_int, command: c_int, arg: c_long) else kernel!(nr::FCNTL, fd, command, arg);
-    ioctl(fd: c_int, request: c_long, arg: *mut c_void) else kernel!(nr::IOCTL, fd, request, arg);
     getsockname(fd: c_int, addr: *mut u8, len: *mut c_uint) else kernel!(nr::GETSOCKNAME, fd, addr, len);
     getpeername(fd: c_int, addr: *mut u8, len: *mut c_uint) else kernel!(nr::GETPEERNAME, fd, addr, len);
     getsockopt(fd: c_int, level: c_int, option: c_int, value: *mut c_void, len: *mut c_uint) else kernel!(nr::GETSOCKOPT, fd, level, option, value, len);

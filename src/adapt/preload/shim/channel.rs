@@ -7,7 +7,7 @@
 
 use super::abi::*;
 use super::settings;
-use super::text::{PACKET_MAX, Packet};
+use super::text::{PACKET_MAX, Packet, value};
 use core::ffi::{c_int, c_long, c_void};
 use core::ptr::null_mut;
 
@@ -19,18 +19,29 @@ const ANSWER_SECONDS: i64 = 30;
 pub struct Answer {
     bytes: [u8; PACKET_MAX],
     len: usize,
-    /// The descriptor that came with it, or -1.
-    pub fd: c_int,
+    /// The descriptors that came with it, or -1.
+    pub fds: [c_int; 2],
 }
 
 impl Answer {
     pub fn text(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
+
+    /// The errno that the master refuses with.
+    pub fn error(&self) -> Option<c_int> {
+        value(self.text(), "ERROR").and_then(|errno| errno.parse().ok())
+    }
+
+    /// Closes what came with an answer that is of no use.
+    pub fn discard(&self) {
+        self.fds.into_iter().filter(|fd| *fd >= 0).for_each(close);
+    }
 }
 
-/// Sends a request, with the program's own socket, and waits for the answer. Errors are errnos.
-pub fn request(packet: &mut Packet, own: c_int) -> Result<Answer, c_int> {
+/// Sends a request, with the program's own socket if there is one, and waits for the answer. Errors are
+/// errnos.
+pub fn request(packet: &mut Packet, own: Option<c_int>) -> Result<Answer, c_int> {
     if let Some(channel) = settings::channel() {
         let mut pair = [-1 as c_int; 2];
         let made = kernel!(nr::SOCKETPAIR, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair.as_mut_ptr());
@@ -38,13 +49,17 @@ pub fn request(packet: &mut Packet, own: c_int) -> Result<Answer, c_int> {
             return Err(-made as c_int);
         }
         packet.line("REPLY", format_args!("1"));
-        let sent = send(channel, packet, &[own, pair[1]], 0);
+        let sent = match own {
+            Some(own) => send(channel, packet, &[own, pair[1]], 0),
+            None => send(channel, packet, &[pair[1]], 0),
+        };
         close(pair[1]);
         let answer = sent.and_then(|()| wait(pair[0]));
         close(pair[0]);
         return answer;
     }
-    let door = open_door(packet, &[own])?;
+    packet.line("REPLY", format_args!("0"));
+    let door = open_door(packet, own.as_slice())?;
     let answer = wait(door);
     close(door);
     answer
@@ -131,7 +146,7 @@ fn wait(socket: c_int) -> Result<Answer, c_int> {
             n => return Err(-n),
         }
     }
-    let mut answer = Answer { bytes: [0; PACKET_MAX], len: 0, fd: -1 };
+    let mut answer = Answer { bytes: [0; PACKET_MAX], len: 0, fds: [-1; 2] };
     let mut iov = IoVec { base: answer.bytes.as_mut_ptr().cast(), len: PACKET_MAX };
     let mut rights = Rights::default();
     let mut message = MsgHdr {
@@ -140,18 +155,20 @@ fn wait(socket: c_int) -> Result<Answer, c_int> {
         iov: &raw mut iov,
         iov_len: 1,
         control: (&raw mut rights).cast(),
-        control_len: rights_len(1).next_multiple_of(8),
+        control_len: rights_len(2).next_multiple_of(8),
         flags: 0,
     };
     let n: c_long = kernel!(nr::RECVMSG, socket, &raw mut message, MSG_CMSG_CLOEXEC);
     if n < 0 {
         return Err(-n as c_int);
     }
-    if message.flags & MSG_CTRUNC != 0 {
-        return Err(EMFILE);
+    if rights.level == SOL_SOCKET && rights.kind == SCM_RIGHTS {
+        let came = rights.len.saturating_sub(rights_len(0)) / 4;
+        answer.fds[..came.min(2)].copy_from_slice(&rights.fds[..came.min(2)]);
     }
-    if rights.len == rights_len(1) && rights.level == SOL_SOCKET && rights.kind == SCM_RIGHTS {
-        answer.fd = rights.fds[0];
+    if message.flags & MSG_CTRUNC != 0 {
+        answer.discard();
+        return Err(EMFILE);
     }
     answer.len = n as usize;
     // End of file: the master closed the socket without a word, which it does only when it ends.

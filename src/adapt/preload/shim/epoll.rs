@@ -6,13 +6,14 @@
 //! for each epoll descriptor what it watches, with events and data.
 
 use super::abi::*;
+use super::numbers;
 use super::text::Packet;
 use core::ffi::c_int;
 use core::fmt::Write;
 
 /// Registrations of one socket that are moved; a program has one, rarely two.
 const REGISTRATIONS: usize = 32;
-/// Room for a directory listing or a line-wise file, read piece by piece.
+/// Room for a line-wise file, read piece by piece.
 const PIECE: usize = 2048;
 
 /// Where a socket was registered, and how.
@@ -24,34 +25,7 @@ pub struct Registrations {
 /// Removes every registration of `fd` from this process's epoll sets and remembers them.
 pub fn take(fd: c_int) -> Registrations {
     let mut taken = Registrations { found: [(-1, EpollEvent { events: 0, data: 0 }); REGISTRATIONS], len: 0 };
-    let dir = kernel!(nr::OPENAT, AT_FDCWD, c"/proc/self/fdinfo".as_ptr(), O_RDONLY_CLOEXEC | O_DIRECTORY) as c_int;
-    if dir < 0 {
-        return taken;
-    }
-    let mut entries = [0u64; PIECE / 8];
-    loop {
-        let n = kernel!(nr::GETDENTS64, dir, entries.as_mut_ptr(), PIECE);
-        if n <= 0 {
-            break;
-        }
-        let bytes: &[u8] = bytes_of(&entries, n as usize);
-        let mut at = 0;
-        // struct linux_dirent64: inode (8), offset (8), record length (2), type (1), name.
-        while let Some(record) = bytes.get(at..) {
-            let Some(len) = record.get(16..18).map(|l| u16::from_ne_bytes([l[0], l[1]]) as usize) else { break };
-            if len == 0 {
-                break;
-            }
-            let name = record.get(19..len).unwrap_or(b"");
-            let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
-            let number = core::str::from_utf8(&name[..end]).ok().and_then(|n| n.parse::<c_int>().ok());
-            if let Some(set) = number {
-                taken.look_into(set, fd);
-            }
-            at += len;
-        }
-    }
-    close(dir);
+    numbers::each(|set| taken.look_into(set, fd));
     for (set, _) in &taken.found[..taken.len] {
         kernel!(nr::EPOLL_CTL, *set, EPOLL_CTL_DEL, fd, 0);
     }
@@ -108,10 +82,4 @@ impl Registrations {
             self.len += 1;
         }
     }
-}
-
-fn bytes_of(words: &[u64], len: usize) -> &[u8] {
-    let len = len.min(words.len() * 8);
-    // SAFETY: the words are initialised and at least `len` bytes long; any byte is valid.
-    unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), len) }
 }

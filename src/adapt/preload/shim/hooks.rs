@@ -4,6 +4,7 @@
 #![allow(clippy::missing_safety_doc, reason = "each is as safe as libc's function of its name")]
 
 use super::abi::*;
+use super::follow;
 use super::inherited;
 use super::listening;
 use super::paths;
@@ -21,7 +22,7 @@ pub unsafe extern "C" fn bind(fd: c_int, addr: *const u8, len: c_uint) -> c_int 
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn listen(fd: c_int, backlog: c_int) -> c_int {
-    match find(fd) {
+    match find(fd).or_else(|| follow::recognise(fd)) {
         Some(entry) => listening::listen(fd, entry, backlog),
         None => {
             inherited::used(fd);
@@ -33,36 +34,42 @@ pub unsafe extern "C" fn listen(fd: c_int, backlog: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn accept(fd: c_int, addr: *mut u8, len: *mut c_uint) -> c_int {
-    match find(fd) {
-        // SAFETY: the program's own arguments.
-        Some(e) if handed(e.state()) => unsafe { listening::take(fd, e, addr, len, 0) },
-        // SAFETY: the program's own arguments.
-        Some(e) if e.state() == State::Shared => taken::count(unsafe { next::accept(fd, addr, len) }),
-        _ => {
-            inherited::used(fd);
-            // SAFETY: the program's own arguments.
-            inherited::count(unsafe { next::accept(fd, addr, len) })
-        }
-    }
+    // SAFETY: the program's own arguments.
+    unsafe { accept_from(fd, addr, len, 0, || next::accept(fd, addr, len)) }
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn accept4(fd: c_int, addr: *mut u8, len: *mut c_uint, flags: c_int) -> c_int {
-    match find(fd) {
-        // SAFETY: the program's own arguments.
-        Some(e) if handed(e.state()) => unsafe { listening::take(fd, e, addr, len, flags) },
-        // SAFETY: the program's own arguments.
-        Some(e) if e.state() == State::Shared => taken::count(unsafe { next::accept4(fd, addr, len, flags) }),
-        _ => {
-            inherited::used(fd);
-            // SAFETY: the program's own arguments.
-            inherited::count(unsafe { next::accept4(fd, addr, len, flags) })
-        }
-    }
+    // SAFETY: the program's own arguments.
+    unsafe { accept_from(fd, addr, len, flags, || next::accept4(fd, addr, len, flags)) }
 }
 
-fn handed(state: State) -> bool {
-    matches!(state, State::Handoff | State::Shut)
+/// Takes a connection; `kernel` is what takes it from a socket that is a listening one itself.
+///
+/// # Safety
+/// As for `accept4(2)`.
+#[inline]
+unsafe fn accept_from(fd: c_int, addr: *mut u8, len: *mut c_uint, flags: c_int, kernel: impl Fn() -> c_int) -> c_int {
+    match find(fd).map(|entry| (entry, entry.state())) {
+        // SAFETY: the program's own arguments.
+        Some((entry, State::Handoff | State::Shut)) => unsafe { listening::take(fd, entry, addr, len, flags) },
+        Some((_, State::Shared)) => taken::count(kernel()),
+        // Others may listen there, but this program does not.
+        Some((_, State::Bound | State::SharedBound)) => fail(EINVAL),
+        Some((_, State::Free | State::Ephemeral)) | None => {
+            inherited::used(fd);
+            let connection = inherited::count(kernel());
+            // What a hand-off socket answers that this program has from elsewhere (`SCM_RIGHTS`).
+            if connection < 0
+                && errno() == EINVAL
+                && let Some(entry) = follow::recognise(fd).filter(|entry| entry.state() == State::Handoff)
+            {
+                // SAFETY: the program's own arguments.
+                return unsafe { listening::take(fd, entry, addr, len, flags) };
+            }
+            connection
+        }
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -148,44 +155,12 @@ pub unsafe extern "C" fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
 /// other on the machines that the shim is built for.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fcntl(fd: c_int, command: c_int, arg: c_long) -> c_int {
-    let between = |fd| find(fd).filter(|entry| listening::is_asked(entry));
     // SAFETY: the program's own arguments.
-    let call = |arg| unsafe { next::fcntl(fd, command, arg) };
+    let ret = unsafe { next::fcntl(fd, command, arg) };
     match command {
-        F_DUPFD | F_DUPFD_CLOEXEC => copied(fd, call(arg)),
-        F_GETFL => match (call(arg), between(fd)) {
-            (flags, Some(entry)) if flags >= 0 => with_nonblocking(c_long::from(flags), entry.nonblocking()) as c_int,
-            (flags, _) => flags,
-        },
-        F_SETFL => match between(fd) {
-            Some(entry) => {
-                entry.set_nonblocking(arg & O_NONBLOCK != 0);
-                let present = kernel!(nr::FCNTL, fd, F_GETFL) & O_NONBLOCK != 0;
-                call(with_nonblocking(arg, present))
-            }
-            None => call(arg),
-        },
-        _ => call(arg),
+        F_DUPFD | F_DUPFD_CLOEXEC => copied(fd, ret),
+        _ => ret,
     }
-}
-
-fn with_nonblocking(flags: c_long, on: bool) -> c_long {
-    if on { flags | O_NONBLOCK } else { flags & !O_NONBLOCK }
-}
-
-/// `ioctl(2)`, of which only `FIONBIO` matters here; it is variadic as `fcntl` is.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn ioctl(fd: c_int, request: c_long, arg: *mut c_void) -> c_int {
-    if request as u32 == FIONBIO as u32
-        && let Some(entry) = find(fd).filter(|entry| listening::is_asked(entry))
-        && !arg.is_null()
-    {
-        // SAFETY: `FIONBIO` takes a pointer to an int.
-        entry.set_nonblocking(unsafe { arg.cast::<c_int>().read_unaligned() } != 0);
-        return 0;
-    }
-    // SAFETY: the program's own arguments.
-    unsafe { next::ioctl(fd, request, arg) }
 }
 
 /// The name under which glibc exports `fcntl` for programs with 64-bit file offsets.
@@ -203,9 +178,28 @@ pub unsafe extern "C" fn getsockname(fd: c_int, addr: *mut u8, len: *mut c_uint)
         _ => {
             inherited::used(fd);
             // SAFETY: the program's own arguments.
-            unsafe { next::getsockname(fd, addr, len) }
+            let ret = unsafe { next::getsockname(fd, addr, len) };
+            // SAFETY: the kernel has just written there.
+            if ret == 0
+                && unsafe { is_nameless(addr, len) }
+                && let Some(entry) = follow::recognise(fd)
+            {
+                // SAFETY: the program's own arguments, into which the kernel could write.
+                return unsafe { listening::name(fd, entry, addr, len) };
+            }
+            ret
         }
     }
+}
+
+/// Whether a name is that of a Unix socket without one, as a hand-off socket is that was received from
+/// another process.
+///
+/// # Safety
+/// `addr` and `len` as `getsockname(2)` has filled them.
+unsafe fn is_nameless(addr: *const u8, len: *const c_uint) -> bool {
+    // SAFETY: the caller vouches for both.
+    unsafe { *len == 2 && addr.cast::<u16>().read_unaligned() == AF_UNIX }
 }
 
 #[unsafe(no_mangle)]
@@ -225,14 +219,16 @@ pub unsafe extern "C" fn getsockopt(
     value: *mut c_void,
     len: *mut c_uint,
 ) -> c_int {
-    let entry = find(fd);
+    let asks_what_it_is = level == SOL_SOCKET && [SO_TYPE, SO_ACCEPTCONN, SO_PROTOCOL, SO_DOMAIN].contains(&option);
+    let entry = find(fd).or_else(|| asks_what_it_is.then(|| follow::recognise(fd)).flatten());
     if let Some(entry) = entry {
-        let listening = handed(entry.state()) && level == SOL_SOCKET && option == SO_ACCEPTCONN;
+        let whether = level == SOL_SOCKET && option == SO_ACCEPTCONN;
         // SAFETY: `len` says how much of `value` is writable.
-        if listening && !value.is_null() && !len.is_null() && unsafe { *len } >= 4 {
+        if whether && !value.is_null() && !len.is_null() && unsafe { *len } >= 4 {
             // SAFETY: as above.
             unsafe {
-                value.cast::<c_int>().write_unaligned(1);
+                let listens = matches!(entry.state(), State::Handoff | State::Shared);
+                value.cast::<c_int>().write_unaligned(c_int::from(listens));
                 *len = 4;
             }
             return 0;
@@ -256,7 +252,7 @@ pub unsafe extern "C" fn setsockopt(
         return unsafe { next::setsockopt(fd, level, option, value, len) };
     };
     let timeout = [SO_RCVTIMEO, SO_SNDTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO_NEW].contains(&option);
-    if handed(entry.state()) && level == SOL_SOCKET && timeout {
+    if matches!(entry.state(), State::Bound | State::Handoff) && level == SOL_SOCKET && timeout {
         // A timeout bounds a blocking accept, which now is a receive on the hand-off socket.
         // SAFETY: the program's own arguments.
         unsafe { next::setsockopt(fd, level, option, value, len) };

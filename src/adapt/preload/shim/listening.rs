@@ -1,5 +1,5 @@
-//! The life of a listening socket: asked for at `bind`, put in place at `listen`, emptied by
-//! `accept`, given up at `close`.
+//! The life of a listening socket: asked for and put in place at `bind`, served from `listen` on, emptied
+//! by `accept`, given up at `close`.
 
 use super::abi::*;
 use super::channel::{request, tell};
@@ -24,7 +24,6 @@ const FD_MARGIN: u64 = 1024;
 static HIGHEST_FD: AtomicI32 = AtomicI32::new(0);
 /// Number from which on `accept` is careful; learnt at `listen`.
 static CAREFUL_FROM: AtomicI32 = AtomicI32::new(0);
-static NEXT_ID: AtomicU32 = AtomicU32::new(1);
 
 /// `bind`: `Some` is the result, `None` means that the address is not ours to manage.
 ///
@@ -42,6 +41,9 @@ pub unsafe fn bind(fd: c_int, addr: *const u8, len: c_uint) -> Option<c_int> {
     // SAFETY: as the caller vouches.
     let asked = unsafe { Asked::read(addr, len) }?;
     if asked.port() == Some(0) {
+        if !settings::shares_port_zero() {
+            return None;
+        }
         // The port is the kernel's choice, so nothing can be taken yet: bind for real, and ask the
         // master only when it turns out that this is a listener and not a client.
         // SAFETY: the arguments are the program's own.
@@ -55,19 +57,19 @@ pub unsafe fn bind(fd: c_int, addr: *const u8, len: c_uint) -> Option<c_int> {
     // SAFETY: as the caller vouches.
     let entry = unsafe { remember(fd, family, State::Bound, addr, len) }?;
     match ask(fd, entry, &asked) {
-        Ok(()) => {
+        Ok(Served::ByMaster) => {
             if let Asked::Path(path, len) = &asked {
                 paths::remember(&path[..*len]);
             }
             Some(0)
         }
-        Err(errno) => {
+        refused => {
             let mut locked = lock();
             if locked.forget(fd) {
                 locked.free(entry);
             }
             drop(locked);
-            Some(fail(errno))
+            refused.err().map(fail)
         }
     }
 }
@@ -85,42 +87,104 @@ unsafe fn remember(fd: c_int, family: u16, state: State, addr: *const u8, len: c
     unsafe { addr.copy_to_nonoverlapping(detail.name.as_mut_ptr(), n) };
     detail.name_len = n as c_uint;
     detail.ephemeral = state == State::Ephemeral;
-    detail.id = (getpid() as u64) << 24 | u64::from(NEXT_ID.fetch_add(1, Relaxed));
+    detail.id = next_id();
     Some(entry)
 }
 
-/// Asks the master for the address; on success the entry holds what it gave.
-fn ask(fd: c_int, entry: &'static Entry, asked: &Asked) -> Result<(), c_int> {
+/// A name for a request that no other process of the worker uses, and that the program which this process
+/// ran before did not use either.
+fn next_id() -> u64 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    if NEXT.load(Relaxed) == 0 {
+        const GRND_NONBLOCK: c_int = 1;
+        let mut first = 0u32;
+        kernel!(nr::GETRANDOM, &raw mut first, size_of::<u32>(), GRND_NONBLOCK);
+        let _ = NEXT.compare_exchange(0, first | 1, Relaxed, Relaxed);
+    }
+    (getpid() as u64) << 32 | u64::from(NEXT.fetch_add(1, Relaxed))
+}
+
+/// Who serves an address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Served {
+    /// The master, for all workers.
+    ByMaster,
+    /// This process, for itself.
+    Privately,
+}
+
+/// Asks the master for the address and puts in place what it gives: from then on the descriptor means the
+/// same to a program that inherits it.
+fn ask(fd: c_int, entry: &'static Entry, asked: &Asked) -> Result<Served, c_int> {
     // From the answer on the master may change this for its own purposes.
-    entry.set_nonblocking(kernel!(nr::FCNTL, fd, F_GETFL) & O_NONBLOCK != 0);
+    let nonblocking = kernel!(nr::FCNTL, fd, F_GETFL) & O_NONBLOCK != 0;
     let id = lock().detail(entry).id;
     let mut packet = Packet::default();
     asked.write(&mut packet, "LISTEN");
     packet.line("ID", format_args!("{id}"));
+    packet.push(b"ALONE=1\nHOLD=1\n");
     if let Asked::Path(..) = asked {
         packet.line("UMASK", format_args!("{:o}", umask()));
     }
-    let answer = request(&mut packet, fd)?;
+    let answer = request(&mut packet, Some(fd))?;
     let text = answer.text();
-    if let Some(errno) = value(text, "ERROR").and_then(|e| e.parse().ok()) {
+    if let Some(errno) = answer.error() {
         return Err(errno);
     }
-    let (Some(address), true) = (value(text, "LISTENING"), answer.fd >= 0) else { return Err(EINVAL) };
+    if value(text, "PRIVATE") == Some("1") {
+        return Ok(Served::Privately);
+    }
+    let [given, hold] = answer.fds;
+    let Some(address) = value(text, "LISTENING").filter(|_| given >= 0) else {
+        answer.discard();
+        return Err(EINVAL);
+    };
     if let Some(count) = value(text, "COUNT") {
         taken::start(count);
     }
-    let given = move_up(answer.fd);
+    let adopted = value(text, "ADOPTED") == Some("1");
+    let by_handoff = value(text, "VIA") == Some("handoff");
+    let hold = if hold >= 0 { move_up(hold) } else { hold };
     let mut locked = lock();
-    locked.protect(given);
+    if hold >= 0 {
+        locked.protect(hold);
+    }
     let detail = locked.detail(entry);
-    detail.given = given;
-    detail.adopted = value(text, "ADOPTED") == Some("1");
+    (detail.hold, detail.adopted) = (hold, adopted);
     if let Some(port) = port_of(address) {
         set_port(&mut detail.name, entry.family(), port);
     }
-    // What `listen` does depends on who gives connections; until then the state carries it.
-    entry.set_state(if value(text, "VIA") == Some("handoff") { State::Bound } else { State::Shared });
-    Ok(())
+    entry.set_state(if by_handoff { State::Bound } else { State::SharedBound });
+    drop(locked);
+    if by_handoff || !adopted {
+        let own = high_copy(fd);
+        let mut locked = lock();
+        locked.detail(entry).own = own;
+        if own >= 0 {
+            locked.protect(own);
+            if by_handoff {
+                copy_timeouts(own, given);
+            }
+        }
+        drop(locked);
+        put_in_place(fd, entry, given);
+        if nonblocking {
+            set_nonblocking(fd, true);
+        }
+    }
+    close(given);
+    Ok(Served::ByMaster)
+}
+
+/// A timeout bounds a blocking `accept`, which is a receive on the hand-off socket.
+fn copy_timeouts(from: c_int, to: c_int) {
+    for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
+        let (mut time, mut len) = ([0i64; 2], size_of::<[i64; 2]>() as c_uint);
+        let read = kernel!(nr::GETSOCKOPT, from, SOL_SOCKET, option, time.as_mut_ptr(), &raw mut len);
+        if read == 0 && time != [0, 0] {
+            kernel!(nr::SETSOCKOPT, to, SOL_SOCKET, option, time.as_ptr(), len);
+        }
+    }
 }
 
 /// The file mode mask, which can only be read by setting it.
@@ -131,39 +195,53 @@ fn umask() -> c_int {
     mask as c_int
 }
 
-/// Asks for an address whose port the kernel chose, now that it is known to be a listener.
-fn settle(fd: c_int, entry: &'static Entry) -> Result<(), c_int> {
+/// Asks for an address whose port the kernel chose, now that it is known to be a listener. What nobody
+/// shares is forgotten.
+fn settle(fd: c_int, entry: &'static Entry) -> Result<Served, c_int> {
     if entry.state() != State::Ephemeral {
-        return Ok(());
+        return Ok(Served::ByMaster);
     }
     let mut locked = lock();
     let (name, len) = (locked.detail(entry).name, locked.detail(entry).name_len);
     drop(locked);
     // SAFETY: `name` is an array of at least `len` bytes.
     let asked = unsafe { Asked::read(name.as_ptr(), len) }.ok_or(EINVAL)?;
-    ask(fd, entry, &asked)
+    let served = ask(fd, entry, &asked)?;
+    if served == Served::Privately {
+        let mut locked = lock();
+        while let Some(number) = locked.next_alias(entry, -1) {
+            locked.forget(number);
+        }
+        locked.free(entry);
+    }
+    Ok(served)
 }
 
-/// `listen`: puts the master's socket in the place of the program's.
+/// `listen`: connections come from now on, if the master agrees.
 pub fn listen(fd: c_int, entry: &'static Entry, backlog: c_int) -> c_int {
-    if let Err(errno) = settle(fd, entry) {
-        return fail(errno);
+    match settle(fd, entry) {
+        Ok(Served::ByMaster) => {}
+        // SAFETY: no pointers.
+        Ok(Served::Privately) => return unsafe { next::listen(fd, backlog) },
+        Err(errno) => return fail(errno),
     }
     let mut locked = lock();
     let detail = locked.detail(entry);
-    let (adopted, own, given, id) = (detail.adopted, detail.own, detail.given, detail.id);
-    let state = entry.state();
+    let (adopted, own, id) = (detail.adopted, detail.own, detail.id);
     drop(locked);
-    if given < 0 {
+    let listens = match entry.state() {
+        State::Bound => State::Handoff,
+        State::SharedBound => State::Shared,
         // Called again, to change the backlog.
         // SAFETY: no pointers.
-        return if own >= 0 && adopted { unsafe { next::listen(own, backlog) } } else { 0 };
-    }
-    if adopted {
-        // The listener is this very socket; listening here and now means that a client which this
-        // program starts next is not refused.
+        _ => return if own >= 0 && adopted { unsafe { next::listen(own, backlog) } } else { 0 },
+    };
+    // A listener that is this program's own socket listens here and now, so that a client which the program
+    // starts next is not refused. So does one that is shared.
+    let really = if listens == State::Shared { fd } else { own };
+    if listens == State::Shared || adopted {
         // SAFETY: no pointers.
-        let ret = unsafe { next::listen(fd, backlog) };
+        let ret = unsafe { next::listen(really, backlog) };
         if ret < 0 {
             return ret;
         }
@@ -171,39 +249,26 @@ pub fn listen(fd: c_int, entry: &'static Entry, backlog: c_int) -> c_int {
     let mut limit = [0u64; 2];
     kernel!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, 0, limit.as_mut_ptr());
     CAREFUL_FROM.store(limit[0].saturating_sub(FD_MARGIN).min(1 << 30) as c_int, Relaxed);
-    match state {
-        State::Shared if adopted => {
-            let mut locked = lock();
-            locked.detail(entry).given = -1;
-            locked.discard(given);
-            drop(locked);
-            set_nonblocking(fd, entry.nonblocking());
-        }
-        _ => put_in_place(fd, entry, given),
+    // Before the master is told: it may hand over at once.
+    entry.set_state(listens);
+    let mut packet = Packet::default();
+    if !about(entry, &mut packet, "ACCEPTING", id) {
+        return fail(EINVAL);
     }
-    if state == State::Shared {
-        // SAFETY: no pointers.
-        let ret = if adopted { 0 } else { unsafe { next::listen(fd, backlog) } };
-        if ret < 0 {
-            return ret;
+    packet.line("BACKLOG", format_args!("{backlog}"));
+    match request(&mut packet, None).map(|answer| answer.error()) {
+        Ok(None) => 0,
+        Ok(Some(errno)) | Err(errno) => {
+            entry.set_state(if listens == State::Shared { State::SharedBound } else { State::Bound });
+            fail(errno)
         }
-    } else {
-        entry.set_state(State::Handoff);
     }
-    note(entry, "ACCEPTING", id, Some(backlog));
-    0
 }
 
 /// Puts `given` under the number `fd` and under every copy of it, keeping the flags and the epoll
-/// registrations that the program set, and keeps the program's own socket for its options.
+/// registrations that the program set.
 fn put_in_place(fd: c_int, entry: &'static Entry, given: c_int) {
-    let own = high_copy(fd);
     let mut locked = lock();
-    locked.detail(entry).own = own;
-    locked.detail(entry).given = -1;
-    if own >= 0 {
-        locked.protect(own);
-    }
     let mut number = if entry.refs() > 1 { locked.next_alias(entry, -1) } else { Some(fd) };
     while let Some(fd) = number {
         let cloexec = kernel!(nr::FCNTL, fd, F_GETFD) & FD_CLOEXEC;
@@ -212,11 +277,6 @@ fn put_in_place(fd: c_int, entry: &'static Entry, given: c_int) {
         registrations.restore(fd);
         number = if entry.refs() > 1 { locked.next_alias(entry, fd) } else { None };
     }
-    locked.discard(given);
-    drop(locked);
-    if entry.nonblocking() {
-        set_nonblocking(fd, true);
-    }
 }
 
 fn set_nonblocking(fd: c_int, on: bool) {
@@ -224,13 +284,8 @@ fn set_nonblocking(fd: c_int, on: bool) {
     kernel!(nr::IOCTL, fd, FIONBIO, &raw const on);
 }
 
-/// Whether the master has answered and `listen` was not called yet.
-pub fn is_asked(entry: &'static Entry) -> bool {
-    matches!(entry.state(), State::Bound | State::Shared) && lock().detail(entry).given >= 0
-}
-
 /// Moves a descriptor out of the low numbers, which programs expect to be dense.
-fn move_up(fd: c_int) -> c_int {
+pub fn move_up(fd: c_int) -> c_int {
     let high = high_copy(fd);
     if high < 0 {
         return fd;
@@ -282,7 +337,7 @@ pub unsafe fn take(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_
         }
         if message.flags & MSG_CTRUNC != 0 {
             let id = lock().detail(entry).id;
-            note(entry, "TRUNCATED", id, None);
+            note(entry, "TRUNCATED", id);
             return fail(EMFILE);
         }
         let has_fd = message.control_len >= rights_len(1) && rights.level == SOL_SOCKET && rights.kind == SCM_RIGHTS;
@@ -331,13 +386,23 @@ fn ended(entry: &'static Entry) -> c_int {
 pub unsafe fn give_up_for_client(fd: c_int, entry: &'static Entry) -> Option<c_int> {
     let mut locked = lock();
     let detail = locked.detail(entry);
-    let (name, len) = (detail.name, detail.name_len);
+    let (name, len, own) = (detail.name, detail.name_len, detail.own);
     // Bound to a port of the kernel's choice by the program itself, or by the master for it.
     let is_bound = detail.ephemeral || detail.adopted;
     let was = entry.state();
     drop(locked);
-    if matches!(was, State::Handoff | State::Shut) {
+    if !matches!(was, State::Ephemeral | State::Bound | State::SharedBound) {
         return None;
+    }
+    if own >= 0 {
+        let flags = kernel!(nr::FCNTL, fd, F_GETFL) & O_NONBLOCK != 0;
+        put_in_place(fd, entry, own);
+        set_nonblocking(fd, flags);
+    }
+    if was != State::Ephemeral {
+        // At once: nobody can listen where a client is.
+        let id = lock().detail(entry).id;
+        note(entry, "CLOSE", id);
     }
     forget(fd);
     if is_bound {
@@ -356,18 +421,14 @@ pub fn forget(fd: c_int) {
         return;
     }
     let detail = locked.detail(entry);
-    let (own, given, id, mine) = (detail.own, detail.given, detail.id, detail.owner == getpid());
+    let (own, hold, id, mine) = (detail.own, detail.hold, detail.id, detail.owner == getpid());
     let known = entry.state() != State::Ephemeral;
-    if own >= 0 {
-        locked.discard(own);
-    }
-    if given >= 0 {
-        locked.discard(given);
-    }
+    [own, hold].into_iter().filter(|fd| *fd >= 0).for_each(|fd| locked.discard(fd));
     drop(locked);
-    // A forked child that closes its copy does not end the listening of the worker.
-    if mine && known {
-        note(entry, "CLOSE", id, None);
+    // Where the master does not see who has it: a forked child that closes its copy does not end the
+    // listening of the worker.
+    if hold < 0 && mine && known {
+        note(entry, "CLOSE", id);
     }
     lock().free(entry);
 }
@@ -380,7 +441,7 @@ pub fn shut(entry: &'static Entry) -> bool {
     if !shared {
         entry.set_state(State::Shut);
     }
-    note(entry, "CLOSE", id, None);
+    note(entry, "CLOSE", id);
     shared
 }
 
@@ -389,8 +450,11 @@ pub fn shut(entry: &'static Entry) -> bool {
 /// # Safety
 /// As for `getsockname(2)`.
 pub unsafe fn name(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_uint) -> c_int {
-    if let Err(errno) = settle(fd, entry) {
-        return fail(errno);
+    match settle(fd, entry) {
+        Ok(Served::ByMaster) => {}
+        // SAFETY: as the caller vouches.
+        Ok(Served::Privately) => return unsafe { next::getsockname(fd, addr, len) },
+        Err(errno) => return fail(errno),
     }
     let mut locked = lock();
     let detail = locked.detail(entry);
@@ -407,23 +471,27 @@ pub unsafe fn name(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_
 /// otherwise `fd` itself.
 pub fn options_of(fd: c_int, entry: &'static Entry) -> c_int {
     match (entry.state(), lock().detail(entry).own) {
-        (State::Handoff | State::Shut, own) if own >= 0 => own,
+        (State::Bound | State::Handoff | State::Shut, own) if own >= 0 => own,
         _ => fd,
     }
 }
 
-fn note(entry: &'static Entry, key: &str, id: u64, backlog: Option<c_int>) {
+fn note(entry: &'static Entry, key: &str, id: u64) {
+    let mut packet = Packet::default();
+    if about(entry, &mut packet, key, id) {
+        tell(&mut packet);
+    }
+}
+
+/// Begins a packet about a socket. False when it has no name that could be written.
+fn about(entry: &'static Entry, packet: &mut Packet, key: &str, id: u64) -> bool {
     let mut locked = lock();
     let detail = locked.detail(entry);
     let (name, len) = (detail.name, detail.name_len);
     drop(locked);
     // SAFETY: `name` is an array of at least `len` bytes.
-    let Some(asked) = (unsafe { Asked::read(name.as_ptr(), len) }) else { return };
-    let mut packet = Packet::default();
-    asked.write(&mut packet, key);
+    let Some(asked) = (unsafe { Asked::read(name.as_ptr(), len) }) else { return false };
+    asked.write(packet, key);
     packet.line("ID", format_args!("{id}"));
-    if let Some(backlog) = backlog {
-        packet.line("BACKLOG", format_args!("{backlog}"));
-    }
-    tell(&mut packet);
+    true
 }

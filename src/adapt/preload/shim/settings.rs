@@ -1,7 +1,7 @@
 //! What the master told this process through its environment, read once before the program starts.
 
 use super::abi::{environment, inode};
-use super::environment::{CHANNEL, CHANNEL_INODE, COUNT, DOOR, INHERITED, MASTER, UNIX_PATHS};
+use super::environment::{CHANNEL, CHANNEL_INODE, COUNT, DOOR, HANDOFF, HOW, INHERITED, MASTER, PORT_ZERO, UNIX_PATHS};
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_int};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -9,6 +9,8 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 static CHANNEL_FD: AtomicI32 = AtomicI32::new(-1);
 static CHANNEL_INO: AtomicU64 = AtomicU64::new(0);
+static BY_HANDOFF: AtomicBool = AtomicBool::new(false);
+static SHARES_PORT_ZERO: AtomicBool = AtomicBool::new(false);
 static MASTER_PID: AtomicI32 = AtomicI32::new(0);
 static DOOR_TEXT: Text<256> = Text::new();
 static COUNT_TEXT: Text<64> = Text::new();
@@ -69,6 +71,10 @@ pub fn read() {
             PATHS_TEXT.keep(value);
         } else if let Some(value) = value_of(text, COUNT) {
             COUNT_TEXT.keep(value);
+        } else if let Some(value) = value_of(text, HOW) {
+            let has = |word: &str| value.split(|&b| b == b' ').any(|w| w == word.as_bytes());
+            BY_HANDOFF.store(has(HANDOFF), Relaxed);
+            SHARES_PORT_ZERO.store(has(PORT_ZERO), Relaxed);
         } else if value_of(text, INHERITED).is_some() {
             super::inherited::expect();
         }
@@ -82,6 +88,16 @@ pub fn read() {
 /// Whether a master stands behind this process.
 pub fn active() -> bool {
     ACTIVE.load(Relaxed)
+}
+
+/// Whether the master hands connections over; otherwise listening sockets are shared.
+pub fn by_handoff() -> bool {
+    BY_HANDOFF.load(Relaxed)
+}
+
+/// Whether a port that the kernel chose may be shared with other workers.
+pub fn shares_port_zero() -> bool {
+    SHARES_PORT_ZERO.load(Relaxed)
 }
 
 /// The control channel's descriptor, if that number still is the channel: a wrapper may have closed

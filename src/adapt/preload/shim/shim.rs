@@ -17,9 +17,11 @@ pub mod channel;
 #[path = "../../../wire/environment.rs"]
 pub mod environment;
 pub mod epoll;
+pub mod follow;
 pub mod hooks;
 pub mod inherited;
 pub mod listening;
+pub mod numbers;
 pub mod paths;
 pub mod process;
 pub mod settings;
@@ -32,6 +34,7 @@ extern "C" fn start() {
     abi::resolve();
     process::start();
     settings::read();
+    follow::start();
 }
 
 #[used]

@@ -8,7 +8,7 @@
 use super::abi::{ADDRESS_MAX, getpid, kernel, nr, raw};
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_uint};
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, Ordering::*};
+use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU16, AtomicU32, Ordering::*};
 
 /// Descriptor numbers above this are left alone: the listener then works without maitred.
 const DESCRIPTORS: usize = 65_536;
@@ -32,7 +32,7 @@ pub enum State {
     /// Really bound to a port that the kernel chose; the master was not asked yet, because it may
     /// become a client's socket.
     Ephemeral = 1,
-    /// The master answered `LISTENING`; `listen` was not called yet.
+    /// The hand-off socket is in place; `listen` was not called yet.
     Bound = 2,
     /// Connections come through the hand-off socket.
     Handoff = 3,
@@ -40,6 +40,8 @@ pub enum State {
     Shared = 4,
     /// The program shut it down.
     Shut = 5,
+    /// The shared socket is in place; this program did not call `listen` yet.
+    SharedBound = 6,
 }
 
 /// What the shim knows of one listening socket.
@@ -49,10 +51,6 @@ pub struct Entry {
     refs: AtomicU32,
     /// Family that the program asked for, which accepted addresses must have.
     family: AtomicU16,
-    /// Whether the program wants the descriptor not to block. Kept here between `bind` and `listen`:
-    /// the program's socket may be the master's listener by then, and whether that blocks is none of
-    /// the program's business.
-    nonblocking: AtomicBool,
     detail: UnsafeCell<Detail>,
 }
 
@@ -64,12 +62,14 @@ unsafe impl Sync for Entry {}
 pub struct Detail {
     /// `ID` in the packets to the master.
     pub id: u64,
-    /// Process that called `bind`; only its `close` ends the listening, not a forked child's.
+    /// Process that called `bind`; without [`Detail::hold`] only its `close` ends the listening, not a forked
+    /// child's.
     pub owner: c_int,
     /// The program's own socket, kept for its options, or -1.
     pub own: c_int,
-    /// What the master sent and `listen` will put in place, or -1.
-    pub given: c_int,
+    /// An end of a pipe that this process has as long as the socket, or -1: the master sees at the other end
+    /// when no process has it any more.
+    pub hold: c_int,
     /// Whether the program bound it for real, to a port that the kernel chose.
     pub ephemeral: bool,
     /// Whether the master made the program's own socket the listener.
@@ -85,12 +85,11 @@ impl Entry {
             state: AtomicU8::new(0),
             refs: AtomicU32::new(0),
             family: AtomicU16::new(0),
-            nonblocking: AtomicBool::new(false),
             detail: UnsafeCell::new(Detail {
                 id: 0,
                 owner: 0,
                 own: -1,
-                given: -1,
+                hold: -1,
                 ephemeral: false,
                 adopted: false,
                 name: [0; ADDRESS_MAX],
@@ -106,6 +105,7 @@ impl Entry {
             3 => State::Handoff,
             4 => State::Shared,
             5 => State::Shut,
+            6 => State::SharedBound,
             _ => State::Free,
         }
     }
@@ -116,15 +116,6 @@ impl Entry {
 
     pub fn family(&self) -> u16 {
         self.family.load(Relaxed)
-    }
-
-    /// Whether the descriptor is not to block.
-    pub fn nonblocking(&self) -> bool {
-        self.nonblocking.load(Relaxed)
-    }
-
-    pub fn set_nonblocking(&self, on: bool) {
-        self.nonblocking.store(on, Relaxed);
     }
 
     /// How many descriptor numbers mean this socket.
@@ -201,10 +192,15 @@ impl Locked {
         let detail = self.detail(entry);
         detail.owner = getpid();
         detail.own = -1;
-        detail.given = -1;
+        detail.hold = -1;
         detail.adopted = false;
         slot.store(index as u8 + 1, Release);
         Some(entry)
+    }
+
+    /// The entry with this name, if there is one.
+    pub fn named(&mut self, id: u64) -> Option<&'static Entry> {
+        POOL.iter().find(|entry| entry.state() != State::Free && self.detail(entry).id == id)
     }
 
     /// Makes `copy` another number of `entry`'s socket.

@@ -190,6 +190,43 @@ pub fn absolute_at(dir: i32, path: &[u8]) -> Option<([u8; ADDRESS_MAX * 3], usiz
     Some((buffer, len + 1 + path.len()))
 }
 
+/// A `sockaddr` as bytes, and its family.
+pub struct Name {
+    pub bytes: [u8; ADDRESS_MAX],
+    pub len: usize,
+    pub family: u16,
+}
+
+/// The `sockaddr` of an address as the master writes it.
+pub fn name_of(address: &str) -> Option<Name> {
+    let mut bytes = [0u8; ADDRESS_MAX];
+    let (family, len) = if let Some(name) = address.strip_prefix("unix:") {
+        let (first, name) = match name.strip_prefix('@') {
+            Some(name) => (3, name),
+            None => (2, name),
+        };
+        bytes.get_mut(first..first + name.len())?.copy_from_slice(name.as_bytes());
+        // A path is terminated, an abstract name is not.
+        (AF_UNIX, first + name.len() + usize::from(first == 2))
+    } else {
+        match address.strip_prefix("tcp:")?.parse().ok()? {
+            SocketAddr::V4(v4) => {
+                bytes[4..8].copy_from_slice(&v4.ip().octets());
+                set_port(&mut bytes, AF_INET, v4.port());
+                (AF_INET, 16)
+            }
+            SocketAddr::V6(v6) => {
+                bytes[8..24].copy_from_slice(&v6.ip().octets());
+                bytes[24..28].copy_from_slice(&v6.scope_id().to_ne_bytes());
+                set_port(&mut bytes, AF_INET6, v6.port());
+                (AF_INET6, 28)
+            }
+        }
+    };
+    bytes[..2].copy_from_slice(&family.to_ne_bytes());
+    Some(Name { bytes, len, family })
+}
+
 /// Replaces the port in a stored `sockaddr` of an IP family.
 pub fn set_port(name: &mut [u8; ADDRESS_MAX], family: u16, port: u16) {
     if family == AF_INET || family == AF_INET6 {

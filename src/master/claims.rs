@@ -1,0 +1,250 @@
+//! Whose an address is: shared by all workers, private to one, or taken already within the worker; and
+//! what happens when a worker's processes let go of a listening socket.
+
+use super::event::Event;
+use super::requests::Answer;
+use super::run::Master;
+use super::worker::{Request, Worker};
+use crate::config::PortZero;
+use crate::core::claim::{Claim, Held, conflicts};
+use crate::core::fleet::{self, Sign};
+use crate::core::ids::WorkerId;
+use crate::sys::taken::Taken;
+use crate::sys::{fd, listen, process};
+use crate::wire::address::Address;
+use crate::wire::packet::{Count, Follow, Listen, Listens, Otherwise, RequestId, ToWorker, Via};
+use nix::errno::Errno;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+/// How long a worker may listen nowhere before it counts as one that does not work.
+const DEAF_AFTER: Duration = Duration::from_millis(500);
+/// From this age on, an address that a ready worker opens where nothing else says so is one for a client.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
+
+impl Master {
+    /// Whether nobody shares this address: the worker binds it for itself.
+    pub(super) fn is_private(&self, worker: &Worker, listen: &Listen) -> bool {
+        let asked = &listen.address;
+        if listen.otherwise == Otherwise::Nothing {
+            return false;
+        }
+        if worker.config.private.iter().any(|private| private.covers(asked)) {
+            return true;
+        }
+        asked.is_ephemeral()
+            && self.config.port_zero == PortZero::Private
+            && !self.listeners.has_port_zero(asked, |listener| worker.holds(listener))
+    }
+
+    /// Refuses what the kernel would refuse if the worker had its sockets by itself.
+    ///
+    /// # Errors
+    /// `EADDRINUSE`.
+    pub(super) fn check_claim(
+        &mut self,
+        id: WorkerId,
+        request: RequestId,
+        asks: (&Address, Claim),
+        whether: Whether,
+    ) -> io::Result<()> {
+        let worker = self.workers.get(&id).ok_or(Errno::ESRCH)?;
+        let others = worker.requests.iter().filter(|other| other.id != request && is_taken(asks, other, whether));
+        let (gone, held): (Vec<_>, Vec<_>) = others.partition(|other| !is_held(worker, other));
+        if let Some(other) = held.first() {
+            debug!(worker = id.0, address = %other.address, "a worker has the address already");
+            return Err(Errno::EADDRINUSE.into());
+        }
+        let gone: Vec<RequestId> = gone.iter().map(|other| other.id).collect();
+        gone.into_iter().for_each(|request| self.close(id, request));
+        Ok(())
+    }
+
+    /// Says that a worker opened an address late: it may be for one client, and all workers share it.
+    pub(super) fn notice_late_address(&mut self, id: WorkerId, address: &Address) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let ready_for = worker.ready.then(|| worker.age());
+        let has_served = worker.requests.iter().filter_map(|r| r.handoff.as_ref()).any(|handoff| handoff.given() > 0);
+        if !worker.admitted || !(has_served || ready_for.is_some_and(|age| age >= SETTLED_AFTER)) {
+            return;
+        }
+        worker.opened_late += 1;
+        if worker.opened_late.is_power_of_two() {
+            let (slot, opened_late) = (worker.slot.0, worker.opened_late);
+            info!(slot, worker = id.0, %address, opened_late, "a worker that was ready opened one more address, which all workers share now; if it is for one client or for its own processes, leave it alone with --private");
+        }
+    }
+
+    /// `FOLLOW`: a program that was executed has a socket that its predecessor asked for.
+    ///
+    /// # Errors
+    /// `ENOENT` when it is none of ours.
+    pub(super) fn follow(&mut self, id: WorkerId, follow: Follow) -> io::Result<Answer> {
+        let worker = self.workers.get(&id).ok_or(Errno::ESRCH)?;
+        let of_it = |request: &&Request| inode(worker, request).is_some_and(|inode| inode == follow.inode);
+        let request = worker.requests.iter().find(of_it).ok_or(Errno::ENOENT)?;
+        let mut fds = Vec::new();
+        if request.handoff.is_some() {
+            let like = match &request.own {
+                Some(own) => listen::with_options_of(own.as_fd())?,
+                None => listen::with_options_of(request.listener.socket().ok_or(Errno::ESHUTDOWN)?.as_fd())?,
+            };
+            fds.push(like);
+        }
+        // Without a pipe `/proc` tells.
+        fds.extend(request.holders.add(id, request.id, &self.house.events).ok());
+        let via = if request.handoff.is_some() { Via::Handoff } else { Via::Shared };
+        let listens = if request.accepting { Listens::Yes } else { Listens::NotYet };
+        let count = self.count_of(worker);
+        let message = ToWorker::Follows { address: request.address.clone(), id: request.id, via, listens, count };
+        debug!(worker = id.0, address = %request.address, "a program goes on with a socket that it inherited");
+        Ok(Answer { message, fds })
+    }
+
+    /// Where a worker may count what it takes from a shared socket.
+    pub(super) fn count_of(&self, worker: &Worker) -> Option<Count> {
+        let taken = self.starter.taken.as_ref()?;
+        Some(Count { place: Taken::place(worker.slot) as u32, path: taken.path() })
+    }
+
+    /// The pipes of a listening socket are closed.
+    pub(super) fn let_go(&mut self, id: WorkerId, request: RequestId) {
+        let Some(worker) = self.workers.get(&id).filter(|worker| !worker.leaves) else { return };
+        let Some(request) = worker.requests.iter().find(|r| r.id == request) else { return };
+        if request.holders.are_gone() {
+            self.look_who_holds(worker, request);
+        }
+    }
+
+    /// Looks whether a process has the socket all the same: a program that was executed, and has not asked
+    /// for a pipe yet or never will.
+    fn look_who_holds(&self, worker: &Worker, request: &Request) {
+        let Some(inode) = inode(worker, request) else { return };
+        let (id, request, group, events) = (worker.id, request.id, worker.pid, self.house.events.clone());
+        tokio::task::spawn_local(async move {
+            let look = move || process::sockets(group).inodes.contains(&inode);
+            let held = tokio::task::spawn_blocking(look).await.unwrap_or(false);
+            let _ = events.send(Event::Looked { worker: id, request, held }).await;
+        });
+    }
+
+    /// It was looked.
+    pub(super) fn looked(&mut self, id: WorkerId, request: RequestId, held: bool) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(asked) = worker.requests.iter().find(|r| r.id == request && r.holders.are_gone()) else { return };
+        asked.holders.unwatched.set(held);
+        if !held {
+            self.close(id, request);
+        }
+    }
+
+    /// Looks again for those sockets of a worker of which nothing else tells when they are closed.
+    pub(super) fn look_at_unwatched(&self, id: WorkerId) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        for request in worker.requests.iter().filter(|r| r.holders.unwatched.get() && r.holders.are_gone()) {
+            self.look_who_holds(worker, request);
+        }
+    }
+
+    /// A worker closed a socket: if it was the last on which it listened, it has a moment to listen again.
+    pub(super) fn lost_listener(&mut self, id: WorkerId) {
+        let events = self.house.events.clone();
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_deaf() && !worker.leaves) else {
+            return;
+        };
+        if self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting) {
+            worker.ready = false;
+        }
+        worker.tasks.push(tokio::task::spawn_local(async move {
+            sleep(DEAF_AFTER).await;
+            let _ = events.send(Event::Deaf { worker: id }).await;
+        }));
+    }
+
+    /// The moment is over.
+    pub(super) async fn deaf(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get(&id).filter(|worker| worker.is_deaf() && !worker.leaves) else { return };
+        let known = self.fleet.occupant(id).is_none_or(|o| !o.is_ready() || o.signs.has(Sign::Deaf));
+        if known || self.fleet.is_stopping() {
+            return;
+        }
+        warn!(
+            slot = worker.slot.0,
+            worker = id.0,
+            "a worker that was ready listens nowhere any more, so it gets no connections"
+        );
+        if self.fleet.reloading() == Some(worker.generation) {
+            self.failed_because =
+                Some("a new worker was ready, and then closed the last socket that it listened on".to_owned());
+        }
+        self.handle_fleet(fleet::Event::Stalled(id, Sign::Deaf)).await;
+    }
+
+    /// A worker listens; if it had stopped, it does again.
+    pub(super) async fn hears_again(&mut self, id: WorkerId) {
+        if self.fleet.occupant(id).is_some_and(|o| o.signs.has(Sign::Deaf)) {
+            info!(worker = id.0, "a worker listens again");
+            self.handle_fleet(fleet::Event::Recovered(id, Sign::Deaf)).await;
+        }
+    }
+}
+
+/// What a worker is about to do with a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whether {
+    /// To bind it.
+    MayBind,
+    /// To listen on it.
+    MayListen,
+}
+
+/// Whether one of a worker's sockets stands in the way of another.
+fn is_taken((asked, claim): (&Address, Claim), other: &Request, whether: Whether) -> bool {
+    let held = if other.accepting { Held::Listens } else { Held::Bound };
+    match (asked, &other.address) {
+        (Address::Tcp(asked), Address::Tcp(bound)) => {
+            // The first that listens has the address; who is only bound is in nobody's way then.
+            let in_the_way = whether == Whether::MayBind || held == Held::Listens;
+            in_the_way && conflicts((*asked, claim), (*bound, other.claim, held))
+        }
+        (Address::Abstract(asked), Address::Abstract(bound)) => whether == Whether::MayBind && asked == bound,
+        // A socket file is taken from whoever had it by removing it, which the worker may have done.
+        _ => false,
+    }
+}
+
+/// Whether a process of the worker still has the socket.
+fn is_held(worker: &Worker, request: &Request) -> bool {
+    if !request.holders.are_gone() {
+        return true;
+    }
+    inode(worker, request).is_some_and(|inode| process::sockets(worker.pid).inodes.contains(&inode))
+}
+
+/// The inode of the socket that a worker's processes have.
+fn inode(worker: &Worker, request: &Request) -> Option<u64> {
+    match (&request.handoff, &request.listener.group) {
+        (Some(handoff), _) => fd::inode(handoff.receiver()).ok(),
+        (None, Some(group)) => group.socket_of(worker.slot).ok().and_then(|socket| fd::inode(socket.as_fd()).ok()),
+        (None, None) => request.listener.socket().and_then(|socket| fd::inode(socket.as_fd()).ok()),
+    }
+}
+
+/// The address as a worker asked for it, with the real port of its listener.
+pub(super) fn with_real_port(asked: &Address, real: &Address) -> Address {
+    match (asked, real) {
+        (Address::Tcp(asked), Address::Tcp(real)) => Address::Tcp(SocketAddr::new(asked.ip(), real.port())),
+        _ => asked.clone(),
+    }
+}
+
+/// What a worker's own socket says about sharing its address. One that sends none along asked for nothing but
+/// to take part, as often as it likes.
+pub(super) fn claim_of(own: Option<&OwnedFd>) -> Claim {
+    let (reuse_address, reuse_port, only_v6) = own.map_or((true, true, false), |own| listen::reuse(own.as_fd()));
+    Claim { reuse_address, reuse_port, only_v6 }
+}
