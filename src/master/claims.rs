@@ -113,7 +113,7 @@ impl Master {
 
     /// The pipes of a listening socket are closed.
     pub(super) fn let_go(&mut self, id: WorkerId, request: RequestId) {
-        let Some(worker) = self.workers.get(&id).filter(|worker| !worker.leaves) else { return };
+        let Some(worker) = self.workers.get(&id) else { return };
         let Some(request) = worker.requests.iter().find(|r| r.id == request) else { return };
         if request.holders.are_gone() {
             self.look_who_holds(worker, request);
