@@ -1,7 +1,8 @@
 //! `maitred scale`: another number of workers.
 
 use super::tell::{Whom, tell};
-use super::{USAGE, complain};
+use super::USAGE;
+use super::say::complain;
 use crate::control::client::Patience;
 use crate::control::{Request, Size};
 use clap::Args;

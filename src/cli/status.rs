@@ -1,13 +1,12 @@
 //! `maitred status`: what a running master says of itself, as a table or as JSON.
 
-use super::complain;
+use super::say::{self, complain};
 use crate::control::Request;
 use crate::control::client::{self, Patience};
 use crate::control::status::{Admission, Status};
 use clap::Args;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,15 +30,13 @@ pub fn main(args: &StatusArgs) -> ExitCode {
     let shown = client::find(args.name.as_deref(), args.control.as_deref())
         .and_then(|(name, path)| client::ask(&name, &path, &Request::Status, Patience::Short))
         .and_then(|answer| match args.json {
-            true => Ok(answer),
-            false => serde_json::from_str(&answer).map(|status| table(&status)).map_err(client::ClientError::Answer),
+            true => Ok(say::json(&answer, ExitCode::SUCCESS)),
+            false => serde_json::from_str(&answer)
+                .map(|status| say::lines(&table(&status), ExitCode::SUCCESS))
+                .map_err(client::ClientError::Answer),
         });
     match shown {
-        Ok(text) => {
-            // A reader that has seen enough closes the pipe; that is no failure.
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
+        Ok(code) => code,
         Err(error) => {
             complain(&error);
             ExitCode::FAILURE

@@ -17,3 +17,4 @@ pub mod slow_start;
 pub mod source;
 pub mod sources;
 pub mod spread;
+pub mod visible;

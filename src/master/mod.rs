@@ -8,6 +8,7 @@
 
 pub mod accept;
 pub mod admission;
+pub mod aside;
 pub mod bind;
 mod calls;
 pub mod channel;

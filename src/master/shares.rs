@@ -162,11 +162,21 @@ impl Master {
         let (groups, ports) = (view.groups(), view.ports());
         let steered = |worker: &Worker| (worker.id, view.steered_to(worker.slot).unwrap_or(0));
         let steered = self.workers.values().map(steered).collect();
-        tokio::task::spawn_blocking(move || {
-            let begun = clock::now();
-            let usage = process::usage(&groups, &ports);
-            let look = Look { usage, steered, cost: clock::now().since(begun) };
-            let _ = events.blocking_send(Event::Loads(look));
+        let aside = self.house.aside.clone();
+        tokio::task::spawn_local(async move {
+            let look = aside.run(move || {
+                let begun = clock::now();
+                let usage = process::usage(&groups, &ports);
+                Look { usage, steered, cost: clock::now().since(begun) }
+            });
+            let event = match look.await {
+                Ok(look) => Event::Loads(look),
+                Err(_) => {
+                    sleep(LOOK_EVERY).await;
+                    Event::LookAtLoads
+                }
+            };
+            let _ = events.send(event).await;
         });
     }
 

@@ -42,7 +42,7 @@ const QUIET_LOOKS: u32 = 3;
 pub struct Host {
     /// The executable, as it was called.
     pub executable: PathBuf,
-    /// Writes what is still to be logged, and from then on each line at once.
+    /// Writes what is still to be logged, unless nobody reads it.
     pub settle_log: Box<dyn Fn()>,
     /// Where another program was, whose place this one takes.
     pub resume: Option<Box<State>>,

@@ -1,5 +1,6 @@
 //! Everything that the next program must know, as JSON; descriptors by their numbers.
 
+use super::super::aside::Aside;
 use super::super::door::Door;
 use super::super::drain::Drains;
 use super::super::error::RunError;
@@ -283,7 +284,7 @@ impl Master {
         let config = Rc::new(config);
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let packet_cost = fd::packet_cost()?;
-        let house = Rc::new(House::new(&config, packet_cost, sender.clone()));
+        let house = Rc::new(House::new(&config, packet_cost, sender.clone(), Aside::start()?));
         house.lost.set(state.lost);
         house.refused.take(state.refused);
         house.opens.take(state.opens);
