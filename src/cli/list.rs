@@ -2,10 +2,11 @@
 
 use super::say;
 use crate::control::client;
+use crate::core::visible::line;
 use std::process::ExitCode;
 
 /// Prints the names.
 pub fn main() -> ExitCode {
-    let names = client::running().into_iter().map(|name| name + "\n");
+    let names = client::running().into_iter().map(|name| format!("{}\n", line(&name)));
     say::lines(&names.collect::<String>(), ExitCode::SUCCESS)
 }

@@ -19,7 +19,6 @@ mod upgrade;
 mod workers;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use say::complain;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;

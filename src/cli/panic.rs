@@ -24,7 +24,7 @@ pub fn end_at_once() {
 }
 
 fn panicked(info: &PanicHookInfo<'_>) {
-    let (what, at) = (info.payload_as_str().unwrap_or("no reason given"), place(info));
+    let (what, at) = (reason(info), place(info));
     if aside::is_contained() {
         tracing::error!(at, what, "internal error in something asked aside; please report it");
         return;
@@ -43,6 +43,12 @@ fn panicked(info: &PanicHookInfo<'_>) {
     if ends {
         std::process::exit(FAILED);
     }
+}
+
+fn reason<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
+    let payload = info.payload();
+    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(|text| &**text));
+    text.unwrap_or("no reason given")
 }
 
 fn place(info: &PanicHookInfo<'_>) -> String {

@@ -3,8 +3,8 @@
 use super::admission::AdmissionArgs;
 use super::life::LifeArgs;
 use super::logging::{self, LogFormat};
-use super::workers::WorkerArgs;
 use super::say::{self, complain};
+use super::workers::WorkerArgs;
 use super::{USAGE, panic, with_run};
 use crate::config::bind::Bind;
 use crate::config::life::{Ready, duration};
@@ -217,7 +217,7 @@ fn maker(typed: Vec<OsString>) -> Rc<dyn Fn(Option<String>) -> Result<Config, St
 fn meant(args: RunArgs, source: Source) -> Result<(LogArgs, Config), String> {
     let (name, named) = match args.name {
         Some(name) => (name, Named::ByOperator),
-        None => (base_name(&args.command[0]), Named::ByCommand),
+        None => (base_name(args.command.first().map_or(OsStr::new(""), OsString::as_os_str)), Named::ByCommand),
     };
     let control = match args.control {
         Some(path) => Control::Asked(path),

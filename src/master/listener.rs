@@ -6,6 +6,7 @@ use super::event::Events;
 use super::group::{self, Group};
 use super::handoff::{Depth, Handoff, TakenBack};
 use super::opens::{Countable, Opens};
+use super::provoked::Provoked;
 use super::refuse::Refused;
 use super::seats::{self, Choice, Seats};
 use crate::config::Config;
@@ -49,6 +50,8 @@ pub struct House {
     pub refused: Refused,
     /// Whose turn it is to get the next place.
     pub line: Line,
+    /// Lines of the log that workers provoked.
+    pub provoked: Provoked,
     /// Does what takes too long for the loop.
     pub aside: Aside,
     config: Rc<Config>,
@@ -68,6 +71,7 @@ impl House {
             opens: Rc::new(Opens::new(config, aside.clone())),
             refused: Refused::default(),
             line: Line::default(),
+            provoked: Provoked::default(),
             aside,
             config: Rc::clone(config),
         };

@@ -27,6 +27,7 @@ mod notify;
 pub mod opens;
 pub mod output;
 mod probe;
+pub mod provoked;
 mod ready;
 pub mod refuse;
 mod reload;

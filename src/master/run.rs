@@ -422,6 +422,7 @@ impl Master {
         }
         worker.forget();
         self.house.opens.forget(id);
+        self.house.provoked.forget(id);
         self.starter.door.tokens.borrow_mut().remove(&worker.token);
         self.listeners.retire(id);
         if state != "draining" {

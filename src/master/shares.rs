@@ -68,11 +68,11 @@ impl View for Loaded {
     }
 
     fn load(&self, index: usize) -> u32 {
-        self.loads[index]
+        self.loads.get(index).copied().unwrap_or(0)
     }
 
     fn weight(&self, index: usize) -> u32 {
-        self.shares[index].weight
+        self.shares.get(index).map_or(0, |share| share.weight)
     }
 
     fn weights_are_equal(&self) -> bool {
@@ -111,7 +111,7 @@ impl Master {
     fn less_loaded(&self, shares: Vec<Share>) -> Vec<Share> {
         let loads = shares.iter().map(|share| self.load_at(Slot(share.slot))).collect();
         let loaded = Loaded { shares, loads };
-        less_loaded_half(&loaded).into_iter().map(|index| loaded.shares[index]).collect()
+        less_loaded_half(&loaded).into_iter().filter_map(|index| loaded.shares.get(index).copied()).collect()
     }
 
     /// What the slot's worker had open when it was last looked at, and what it was given since then. What was

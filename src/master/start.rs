@@ -263,10 +263,8 @@ impl Starter {
             asked: false,
             admitted: false,
             leaves: false,
-            said: 0,
             target: Rc::default(),
             health: Health::default(),
-            malformed: 0,
         };
         self.attend(&mut worker);
         Ok(worker)

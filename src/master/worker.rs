@@ -73,14 +73,10 @@ pub struct Worker {
     pub admitted: bool,
     /// Whether it gets nothing more, and will end.
     pub leaves: bool,
-    /// Status lines that it sent.
-    pub said: u64,
     /// Where it can be asked how it is.
     pub target: Target,
     /// How well it is.
     pub health: Health,
-    /// Packets of it that made no sense.
-    pub malformed: u64,
 }
 
 /// Whether a worker is asked how it is.

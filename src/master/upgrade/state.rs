@@ -12,6 +12,7 @@ use super::super::listener::{self, House, Listener};
 use super::super::listeners::Listeners;
 use super::super::opens;
 use super::super::output::{self, LastWords, Output, Stream};
+use super::super::provoked;
 use super::super::refuse;
 use super::super::reload::Reloads;
 use super::super::returned;
@@ -73,6 +74,8 @@ pub struct State {
     refused: refuse::Passed,
     #[serde(default)]
     opens: opens::Passed,
+    #[serde(default)]
+    provoked: provoked::Passed,
     descriptors: u64,
     last_words: Vec<(Slot, String)>,
     last_reload: Option<String>,
@@ -115,9 +118,7 @@ struct PassedWorker {
     ready: bool,
     admitted: bool,
     leaves: bool,
-    said: u64,
     health: Health,
-    malformed: u64,
     last_words: Vec<String>,
 }
 
@@ -247,6 +248,7 @@ impl Master {
             lost: self.house.lost.get(),
             refused: self.house.refused.pass(),
             opens: self.house.opens.pass(),
+            provoked: self.house.provoked.pass(),
             descriptors: self.starter.descriptors,
             last_words: self.last_words.iter().map(|(slot, words)| (*slot, words.clone())).collect(),
             last_reload: self.reloads.last.clone(),
@@ -288,6 +290,7 @@ impl Master {
         house.lost.set(state.lost);
         house.refused.take(state.refused);
         house.opens.take(state.opens);
+        house.provoked.take(state.provoked);
         let output = Output::start()?;
         if let Err(error) = limits::wake_without_preempting() {
             debug!(%error, "the master preempts its workers");
@@ -431,10 +434,8 @@ impl Master {
             asked: false,
             admitted: passed.admitted,
             leaves: passed.leaves,
-            said: passed.said,
             target: Rc::default(),
             health: passed.health,
-            malformed: passed.malformed,
         })
     }
 
@@ -509,9 +510,7 @@ fn pass_worker(worker: &Worker, passing: &Passing, listeners: &[Rc<Listener>], t
         ready: worker.ready,
         admitted: worker.admitted,
         leaves: worker.leaves,
-        said: worker.said,
         health: worker.health.clone(),
-        malformed: worker.malformed,
         last_words: worker.last_words.now(),
     }
 }
