@@ -148,7 +148,7 @@ impl Master {
         let address = address.to_string();
         if let Some(told) = self.house.provoked.tell(id, Kind::Refused) {
             let left_out = told.left_out;
-            warn!(worker = id.0, address, %error, left_out, "a worker cannot have the address{}", advice(&address, error));
+            warn!(worker = id.0, %address, %error, left_out, "a worker cannot have the address{}", advice(&address, error));
         }
         if let Some(errno) =
             error.raw_os_error().filter(|errno| *errno == libc::EADDRINUSE && self.fleet.was_never_ready())

@@ -162,6 +162,10 @@ pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
     let place = |(fd, number): &(OwnedFd, RawFd)| above(fd).map(|copy| (copy, *number));
     let placed = program.placed.iter().map(place).collect::<io::Result<Vec<_>>>().map_err(SpawnError::Fork)?;
 
+    let listen_pid_digits = match listen_pid.get_mut(digits..) {
+        Some(digits) => digits.as_mut_ptr(),
+        None => return Err(SpawnError::Fork(io::ErrorKind::InvalidInput.into())),
+    };
     let plan = ChildPlan {
         parent: Pid::this().as_raw(),
         path: path.as_ptr(),
@@ -174,7 +178,7 @@ pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
         keep: &program.keep,
         listen: listen.iter().map(AsRawFd::as_raw_fd).collect(),
         placed: placed.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)).collect(),
-        listen_pid_digits: listen_pid.get_mut(digits..).unwrap_or_default().as_mut_ptr(),
+        listen_pid_digits,
         descriptors: program.descriptors,
         report: child_report.as_raw_fd(),
         filter: filter.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
