@@ -249,7 +249,7 @@ fn a_reader_that_has_seen_enough_is_no_failure_and_a_full_disk_is_one() {
 fn a_log_that_nobody_reads_holds_nobody_up_and_says_later_what_it_left_out() {
     let control = scratch("control.sock");
     let mut command = maitred();
-    command.args(["run", "-v", "--control"]).arg(&control).args(misbehave(&["-w", "1"], &["chatter", "20000"]));
+    command.args(["run", "-v", "--control"]).arg(&control).args(misbehave(&["-w", "1"], &["chatter", "8000"]));
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     // Who has said all of it serves, so the master has heard it.
     let deadline = Instant::now() + PATIENCE;
