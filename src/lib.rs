@@ -52,15 +52,39 @@
 //! - Unsafe code lives in [`sys`] and in the shim, nowhere else.
 //! - The master never reads or writes a byte of a connection, and never keeps its descriptor.
 
+#![cfg_attr(
+    not(test),
+    // No panic is reachable from outside, and only `cli::say` prints.
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::string_slice,
+        clippy::print_stdout,
+        clippy::print_stderr
+    )
+)]
+
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod adapt;
 pub mod bench;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod check;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod cli;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod config;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod control;
 pub mod core;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod master;
 pub mod steer;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod sys;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod wire;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod worker;

@@ -139,9 +139,7 @@ impl Preset {
 /// is known only in the child: systemd's (`sd_listen_fds(3)`), einhorn's, Server::Starter's, and ours.
 #[must_use]
 pub fn conventions(offered: &[Offered], slot: u32, generation: u32, master: u32) -> Vec<(String, String)> {
-    if offered.is_empty() {
-        return Vec::new();
-    }
+    let Some(first) = offered.first() else { return Vec::new() };
     let numbers = |separator| join(offered, separator, |o| o.number.to_string());
     let mut variables: Vec<(String, String)> = [
         ("LISTEN_FDS", offered.len().to_string()),
@@ -152,7 +150,7 @@ pub fn conventions(offered: &[Offered], slot: u32, generation: u32, master: u32)
         ("EINHORN_CHILD_INDEX", slot.to_string()),
         ("SERVER_STARTER_PORT", join(offered, ";", |o| format!("{}={}", o.plain(), o.number))),
         ("SERVER_STARTER_GENERATION", generation.to_string()),
-        ("MAITRED_FD", offered[0].number.to_string()),
+        ("MAITRED_FD", first.number.to_string()),
         (INHERITED, numbers(" ")),
     ]
     .map(|(name, value)| (name.to_owned(), value))

@@ -89,9 +89,10 @@ fn shell_command(line: &str) -> Option<Vec<OsString>> {
     });
     let first = commands.next()?;
     let (_, words) = commands.fold(first, |best, next| if best.0 && !next.0 { best } else { next });
-    let plain = !words[0].contains(['$', '`', '(', ')', '{', '}', '*', '?', '<', '>', '!']);
+    let command = words.first()?;
+    let plain = !command.contains(['$', '`', '(', ')', '{', '}', '*', '?', '<', '>', '!']);
     let keyword = ["if", "for", "while", "case", "until", "esac", "fi", "done", "then", "else", "do"];
-    let plain = plain && !keyword.contains(&words[0].as_str());
+    let plain = plain && !keyword.contains(&command.as_str());
     plain.then(|| words.iter().map(OsString::from).collect())
 }
 

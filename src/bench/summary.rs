@@ -35,8 +35,9 @@ impl Median {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
-        let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
+        let upper = *values.get(values.len() / 2)?;
+        let lower = *values.get((values.len() - 1) / 2)?;
+        let median = f64::midpoint(lower, upper);
         Some(Median { median, min, max })
     }
 
@@ -133,7 +134,7 @@ fn summary(runs: &[&Run], first: &[&Run], seed: u64) -> Option<Summary> {
     };
     let mut latencies: Histogram<u64> = any.latencies.clone();
     let (mut endings, mut commands, mut front) = (any.endings, any.commands.clone(), any.front);
-    for run in &runs[1..] {
+    for run in runs.iter().skip(1) {
         merge(&mut latencies, &run.latencies);
         endings.add(&run.endings);
         commands.add(&run.commands);

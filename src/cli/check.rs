@@ -1,6 +1,6 @@
 //! `maitred check`: what works here, and what to do to get more, as tables or as JSON.
 
-use super::complain;
+use super::say::{self, complain};
 use crate::adapt::inspect::{Executable, NotExecutable, inspect};
 use crate::check::facts::Facts;
 use crate::check::verdicts::{Named, Verdicts, verdicts};
@@ -9,7 +9,6 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 use serde_json::json;
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,21 +40,19 @@ pub fn main(args: &CheckArgs) -> ExitCode {
     };
     let facts = Facts::gather();
     let verdicts = verdicts(&facts, executable.as_ref());
-    let text = match args.json {
-        true => json(&facts, executable.as_ref(), &verdicts) + "\n",
-        false => tables(&facts, executable.as_ref(), &verdicts),
-    };
-    // A reader that has seen enough closes the pipe; that is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    if verdicts.default.works { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let code = if verdicts.default.works { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    match args.json {
+        true => say::json(&(json(&facts, executable.as_ref(), &verdicts) + "\n"), code),
+        false => say::lines(&tables(&facts, executable.as_ref(), &verdicts), code),
+    }
 }
 
 fn refuse(args: &CheckArgs, error: &NotExecutable) -> ExitCode {
-    if args.json {
-        println!("{}", json!({ "error": error.to_string() }));
-    }
     complain(error);
-    ExitCode::FAILURE
+    match args.json {
+        true => say::json(&format!("{}\n", json!({ "error": error.to_string() })), ExitCode::FAILURE),
+        false => ExitCode::FAILURE,
+    }
 }
 
 fn json(facts: &Facts, executable: Option<&Executable>, verdicts: &Verdicts) -> String {

@@ -1,12 +1,12 @@
 //! `maitred list`: the running maitreds of this user, a name a line.
 
+use super::say;
 use crate::control::client;
+use crate::core::visible::line;
 use std::process::ExitCode;
 
 /// Prints the names.
 pub fn main() -> ExitCode {
-    for name in client::running() {
-        println!("{name}");
-    }
-    ExitCode::SUCCESS
+    let names = client::running().into_iter().map(|name| format!("{}\n", line(&name)));
+    say::lines(&names.collect::<String>(), ExitCode::SUCCESS)
 }

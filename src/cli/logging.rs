@@ -1,17 +1,22 @@
-//! The log: one line per decision, to standard error, written by a thread of its own so that a slow
-//! terminal never holds up a connection.
+//! The log: one line per decision, to standard error.
+//!
+//! What came from outside is made visible here, for every field of every line, whoever logs it.
 
+use super::scribe::Scribe;
+use crate::core::visible;
 use clap::ValueEnum;
-use std::cell::RefCell;
-use std::io::{self, IsTerminal};
-use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
+use std::time::Duration;
 use tracing::Level;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
-/// Lines that may wait to be written; more are dropped rather than waited for.
-const LINES_MAX: usize = 4096;
+/// How long the log is written on when the program ends, or another takes its place.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -22,35 +27,66 @@ pub enum LogFormat {
     Json,
 }
 
-/// The log of this program. What waits to be written is written when it is settled or dropped.
-#[derive(Clone)]
-pub struct Log(Rc<RefCell<Option<WorkerGuard>>>);
+/// The log of this program, once there is one.
+static LOG: OnceLock<Scribe> = OnceLock::new();
 
-/// From then on every line is written at once.
-static SETTLED: AtomicBool = AtomicBool::new(false);
-
-impl Log {
-    /// Writes what waits, and from now on each line at once.
-    pub fn settle(&self) {
-        SETTLED.store(true, Relaxed);
-        drop(self.0.borrow_mut().take());
+/// Writes what waits, unless nobody reads it.
+pub fn flush() {
+    if let Some(scribe) = LOG.get() {
+        scribe.flush(FLUSH_TIMEOUT);
     }
 }
 
 /// Starts the log. `RUST_LOG` refines the level.
-pub fn start(format: LogFormat, level: Level) -> Log {
-    let (writer, guard) =
-        NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(std::io::stderr());
+///
+/// # Errors
+/// When no thread can be had.
+pub fn start(format: LogFormat, level: Level) -> io::Result<()> {
+    let scribe = Scribe::start()?;
+    let scribe = LOG.get_or_init(|| scribe);
     let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
-    let writer = move || -> Box<dyn io::Write> {
-        if SETTLED.load(Relaxed) { Box::new(io::stderr()) } else { Box::new(writer.clone()) }
-    };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
+    let lines = move || Lines { scribe, format };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines).with_target(false);
     match format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Text => {
+            let fields = debug_fn(field).delimited(" ");
+            log.with_ansi(io::stderr().is_terminal()).fmt_fields(fields).init();
+        }
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
-    Log(Rc::new(RefCell::new(Some(guard))))
+    Ok(())
+}
+
+/// Writes one field as text: the message as it is, others as `name=value`.
+fn field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let value = format!("{value:?}");
+    let value = visible::line(&value);
+    match (field.name(), to.has_ansi_escapes()) {
+        ("message", _) => to.write_str(&value),
+        (name, true) => write!(to, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{value}"),
+        (name, false) => write!(to, "{name}={value}"),
+    }
+}
+
+/// Takes the lines of the log, one in each call.
+struct Lines<'a> {
+    scribe: &'a Scribe,
+    format: LogFormat,
+}
+
+impl Write for Lines<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let clean = match (self.format, std::str::from_utf8(line)) {
+            (LogFormat::Json, Ok(text)) => visible::json(text).into_owned().into_bytes(),
+            _ => line.to_vec(),
+        };
+        self.scribe.put(clean);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The level that so many `-v` and `-q` ask for.

@@ -6,9 +6,12 @@ mod check;
 mod life;
 mod list;
 mod logging;
+mod panic;
 mod reload;
 mod run;
+mod say;
 mod scale;
+mod scribe;
 mod status;
 mod stop;
 mod tell;
@@ -17,6 +20,7 @@ mod workers;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Exit code for wrong usage.
@@ -67,13 +71,20 @@ enum Command {
 /// Runs the program; the exit codes are part of its interface.
 #[must_use]
 pub fn main() -> ExitCode {
+    panic::one_line();
+    // What panicked has said so.
+    std::panic::catch_unwind(command).unwrap_or(ExitCode::FAILURE)
+}
+
+fn command() -> ExitCode {
     let cli = match Cli::try_parse_from(with_run(std::env::args_os().collect())) {
         Ok(cli) => cli,
-        Err(error) => {
-            // A closed pipe is no reason for another message.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        Err(error) if error.use_stderr() => {
+            say::message(&error.to_string());
+            return ExitCode::from(USAGE);
         }
+        // Help, or the version.
+        Err(shown) => return say::written(shown.print().and_then(|()| std::io::stdout().flush()), ExitCode::SUCCESS),
     };
     match cli.command {
         Command::Run(args) => run::main(*args),
@@ -100,11 +111,6 @@ fn with_run(mut words: Vec<OsString>) -> Vec<OsString> {
         words.insert(1, "run".into());
     }
     words
-}
-
-/// Prints an error as one line, in the way of every Unix tool.
-fn complain(error: &dyn std::fmt::Display) {
-    eprintln!("maitred: {error}");
 }
 
 #[cfg(test)]

@@ -3,12 +3,14 @@
 use super::admission::AdmissionArgs;
 use super::life::LifeArgs;
 use super::logging::{self, LogFormat};
+use super::say::{self, complain};
 use super::workers::WorkerArgs;
-use super::{USAGE, complain, with_run};
+use super::{USAGE, panic, with_run};
 use crate::config::bind::Bind;
 use crate::config::life::{Ready, duration};
 use crate::config::private::Private;
 use crate::config::{Config, Control, Mode, Named, PortZero, Prefix, Source, file};
+use crate::master::error::RunError;
 use crate::master::signals::hold_signals;
 use crate::master::upgrade::{self, Host, Order};
 use crate::{control, master};
@@ -123,10 +125,7 @@ pub fn main(args: RunArgs) -> ExitCode {
     let (args, config) = match load(args, &words, state.as_ref().and_then(|state| state.text.clone())) {
         Ok((_, config)) if matches!(order, Some(Order::Check(_))) => {
             return match state.as_ref().map_or(Ok(()), |state| state.is_understood(&config)) {
-                Ok(()) => {
-                    println!("{}", upgrade::handshake());
-                    ExitCode::SUCCESS
-                }
+                Ok(()) => say::lines(&format!("{}\n", upgrade::handshake()), ExitCode::SUCCESS),
                 Err(error) => {
                     complain(&error);
                     ExitCode::from(3)
@@ -144,7 +143,11 @@ pub fn main(args: RunArgs) -> ExitCode {
         complain(&error);
         return ExitCode::from(USAGE);
     }
-    let log = logging::start(args.log_format, logging::level(args.verbose, args.quiet));
+    panic::end_at_once();
+    if let Err(error) = logging::start(args.log_format, logging::level(args.verbose, args.quiet)) {
+        complain(&RunError::Needs { what: "the thread that writes the log", source: error });
+        return ExitCode::from(3);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -153,21 +156,19 @@ pub fn main(args: RunArgs) -> ExitCode {
             return ExitCode::from(3);
         }
     };
-    let settled = log.clone();
-    let settle_log = Box::new(move || settled.settle());
-    let host = Host { executable: upgrade::executable(), settle_log, resume: state };
+    let host = Host { executable: upgrade::executable(), settle_log: Box::new(logging::flush), resume: state };
     let ended = tokio::task::LocalSet::new().block_on(&runtime, master::run::run(config, host));
     let code = match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!("{}", failure.to_string().lines().next().unwrap_or_default());
             // The log first, so that the reason is the last thing on the screen.
-            log.settle();
+            logging::flush();
             complain(&failure);
             return ExitCode::from(failure.exit_code());
         }
     };
-    log.settle();
+    logging::flush();
     code
 }
 
@@ -230,7 +231,7 @@ fn maker(typed: Vec<OsString>) -> Rc<dyn Fn(Option<String>) -> Result<Config, St
 fn meant(args: RunArgs, source: Source) -> Result<(LogArgs, Config), String> {
     let (name, named) = match args.name {
         Some(name) => (name, Named::ByOperator),
-        None => (base_name(&args.command[0]), Named::ByCommand),
+        None => (base_name(args.command.first().map_or(OsStr::new(""), OsString::as_os_str)), Named::ByCommand),
     };
     let control = match args.control {
         Some(path) => Control::Asked(path),

@@ -1,7 +1,8 @@
 //! `maitred scale`: another number of workers.
 
+use super::USAGE;
+use super::say::complain;
 use super::tell::{Whom, tell};
-use super::{USAGE, complain};
 use crate::control::client::Patience;
 use crate::control::{Request, Size};
 use clap::Args;
@@ -22,8 +23,8 @@ pub struct ScaleArgs {
 /// Asks for it.
 pub fn main(args: &ScaleArgs) -> ExitCode {
     let (name, size) = match &args.what[..] {
-        [name, size] => (Some(name.clone()), size),
-        rest => (None, &rest[0]),
+        [name, size] => (Some(name.clone()), &**size),
+        rest => (None, rest.first().map_or("", |size| size)),
     };
     match size.parse::<Size>() {
         Ok(to) => {

@@ -1,13 +1,13 @@
 //! `maitred status`: what a running master says of itself, as a table or as JSON.
 
-use super::complain;
+use super::say::{self, complain};
 use crate::control::Request;
 use crate::control::client::{self, Patience};
 use crate::control::status::{Admission, Status};
+use crate::core::visible::line;
 use clap::Args;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,15 +31,13 @@ pub fn main(args: &StatusArgs) -> ExitCode {
     let shown = client::find(args.name.as_deref(), args.control.as_deref())
         .and_then(|(name, path)| client::ask(&name, &path, &Request::Status, Patience::Short))
         .and_then(|answer| match args.json {
-            true => Ok(answer),
-            false => serde_json::from_str(&answer).map(|status| table(&status)).map_err(client::ClientError::Answer),
+            true => Ok(say::json(&answer, ExitCode::SUCCESS)),
+            false => serde_json::from_str(&answer)
+                .map(|status| say::lines(&table(&status), ExitCode::SUCCESS))
+                .map_err(client::ClientError::Answer),
         });
     match shown {
-        Ok(text) => {
-            // A reader that has seen enough closes the pipe; that is no failure.
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
+        Ok(code) => code,
         Err(error) => {
             complain(&error);
             ExitCode::FAILURE
@@ -50,16 +48,21 @@ pub fn main(args: &StatusArgs) -> ExitCode {
 fn table(status: &Status) -> String {
     let mut text = format!(
         "{}  pid {}  {} mode, {}, depth {}  up {}\n",
-        status.name,
+        line(&status.name),
         status.pid,
-        status.mode,
-        status.policy,
+        line(&status.mode),
+        line(&status.policy),
         status.depth,
         seconds(status.uptime_s)
     );
     let mut listeners = right_aligned(&["LISTENER", "ACCEPTED", "QUEUED", "BACKLOG"], 1);
     for l in &status.listeners {
-        listeners.add_row([l.address.clone(), l.accepted.to_string(), l.queued.to_string(), l.backlog.to_string()]);
+        listeners.add_row([
+            line(&l.address).into_owned(),
+            l.accepted.to_string(),
+            l.queued.to_string(),
+            l.backlog.to_string(),
+        ]);
     }
     let header = [
         "SLOT", "ID", "PID", "GEN", "STATE", "ADAPTER", "HANDED", "TAKEN", "QUEUED", "OPEN", "RESTARTS", "UP", "CPU",
@@ -73,8 +76,8 @@ fn table(status: &Status) -> String {
             or_dash(w.id.map(|id| id.to_string())),
             or_dash(w.pid.map(|pid| pid.to_string())),
             w.generation.to_string(),
-            w.state.clone(),
-            w.adapter.clone(),
+            line(&w.state).into_owned(),
+            line(&w.adapter).into_owned(),
             w.handed.to_string(),
             w.taken.to_string(),
             w.queued.to_string(),
@@ -106,7 +109,7 @@ fn table(status: &Status) -> String {
         text += &format!("generation {generation} is starting\n");
     }
     if let Some(reason) = &status.steering {
-        text += &format!("connections are spread by {} and not in turn: {reason}\n", status.policy);
+        text += &format!("connections are spread by {} and not in turn: {}\n", line(&status.policy), line(reason));
     }
     if status.mode == "shared" {
         text += "the kernel gives the connections; what workers take is counted with the preload adapter only\n";
@@ -145,8 +148,8 @@ fn admission(door: &Admission) -> String {
 fn right_aligned(header: &[&str], left: usize) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(header.to_vec());
-    for (index, column) in table.column_iter_mut().enumerate() {
-        let words = ["STATE", "ADAPTER", "LISTENER"].contains(&header[index]);
+    for ((index, column), title) in table.column_iter_mut().enumerate().zip(header) {
+        let words = ["STATE", "ADAPTER", "LISTENER"].contains(title);
         column.set_padding((0, 2));
         if index >= left || !words {
             column.set_cell_alignment(if words { CellAlignment::Left } else { CellAlignment::Right });

@@ -1,6 +1,6 @@
 //! What the commands that change a running master share: whom they mean, and how the answer is shown.
 
-use super::complain;
+use super::say::{self, complain};
 use crate::control::client::{self, ClientError, Patience};
 use crate::control::{Done, Request};
 use clap::Args;
@@ -36,10 +36,7 @@ pub fn ask(whom: &Whom, request: &Request, patience: Patience) -> Result<String,
 /// Prints what was done, or why not.
 pub fn report(result: Result<String, ClientError>) -> ExitCode {
     match result {
-        Ok(done) => {
-            println!("{done}");
-            ExitCode::SUCCESS
-        }
+        Ok(done) => say::lines(&format!("{done}\n"), ExitCode::SUCCESS),
         Err(error) => {
             complain(&error);
             ExitCode::FAILURE

@@ -1,6 +1,7 @@
 //! The master's side of the control socket.
 
 use super::{Refusal, Request};
+use crate::core::visible;
 use crate::master::event::{Event, Events};
 use crate::sys::exec::{Number, Passing, Taking};
 use nix::fcntl::{Flock, FlockArg};
@@ -196,7 +197,9 @@ async fn serve(mut client: UnixStream, place: OwnedSemaphorePermit, events: Even
         Ok(Err(error)) => Err(error),
         Err(_) => return debug!("a control client took too long"),
     };
-    let mut answer = answer.unwrap_or_else(|error| serde_json::to_string(&Refusal { error }).unwrap_or_default());
+    let answer = answer.unwrap_or_else(|error| serde_json::to_string(&Refusal { error }).unwrap_or_default());
+    // Scripts that show it as it came are safe too.
+    let mut answer = visible::json(&answer).into_owned();
     answer.push('\n');
     // A client that is gone needs no answer.
     let _ = tokio::time::timeout(CLIENT_TIMEOUT, client.write_all(answer.as_bytes())).await;

@@ -46,6 +46,9 @@ pub struct Status {
     /// How the last reload ended.
     #[serde(default)]
     pub last_reload: Option<String>,
+    /// Lines of the log that workers provoked and that were left out.
+    #[serde(default)]
+    pub log_left_out: u64,
     /// Sums over the master's life.
     pub totals: Totals,
     /// Evenness over the slots of `handed`, or in shared mode of `taken`.

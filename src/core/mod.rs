@@ -18,3 +18,4 @@ pub mod slow_start;
 pub mod source;
 pub mod sources;
 pub mod spread;
+pub mod visible;

@@ -59,7 +59,7 @@ pub fn read(socket: BorrowedFd<'_>) -> io::Result<Option<Said>> {
     if received.cut {
         return Ok(Some(Said::Malformed(Malformed::TooLong)));
     }
-    Ok(Some(match packet::read(&buffer[..received.len]) {
+    Ok(Some(match packet::read(buffer.get(..received.len).unwrap_or_default()) {
         Ok(packet) => Said::Packet { packet, fds },
         Err(what) => Said::Malformed(what),
     }))

@@ -2,6 +2,7 @@
 //! what happens when a worker's processes let go of a listening socket.
 
 use super::event::Event;
+use super::provoked::Kind;
 use super::requests::Answer;
 use super::run::Master;
 use super::worker::{Request, Worker};
@@ -66,16 +67,15 @@ impl Master {
 
     /// Says that a worker opened an address late: it may be for one client, and all workers share it.
     pub(super) fn notice_late_address(&mut self, id: WorkerId, address: &Address) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(worker) = self.workers.get(&id) else { return };
         let ready_for = worker.ready.then(|| worker.age());
         let has_served = worker.requests.iter().filter_map(|r| r.handoff.as_ref()).any(|handoff| handoff.given() > 0);
         if !worker.admitted || !(has_served || ready_for.is_some_and(|age| age >= SETTLED_AFTER)) {
             return;
         }
-        worker.opened_late += 1;
-        if worker.opened_late.is_power_of_two() {
-            let (slot, opened_late) = (worker.slot.0, worker.opened_late);
-            info!(slot, worker = id.0, %address, opened_late, "a worker that was ready opened one more address, which all workers share now; if it is for one client or for its own processes, leave it alone with --private");
+        if let Some(told) = self.house.provoked.tell(id, Kind::OpenedLate) {
+            let (slot, left_out) = (worker.slot.0, told.left_out);
+            info!(slot, worker = id.0, %address, left_out, "a worker that was ready opened one more address, which all workers share now; if it is for one client or for its own processes, leave it alone with --private");
         }
     }
 
@@ -125,9 +125,10 @@ impl Master {
     fn look_who_holds(&self, worker: &Worker, request: &Request) {
         let Some(inode) = inode(worker, request) else { return };
         let (id, request, group, events) = (worker.id, request.id, worker.pid, self.house.events.clone());
+        let aside = self.house.aside.clone();
         tokio::task::spawn_local(async move {
             let look = move || process::sockets(group).inodes.contains(&inode);
-            let held = tokio::task::spawn_blocking(look).await.unwrap_or(false);
+            let held = aside.run(look).await.unwrap_or(false);
             let _ = events.send(Event::Looked { worker: id, request, held }).await;
         });
     }

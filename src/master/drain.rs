@@ -144,6 +144,7 @@ impl Master {
         let (events, drains, mode) = (self.house.events.clone(), Rc::clone(&self.drains), self.config.mode);
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let (slot, group) = (worker.slot, worker.pid);
+        let aside = self.house.aside.clone();
         let task = async move {
             let under_way = drains.begin(&ports);
             let mut looking = Looking::new(group, ports, families, paths);
@@ -155,7 +156,7 @@ impl Master {
                     sleep(QUIET_PAUSE).await;
                     continue;
                 }
-                let looked = tokio::task::spawn_blocking(move || {
+                let looked = aside.run(move || {
                     let open = looking.look();
                     (looking, open)
                 });

@@ -49,6 +49,14 @@ pub enum RunError {
     /// Some slots failed too often; the others served to the end.
     #[error("stopped, but not all had served: slots failed too often within --restart-window\n{0}")]
     SlotsRest(String),
+    /// A thread or process that the master needs from its start.
+    #[error("cannot start: {what} cannot be had: {source}{}", advice_on_fork(source))]
+    Needs {
+        /// What it would do.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Something that the master cannot do without.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -70,6 +78,18 @@ impl RunError {
             RunError::Listener { .. } | RunError::NobodyLeft(_) | RunError::SlotsRest(_) => 1,
             _ => 3,
         }
+    }
+}
+
+/// What to do about a thread or process that cannot be had (`clone(2)`).
+#[must_use]
+pub fn advice_on_fork(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) => {
+            "; no more processes are allowed: see ulimit -u, or what the unit or container allows (TasksMax, pids.max)"
+        }
+        Some(libc::ENOMEM) => "; memory is short",
+        _ => "",
     }
 }
 

@@ -137,7 +137,7 @@ impl TakenBack {
     pub fn new(connection: OwnedFd, address: &[u8]) -> TakenBack {
         let mut peer = [0; PEER_MAX];
         let peer_len = address.len().min(PEER_MAX);
-        peer[..peer_len].copy_from_slice(&address[..peer_len]);
+        peer.iter_mut().zip(address).for_each(|(to, from)| *to = *from);
         TakenBack { connection, peer, peer_len }
     }
 
@@ -150,7 +150,7 @@ impl TakenBack {
     /// The peer's address, as the packet carried it.
     #[must_use]
     pub fn peer(&self) -> &[u8] {
-        &self.peer[..self.peer_len]
+        self.peer.get(..self.peer_len).unwrap_or_default()
     }
 }
 
@@ -292,6 +292,7 @@ impl Handoff {
 
     /// Connections that the worker has not taken yet.
     #[inline]
+    #[expect(clippy::expect_used, reason = "the sender is the master's own, and no other process can close it")]
     pub fn queued(&self) -> u32 {
         let bytes = fd::unsent_bytes(self.sender()).expect("SIOCOUTQ works on every socket");
         bytes.div_ceil(self.depth.get().packet_cost)

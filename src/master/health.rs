@@ -150,10 +150,14 @@ impl Master {
         if memory_due && self.workers.values().any(|worker| worker.config.life.max_rss.is_some()) {
             self.memory_looked_at = now;
             let (groups, events) = (self.view().groups(), self.house.events.clone());
-            tokio::task::spawn_blocking(move || {
-                let usage = process::usage(&groups, &HashSet::new());
-                let _ = events.blocking_send(Event::Memory { usage });
-            });
+            // Where so much is asked already, the next look does.
+            if let Ok(place) = self.house.aside.place() {
+                tokio::task::spawn_local(async move {
+                    if let Ok(usage) = place.run(move || process::usage(&groups, &HashSet::new())).await {
+                        let _ = events.send(Event::Memory { usage }).await;
+                    }
+                });
+            }
         }
     }
 

@@ -1,10 +1,12 @@
 //! One address that the master holds for the workers.
 
 use super::admission::Line;
+use super::aside::Aside;
 use super::event::Events;
 use super::group::{self, Group};
 use super::handoff::{Depth, Handoff, TakenBack};
 use super::opens::{Countable, Opens};
+use super::provoked::Provoked;
 use super::refuse::Refused;
 use super::seats::{self, Choice, Seats};
 use crate::config::Config;
@@ -48,13 +50,17 @@ pub struct House {
     pub refused: Refused,
     /// Whose turn it is to get the next place.
     pub line: Line,
+    /// Lines of the log that workers provoked.
+    pub provoked: Provoked,
+    /// Does what takes too long for the loop.
+    pub aside: Aside,
     config: Rc<Config>,
 }
 
 impl House {
     /// With nothing in it yet.
     #[must_use]
-    pub fn new(config: &Rc<Config>, packet_cost: u32, events: Events) -> House {
+    pub fn new(config: &Rc<Config>, packet_cost: u32, events: Events, aside: Aside) -> House {
         let house = House {
             depth: Depth { connections: config.depth, packet_cost },
             reserve: RefCell::new(None),
@@ -62,9 +68,11 @@ impl House {
             events,
             in_hands: Cell::new(0),
             admission: config.admission.clone(),
-            opens: Rc::new(Opens::new(config)),
+            opens: Rc::new(Opens::new(config, aside.clone())),
             refused: Refused::default(),
             line: Line::default(),
+            provoked: Provoked::default(),
+            aside,
             config: Rc::clone(config),
         };
         house.refill_reserve();

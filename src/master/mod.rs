@@ -8,6 +8,7 @@
 
 pub mod accept;
 pub mod admission;
+pub mod aside;
 pub mod bind;
 mod calls;
 pub mod channel;
@@ -28,6 +29,7 @@ mod notify;
 pub mod opens;
 pub mod output;
 mod probe;
+pub mod provoked;
 mod ready;
 pub mod refuse;
 mod reload;

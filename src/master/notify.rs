@@ -43,7 +43,7 @@ pub async fn serve(socket: Rc<AsyncFd<OwnedFd>>, group: Pid, worker: WorkerId, e
         if !sender.is_some_and(|sender| credentials::is_trusted(&sender, group)) {
             continue;
         }
-        let event = match packet::read(&buffer[..length]) {
+        let event = match packet::read(buffer.get(..length).unwrap_or_default()) {
             Ok(mut packet) => {
                 packet.says.retain(packet::FromWorker::is_notification);
                 Event::Packet(FromWorker { worker, packet, fds: Vec::new(), door: None })

@@ -7,6 +7,7 @@
 
 mod noticing;
 
+use super::aside::Aside;
 use super::handoff::count;
 use super::seats::Guest;
 use crate::config::{Config, Mode};
@@ -102,6 +103,8 @@ pub struct Opens {
     closes: Cell<u32>,
     /// Open connections that cannot be asked for.
     unaskable: Cell<usize>,
+    /// Reads the kernel's tables.
+    aside: Aside,
 }
 
 /// Open connections as they are passed on to the next program of this process.
@@ -114,7 +117,7 @@ pub struct Passed {
 impl Opens {
     /// None is open yet. Counts if the configuration needs it.
     #[must_use]
-    pub fn new(config: &Config) -> Opens {
+    pub fn new(config: &Config, aside: Aside) -> Opens {
         let admission = &config.admission;
         let limits = Limits { open: admission.max_open_per_source, rate: admission.max_rate_per_source };
         // In other modes connections do not come by here.
@@ -138,6 +141,7 @@ impl Opens {
             asked: Cell::default(),
             closes: Cell::new(0),
             unaskable: Cell::new(0),
+            aside,
         }
     }
 
@@ -426,7 +430,7 @@ impl Opens {
         let families: Vec<Family> = families.into_iter().collect();
         for _ in 0..MISSING_IN {
             let (families, ports) = (families.clone(), ports.clone());
-            let living = tokio::task::spawn_blocking(move || sock_diag::cookies_on(&families, &ports));
+            let living = self.aside.run(move || sock_diag::cookies_on(&families, &ports));
             let living = living.await.map_err(io::Error::other)??;
             gone.retain(|cookie| !living.contains(cookie));
         }

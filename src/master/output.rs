@@ -6,13 +6,15 @@
 //! as they would have without us.
 
 use crate::core::ids::{Slot, WorkerId};
+use crate::core::visible;
 use crate::sys::exec::{Number, Passing, Taking};
+use crate::sys::outlet;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -77,7 +79,7 @@ impl LastWords {
         if lines.len() == LAST_WORDS {
             lines.pop_front();
         }
-        lines.push_back(String::from_utf8_lossy(line).trim_end().to_owned());
+        lines.push_back(visible::line(String::from_utf8_lossy(line).trim_end()).into_owned());
     }
 }
 
@@ -268,16 +270,18 @@ impl Open {
         let mut buffer = [0; LINE_MAX];
         let read = match nix::unistd::read(&self.0.pipe, &mut buffer) {
             Ok(0) => None,
-            Ok(n) => Some(&buffer[..n]),
+            Ok(n) => buffer.get(..n),
             Err(Errno::EAGAIN | Errno::EINTR) => return true,
             Err(_) => None,
         };
         let mut lines = Vec::new();
         let mut rest = read.unwrap_or(b"");
-        while let Some(end) = rest.iter().position(|&b| b == b'\n') {
-            self.0.partial.extend_from_slice(&rest[..=end]);
+        while let Some((line, after)) =
+            rest.iter().position(|&b| b == b'\n').and_then(|end| rest.split_at_checked(end + 1))
+        {
+            self.0.partial.extend_from_slice(line);
             self.line(&mut lines);
-            rest = &rest[end + 1..];
+            rest = after;
         }
         self.0.partial.extend_from_slice(rest);
         if self.0.partial.len() >= LINE_MAX || (read.is_none() && !self.0.partial.is_empty()) {
@@ -286,8 +290,8 @@ impl Open {
         }
         // Nobody reads what we write any more: nothing can be done, and the worker must go on.
         let _ = match self.0.kind {
-            Kind::Out => io::stdout().lock().write_all(&lines).and_then(|()| io::stdout().flush()),
-            Kind::Err => io::stderr().lock().write_all(&lines),
+            Kind::Out => outlet::write_all(io::stdout().lock().as_fd(), &lines),
+            Kind::Err => outlet::write_all(io::stderr().lock().as_fd(), &lines),
         };
         if let (None, Some(last_words)) = (read, &self.0.last_words) {
             last_words.ended.notify_one();

@@ -110,7 +110,7 @@ async fn answer(connection: OwnedFd, path: &str) -> Result<(), Unwell> {
         let mut buffer = [0; 2048];
         match nix::unistd::read(connection.get_ref(), &mut buffer) {
             Ok(0) => return Err(Unwell::Closed),
-            Ok(read) => head.extend_from_slice(&buffer[..read]),
+            Ok(read) => head.extend_from_slice(buffer.get(..read).unwrap_or_default()),
             Err(Errno::EAGAIN) => {
                 ready.clear_ready();
                 continue;
@@ -132,7 +132,7 @@ fn status(mut head: &[u8]) -> Result<Option<u16>, Unwell> {
         let mut answer = httparse::Response::new(&mut headers);
         match answer.parse(head) {
             Ok(httparse::Status::Complete(length)) => match answer.code {
-                Some(100..=199) => head = &head[length..],
+                Some(100..=199) => head = head.get(length..).unwrap_or_default(),
                 code => return Ok(code),
             },
             Ok(httparse::Status::Partial) if head.len() < HEAD_MAX => return Ok(None),

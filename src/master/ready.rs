@@ -180,7 +180,7 @@ async fn await_line(notification: Rc<AsyncFd<OwnedFd>>, worker: WorkerId, events
         let mut buffer = [0; 256];
         match nix::unistd::read(notification.get_ref(), &mut buffer) {
             Ok(0) => return debug!(worker = worker.0, "the notification descriptor was closed"),
-            Ok(read) if buffer[..read].contains(&b'\n') => break,
+            Ok(read) if buffer.get(..read).is_some_and(|came| came.contains(&b'\n')) => break,
             Ok(_) => {}
             Err(Errno::EAGAIN) => ready.clear_ready(),
             Err(_) => return,

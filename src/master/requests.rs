@@ -7,6 +7,7 @@ use super::event::FromWorker;
 use super::handoff::{Handoff, Whose, count};
 use super::holders::Holders;
 use super::listener::{Listener, Phase};
+use super::provoked::Kind;
 use super::ready::Signal;
 use super::run::Master;
 use super::worker::{Asked, REQUESTS_MAX, Request, name_of};
@@ -22,9 +23,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use tracing::{debug, info, warn};
-
-/// Status lines of one worker that are all logged; of the further ones the 32nd, the 64th and so on.
-const SAID_MAX: u64 = 20;
 
 /// A listener in which a worker takes part now, and its hand-off socket there.
 pub(super) type Entered = (Rc<Listener>, Option<Rc<Handoff>>);
@@ -60,8 +58,10 @@ impl Master {
                 packet::FromWorker::Listen(listen) => self.listen(id, listen, std::mem::take(&mut fds), door.as_ref()),
                 packet::FromWorker::Accepting { id: request, backlog, answer } => {
                     let entered = self.accepting(id, request, backlog);
-                    if let Err(error) = &entered {
-                        warn!(worker = id.0, %error, "a worker cannot take part");
+                    if let Err(error) = &entered
+                        && let Some(told) = self.house.provoked.tell(id, Kind::NoPart)
+                    {
+                        warn!(worker = id.0, %error, left_out = told.left_out, "a worker cannot take part");
                     }
                     // Before the consequences: a program waits in `listen`.
                     if let Some(answer) = answer {
@@ -88,7 +88,11 @@ impl Master {
                     }
                     self.readiness(id, Signal::Said).await;
                 }
-                packet::FromWorker::Stopping => info!(worker = id.0, "the worker is about to end"),
+                packet::FromWorker::Stopping => {
+                    if let Some(told) = self.house.provoked.tell(id, Kind::Stopping) {
+                        info!(worker = id.0, left_out = told.left_out, "the worker is about to end");
+                    }
+                }
                 packet::FromWorker::Status(text) => self.says(id, &text),
                 packet::FromWorker::Watchdog => {
                     let now = clock::now();
@@ -107,43 +111,42 @@ impl Master {
         }
     }
 
-    pub(super) fn malformed(&mut self, id: WorkerId, what: &str) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
-        worker.malformed += 1;
-        // The first tells what is wrong; a flood of them must not fill the log.
-        if worker.malformed.is_power_of_two() {
+    pub(super) fn malformed(&self, id: WorkerId, what: &str) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        if let Some(told) = self.house.provoked.tell(id, Kind::Malformed) {
             warn!(
                 slot = worker.slot.0,
                 worker = id.0,
-                malformed = worker.malformed,
+                malformed = told.seen,
+                left_out = told.left_out,
                 what,
                 "a worker sent a packet that makes no sense"
             );
         }
     }
 
-    fn truncated(&mut self, id: WorkerId) {
+    fn truncated(&self, id: WorkerId) {
         let Some(worker) = self.workers.get(&id) else { return };
         if let Some(counters) = self.counters.get(worker.slot.index()) {
             count(&counters.truncated);
-            if counters.truncated.get().is_power_of_two() {
-                let (slot, truncated) = (worker.slot.0, counters.truncated.get());
+            if let Some(told) = self.house.provoked.tell(id, Kind::Truncated) {
+                let (slot, truncated, left_out) = (worker.slot.0, counters.truncated.get(), told.left_out);
                 warn!(
                     slot,
                     worker = id.0,
                     truncated,
+                    left_out,
                     "a worker without a free descriptor lost a connection; raise its ulimit -n"
                 );
             }
         }
     }
 
-    /// `STATUS`: a line for people, of which a flood must not fill the log.
-    fn says(&mut self, id: WorkerId, text: &str) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
-        worker.said += 1;
-        if worker.said <= SAID_MAX || worker.said.is_power_of_two() {
-            info!(slot = worker.slot.0, worker = id.0, text, "the worker says");
+    /// `STATUS`: a line for people.
+    fn says(&self, id: WorkerId, text: &str) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        if let Some(told) = self.house.provoked.tell(id, Kind::Says) {
+            info!(slot = worker.slot.0, worker = id.0, text, left_out = told.left_out, "the worker says");
         }
     }
 
@@ -171,7 +174,9 @@ impl Master {
         let to = to.map_or(worker.channel.get_ref().as_fd(), AsFd::as_fd);
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         if let Err(error) = channel::tell(to, &message, &fds) {
-            warn!(slot = worker.slot.0, worker = id.0, %error, "cannot answer a worker");
+            if let Some(told) = self.house.provoked.tell(id, Kind::Unanswered) {
+                warn!(slot = worker.slot.0, worker = id.0, %error, left_out = told.left_out, "cannot answer a worker");
+            }
             self.close(id, request);
         }
     }
@@ -179,7 +184,10 @@ impl Master {
     /// Says that a worker cannot have an address, and remembers that as the reason should it not boot.
     pub(super) fn refused(&mut self, id: WorkerId, address: &Address, error: &io::Error) {
         let address = address.to_string();
-        warn!(worker = id.0, %address, %error, "a worker cannot have the address{}", advice(&address, error));
+        if let Some(told) = self.house.provoked.tell(id, Kind::Refused) {
+            let left_out = told.left_out;
+            warn!(worker = id.0, %address, %error, left_out, "a worker cannot have the address{}", advice(&address, error));
+        }
         if let Some(errno) =
             error.raw_os_error().filter(|errno| *errno == libc::EADDRINUSE && self.fleet.was_never_ready())
         {
@@ -216,7 +224,7 @@ impl Master {
         }
         let (via, handoff, socket) = match self.config.mode {
             Mode::Handoff => {
-                let counters = Rc::clone(&self.counters[worker.slot.index()]);
+                let counters = Rc::clone(self.counters.get(worker.slot.index()).ok_or(Errno::ESRCH)?);
                 let whose = Whose { worker: id, slot: worker.slot, request: listen.id };
                 let load = self.house.opens.load_of(id);
                 let (handoff, socket) = Handoff::new(whose, counters, load, self.house.depth)?;
@@ -303,7 +311,9 @@ impl Master {
         self.readiness(id, Signal::Listens).await;
         let admitted = self.workers.get(&id).is_some_and(|worker| worker.admitted);
         let message = if admitted { "worker ready" } else { "worker listens" };
-        info!(slot, worker = id.0, address = %listener.address, uptime_ms, "{message}");
+        if let Some(told) = self.house.provoked.tell(id, Kind::Listens) {
+            info!(slot, worker = id.0, address = %listener.address, uptime_ms, left_out = told.left_out, "{message}");
+        }
         self.drop_unused_listeners();
     }
 
@@ -368,7 +378,7 @@ impl Master {
     /// between `bind` and `listen` the two look alike.
     fn rehome(&mut self, id: WorkerId, index: usize) -> io::Result<()> {
         let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
-        let request = &mut worker.requests[index];
+        let Some(request) = worker.requests.get_mut(index) else { return Ok(()) };
         if request.listener.socket().is_some() || request.listener.phase.get() == Phase::Closing {
             return Ok(());
         }
@@ -377,7 +387,7 @@ impl Master {
         let (answer, otherwise, holder) = (AnswerTo::Sender, Otherwise::Nothing, Holder::Unknown);
         let asked = Listen { address, id, answer, umask: None, otherwise, holder };
         let found = self.listeners.find_or_bind(&asked, own, worker.slot, |listener| worker.holds(listener))?;
-        let request = &mut worker.requests[index];
+        let Some(request) = worker.requests.get_mut(index) else { return Ok(()) };
         request.listener = found.listener;
         request.own = found.own;
         Ok(())

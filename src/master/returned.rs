@@ -2,6 +2,7 @@
 
 use super::handoff::{Handoff, count};
 use super::listener::Listener;
+use super::provoked::Kind;
 use super::refuse::{Because, refuse};
 use super::seats::{Comes, Guest, Offered};
 use crate::sys::{clock, fd, listen};
@@ -20,7 +21,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Reads what the worker returns and gives it to others, one at a time; further ones wait in the
 /// socket. Ends when the worker can return nothing more and everything was read.
 pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
-    let mut nonsense = 0u64;
     let mut finished = false;
     loop {
         let ready = tokio::select! {
@@ -58,11 +58,10 @@ pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
             }
             None if received.len == 0 && fd::is_hung_up(handoff.sender()) => return,
             None => {
-                nonsense += 1;
-                // The first tells what is wrong; a flood of them must not fill the log.
-                if nonsense.is_power_of_two() {
-                    let (slot, worker) = (handoff.slot.0, handoff.worker.0);
-                    warn!(slot, worker, nonsense, "a worker sent something that is no connection back");
+                if let Some(told) = listener.house.provoked.tell(handoff.worker, Kind::NoConnection) {
+                    let (slot, worker, nonsense, left_out) =
+                        (handoff.slot.0, handoff.worker.0, told.seen, told.left_out);
+                    warn!(slot, worker, nonsense, left_out, "a worker sent something that is no connection back");
                 }
                 tokio::task::yield_now().await;
             }

@@ -1,5 +1,6 @@
 //! The master's loop: one event at a time in, the fleet's actions out.
 
+use super::aside::Aside;
 use super::bind::{bind_all, bind_control};
 use super::door::Door;
 use super::drain::Drains;
@@ -135,8 +136,10 @@ impl Master {
         let config = Rc::new(config);
         let spare = limit.hard.saturating_sub(DESCRIPTORS_OF_MASTER) / DESCRIPTORS_PER_WORKER;
         limits::become_subreaper()?;
-        let guard = Rc::new(Guard::start()?);
-        let output = Output::start()?;
+        let needs = |what| move |source| RunError::Needs { what, source };
+        let guard = Rc::new(Guard::start().map_err(needs("the process that guards the workers"))?);
+        let output = Output::start().map_err(needs("the thread that passes output on"))?;
+        let aside = Aside::start().map_err(needs("a thread for what is done aside"))?;
         // After the threads were started, which keep the ordinary policy.
         if let Err(error) = limits::wake_without_preempting() {
             debug!(%error, "the master preempts its workers");
@@ -144,7 +147,7 @@ impl Master {
         let inherited = spawn::take_listen_fds()?;
 
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let house = Rc::new(House::new(&config, fd::packet_cost()?, sender.clone()));
+        let house = Rc::new(House::new(&config, fd::packet_cost()?, sender.clone(), aside));
         // Without them nothing is counted, and all else goes on.
         let taken = matches!(config.mode, Mode::Shared | Mode::Kernel).then(Taken::new).and_then(Result::ok);
         let starter = Starter {
@@ -168,7 +171,7 @@ impl Master {
         }
         starter.door.serve(sender.clone())?;
         house.opens.begin();
-        let signals = forward_signals(&sender)?;
+        let signals = forward_signals(&sender).map_err(needs("the thread that signals interrupt"))?;
         let max_workers = WORKERS_MAX.min(u32::try_from(spare).unwrap_or(WORKERS_MAX));
         let fleet = Fleet::new(config.plan(max_workers));
         if config.weights.named() > config.workers as usize {
@@ -422,6 +425,7 @@ impl Master {
         }
         worker.forget();
         self.house.opens.forget(id);
+        self.house.provoked.forget(id);
         self.starter.door.tokens.borrow_mut().remove(&worker.token);
         self.listeners.retire(id);
         if state != "draining" {
@@ -545,9 +549,15 @@ impl Master {
         self.house.opens.ask_now();
         let view = self.view();
         let (mut status, groups, ports) = (view.status(), view.groups(), view.ports());
-        tokio::task::spawn_blocking(move || {
-            add_usage(&mut status, &process::usage(&groups, &ports));
-            let text = serde_json::to_string(&status).unwrap_or_else(|error| refusal(&error.to_string()));
+        let looked = match self.house.aside.place() {
+            Ok(place) => place.run(move || {
+                add_usage(&mut status, &process::usage(&groups, &ports));
+                serde_json::to_string(&status).unwrap_or_else(|error| refusal(&error.to_string()))
+            }),
+            Err(busy) => return drop(answer.send(refusal(&busy.to_string()))),
+        };
+        tokio::task::spawn_local(async move {
+            let text = looked.await.unwrap_or_else(|broke_off| refusal(&broke_off.to_string()));
             // A client that is gone needs no answer.
             let _ = answer.send(text);
         });

@@ -140,18 +140,18 @@ impl View for Shown<'_> {
 
     #[inline]
     fn may(&self, slot: usize) -> bool {
-        let seat = &self.seats[slot];
+        let Some(seat) = self.seats.get(slot) else { return false };
         self.except.is_none_or(|except| except.index() != slot) && seat.load.get() < self.most_open && seat.has_room()
     }
 
     #[inline]
     fn load(&self, slot: usize) -> u32 {
-        self.seats[slot].load.get()
+        self.seats.get(slot).map_or(0, |seat| seat.load.get())
     }
 
     #[inline]
     fn weight(&self, slot: usize) -> u32 {
-        self.seats[slot].share
+        self.seats.get(slot).map_or(0, |seat| seat.share)
     }
 
     #[inline]
@@ -245,8 +245,10 @@ impl Seats {
             seats.push(Seat { handoffs: Vec::new(), turn: RoundRobin::default(), load: Rc::default(), share });
         }
         let serves_since = handoff.serves_since.get();
-        seats[index].load = Rc::clone(&handoff.load);
-        seats[index].handoffs.push(handoff);
+        if let Some(seat) = seats.get_mut(index) {
+            seat.load = Rc::clone(&handoff.load);
+            seat.handoffs.push(handoff);
+        }
         drop(seats);
         self.grow(serves_since);
     }
@@ -269,7 +271,7 @@ impl Seats {
             };
             seat.share = self.choice.weights.of(slot) * grown;
         }
-        self.equal.set(seats.windows(2).all(|pair| pair[0].share == pair[1].share));
+        self.equal.set(seats.iter().zip(seats.iter().skip(1)).all(|(one, next)| one.share == next.share));
         self.reckoned.set(now);
         if self.growing_until.get().is_some_and(|until| until <= now) {
             self.growing_until.set(None);
@@ -357,11 +359,10 @@ impl Seats {
             let equal = self.equal.get();
             let shown = Shown { seats: &seats, except, most_open, equal };
             let Some(slot) = policy.choose(&shown, source) else { return Offered::NoRoom };
-            let seat = &mut seats[slot];
-            let Some(index) = seat.turn.next_of(seat.handoffs.len(), |i| seat.handoffs[i].has_room()) else {
-                return Offered::NoRoom;
-            };
-            let handoff = &seat.handoffs[index];
+            let Some(seat) = seats.get_mut(slot) else { return Offered::NoRoom };
+            let has_room = |i| seat.handoffs.get(i).is_some_and(|handoff: &Rc<Handoff>| handoff.has_room());
+            let Some(index) = seat.turn.next_of(seat.handoffs.len(), has_room) else { return Offered::NoRoom };
+            let Some(handoff) = seat.handoffs.get(index) else { return Offered::NoRoom };
             match handoff.send(guest.connection, guest.peer) {
                 Ok(Sent::Sent) => {
                     self.count(guest, handoff);

@@ -68,11 +68,11 @@ impl View for Loaded {
     }
 
     fn load(&self, index: usize) -> u32 {
-        self.loads[index]
+        self.loads.get(index).copied().unwrap_or(0)
     }
 
     fn weight(&self, index: usize) -> u32 {
-        self.shares[index].weight
+        self.shares.get(index).map_or(0, |share| share.weight)
     }
 
     fn weights_are_equal(&self) -> bool {
@@ -111,7 +111,7 @@ impl Master {
     fn less_loaded(&self, shares: Vec<Share>) -> Vec<Share> {
         let loads = shares.iter().map(|share| self.load_at(Slot(share.slot))).collect();
         let loaded = Loaded { shares, loads };
-        less_loaded_half(&loaded).into_iter().map(|index| loaded.shares[index]).collect()
+        less_loaded_half(&loaded).into_iter().filter_map(|index| loaded.shares.get(index).copied()).collect()
     }
 
     /// What the slot's worker had open when it was last looked at, and what it was given since then. What was
@@ -162,11 +162,21 @@ impl Master {
         let (groups, ports) = (view.groups(), view.ports());
         let steered = |worker: &Worker| (worker.id, view.steered_to(worker.slot).unwrap_or(0));
         let steered = self.workers.values().map(steered).collect();
-        tokio::task::spawn_blocking(move || {
-            let begun = clock::now();
-            let usage = process::usage(&groups, &ports);
-            let look = Look { usage, steered, cost: clock::now().since(begun) };
-            let _ = events.blocking_send(Event::Loads(look));
+        let aside = self.house.aside.clone();
+        tokio::task::spawn_local(async move {
+            let look = aside.run(move || {
+                let begun = clock::now();
+                let usage = process::usage(&groups, &ports);
+                Look { usage, steered, cost: clock::now().since(begun) }
+            });
+            let event = match look.await {
+                Ok(look) => Event::Loads(look),
+                Err(_) => {
+                    sleep(LOOK_EVERY).await;
+                    Event::LookAtLoads
+                }
+            };
+            let _ = events.send(event).await;
         });
     }
 

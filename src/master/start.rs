@@ -258,7 +258,6 @@ impl Starter {
             notification,
             requests: Vec::new(),
             listened: false,
-            opened_late: 0,
             tasks: Vec::new(),
             supervised,
             uses_inherited: adapter == Chosen::Inherit,
@@ -268,10 +267,8 @@ impl Starter {
             asked: false,
             admitted: false,
             leaves: false,
-            said: 0,
             target: Rc::default(),
             health: Health::default(),
-            malformed: 0,
         };
         self.attend(&mut worker);
         Ok(worker)

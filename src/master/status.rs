@@ -10,7 +10,7 @@ use crate::adapt::Chosen;
 use crate::config::{Config, Mode};
 use crate::control::status;
 use crate::core::fairness::Fairness;
-use crate::core::fleet::{Fleet, Occupant};
+use crate::core::fleet::{Fleet, Occupant, Seat};
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::sys::clock;
@@ -56,7 +56,8 @@ impl View<'_> {
 
     /// The whole status but for the usage of the machine, which [`add_usage`] fills in.
     pub fn status(&self) -> status::Status {
-        let workers: Vec<_> = (0..self.fleet.seats().len()).map(|slot| self.worker(Slot(slot as u32))).collect();
+        let workers: Vec<_> =
+            self.fleet.seats().iter().zip((0..).map(Slot)).map(|(seat, slot)| self.worker(slot, seat)).collect();
         let sum = |of: fn(&Counters) -> &Cell<u64>| self.counters.iter().map(|c| of(c).get()).sum();
         let served: Vec<u64> = workers
             .iter()
@@ -87,6 +88,7 @@ impl View<'_> {
             reloading: self.fleet.reloading().map(|generation| generation.0),
             last_reload: self.reloads.last.clone(),
             upgrades: self.upgrades,
+            log_left_out: self.house.provoked.left_out(),
             totals: status::Totals {
                 accepted: self.accepted_before
                     + self.listeners.iter().map(|l| l.accepted.get()).sum::<u64>()
@@ -135,7 +137,7 @@ impl View<'_> {
 
     /// Why a slot does not serve as it should.
     fn reason(&self, slot: Slot) -> Option<String> {
-        let seat = &self.fleet.seats()[slot.index()];
+        let seat = self.fleet.seats().get(slot.index())?;
         let signs = seat.main().map(|o| o.signs).filter(|signs| !signs.is_empty());
         let words = || self.last_words.get(&slot).cloned().unwrap_or_default();
         match signs {
@@ -168,8 +170,7 @@ impl View<'_> {
         u64::from(self.house.opens.open_at(worker))
     }
 
-    fn worker(&self, slot: Slot) -> status::Worker {
-        let seat = &self.fleet.seats()[slot.index()];
+    fn worker(&self, slot: Slot, seat: &Seat) -> status::Worker {
         let occupant = seat.main();
         let worker = occupant.and_then(|o| self.workers.get(&o.worker));
         let counters = self.counters.get(slot.index());

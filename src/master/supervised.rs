@@ -8,6 +8,7 @@ pub use passing::Passed;
 use super::event::{Event, Events};
 use super::handoff::{Handoff, TakenBack, count};
 use super::listener::House;
+use super::provoked::Kind;
 use crate::core::ids::WorkerId;
 use crate::sys::seccomp::{Call, Name, Notifier, OnExec};
 use crate::sys::{fd, foreign, limits, watch};
@@ -269,7 +270,10 @@ impl Supervised {
             Err(error) => {
                 count(&self.house.lost);
                 self.highest.set(RawFd::MAX);
-                warn!(worker = self.worker.0, %error, "a connection is lost: raise the limit of the master with ulimit -n");
+                if let Some(told) = self.house.provoked.tell(self.worker, Kind::Undelivered) {
+                    let left_out = told.left_out;
+                    warn!(worker = self.worker.0, %error, left_out, "a connection is lost: raise the limit of the master with ulimit -n");
+                }
                 self.notifier().answer(call, Err(Errno::ECONNABORTED));
                 Taken::Answered
             }
@@ -364,7 +368,7 @@ impl Supervised {
         match peer::decode(taken.peer()) {
             Some(peer) => {
                 let (bytes, length) = peer::encode(peer::in_family(peer, door.family));
-                self.write_name(call, &bytes[..length])
+                self.write_name(call, bytes.get(..length).unwrap_or_default())
             }
             None => self.write_name(call, taken.peer()),
         }
@@ -422,7 +426,8 @@ impl Supervised {
         }
         let room = u32::from_ne_bytes(room) as usize;
         let length = (bytes.len() as u32).to_ne_bytes();
-        foreign::write_memory(call.thread, [(at, &bytes[..bytes.len().min(room)]), (length_at, &length)]).map_err(fault)
+        foreign::write_memory(call.thread, [(at, bytes.get(..room).unwrap_or(bytes)), (length_at, &length)])
+            .map_err(fault)
     }
 }
 
@@ -450,7 +455,7 @@ pub fn name_bytes(address: &Address, family: u16) -> Vec<u8> {
     match address {
         Address::Tcp(address) => {
             let (bytes, length) = peer::encode(peer::in_family(*address, family));
-            bytes[..length].to_vec()
+            bytes.get(..length).unwrap_or_default().to_vec()
         }
         Address::Unix(path) => unix(&[path.as_os_str().as_encoded_bytes(), &[0]].concat()),
         Address::Abstract(name) => unix(&[&[0], name.as_bytes()].concat()),
@@ -469,13 +474,13 @@ pub fn address_of(bytes: &[u8], directory: impl FnOnce() -> Option<std::path::Pa
         libc::AF_INET => inet(16).map(tcp),
         libc::AF_INET6 => inet(24).map(tcp),
         libc::AF_UNIX => {
-            let path = &bytes[2..];
+            let path = bytes.get(2..)?;
             if let Some(name) = path.strip_prefix(&[0]) {
                 let name = std::str::from_utf8(name).ok().filter(|name| !name.is_empty())?;
                 return Some((Address::Abstract(name.to_owned()), family));
             }
             let end = path.iter().position(|&byte| byte == 0).unwrap_or(path.len());
-            let path = std::path::Path::new(std::ffi::OsStr::from_bytes(&path[..end]));
+            let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path.get(..end)?));
             if path.as_os_str().is_empty() {
                 return None;
             }

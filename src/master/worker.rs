@@ -68,8 +68,6 @@ pub struct Worker {
     pub reported: bool,
     /// Whether it ever listened on an address of the master's.
     pub listened: bool,
-    /// Addresses that it opened after it had served.
-    pub opened_late: u64,
     /// Whether it is ready by the measure that was chosen.
     pub ready: bool,
     /// Whether it gets a moment to listen where those do whose place it takes.
@@ -80,14 +78,10 @@ pub struct Worker {
     pub admitted: bool,
     /// Whether it gets nothing more, and will end.
     pub leaves: bool,
-    /// Status lines that it sent.
-    pub said: u64,
     /// Where it can be asked how it is.
     pub target: Target,
     /// How well it is.
     pub health: Health,
-    /// Packets of it that made no sense.
-    pub malformed: u64,
 }
 
 /// Whether a worker is asked how it is.

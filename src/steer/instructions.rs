@@ -104,6 +104,7 @@ impl<L: Copy + PartialEq + std::fmt::Debug> Assembly<L> {
 
     /// The finished program.
     #[must_use]
+    #[expect(clippy::panic, reason = "the programs are written here, and the tests finish each of them")]
     pub fn finish(mut self) -> Vec<u64> {
         for (at, to) in self.jumps {
             let found = self.places.iter().find(|(place, _)| *place == to);

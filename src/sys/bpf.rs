@@ -37,20 +37,23 @@ impl Attr {
     }
 
     fn u32(mut self, at: usize, value: u32) -> Attr {
-        self.0[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        self.put(at, &value.to_ne_bytes());
         self
     }
 
     fn u64(mut self, at: usize, value: u64) -> Attr {
-        self.0[at..at + 8].copy_from_slice(&value.to_ne_bytes());
+        self.put(at, &value.to_ne_bytes());
         self
     }
 
     fn name(mut self, at: usize, name: &str) -> Attr {
         // Fifteen bytes and a zero (`BPF_OBJ_NAME_LEN`).
-        let length = name.len().min(15);
-        self.0[at..at + length].copy_from_slice(&name.as_bytes()[..length]);
+        self.put(at, name.as_bytes().get(..15).unwrap_or(name.as_bytes()));
         self
+    }
+
+    fn put(&mut self, at: usize, value: &[u8]) {
+        self.0.iter_mut().skip(at).zip(value).for_each(|(to, from)| *to = *from);
     }
 
     fn call(&self, command: libc::c_long) -> io::Result<libc::c_long> {

@@ -132,7 +132,7 @@ impl Closes {
         };
         // By hand, as the filter does: this is done for every connection that closes, and the crate's reading
         // allocates for what is of no use here.
-        let bytes = &buffer[..size];
+        let bytes = buffer.get(..size).unwrap_or_default();
         let kind = bytes.get(KIND..).and_then(|rest| rest.first_chunk()).map(|kind| u16::from_ne_bytes(*kind));
         let cookie = bytes.get(COOKIE..).and_then(|rest| rest.first_chunk()).map(|cookie| u64::from_ne_bytes(*cookie));
         Ok(match (kind, cookie) {

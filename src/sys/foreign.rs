@@ -78,7 +78,7 @@ pub fn protocol(thread: Pid, number: RawFd) -> io::Result<String> {
         libc::getxattr(path.as_ptr(), c"system.sockprotoname".as_ptr(), name.as_mut_ptr().cast(), name.len())
     };
     let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
-    Ok(String::from_utf8_lossy(&name[..length]).trim_end_matches('\0').to_owned())
+    Ok(String::from_utf8_lossy(name.get(..length).unwrap_or_default()).trim_end_matches('\0').to_owned())
 }
 
 /// The status flags and the close-on-exec flag of one of its descriptors, as `open(2)` names them.

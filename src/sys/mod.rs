@@ -17,6 +17,7 @@ pub mod guard;
 pub mod limits;
 pub mod listen;
 pub mod memfd;
+pub mod outlet;
 pub mod own_pair;
 pub mod process;
 pub mod reap;

@@ -115,7 +115,7 @@ fn dump_family(
     let mut buffer = vec![0; BUFFER];
     loop {
         let size = socket.recv(&mut &mut buffer[..], 0)?;
-        let mut rest = &buffer[..size.min(BUFFER)];
+        let mut rest = buffer.get(..size).unwrap_or(&buffer);
         while !rest.is_empty() {
             let message = <NetlinkMessage<SockDiagMessage>>::deserialize(rest).map_err(io::Error::other)?;
             match message.payload {
@@ -180,7 +180,7 @@ impl Asking {
             for _ in questions {
                 // The kernel has answered before the packet was sent.
                 let size = self.0.recv(&mut &mut buffer[..], 0)?;
-                let answer = <NetlinkMessage<SockDiagMessage>>::deserialize(&buffer[..size.min(ANSWER_MAX)]);
+                let answer = <NetlinkMessage<SockDiagMessage>>::deserialize(buffer.get(..size).unwrap_or(&buffer));
                 let answer = answer.map_err(io::Error::other)?;
                 let about = questions.get(answer.header.sequence_number as usize);
                 let closed = match answer.payload {

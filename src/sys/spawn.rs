@@ -162,6 +162,10 @@ pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
     let place = |(fd, number): &(OwnedFd, RawFd)| above(fd).map(|copy| (copy, *number));
     let placed = program.placed.iter().map(place).collect::<io::Result<Vec<_>>>().map_err(SpawnError::Fork)?;
 
+    let listen_pid_digits = match listen_pid.get_mut(digits..) {
+        Some(digits) => digits.as_mut_ptr(),
+        None => return Err(SpawnError::Fork(io::ErrorKind::InvalidInput.into())),
+    };
     let plan = ChildPlan {
         parent: Pid::this().as_raw(),
         path: path.as_ptr(),
@@ -174,7 +178,7 @@ pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
         keep: &program.keep,
         listen: listen.iter().map(AsRawFd::as_raw_fd).collect(),
         placed: placed.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)).collect(),
-        listen_pid_digits: listen_pid[digits..].as_mut_ptr(),
+        listen_pid_digits,
         descriptors: program.descriptors,
         report: child_report.as_raw_fd(),
         filter: filter.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
@@ -349,11 +353,13 @@ impl ChildPlan<'_> {
             // Without leading zeros, which some readers would take for octal.
             let (mut pid, mut digits, mut len) = (libc::getpid(), [0u8; PID_DIGITS], 0);
             while pid > 0 && len < PID_DIGITS {
-                digits[len] = b'0' + (pid % 10) as u8;
+                if let Some(digit) = digits.get_mut(len) {
+                    *digit = b'0' + (pid % 10) as u8;
+                }
                 pid /= 10;
                 len += 1;
             }
-            for (place, digit) in digits[..len].iter().rev().enumerate() {
+            for (place, digit) in digits.iter().take(len).rev().enumerate() {
                 *self.listen_pid_digits.add(place) = *digit;
             }
             *self.listen_pid_digits.add(len) = 0;

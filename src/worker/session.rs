@@ -65,7 +65,7 @@ pub fn ask(address: SocketAddr) -> io::Result<Option<Seat>> {
         if received.len == 0 {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, "maitred is gone"));
         }
-        let answer = packet::read_answer(&buffer[..received.len]);
+        let answer = packet::read_answer(buffer.get(..received.len).unwrap_or_default());
         let answer = answer.map_err(|what| io::Error::new(io::ErrorKind::InvalidData, what))?;
         match answer {
             Some(ToWorker::Error { errno, id: for_id }) if for_id == id => {
@@ -146,7 +146,7 @@ pub fn receive(socket: BorrowedFd<'_>) -> io::Result<(TcpStream, SocketAddr)> {
     match connection {
         Some(connection) => {
             let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-            Ok((TcpStream::from(connection), decode(&peer[..received.len]).unwrap_or(unknown)))
+            Ok((TcpStream::from(connection), decode(peer.get(..received.len).unwrap_or_default()).unwrap_or(unknown)))
         }
         None if received.fds_lost => Err(io::Error::from_raw_os_error(libc::EMFILE)),
         None => Err(io::Error::new(io::ErrorKind::BrokenPipe, "maitred is gone")),

@@ -20,6 +20,7 @@
 //! - `health`: stalls, probes, heartbeats, watchdogs, and workers that had their time
 //! - `lives`: draining, scaling, crash loops, pausing, the control socket
 //! - `lab`: measuring with `maitred bench`
+//! - `messages`: what is said to people, where nobody reads it, and by threads that cannot be had
 //! - `refusals`: what cannot be started, and what is said about it
 
 #[path = "../support/mod.rs"]
@@ -35,6 +36,7 @@ mod kernel;
 mod lab;
 mod limits;
 mod lives;
+mod messages;
 mod misbehaviour;
 mod native;
 mod policies;

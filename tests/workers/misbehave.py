@@ -82,6 +82,28 @@ elif habit == "flood":
 
     threading.Thread(target=flood, daemon=True).start()
     serve(door)
+elif habit == "escapes":  # everything that it can say, with what acts on a terminal in it
+    control = channel()
+    acts = "\x1b[31m\x9b32m\u202e\r\x07"
+    print(f"own words {acts}", file=sys.stderr, flush=True)
+    if arguments:
+        sys.exit(1)
+    control.send(f"STATUS=says {acts}".encode())
+    control.send(f"nonsense {acts}".encode())
+    control.send(f"LISTEN=unix:/no/such/{acts}/socket\nID=7\n".encode())
+    control.recv(4096)
+    serve(listen(control, f"unix:@{os.getpid()}{acts}"))
+elif habit == "refused":  # asks for what it cannot have, again and again
+    control = channel()
+    for number in range(int(arguments[0])):
+        control.send(f"LISTEN=unix:/no/such/{number}\nID={number}\n".encode())
+        control.recv(4096)
+    serve(listen(control))
+elif habit == "chatter":  # says much, and then serves
+    control = channel()
+    for number in range(int(arguments[0])):
+        control.send(f"STATUS={number}".encode())
+    serve(listen(control))
 elif habit == "return":  # slot 0 returns everything
     serve(listen(channel()), returns=lambda n: slot == "0")
 elif habit == "return-half":  # everybody returns every second one

@@ -56,7 +56,7 @@ impl Shim {
         let file = taking.take(number)?;
         let mut found = vec![0; OBJECT.len() + 1];
         let length = nix::sys::uio::pread(&file, &mut found, 0)?;
-        if found[..length] == *OBJECT {
+        if found.get(..length) == Some(OBJECT) {
             let reach = if limits::has_privileges_of_executable() { Reach::Inherited } else { Reach::Master };
             return Ok((Shim { file, reach }, None));
         }

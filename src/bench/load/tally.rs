@@ -155,6 +155,7 @@ impl Default for Tally {
     }
 }
 
+#[expect(clippy::expect_used, reason = "its arguments are constants, and the tests make one")]
 fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_MAX_US, DIGITS).expect("the bounds and digits are constants that fit")
 }
@@ -235,6 +236,7 @@ impl Tally {
 }
 
 /// Adds `more` to `to`; all histograms here have the same bounds, so every value fits.
+#[expect(clippy::expect_used, reason = "all have the bounds of `histogram`")]
 pub fn merge(to: &mut Histogram<u64>, more: &Histogram<u64>) {
     to.add(more).expect("histograms of equal bounds can be added");
 }

@@ -4,6 +4,7 @@ use crate::bench::plan::Plan;
 use crate::bench::run::Run;
 use crate::bench::session::Progress;
 use crate::bench::stop::Stop;
+use crate::cli::say;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -77,7 +78,8 @@ impl Progress for Bar {
         if !self.bar.is_hidden() {
             let wrong = if run.invalid.is_empty() { "" } else { ", INVALID" };
             let rate = run.connections_per_s;
-            self.bar.suspend(|| eprintln!("round {} {}: {rate:.0} connections/s{wrong}", run.round, run.subject));
+            let line = format!("round {} {}: {rate:.0} connections/s{wrong}", run.round, run.subject);
+            self.bar.suspend(|| say::message(&line));
         }
     }
 }

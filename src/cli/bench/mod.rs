@@ -5,8 +5,9 @@ mod interrupted;
 mod outputs;
 mod subjects;
 
+use super::USAGE;
+use super::say::{self, complain};
 use super::workers::WorkerArgs;
-use super::{USAGE, complain};
 use crate::bench::command::Command;
 use crate::bench::load::Protocol;
 use crate::bench::plan::{Asked, Plan, REPEAT_DEFAULT, SOURCES_MAX, Subject, load};
@@ -23,7 +24,6 @@ use clap::{Args, ValueEnum};
 use interrupted::Interrupted;
 use outputs::Outputs;
 use std::ffi::OsString;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -205,9 +205,9 @@ fn again(file: &Path, outputs: &Outputs) -> ExitCode {
     let report = read.and_then(|text| serde_json::from_str::<Report>(&text).map_err(|error| error.to_string()));
     match report {
         Ok(report) => {
-            let _ = std::io::stdout().write_all(report::table::text(&report).as_bytes());
+            let shown = say::lines(&report::table::text(&report), ExitCode::SUCCESS);
             match outputs.check().and_then(|()| outputs.write(&report)) {
-                Ok(()) => ExitCode::SUCCESS,
+                Ok(()) => shown,
                 Err(error) => usage(&error),
             }
         }
@@ -227,10 +227,9 @@ pub fn worker() -> ExitCode {
 }
 
 fn finish_up(report: &Report, finish: &Finish, outputs: &Outputs, interrupted: &Interrupted) -> ExitCode {
-    let mut written = Ok(());
+    let (mut shown, mut written) = (ExitCode::SUCCESS, Ok(()));
     if !report.runs.is_empty() {
-        // A reader that has seen enough closes the pipe; that is no failure.
-        let _ = std::io::stdout().write_all(report::table::text(report).as_bytes());
+        shown = say::lines(&report::table::text(report), shown);
         written = outputs.write(report);
     }
     if let Err(error) = &written {
@@ -252,7 +251,7 @@ fn finish_up(report: &Report, finish: &Finish, outputs: &Outputs, interrupted: &
             ExitCode::from(128 + interrupted.signal.load(Ordering::SeqCst) as u8)
         }
         Finish::Complete if written.is_err() || !report.invalid().is_empty() => ExitCode::FAILURE,
-        Finish::Complete => ExitCode::SUCCESS,
+        Finish::Complete => shown,
     }
 }
 

@@ -117,7 +117,7 @@ async fn read(pipe: OwnedFd) -> String {
         let mut buffer = [0; 2048];
         match nix::unistd::read(pipe.get_ref(), &mut buffer) {
             Ok(0) => break,
-            Ok(read) if text.len() < OUTPUT_MAX => text.extend_from_slice(&buffer[..read]),
+            Ok(read) if text.len() < OUTPUT_MAX => text.extend_from_slice(buffer.get(..read).unwrap_or_default()),
             Ok(_) | Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => ready.clear_ready(),
             Err(_) => break,

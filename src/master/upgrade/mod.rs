@@ -15,7 +15,7 @@ use super::reload::done;
 use super::run::{Master, refusal};
 use super::signals::Heed;
 use crate::adapt::elf;
-use crate::core::fleet;
+use crate::core::{fleet, visible};
 use crate::sys::exec::Passing;
 use crate::sys::memfd;
 use crate::wire::environment;
@@ -42,7 +42,7 @@ const QUIET_LOOKS: u32 = 3;
 pub struct Host {
     /// The executable, as it was called.
     pub executable: PathBuf,
-    /// Writes what is still to be logged, and from then on each line at once.
+    /// Writes what is still to be logged, unless nobody reads it.
     pub settle_log: Box<dyn Fn()>,
     /// Where another program was, whose place this one takes.
     pub resume: Option<Box<State>>,
@@ -259,7 +259,7 @@ fn tell(client: Option<&OwnedFd>, answer: &str) {
         let flags = nix::sys::socket::MsgFlags::MSG_NOSIGNAL | nix::sys::socket::MsgFlags::MSG_DONTWAIT;
         let _ = nix::sys::socket::send(
             std::os::fd::AsRawFd::as_raw_fd(&client.as_fd()),
-            format!("{answer}\n").as_bytes(),
+            format!("{}\n", visible::json(answer)).as_bytes(),
             flags,
         );
     }

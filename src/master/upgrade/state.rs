@@ -1,5 +1,6 @@
 //! Everything that the next program must know, as JSON; descriptors by their numbers.
 
+use super::super::aside::Aside;
 use super::super::door::Door;
 use super::super::drain::Drains;
 use super::super::error::RunError;
@@ -12,6 +13,7 @@ use super::super::listener::{self, House, Listener};
 use super::super::listeners::Listeners;
 use super::super::opens;
 use super::super::output::{self, LastWords, Output, Stream};
+use super::super::provoked;
 use super::super::refuse;
 use super::super::reload::Reloads;
 use super::super::returned;
@@ -75,6 +77,8 @@ pub struct State {
     refused: refuse::Passed,
     #[serde(default)]
     opens: opens::Passed,
+    #[serde(default)]
+    provoked: provoked::Passed,
     descriptors: u64,
     last_words: Vec<(Slot, String)>,
     last_reload: Option<String>,
@@ -119,9 +123,7 @@ struct PassedWorker {
     ready: bool,
     admitted: bool,
     leaves: bool,
-    said: u64,
     health: Health,
-    malformed: u64,
     last_words: Vec<String>,
 }
 
@@ -257,6 +259,7 @@ impl Master {
             lost: self.house.lost.get(),
             refused: self.house.refused.pass(),
             opens: self.house.opens.pass(),
+            provoked: self.house.provoked.pass(),
             descriptors: self.starter.descriptors,
             last_words: self.last_words.iter().map(|(slot, words)| (*slot, words.clone())).collect(),
             last_reload: self.reloads.last.clone(),
@@ -294,10 +297,11 @@ impl Master {
         let config = Rc::new(config);
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let packet_cost = fd::packet_cost()?;
-        let house = Rc::new(House::new(&config, packet_cost, sender.clone()));
+        let house = Rc::new(House::new(&config, packet_cost, sender.clone(), Aside::start()?));
         house.lost.set(state.lost);
         house.refused.take(state.refused);
         house.opens.take(state.opens);
+        house.provoked.take(state.provoked);
         let output = Output::start()?;
         if let Err(error) = limits::wake_without_preempting() {
             debug!(%error, "the master preempts its workers");
@@ -439,7 +443,6 @@ impl Master {
             notification: passed.notification.map(watched).transpose()?,
             requests,
             listened: passed.listened,
-            opened_late: 0,
             tasks: Vec::new(),
             supervised: supervised.transpose()?,
             uses_inherited: passed.uses_inherited,
@@ -449,10 +452,8 @@ impl Master {
             asked: false,
             admitted: passed.admitted,
             leaves: passed.leaves,
-            said: passed.said,
             target: Rc::default(),
             health: passed.health,
-            malformed: passed.malformed,
         })
     }
 
@@ -530,9 +531,7 @@ fn pass_worker(worker: &Worker, passing: &Passing, listeners: &[Rc<Listener>], t
         ready: worker.ready,
         admitted: worker.admitted,
         leaves: worker.leaves,
-        said: worker.said,
         health: worker.health.clone(),
-        malformed: worker.malformed,
         last_words: worker.last_words.now(),
     }
 }

@@ -1,0 +1,126 @@
+//! The thread that writes the log, so that a slow terminal never holds up a connection.
+//!
+//! Lines wait in a queue of its own. When that is full the line is left out and counted; how many that were
+//! is said in the log as soon as somebody reads it again.
+
+use crate::sys::outlet;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tracing::warn;
+
+/// Lines that may wait to be written.
+const LINES_MAX: usize = 4096;
+/// Bytes of them.
+const BYTES_MAX: usize = 4 << 20;
+
+/// A handle to the thread.
+#[derive(Clone, Debug)]
+pub struct Scribe(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Something was put into the queue.
+    filled: Condvar,
+    /// Something of it was written, or given up.
+    done: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    lines: VecDeque<Vec<u8>>,
+    bytes: usize,
+    /// Lines that were ever put, and that are dealt with.
+    put: u64,
+    done: u64,
+    /// Lines left out since that was last said, and ever.
+    left_out: u64,
+    left_out_total: u64,
+}
+
+impl Queue {
+    fn leave_out(&mut self) {
+        self.left_out += 1;
+        self.left_out_total += 1;
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Scribe {
+    /// Starts the thread, which writes to standard error.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub fn start() -> io::Result<Scribe> {
+        let shared = Arc::new(Shared::default());
+        let scribe = Scribe(Arc::clone(&shared));
+        std::thread::Builder::new().name("log".into()).spawn(move || write_on(&shared))?;
+        Ok(scribe)
+    }
+
+    /// Takes a line, to be written soon; never waits.
+    pub fn put(&self, line: Vec<u8>) {
+        let mut queue = self.0.queue();
+        if queue.lines.len() >= LINES_MAX || queue.bytes + line.len() > BYTES_MAX {
+            queue.leave_out();
+            return;
+        }
+        queue.bytes += line.len();
+        queue.put += 1;
+        queue.lines.push_back(line);
+        self.0.filled.notify_one();
+    }
+
+    /// Waits until everything so far is written, but no longer than this.
+    pub fn flush(&self, at_most: Duration) {
+        let deadline = Instant::now() + at_most;
+        let mut queue = self.0.queue();
+        let until = queue.put;
+        while queue.done < until {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            queue = self.0.done.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// The thread's whole life.
+fn write_on(shared: &Shared) {
+    loop {
+        let mut queue = shared.queue();
+        let line = loop {
+            match queue.lines.pop_front() {
+                Some(line) => break line,
+                None => queue = shared.filled.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            }
+        };
+        queue.bytes -= line.len();
+        drop(queue);
+        let written = outlet::write_all(io::stderr().lock().as_fd(), &line);
+        let mut queue = shared.queue();
+        queue.done += 1;
+        let left_out = match written {
+            Ok(()) => std::mem::take(&mut queue.left_out),
+            Err(_) => {
+                queue.leave_out();
+                0
+            }
+        };
+        let total = queue.left_out_total;
+        shared.done.notify_all();
+        drop(queue);
+        if left_out > 0 {
+            warn!(left_out, total, "log lines were left out: nobody read them, or they could not be written");
+        }
+    }
+}
