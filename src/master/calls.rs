@@ -4,6 +4,7 @@ use super::handoff::Handoff;
 use super::run::Master;
 use super::supervised::{Door, Known, Supervised, address_of, name_bytes};
 use crate::core::ids::WorkerId;
+use crate::sys::rights::Asker;
 use crate::sys::seccomp::{Call, Name, OnExec};
 use crate::sys::{fd, foreign, listen, process};
 use crate::wire::address::Address;
@@ -77,6 +78,14 @@ impl Master {
             supervised.remember(inode, known);
             return Verdict::Return(Ok(0));
         }
+        let asker = match Asker::of_thread(call.thread) {
+            Ok(asker) => asker,
+            Err(error) => return error.into(),
+        };
+        if let Err(error) = self.may(&asker, &address) {
+            self.refused(id, &address, &error);
+            return error.into();
+        }
         match (&address, own) {
             // The kernel's choice: whether it is a listener shows when it listens.
             (address, own) if address.is_ephemeral() => {
@@ -95,7 +104,7 @@ impl Master {
             }
             (Address::Tcp(_), own) => {
                 // In place from now on, so that the worker sees the name and the readiness of it.
-                let asked = self.ask_for(id, supervised, &address, own.copy(), None);
+                let asked = self.ask_for(id, supervised, &address, own.copy(), None, &asker);
                 match asked.and_then(|prepared| self.install(id, supervised, call, prepared, inode)) {
                     Ok((request, inode)) => {
                         supervised.remember(inode, Known::Prepared { request, socket: None });
@@ -105,7 +114,7 @@ impl Master {
                 }
             }
             (Address::Unix(_) | Address::Abstract(_), own) => {
-                match self.ask_for(id, supervised, &address, own.copy(), foreign::umask(call.thread).ok()) {
+                match self.ask_for(id, supervised, &address, own.copy(), foreign::umask(call.thread).ok(), &asker) {
                     Ok(prepared) => {
                         supervised.remember(inode, prepared);
                         Verdict::Return(Ok(0))
@@ -124,11 +133,12 @@ impl Master {
         address: &Address,
         own: Option<OwnedFd>,
         umask: Option<u32>,
+        asker: &Asker,
     ) -> io::Result<Known> {
         self.forget_closed(id, LOOK_FROM);
         let request = supervised.next_request();
         let asked = Listen { address: address.clone(), id: request, answer: AnswerTo::Sender, umask };
-        match self.serve_request(id, &asked, own) {
+        match self.serve_request(id, &asked, own, asker) {
             Ok((ToWorker::Listening { via, ownership, .. }, socket)) => {
                 let is_the_listener = via == Via::Shared && ownership == Ownership::Adopted;
                 Ok(Known::Prepared { request, socket: (!is_the_listener).then_some(socket) })
@@ -159,12 +169,14 @@ impl Master {
             Some(prepared @ Known::Prepared { .. }) => Ok(prepared),
             Some(Known::Bound(address)) => {
                 let own = OwnSocket::of(call).and_then(OwnSocket::copy);
-                self.ask_for(id, supervised, &address, own, None)
+                Asker::of_thread(call.thread)
+                    .and_then(|asker| self.ask_for(id, supervised, &address, own, None, &asker))
             }
             None => {
                 let Some(own) = OwnSocket::of(call).and_then(OwnSocket::copy) else { return Verdict::Pass };
                 let Some(address) = ephemeral_address(&own) else { return Verdict::Pass };
-                self.ask_for(id, supervised, &address, Some(own), None)
+                Asker::of_thread(call.thread)
+                    .and_then(|asker| self.ask_for(id, supervised, &address, Some(own), None, &asker))
             }
         };
         let installed = prepared.and_then(|prepared| self.install(id, supervised, call, prepared, inode));

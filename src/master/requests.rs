@@ -6,6 +6,7 @@ use super::event::FromWorker;
 use super::handoff::{Handoff, Whose, count};
 use super::listener::{Listener, Phase};
 use super::ready::Signal;
+use super::rights::in_name_of;
 use super::run::Master;
 use super::worker::{Asked, REQUESTS_MAX, Request, name_of};
 use super::{channel, returned, steering};
@@ -13,6 +14,7 @@ use crate::config::Mode;
 use crate::core::ids::WorkerId;
 use crate::sys::clock;
 use crate::sys::listen::longest_queue;
+use crate::sys::rights::Asker;
 use crate::sys::taken::Taken;
 use crate::wire::address::Address;
 use crate::wire::packet::{self, AnswerTo, Count, Listen, Ownership, RequestId, ToWorker, Via};
@@ -31,14 +33,17 @@ type Entered = (Rc<Listener>, Option<Rc<Handoff>>);
 impl Master {
     /// A worker said something.
     pub(super) async fn heard(&mut self, from: FromWorker) {
-        let FromWorker { worker: id, packet, mut fds, door } = from;
+        let FromWorker { worker: id, packet, mut fds, sender, door } = from;
         for said in packet.says {
             if !self.workers.contains_key(&id) {
                 return;
             }
             debug!(worker = id.0, said = name_of(&said), "heard");
             match said {
-                packet::FromWorker::Listen(listen) => self.listen(id, listen, std::mem::take(&mut fds), door.as_ref()),
+                packet::FromWorker::Listen(listen) => {
+                    let asker = self.asker(id, door.as_ref().map(AsFd::as_fd), sender.as_ref());
+                    self.listen(id, listen, std::mem::take(&mut fds), door.as_ref(), asker);
+                }
                 packet::FromWorker::Accepting { id: request, backlog } => {
                     if let Err(error) = self.accepting(id, request, backlog).await {
                         warn!(worker = id.0, %error, "a worker cannot take part");
@@ -113,7 +118,14 @@ impl Master {
     }
 
     /// `LISTEN`: finds or makes the listener and sends the worker its socket.
-    fn listen(&mut self, id: WorkerId, listen: Listen, fds: Vec<OwnedFd>, door: Option<&OwnedFd>) {
+    fn listen(
+        &mut self,
+        id: WorkerId,
+        listen: Listen,
+        fds: Vec<OwnedFd>,
+        door: Option<&OwnedFd>,
+        asker: io::Result<Asker>,
+    ) {
         let mut fds = fds.into_iter();
         let (own, reply) = match listen.answer {
             AnswerTo::AttachedSocket => {
@@ -123,7 +135,7 @@ impl Master {
             AnswerTo::Sender => (fds.next(), None),
         };
         let request = listen.id;
-        let (answer, socket) = match self.serve_request(id, &listen, own) {
+        let (answer, socket) = match asker.and_then(|asker| self.serve_request(id, &listen, own, &asker)) {
             Ok((answer, socket)) => (answer, Some(socket)),
             Err(error) => {
                 self.refused(id, &listen.address, &error);
@@ -156,14 +168,18 @@ impl Master {
         id: WorkerId,
         listen: &Listen,
         own: Option<OwnedFd>,
+        asker: &Asker,
     ) -> io::Result<(ToWorker, OwnedFd)> {
         // The same name again means that the old socket is gone, with the program that had it.
         self.close(id, listen.id);
+        self.may(asker, &listen.address)?;
         let worker = self.workers.get_mut(&id).ok_or(Errno::ESRCH)?;
         if worker.requests.len() >= REQUESTS_MAX {
             return Err(Errno::EMFILE.into());
         }
-        let found = self.listeners.find_or_bind(listen, own, worker.slot, |listener| worker.holds(listener))?;
+        let found = in_name_of(asker, &listen.address, &mut self.listeners, |listeners| {
+            listeners.find_or_bind(listen, own, worker.slot, |listener| worker.holds(listener))
+        })?;
         let listener = found.listener;
         listener.given_up.set(false);
         if found.ownership == Ownership::Adopted {
@@ -291,10 +307,12 @@ impl Master {
         if request.listener.socket().is_some() || request.listener.phase.get() == Phase::Closing {
             return Ok(());
         }
-        let address = request.listener.key.asked.clone();
+        let (address, asker) = (request.listener.key.asked.clone(), request.listener.made_by());
         let (own, asked) =
             (request.own.take(), Listen { address, id: request.id, answer: AnswerTo::Sender, umask: None });
-        let found = self.listeners.find_or_bind(&asked, own, worker.slot, |listener| worker.holds(listener))?;
+        let found = in_name_of(&asker, &asked.address, &mut self.listeners, |listeners| {
+            listeners.find_or_bind(&asked, own, worker.slot, |listener| worker.holds(listener))
+        })?;
         let request = &mut worker.requests[index];
         request.listener = found.listener;
         request.own = found.own;
