@@ -10,6 +10,7 @@ use crate::config::life::{Ready, duration};
 use crate::config::{Config, Control, Mode, Named, Prefix, Source, file};
 use crate::master::signals::hold_signals;
 use crate::master::upgrade::{self, Host, Order};
+use crate::sys::needs;
 use crate::{control, master};
 use clap::{Args, Parser};
 use std::ffi::{OsStr, OsString};
@@ -130,12 +131,18 @@ pub fn main(args: RunArgs) -> ExitCode {
         complain(&error);
         return ExitCode::from(USAGE);
     }
+    // Before the event loop, which would not say what it cannot have.
+    if let Some(missing) = state.is_none().then(needs::all_there).and_then(Result::err) {
+        complain(&format!("cannot start: {missing}"));
+        return ExitCode::from(3);
+    }
     let log = logging::start(args.log_format, logging::level(args.verbose, args.quiet));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            complain(&format!("cannot start: {error}"));
+            let advice = needs::advice(&error);
+            complain(&format!("cannot start: no event loop (epoll_create1(2), eventfd2(2)): {error}{advice}"));
             return ExitCode::from(3);
         }
     };

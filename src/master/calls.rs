@@ -69,6 +69,7 @@ impl Master {
         else {
             return Verdict::Pass;
         };
+        let asker = Asker::of_thread(call.thread);
         // All of the above was about this call only if it still waits.
         if !supervised.notifier().waits(call) {
             return Verdict::Pass;
@@ -78,7 +79,7 @@ impl Master {
             supervised.remember(inode, known);
             return Verdict::Return(Ok(0));
         }
-        let asker = match Asker::of_thread(call.thread) {
+        let asker = match asker {
             Ok(asker) => asker,
             Err(error) => return error.into(),
         };
@@ -153,6 +154,7 @@ impl Master {
 
     async fn listen_called(&mut self, id: WorkerId, supervised: &Rc<Supervised>, call: &Call) -> Verdict {
         let Ok(Some(inode)) = foreign::socket_inode(call.thread, call.descriptor()) else { return Verdict::Pass };
+        let asker = Asker::of_thread(call.thread);
         if !supervised.notifier().waits(call) {
             return Verdict::Pass;
         }
@@ -169,14 +171,12 @@ impl Master {
             Some(prepared @ Known::Prepared { .. }) => Ok(prepared),
             Some(Known::Bound(address)) => {
                 let own = OwnSocket::of(call).and_then(OwnSocket::copy);
-                Asker::of_thread(call.thread)
-                    .and_then(|asker| self.ask_for(id, supervised, &address, own, None, &asker))
+                asker.and_then(|asker| self.ask_for(id, supervised, &address, own, None, &asker))
             }
             None => {
                 let Some(own) = OwnSocket::of(call).and_then(OwnSocket::copy) else { return Verdict::Pass };
                 let Some(address) = ephemeral_address(&own) else { return Verdict::Pass };
-                Asker::of_thread(call.thread)
-                    .and_then(|asker| self.ask_for(id, supervised, &address, Some(own), None, &asker))
+                asker.and_then(|asker| self.ask_for(id, supervised, &address, Some(own), None, &asker))
             }
         };
         let installed = prepared.and_then(|prepared| self.install(id, supervised, call, prepared, inode));

@@ -50,7 +50,7 @@ pub enum RunError {
     #[error("stopped, but not all had served: slots failed too often within --restart-window\n{0}")]
     SlotsRest(String),
     /// Something that the master cannot do without.
-    #[error("cannot start: {0}")]
+    #[error("cannot start: {}{}", .0, crate::sys::needs::advice(.0))]
     System(#[from] io::Error),
     /// A listener broke while running.
     #[error("cannot go on accepting on {address}: {source}")]

@@ -69,7 +69,7 @@ pub enum StartError {
     #[error(transparent)]
     Adapt(#[from] adapt::AdaptError),
     /// Descriptors or memory ran out.
-    #[error("cannot prepare a worker: {0}; raise the limit with ulimit -n, or start fewer workers")]
+    #[error("cannot prepare a worker: {}{}", .0, crate::sys::needs::advice(.0))]
     Prepare(#[from] io::Error),
     /// The process could not be made.
     #[error(transparent)]

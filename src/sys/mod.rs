@@ -19,6 +19,7 @@ pub mod limits;
 pub mod listen;
 pub mod lock;
 pub mod memfd;
+pub mod needs;
 pub mod own_pair;
 pub mod process;
 pub mod reap;

@@ -20,6 +20,8 @@
 //! - `health`: stalls, probes, heartbeats, watchdogs, and workers that had their time
 //! - `lives`: draining, scaling, crash loops, pausing, the control socket
 //! - `lab`: measuring with `maitred bench`
+//! - `paths`: the shim's file, the control socket, and what is trusted on the way there
+//! - `rights`: workers get what their own user may have, and no more
 //! - `refusals`: what cannot be started, and what is said about it
 
 #[path = "../support/mod.rs"]
@@ -37,10 +39,12 @@ mod limits;
 mod lives;
 mod misbehaviour;
 mod native;
+mod paths;
 mod policies;
 mod ready;
 mod refusals;
 mod reload;
+mod rights;
 mod seccomp;
 mod serving;
 mod steering;

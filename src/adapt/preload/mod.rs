@@ -128,6 +128,15 @@ impl Shim {
         Ok(value)
     }
 
+    /// Why the file has no name of its own, if that is so.
+    #[must_use]
+    pub fn why_in_memory(&self) -> Option<String> {
+        match &*self.place.borrow() {
+            Place::Named { .. } => None,
+            Place::Memory { because, .. } => Some(because.clone()),
+        }
+    }
+
     /// The descriptor that workers must inherit, if any.
     #[must_use]
     pub fn inherited(&self) -> Option<RawFd> {
