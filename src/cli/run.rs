@@ -50,7 +50,8 @@ pub struct RunArgs {
 
     /// Path of the control socket
     ///
-    /// By default $XDG_RUNTIME_DIR/maitred/NAME.sock, for root /run/maitred/NAME.sock.
+    /// By default NAME.sock in the first of $RUNTIME_DIRECTORY (a systemd unit with RuntimeDirectory=), else in
+    /// $XDG_RUNTIME_DIR/maitred, for root in /run/maitred.
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
 

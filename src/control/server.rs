@@ -288,3 +288,32 @@ async fn ask(request: Request, events: Events) -> Result<String, String> {
     events.send(Event::Asked { request, answer }).await.map_err(|_| gone)?;
     answered.await.map_err(|_| gone.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_earlier_versions_passed_on_is_understood() {
+        let passed: Passed = serde_json::from_str(r#"{"path":"/x.sock","listener":5,"lock":6}"#).unwrap();
+        assert!(passed.lock.is_some() && passed.file.is_none());
+        let passed = Passed { lock: None, file: Some((1, 2)), ..passed };
+        let again: Passed = serde_json::from_str(&serde_json::to_string(&passed).unwrap()).unwrap();
+        assert_eq!((again.lock.is_none(), again.file), (true, Some((1, 2))));
+    }
+
+    #[test]
+    fn only_the_very_file_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        std::fs::write(&path, "").unwrap();
+        let id = path.symlink_metadata().map(|found| (found.dev(), found.ino())).ok();
+        for other in [None, Some((1, 1))] {
+            remove_if(&path, other);
+            assert!(path.exists());
+        }
+        remove_if(&path, id);
+        assert!(!path.exists());
+        remove_if(&path, None);
+    }
+}

@@ -125,3 +125,42 @@ fn remove_spares_of_the_dead(path: &Path, prefix: &str) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_removed_file_is_put_back_and_another_ones_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.sock");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let file = SocketFile::own(&path);
+        assert!(!file.restore());
+        std::fs::remove_file(&path).unwrap();
+        assert!(file.restore() && path.exists());
+        // Somebody else has the name by now, and also the spare one.
+        let _others = [&path, &file.spare].map(|path| {
+            std::fs::remove_file(path).unwrap();
+            UnixListener::bind(path).unwrap()
+        });
+        file.remove();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+        assert!(!file.restore());
+    }
+
+    #[test]
+    fn what_earlier_versions_passed_on_is_understood() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, spare) = (dir.path().join("x.sock"), dir.path().join(".x.sock.maitred-1"));
+        let _listener = UnixListener::bind(&path).unwrap();
+        std::fs::hard_link(&path, &spare).unwrap();
+        let text = format!(r#"{{"path":"{}","spare":"{}"}}"#, path.display(), spare.display());
+        let file: SocketFile = serde_json::from_str(&text).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(file.restore());
+        file.remove();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

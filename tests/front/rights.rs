@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 const NOBODY: u32 = 65534;
@@ -21,8 +22,11 @@ fn free_port() -> u16 {
 
 /// A port for the privileged that nobody has.
 fn privileged_port() -> u16 {
-    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    (600..1024).rev().find(free).expect("a free port below 1024")
+    // Tests that run beside this one look for one, too.
+    static NEXT: AtomicU16 = AtomicU16::new(600);
+    let ports = std::iter::repeat_with(|| NEXT.fetch_add(1, Ordering::Relaxed)).take_while(|port| *port < 1024);
+    let mut free = ports.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().expect("a free port below 1024")
 }
 
 /// Starts a worker that becomes another user and asks for addresses; what came of each.
@@ -130,17 +134,18 @@ fn wrappers_that_change_the_user_work_with_every_mode_and_adapter() {
         return;
     }
     let program = for_ordinary_user(&server());
-    let line = |port: &str| format!("{program} poll {port}");
     let setpriv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     for (mode, adapter) in
         ["handoff", "shared", "kernel"].iter().flat_map(|mode| ["preload", "seccomp"].map(|adapter| (*mode, adapter)))
     {
         for wrapper in ["setpriv", "runuser", "su"] {
             let port = free_port().to_string();
-            let line = line(&port);
+            // What a supervised socket cannot keep is not looked at.
+            let option = if adapter == "seccomp" { "supervised" } else { "plain" };
+            let line = format!("{program} poll {port} {option}");
             let command: Vec<&str> = match wrapper {
-                "setpriv" => [&setpriv[..], &[&program, "poll", &port]].concat(),
-                "runuser" => vec!["runuser", "-u", "nobody", "--", &program, "poll", &port],
+                "setpriv" => [&setpriv[..], &[&program, "poll", &port, option]].concat(),
+                "runuser" => vec!["runuser", "-u", "nobody", "--", &program, "poll", &port, option],
                 _ => vec!["su", "-s", "/bin/sh", "nobody", "-c", &line],
             };
             let options = ["-w", "2", "--mode", mode, "--adapter", adapter, "--"];
