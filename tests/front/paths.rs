@@ -43,9 +43,16 @@ fn said(output: &Output) -> String {
 fn what_a_worker_preloads_is_nobody_elses_also_after_the_master() {
     let line = format!("echo \"preloads $LD_PRELOAD\"; exec {} poll 0", server());
     let maitred = Maitred::start(&["-w", "1", "--", "sh", "-c", &line]).ready(1);
-    let output = maitred.output();
-    let path = output.lines().find_map(|line| line.strip_prefix("preloads ")).expect("the worker says it");
-    let path = Path::new(path.split(':').next().unwrap());
+    let deadline = Instant::now() + PATIENCE;
+    let preloads = loop {
+        let output = maitred.output();
+        if let Some(preloads) = output.lines().find_map(|line| line.strip_prefix("preloads ")) {
+            break preloads.to_owned();
+        }
+        assert!(Instant::now() < deadline, "{output}");
+        std::thread::yield_now();
+    };
+    let path = Path::new(preloads.split(':').next().unwrap());
     maitred.stop();
     assert!(path.is_absolute() && !path.starts_with("/proc"), "{}", path.display());
     for step in path.ancestors() {
