@@ -156,3 +156,15 @@ fn wrappers_that_change_the_user_work_with_every_mode_and_adapter() {
         }
     }
 }
+
+#[test]
+fn behind_a_wrapper_that_drops_the_environment_calls_are_supervised() {
+    let port = free_port().to_string();
+    let command = ["env", "-i", &server(), "poll", &port, "supervised"];
+    let maitred = Maitred::start(&[&["-w", "2", "--"], &command[..]].concat()).ready(2);
+    let chosen = maitred.logged("chose the adapter");
+    assert_eq!(chosen[0]["adapter"], "seccomp", "{chosen:?}");
+    let tally = load(maitred.address(), 20, 2);
+    assert_eq!((tally.answered, tally.hung), (20, 0), "{:?}", tally.failed);
+    maitred.stop();
+}
