@@ -72,6 +72,8 @@ pub struct Executable {
     pub linkage: Linkage,
     /// What stands between the two, outermost first.
     pub through: Vec<String>,
+    /// The one of these that takes the shim out of the environment.
+    pub drops_environment: Option<String>,
 }
 
 /// Finds the command as a shell would, and looks at it and through it.
@@ -86,7 +88,13 @@ pub fn inspect(
 ) -> Result<Executable, NotExecutable> {
     let first = command.first().ok_or_else(|| NotExecutable::NotFound(String::new()))?;
     let path = find(first, path_variable, cwd)?;
-    let mut found = Executable { program: path.clone(), path, linkage: Linkage::Unknown, through: Vec::new() };
+    let mut found = Executable {
+        program: path.clone(),
+        path,
+        linkage: Linkage::Unknown,
+        through: Vec::new(),
+        drops_environment: None,
+    };
     let mut words = command.to_vec();
     for _ in 0..STEPS_MAX {
         let seen = look_at(&found.program).unwrap_or(Seen::Program(Linkage::Unknown));
@@ -99,6 +107,9 @@ pub fn inspect(
         };
         let Some((inner, through)) = next else { break };
         let Some(program) = inner.first().and_then(|word| find(word, path_variable, cwd).ok()) else { break };
+        if found.drops_environment.is_none() && wrappers::drops_environment(&words) {
+            found.drops_environment = Some(through.clone());
+        }
         found.program = program;
         found.through.push(through);
         words = inner;

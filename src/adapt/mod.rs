@@ -60,6 +60,13 @@ pub enum AdaptError {
         .0.display()
     )]
     Capabilities(PathBuf),
+    /// A wrapper that may only do it because of its own privileges, which supervision would take away.
+    #[error(
+        "cannot bring {} in: {} takes the shim out of its environment; run maitred itself as that user, or as root \
+         with setpriv or runuser -u before the command",
+        .0.display(), .1
+    )]
+    Environment(PathBuf, String),
     /// 32-bit, or another processor's.
     #[error(
         "cannot bring {} in: it is built for another machine than maitred (32-bit, or another processor), so the shim \
@@ -103,6 +110,7 @@ pub fn choose(given: Circumstances, executable: &Executable) -> Result<(Chosen, 
         [] => what.to_owned(),
         through => format!("{} behind {}, {what}", executable.program.display(), through.join(" and ")),
     };
+    let dropped = executable.drops_environment.clone();
     let chosen = match (given.adapter, &executable.linkage) {
         (Adapter::Auto | Adapter::Inherit, _) if given.preset.is_some() && can_inherit => {
             (Chosen::Inherit, "a preset was asked for".to_owned())
@@ -117,6 +125,14 @@ pub fn choose(given: Circumstances, executable: &Executable) -> Result<(Chosen, 
         (Adapter::Preload, Linkage::Static) => return Err(AdaptError::NoLibc(program(), "it is statically linked")),
         (Adapter::Preload, Linkage::OwnCalls) => {
             return Err(AdaptError::NoLibc(program(), "it is a Go program, which makes its system calls itself"));
+        }
+        (Adapter::Auto, Linkage::Dynamic { .. }) if dropped.is_some() => {
+            let wrapper = dropped.unwrap_or_default();
+            if wrapper != "env" && !nix::unistd::geteuid().is_root() {
+                return Err(AdaptError::Environment(program(), wrapper));
+            }
+            let what = format!("{wrapper} takes the shim out of its environment, so its system calls are supervised");
+            (Chosen::Seccomp, because(&what))
         }
         (Adapter::Auto | Adapter::Preload, Linkage::Dynamic { loader }) => {
             (Chosen::Preload, because(&format!("dynamically linked, loaded by {loader}")))

@@ -13,7 +13,7 @@ struct Wrapper {
     positional: usize,
 }
 
-const WRAPPERS: [Wrapper; 15] = [
+const WRAPPERS: [Wrapper; 20] = [
     wrapper("env", &["-u", "-C", "--unset", "--chdir"], 0),
     wrapper("nice", &["-n", "--adjustment"], 0),
     wrapper("nohup", &[], 0),
@@ -29,6 +29,11 @@ const WRAPPERS: [Wrapper; 15] = [
     wrapper("dumb-init", &[], 0),
     wrapper("gosu", &[], 1),
     wrapper("su-exec", &[], 1),
+    wrapper("setuidgid", &[], 1),
+    wrapper("s6-setuidgid", &[], 1),
+    wrapper("chpst", &["-u", "-U", "-b", "-/", "-n", "-m", "-d", "-o", "-p", "-f", "-c", "-r", "-t"], 0),
+    wrapper("doas", &["-u", "-C"], 0),
+    wrapper("sudo", &["-u", "-g", "-U", "-p", "-C", "-h", "-r", "-t", "-T", "-D", "--user", "--group"], 0),
 ];
 
 const fn wrapper(name: &'static str, valued: &'static [&'static str], positional: usize) -> Wrapper {
@@ -49,12 +54,15 @@ pub fn wrapped(words: &[OsString]) -> Option<Vec<OsString>> {
         let is_line = flags.starts_with('-') && !flags.starts_with("--") && flags.ends_with('c');
         return if is_line { shell_command(line.to_str()?) } else { None };
     }
+    if let "su" | "runuser" = name {
+        return command_of_user(rest);
+    }
     let wrapper = WRAPPERS.iter().find(|wrapper| wrapper.name == name)?;
     let mut rest = rest.iter();
     let mut positional = wrapper.positional;
     while let Some(word) = rest.next() {
         let text = word.to_str().unwrap_or_default();
-        let assignment = name == "env" && text.contains('=') && !text.starts_with('-');
+        let assignment = matches!(name, "env" | "sudo") && text.contains('=') && !text.starts_with('-');
         match text {
             "--" => {}
             option if option.starts_with('-') && option.len() > 1 => {
@@ -68,6 +76,49 @@ pub fn wrapped(words: &[OsString]) -> Option<Vec<OsString>> {
         }
     }
     None
+}
+
+/// What `su` and `runuser` (`su(1)`, util-linux) start: the words behind `-u USER`, or a shell's line.
+fn command_of_user(words: &[OsString]) -> Option<Vec<OsString>> {
+    const VALUED: [&str; 9] =
+        ["-s", "--shell", "-g", "--group", "-G", "--supp-group", "-w", "--whitelist-environment", "-T"];
+    let mut rest = words.iter();
+    let mut is_direct = false;
+    while let Some(word) = rest.next() {
+        match word.to_str().unwrap_or_default() {
+            "-c" | "--command" | "--session-command" => return shell_command(rest.next()?.to_str()?),
+            line if line.starts_with("--command=") => return shell_command(line.strip_prefix("--command=")?),
+            "-u" | "--user" => {
+                is_direct = true;
+                rest.next();
+            }
+            option if VALUED.contains(&option) => drop(rest.next()),
+            option if option.starts_with('-') => {}
+            _ if is_direct => return Some([word].into_iter().chain(rest).cloned().collect()),
+            // The user.
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether what these words start gets another environment than they have themselves, which the shim would
+/// have to be in.
+#[must_use]
+pub fn drops_environment(words: &[OsString]) -> bool {
+    let options = || words.iter().skip(1).map_while(|word| word.to_str()).take_while(|word| *word != "--");
+    let is_one = |long: &'static [&'static str], letter: char| {
+        move |word: &str| {
+            long.contains(&word) || word.starts_with('-') && !word.starts_with("--") && word.contains(letter)
+        }
+    };
+    match name(words).as_str() {
+        // Its default, and the loader's variables always (`sudoers(5)`, "Command environment"; `doas.conf(5)`).
+        "sudo" | "doas" => true,
+        "su" | "runuser" => options().any(is_one(&["-", "--login"], 'l')),
+        "env" => options().take_while(|word| word.starts_with('-')).any(is_one(&["-", "--ignore-environment"], 'i')),
+        _ => false,
+    }
 }
 
 /// Redirections with an ampersand, which otherwise separates commands.
@@ -127,6 +178,32 @@ mod tests {
         check(&["gosu", "www", "server"], Some("server"));
         check(&["env"], None);
         check(&["server", "env"], None);
+    }
+
+    #[test]
+    fn wrappers_that_change_the_user_are_seen_through() {
+        check(&["setpriv", "--reuid=1", "--clear-groups", "server", "x"], Some("server x"));
+        check(&["runuser", "-u", "www", "--", "server", "-c"], Some("server -c"));
+        check(&["su", "-s", "/bin/sh", "www", "-c", "exec server -x"], Some("server -x"));
+        check(&["su", "-", "www", "--command=server"], Some("server"));
+        check(&["sudo", "-E", "-u", "www", "A=1", "server"], Some("server"));
+        check(&["chpst", "-u", "www", "server"], Some("server"));
+        check(&["su", "www"], None);
+        check(&["su", "-c"], None);
+    }
+
+    #[test]
+    fn an_environment_that_is_dropped_is_known() {
+        let drops = |line: &str| drops_environment(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        for line in
+            ["sudo x", "doas x", "su - www -c x", "su -l www -c x", "runuser --login www -c x", "env -i x", "env - x"]
+        {
+            assert!(drops(line), "{line}");
+        }
+        for line in ["su www -c x", "runuser -u www x -l", "env -u A x -i", "env A=i x", "setpriv x", "x"] {
+            assert_eq!(drops(line), line.starts_with("runuser"), "{line}");
+        }
+        assert!(!drops("runuser -u www -- x -l"));
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! What this kernel and these privileges allow: found out by trying, since version numbers do not tell
 //! what a distribution has patched, nor what a container forbids.
 
+use crate::adapt::preload::Shim;
 use crate::steer::exact::Exact;
 use crate::steer::program::Choice;
 use crate::steer::random;
-use crate::sys::{bpf, foreign, limits, reap, seccomp};
+use crate::sys::needs::{self, Need};
+use crate::sys::{bpf, foreign, limits, seccomp};
 use serde::Serialize;
 use socket2::{Domain, Socket, Type};
 use std::collections::BTreeMap;
@@ -30,6 +32,26 @@ impl From<io::Error> for Refusal {
     }
 }
 
+/// Something that every master needs, and whether it can be had.
+#[derive(Clone, Debug)]
+pub struct Needed {
+    /// The call, or what else it is.
+    pub what: &'static str,
+    /// What it is needed for.
+    pub purpose: &'static str,
+    /// How the try went.
+    pub tried: Tried,
+    /// What to do about that.
+    pub advice: &'static str,
+}
+
+impl From<Need> for Needed {
+    fn from(need: Need) -> Needed {
+        let advice = need.tried.as_ref().err().map_or("", needs::advice).trim_start_matches("; ");
+        Needed { what: need.what, purpose: need.purpose, tried: need.tried.map_err(Refusal::from), advice }
+    }
+}
+
 /// Everything that decides what works here.
 #[derive(Clone, Debug, Serialize)]
 pub struct Facts {
@@ -47,9 +69,12 @@ pub struct Facts {
     pub settings: BTreeMap<&'static str, String>,
     /// The hard limit of open descriptors.
     pub descriptors: u64,
-    /// Watching processes by descriptor (`pidfd_open(2)`).
+    /// What every master needs.
+    #[serde(serialize_with = "shown_all")]
+    pub needs: Vec<Needed>,
+    /// A place for the shim's file that is this user's alone and from which it can be loaded.
     #[serde(serialize_with = "shown")]
-    pub pidfd: Tried,
+    pub shim: Tried,
     /// Loading the program that takes turns.
     #[serde(serialize_with = "shown")]
     pub exact: Tried,
@@ -65,6 +90,16 @@ pub struct Facts {
     /// Copying a child's descriptors.
     #[serde(serialize_with = "shown")]
     pub descriptor: Tried,
+}
+
+fn shown_all<S: serde::Serializer>(needs: &[Needed], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(needs.iter().map(|need| {
+        let shown = match &need.tried {
+            Ok(()) => serde_json::Value::from("yes"),
+            Err(refusal) => serde_json::json!({ "errno": refusal.errno, "text": refusal.text }),
+        };
+        (need.what, shown)
+    }))
 }
 
 fn shown<S: serde::Serializer>(tried: &Tried, serializer: S) -> Result<S::Ok, S::Error> {
@@ -91,7 +126,7 @@ const SETTINGS: [&str; 5] = [
 ];
 
 impl Facts {
-    /// Tries everything; takes a few milliseconds and leaves nothing behind.
+    /// Tries everything; takes a few milliseconds and leaves nothing behind but the shim's file.
     #[must_use]
     pub fn gather() -> Facts {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -118,7 +153,8 @@ impl Facts {
             no_new_privs: field("NoNewPrivs:") == "1",
             settings: SETTINGS.into_iter().filter_map(setting).collect(),
             descriptors: limits::descriptor_limit().map_or(0, |limit| limit.hard),
-            pidfd: reap::pidfd(nix::unistd::Pid::this()).map(drop).map_err(Refusal::from),
+            needs: needs::try_all().into_iter().map(Needed::from).collect(),
+            shim: try_shim(),
             exact: Exact::load(Choice::InTurn).map(drop).map_err(|refused| Refusal {
                 errno: refused.source.raw_os_error().unwrap_or(0),
                 text: refused.advice(),
@@ -128,6 +164,15 @@ impl Facts {
             memory,
             descriptor,
         }
+    }
+}
+
+/// Where it is placed is where every run looks for it, so it may stay there.
+fn try_shim() -> Tried {
+    match Shim::new().map(|shim| shim.why_in_memory()) {
+        Ok(None) => Ok(()),
+        Ok(Some(because)) => Err(Refusal { errno: 0, text: because }),
+        Err(error) => Err(error.into()),
     }
 }
 

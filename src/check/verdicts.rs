@@ -148,8 +148,12 @@ fn together(facts: &Facts, with_mode: Mode, with_adapter: Chosen, linkage: Optio
 }
 
 fn mode(facts: &Facts, mode: Mode) -> Verdict {
-    if let Err(refusal) = &facts.pidfd {
-        return Verdict::no(format!("processes cannot be watched: {}", refusal.text), "use Linux 5.3 or later");
+    let missing = facts.needs.iter().find_map(|need| Some((need, need.tried.as_ref().err()?)));
+    if let Some((need, refusal)) = missing {
+        return Verdict::no(
+            format!("{} cannot be had: {}; it is needed to {}", need.what, refusal.text, need.purpose),
+            need.advice,
+        );
     }
     match (mode, &facts.exact, &facts.random) {
         (Mode::Handoff, ..) => Verdict::yes("the master accepts and hands each connection over, in exact turn"),
@@ -169,6 +173,13 @@ fn mode(facts: &Facts, mode: Mode) -> Verdict {
 fn adapter(facts: &Facts, adapter: Chosen, linkage: Option<&Linkage>) -> Verdict {
     let dynamic = "use a dynamically linked build that calls libc, or another adapter";
     match (adapter, linkage) {
+        (Chosen::Preload, None | Some(Linkage::Dynamic { .. })) if facts.shim.is_err() => Verdict::partly(
+            "the shim is found through the master's /proc entry, so not by a worker that a wrapper gives another user",
+            format!(
+                "make a directory that only maitred's user can write to, not mounted noexec ({})",
+                facts.shim.as_ref().err().map(|refusal| &*refusal.text).unwrap_or_default()
+            ),
+        ),
         (Chosen::Preload, None) => Verdict::yes("for every dynamically linked program that calls libc"),
         (Chosen::Preload, Some(Linkage::Dynamic { loader })) => Verdict::yes(format!("the shim is loaded by {loader}")),
         (Chosen::Preload, Some(Linkage::Unknown)) => {
@@ -236,6 +247,7 @@ fn version(release: &str) -> (u32, u32) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::facts;
     use super::*;
 
     fn all_is_well() -> Facts {
@@ -247,7 +259,8 @@ mod tests {
             no_new_privs: false,
             settings: [].into(),
             descriptors: 1024,
-            pidfd: Ok(()),
+            needs: vec![],
+            shim: Ok(()),
             exact: Ok(()),
             random: Ok(()),
             supervise: Ok(()),
@@ -261,7 +274,7 @@ mod tests {
     }
 
     fn program(linkage: Linkage) -> Executable {
-        Executable { path: "/x".into(), program: "/x".into(), linkage, through: vec![] }
+        Executable { path: "/x".into(), program: "/x".into(), linkage, through: vec![], drops_environment: None }
     }
 
     fn works(verdicts: &Verdicts, mode: &str, adapter: &str) -> Works {
@@ -301,6 +314,17 @@ mod tests {
         let old = Facts { kernel: "5.10.0".into(), ..all_is_well() };
         let old = verdicts(&old, Some(&executable));
         assert_eq!((works(&old, "handoff", "seccomp"), works(&old, "kernel", "seccomp")), (Works::No, Works::Yes));
+    }
+
+    #[test]
+    fn what_every_master_needs_is_named() {
+        let need = |tried| facts::Needed { what: "memfd_create(2)", purpose: "live", tried, advice: "allow it" };
+        let facts = Facts { needs: vec![need(Ok(())), need(Err(refused(libc::EPERM)))], ..all_is_well() };
+        let verdicts = verdicts(&facts, None);
+        assert!(!verdicts.default.works && verdicts.modes.iter().all(|mode| mode.verdict.works == Works::No));
+        assert!(verdicts.modes[0].verdict.how.starts_with("memfd_create(2) cannot be had"), "{verdicts:?}");
+        let facts = Facts { shim: Err(refused(libc::EPERM)), ..all_is_well() };
+        assert_eq!(super::verdicts(&facts, None).adapters[0].verdict.works, Works::Partly);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::say::{self, complain};
 use crate::adapt::inspect::{Executable, NotExecutable, inspect};
 use crate::check::facts::Facts;
-use crate::check::verdicts::{Named, Verdicts, verdicts};
+use crate::check::verdicts::{Named, Verdicts, Works, verdicts};
 use clap::Args;
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
@@ -96,7 +96,9 @@ fn tables(facts: &Facts, executable: Option<&Executable>, verdicts: &Verdicts) -
     text += &match (default.works, default.adapter) {
         (true, Some(adapter)) => format!("by default: {} mode, {adapter} adapter ({})\n", default.mode, default.reason),
         (_, Some(adapter)) => {
-            let verdict = verdicts.adapters.iter().find(|named| named.name == adapter);
+            let mode =
+                verdicts.modes.iter().find(|named| named.name == default.mode && named.verdict.works == Works::No);
+            let verdict = mode.or_else(|| verdicts.adapters.iter().find(|named| named.name == adapter));
             let why = verdict.map(|named| named.verdict.how.clone()).unwrap_or_default();
             format!("the default does not work: {adapter} ({}), {why}\n", default.reason)
         }

@@ -7,6 +7,14 @@ use std::process::ExitCode;
 
 /// Prints the names.
 pub fn main() -> ExitCode {
-    let names = client::running().into_iter().map(|name| format!("{}\n", line(&name)));
-    say::lines(&names.collect::<String>(), ExitCode::SUCCESS)
+    match client::running() {
+        Ok(names) => {
+            let names = names.into_iter().map(|name| format!("{}\n", line(&name)));
+            say::lines(&names.collect::<String>(), ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            say::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
 }

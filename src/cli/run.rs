@@ -13,6 +13,7 @@ use crate::config::{Config, Control, Mode, Named, PortZero, Prefix, Source, file
 use crate::master::error::RunError;
 use crate::master::signals::hold_signals;
 use crate::master::upgrade::{self, Host, Order};
+use crate::sys::needs;
 use crate::{control, master};
 use clap::{Args, Parser};
 use std::ffi::{OsStr, OsString};
@@ -65,7 +66,8 @@ pub struct RunArgs {
 
     /// Path of the control socket
     ///
-    /// By default $XDG_RUNTIME_DIR/maitred/NAME.sock, for root /run/maitred/NAME.sock.
+    /// By default NAME.sock in the first of $RUNTIME_DIRECTORY (a systemd unit with RuntimeDirectory=), else in
+    /// $XDG_RUNTIME_DIR/maitred, for root in /run/maitred.
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
 
@@ -144,6 +146,11 @@ pub fn main(args: RunArgs) -> ExitCode {
         return ExitCode::from(USAGE);
     }
     panic::end_at_once();
+    // Before the event loop, which would not say what it cannot have.
+    if let Some(missing) = state.is_none().then(needs::all_there).and_then(Result::err) {
+        complain(&format!("cannot start: {missing}"));
+        return ExitCode::from(3);
+    }
     if let Err(error) = logging::start(args.log_format, logging::level(args.verbose, args.quiet)) {
         complain(&RunError::Needs { what: "the thread that writes the log", source: error });
         return ExitCode::from(3);
@@ -152,7 +159,8 @@ pub fn main(args: RunArgs) -> ExitCode {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            complain(&format!("cannot start: {error}"));
+            let advice = needs::advice(&error);
+            complain(&format!("cannot start: no event loop (epoll_create1(2), eventfd2(2)): {error}{advice}"));
             return ExitCode::from(3);
         }
     };

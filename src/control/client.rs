@@ -1,13 +1,19 @@
 //! Asking a running master.
 
-use super::{Refusal, Request, directory, socket_path};
-use std::io::{self, BufRead, BufReader, Write};
+use super::{Refusal, Request, directories, find_socket};
+use crate::sys::trusted::{Absent, Directory, Untrusted};
+use nix::sys::socket::{UnixCredentials, getsockopt, sockopt::PeerCredentials};
+use nix::unistd::geteuid;
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a master may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest answer; that of a master with all workers and listeners that there can be has some megabytes.
+const ANSWER_MAX: usize = 64 << 20;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +41,35 @@ pub enum ClientError {
         /// What the system said.
         source: io::Error,
     },
+    /// It was asked how it is, and there was no answer for as long as one may take.
+    #[error(
+        "the maitred behind {} has not answered within {}; it is stopped or hangs", path.display(),
+        humantime::format_duration(ANSWER_TIMEOUT)
+    )]
+    Silent {
+        /// Its socket.
+        path: PathBuf,
+    },
+    /// It was told to do something, and there was no answer for as long as one may take.
+    #[error(
+        "still under way: the maitred behind {} has the request and has not answered within {}; it may carry it out \
+         all the same, see maitred status", path.display(), humantime::format_duration(ANSWER_TIMEOUT)
+    )]
+    UnderWay {
+        /// Its socket.
+        path: PathBuf,
+    },
+    /// Who listens there is another user.
+    #[error("user {uid} listens on {}, who is neither you nor root; nothing was asked", path.display())]
+    Stranger {
+        /// The socket.
+        path: PathBuf,
+        /// Whose process it is.
+        uid: u32,
+    },
+    /// Anybody could have put the sockets there.
+    #[error("{0}; no maitred is looked for there: set XDG_RUNTIME_DIR, or give --control")]
+    Directory(Untrusted),
     /// The master said no.
     #[error("{0}")]
     Refused(String),
@@ -51,14 +86,36 @@ fn running_ones(names: &[String]) -> String {
 }
 
 /// The names of the masters that run for this user.
-#[must_use]
-pub fn running() -> Vec<String> {
-    let files = std::fs::read_dir(directory()).into_iter().flatten().flatten();
-    let sockets = files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == "sock"));
-    let live = sockets.filter(|path| UnixStream::connect(path).is_ok());
-    let mut names: Vec<_> = live.filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned())).collect();
+///
+/// # Errors
+/// [`ClientError::Directory`] when others could have put sockets there.
+pub fn running() -> Result<Vec<String>, ClientError> {
+    let mut names = Vec::new();
+    for path in directories() {
+        let directory = match Directory::open(&path, Absent::Refuse) {
+            Ok(directory) => directory,
+            Err(Untrusted::Io { .. }) => continue,
+            Err(untrusted) => return Err(ClientError::Directory(untrusted)),
+        };
+        let files = std::fs::read_dir(directory.path()).into_iter().flatten().flatten();
+        let sockets = files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == "sock"));
+        let live = sockets.filter(|path| is_live(path));
+        names.extend(live.filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned())));
+    }
     names.sort();
-    names
+    names.dedup();
+    Ok(names)
+}
+
+/// Whether a master of ours listens there; never waits for one that is stopped.
+fn is_live(path: &Path) -> bool {
+    let connected = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)
+        .and_then(|socket| SockAddr::unix(path).and_then(|name| socket.connect(&name)).map(|()| socket));
+    match connected {
+        Ok(socket) => peer(&socket).is_ok_and(|peer| is_trusted(peer.uid(), path)),
+        // So many ask already that it takes no more for now.
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    }
 }
 
 /// The socket of the master that is meant: by path, by name, or the only one that runs.
@@ -70,12 +127,50 @@ pub fn find(name: Option<&str>, control: Option<&Path>) -> Result<(String, PathB
         return Ok((path.display().to_string(), path.to_owned()));
     }
     match name {
-        Some(name) => Ok((name.to_owned(), socket_path(name))),
-        None => match &running()[..] {
-            [only] => Ok((only.clone(), socket_path(only))),
+        Some(name) => Ok((name.to_owned(), find_socket(name))),
+        None => match &running()?[..] {
+            [only] => Ok((only.clone(), find_socket(only))),
             names => Err(ClientError::Which(names.to_vec())),
         },
     }
+}
+
+/// Connects to a master that may be asked: nothing is sent to anybody else, and nothing heard.
+fn connect(name: &str, path: &Path) -> Result<UnixStream, ClientError> {
+    let not_running = |source| ClientError::NotRunning {
+        name: name.to_owned(),
+        path: path.to_owned(),
+        others: running().unwrap_or_default(),
+        source,
+    };
+    let io = |source| ClientError::Io { path: path.to_owned(), source };
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(io)?;
+    // Connecting waits like writing does where the queue is full (`unix_stream_connect`, net/unix/af_unix.c).
+    socket.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(io)?;
+    match SockAddr::unix(path).and_then(|address| socket.connect(&address)) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Err(ClientError::Silent { path: path.to_owned() });
+        }
+        Err(error) => return Err(not_running(error)),
+    }
+    let peer = peer(&socket).map_err(io)?;
+    match is_trusted(peer.uid(), path) {
+        true => Ok(UnixStream::from(socket)),
+        false => Err(ClientError::Stranger { path: path.to_owned(), uid: peer.uid() }),
+    }
+}
+
+/// Who listens at the other end (`SO_PEERCRED`, `unix(7)`): who called `listen` there.
+fn peer(socket: &Socket) -> io::Result<UnixCredentials> {
+    Ok(getsockopt(socket, PeerCredentials)?)
+}
+
+/// Whether this user's commands may go to a process of that one. Root may reach everybody's, if it says where.
+fn is_trusted(uid: u32, path: &Path) -> bool {
+    let me = geteuid();
+    let by_name = || directories().iter().any(|directory| path.parent() == Some(directory));
+    uid == 0 || uid == me.as_raw() || me.is_root() && !by_name()
 }
 
 /// How long the answer may take.
@@ -92,26 +187,54 @@ pub enum Patience {
 /// # Errors
 /// [`ClientError`].
 pub fn ask(name: &str, path: &Path, request: &Request, patience: Patience) -> Result<String, ClientError> {
-    let mut socket = UnixStream::connect(path).map_err(|source| ClientError::NotRunning {
-        name: name.to_owned(),
-        path: path.to_owned(),
-        others: running(),
-        source,
-    })?;
+    let mut socket = connect(name, path)?;
+    let deadline = (patience == Patience::Short).then(|| Instant::now() + ANSWER_TIMEOUT);
     let mut exchange = || -> io::Result<String> {
-        socket.set_read_timeout((patience == Patience::Short).then_some(ANSWER_TIMEOUT))?;
         let line = serde_json::to_string(request)?;
         writeln!(socket, "{line}")?;
-        let mut answer = String::new();
-        if BufReader::new(&socket).read_line(&mut answer)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(answer)
+        read_line(&mut socket, deadline)
     };
-    let answer = exchange().map_err(|source| ClientError::Io { path: path.to_owned(), source })?;
+    let answer = exchange().map_err(|source| match (source.kind(), request) {
+        (io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut, Request::Status) => {
+            ClientError::Silent { path: path.to_owned() }
+        }
+        (io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut, _) => ClientError::UnderWay { path: path.to_owned() },
+        _ => ClientError::Io { path: path.to_owned(), source },
+    })?;
     match serde_json::from_str::<Refusal>(&answer) {
         Ok(refusal) => Err(ClientError::Refused(refusal.error)),
         Err(_) => Ok(answer),
+    }
+}
+
+/// Reads the answer, which is one line, until the deadline.
+fn read_line(socket: &mut UnixStream, deadline: Option<Instant>) -> io::Result<String> {
+    let mut answer = Vec::new();
+    let mut buffer = [0; 16 << 10];
+    loop {
+        if let Some(deadline) = deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            socket.set_read_timeout(Some(left))?;
+        }
+        let read = match socket.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        let read = buffer.get(..read).unwrap_or_default();
+        answer.extend_from_slice(read);
+        let ends = read.contains(&b'\n');
+        if read == 0 && answer.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if ends || read == 0 {
+            return String::from_utf8(answer).map_err(io::Error::other);
+        }
+        if answer.len() > ANSWER_MAX {
+            return Err(io::Error::other("the answer does not end"));
+        }
     }
 }
 
@@ -120,10 +243,13 @@ pub fn ask(name: &str, path: &Path, request: &Request, patience: Patience) -> Re
 /// # Errors
 /// When it cannot be told who it is.
 pub fn wait_for_end(name: &str, path: &Path) -> Result<(), ClientError> {
-    use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-    let Ok(socket) = UnixStream::connect(path) else { return Ok(()) };
     let fail = |source| ClientError::Io { path: path.to_owned(), source };
-    let peer = getsockopt(&socket, PeerCredentials).map_err(|errno| fail(errno.into()))?;
+    let socket = match connect(name, path) {
+        Ok(socket) => Socket::from(socket),
+        Err(ClientError::NotRunning { .. }) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let peer = peer(&socket).map_err(fail)?;
     drop(socket);
     tracing::debug!(name, pid = peer.pid(), "waiting for its end");
     match crate::sys::reap::pidfd(nix::unistd::Pid::from_raw(peer.pid())) {

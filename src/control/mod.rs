@@ -2,11 +2,14 @@
 //! answers with one line of JSON.
 
 pub mod client;
+mod desk;
 pub mod server;
 pub mod status;
 
 use crate::core::fleet::{Manner, Resize};
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -89,9 +92,27 @@ pub struct Refusal {
     pub error: String,
 }
 
-/// The directory in which masters of this user have their control sockets.
+/// The directory in which a master has its control socket, unless told otherwise: the one that systemd made for
+/// its unit (`RuntimeDirectory=`, `systemd.exec(5)`), or that of the user.
 #[must_use]
 pub fn directory() -> PathBuf {
+    directory_of_unit().unwrap_or_else(directory_of_user)
+}
+
+/// Where clients look for masters by name, the nearest first.
+#[must_use]
+pub fn directories() -> Vec<PathBuf> {
+    directory_of_unit().into_iter().chain([directory_of_user()]).collect()
+}
+
+/// The first directory that `RUNTIME_DIRECTORY` names.
+fn directory_of_unit() -> Option<PathBuf> {
+    let named = std::env::var_os("RUNTIME_DIRECTORY")?;
+    let first = named.as_bytes().split(|byte| *byte == b':').next()?;
+    Some(PathBuf::from(OsStr::from_bytes(first))).filter(|path| path.is_absolute())
+}
+
+fn directory_of_user() -> PathBuf {
     let uid = nix::unistd::geteuid();
     if uid.is_root() {
         return PathBuf::from("/run/maitred");
@@ -105,5 +126,16 @@ pub fn directory() -> PathBuf {
 /// Where the master of this name has its control socket, unless told otherwise.
 #[must_use]
 pub fn socket_path(name: &str) -> PathBuf {
-    directory().join(format!("{name}.sock"))
+    directory().join(file_name(name))
+}
+
+/// Where a client finds the master of this name: in the first directory that has such a socket.
+#[must_use]
+pub fn find_socket(name: &str) -> PathBuf {
+    let paths = directories().into_iter().map(|directory| directory.join(file_name(name)));
+    paths.into_iter().find(|path| path.symlink_metadata().is_ok()).unwrap_or_else(|| socket_path(name))
+}
+
+fn file_name(name: &str) -> String {
+    format!("{name}.sock")
 }

@@ -1,46 +1,71 @@
 //! The master's side of the control socket.
 
+use super::desk::{ANSWERED_MAX, Desk, Place};
 use super::{Refusal, Request};
 use crate::core::visible;
 use crate::master::event::{Event, Events};
 use crate::sys::exec::{Number, Passing, Taking};
-use nix::fcntl::{Flock, FlockArg};
+use crate::sys::listen::{self, Peer};
+use crate::sys::lock::{Lock, try_lock};
+use crate::sys::trusted::{Absent, Directory, Untrusted, is};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::stat::{FileStat, SFlag};
+use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
-use std::cell::Cell;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::ffi::OsStr;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
-/// Clients that are served at once; further ones wait.
-const CLIENTS_MAX: usize = 16;
 /// Longest request.
 const REQUEST_MAX: u64 = 4096;
 /// How long a client may take to send its request or to read the answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long another master may take to find out whether a name is free; it does nothing else meanwhile.
+const TURN_TIMEOUT: Duration = Duration::from_secs(2);
+/// From one look to the next whether it has.
+const TURN_PAUSE: Duration = Duration::from_millis(5);
+/// Connections in the kernel's queue.
+const QUEUE: i32 = 128;
+/// Mode of the directory, if it has to be made, and of the socket.
+const DIRECTORY_MODE: u32 = 0o700;
+const MODE: u32 = 0o600;
+
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// Another master has this name.
-    #[error("a maitred named {name:?} runs already (it holds {}); choose another --name, or stop it first", path.display())]
+    #[error("a maitred named {name:?} runs already (it listens on {}); choose another --name, or stop it first", path.display())]
     Taken {
         /// The name that both want.
         name: String,
-        /// The lock that the other one holds.
+        /// The other one's socket.
         path: PathBuf,
     },
-    /// The directory is not this user's own.
-    #[error("{} belongs to another user; set XDG_RUNTIME_DIR or give --control", .0.display())]
-    ForeignDirectory(PathBuf),
+    /// Another user could put a socket in the place of ours.
+    #[error(
+        "cannot make a control socket there: {0}; set XDG_RUNTIME_DIR, or give a path in a directory of your own with --control"
+    )]
+    Directory(Untrusted),
+    /// Something else is there, and it stays.
+    #[error("{} is {what}; give another path with --control", path.display())]
+    Occupied {
+        /// The socket's path.
+        path: PathBuf,
+        /// What is there.
+        what: &'static str,
+    },
+    /// Somebody has the directory's lock and does not give it back.
+    #[error("another process holds a lock on {} (see lslocks); end it, or give another path with --control", .0.display())]
+    Locked(PathBuf),
     /// The system said no.
     #[error("cannot make the control socket {}: {source}; give another path with --control", path.display())]
     Io {
@@ -55,53 +80,61 @@ pub enum ControlError {
 #[derive(Debug)]
 pub struct ControlSocket {
     path: PathBuf,
+    /// The file that is ours, should another one have this name by now.
+    file: Option<FileId>,
     listener: Rc<UnixListener>,
-    /// Clients that wait for an answer.
-    clients: Rc<Cell<usize>>,
-    /// Held as long as this master runs, so that a stale socket file is told from a live one.
-    lock: Flock<File>,
+    desk: Rc<Desk>,
 }
 
+/// Device and inode.
+type FileId = (u64, u64);
+
 impl ControlSocket {
-    /// Takes the name. A socket file left over by a master that died is replaced.
+    /// Takes the name. A socket that a master of this user left, which was killed, is replaced; anything else
+    /// that is there stays.
     ///
     /// # Errors
     /// [`ControlError::Taken`] when another master with this name runs.
     pub fn bind(name: &str, path: &Path) -> Result<ControlSocket, ControlError> {
         let io = |source| ControlError::Io { path: path.to_owned(), source };
-        if let Some(dir) = path.parent() {
-            make_private(dir, path)?;
-        }
-        let lock_path = path.with_extension("lock");
-        let file =
-            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path).map_err(io)?;
-        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-            nix::errno::Errno::EWOULDBLOCK => ControlError::Taken { name: name.to_owned(), path: lock_path.clone() },
-            errno => io(errno.into()),
+        let absolute = std::path::absolute(path).map_err(io)?;
+        let (Some(parent), Some(file)) = (absolute.parent(), absolute.file_name()) else {
+            return Err(io(io::Error::from_raw_os_error(libc::EISDIR)));
+        };
+        let directory = Directory::open(parent, Absent::Make(DIRECTORY_MODE)).map_err(|untrusted| match untrusted {
+            Untrusted::Io { source, .. } => io(source),
+            untrusted => ControlError::Directory(untrusted),
         })?;
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path).map_err(io)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(io)?;
-        Ok(ControlSocket { path: path.to_owned(), listener: Rc::new(listener), clients: Rc::default(), lock })
+        let path = directory.path().join(file);
+        let io = |source| ControlError::Io { path: path.clone(), source };
+        // Whether the name is free is found out by one after the other; who has it is known by who answers there,
+        // so that no lock is held for longer and nothing is left behind.
+        let turn = take_turn(&directory)?;
+        make_room(name, &path, &directory, file)?;
+        let listener = listen::bind_unix_new(&path, Some(MODE)).map_err(io)?;
+        listener.listen(QUEUE).map_err(io)?;
+        listener.set_nonblocking(true).map_err(io)?;
+        let id = directory.look(file).ok().map(|found| (found.st_dev, found.st_ino));
+        drop(turn);
+        let listener = std::os::unix::net::UnixListener::from(OwnedFd::from(listener));
+        let listener = Rc::new(UnixListener::from_std(listener).map_err(io)?);
+        Ok(ControlSocket { path, file: id, listener, desk: Rc::default() })
     }
 
     /// Answers clients from now on.
     pub fn serve(&self, events: Events) {
-        tokio::task::spawn_local(accept(Rc::clone(&self.listener), Rc::clone(&self.clients), events));
+        tokio::task::spawn_local(accept(Rc::clone(&self.listener), Rc::clone(&self.desk), events));
     }
 
     /// Whether a client waits for an answer, who would be cut off now.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.clients.get() > 0
+        self.desk.is_busy()
     }
 
     /// Passes it on to the next program of this process.
     pub fn pass(&self, passing: &Passing) -> Passed {
-        Passed { path: self.path.clone(), listener: passing.pass(&*self.listener), lock: passing.pass(&*self.lock) }
+        Passed { path: self.path.clone(), listener: passing.pass(&*self.listener), lock: None, file: self.file }
     }
 
     /// Takes over a control socket that was passed on.
@@ -109,13 +142,19 @@ impl ControlSocket {
     /// # Errors
     /// When a descriptor is missing, or the reactor cannot watch it.
     pub fn take(passed: Passed, taking: &Taking) -> io::Result<ControlSocket> {
-        let listener = std::os::unix::net::UnixListener::from(taking.take(passed.listener)?);
+        let Passed { path, listener, lock, file } = passed;
+        let listener = std::os::unix::net::UnixListener::from(taking.take(listener)?);
         listener.set_nonblocking(true)?;
-        // It is locked already, by the very same open file.
-        let file = File::from(taking.take(passed.lock)?);
-        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| io::Error::from(errno))?;
+        if let Some(lock) = lock {
+            // A version that held a lock as long as it ran; it has no use any more.
+            let lock_path = path.with_extension("lock");
+            let lock = nix::sys::stat::fstat(taking.take(lock)?)?;
+            remove_if(&lock_path, Some((lock.st_dev, lock.st_ino)));
+        }
+        let found = || path.symlink_metadata().ok().map(|found| (found.dev(), found.ino()));
+        let file = file.or_else(found);
         let listener = Rc::new(UnixListener::from_std(listener)?);
-        Ok(ControlSocket { path: passed.path, listener, clients: Rc::default(), lock })
+        Ok(ControlSocket { path, file, listener, desk: Rc::default() })
     }
 }
 
@@ -124,70 +163,96 @@ impl ControlSocket {
 pub struct Passed {
     path: PathBuf,
     listener: Number,
-    lock: Number,
-}
-
-/// Counts a client as long as it lives.
-struct Counted(Rc<Cell<usize>>);
-
-impl Counted {
-    fn new(clients: &Rc<Cell<usize>>) -> Counted {
-        clients.set(clients.get() + 1);
-        Counted(Rc::clone(clients))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
+    /// What earlier versions locked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lock: Option<Number>,
+    #[serde(default)]
+    file: Option<FileId>,
 }
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-        // The lock file stays: removing it could take it from a master that has just opened it.
+        remove_if(&self.path, self.file);
     }
 }
 
-/// Makes the directory of the default paths; one in a place that all users share must be ours.
-fn make_private(dir: &Path, path: &Path) -> Result<(), ControlError> {
+/// Removes a file, if it still is this one. The directory is one that nobody else can change.
+fn remove_if(path: &Path, file: Option<FileId>) {
+    let found = path.symlink_metadata().ok().map(|found| (found.dev(), found.ino()));
+    if found.is_some() && found == file {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Waits until no other master of this directory is finding out whether its name is free.
+fn take_turn(directory: &Directory) -> Result<OwnedFd, ControlError> {
+    use nix::fcntl::{OFlag, openat};
+    let io = |source| ControlError::Io { path: directory.path().to_owned(), source };
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let opened = openat(directory, ".", flags, nix::sys::stat::Mode::empty()).map_err(|errno| io(errno.into()))?;
+    let deadline = Instant::now() + TURN_TIMEOUT;
+    while !try_lock(opened.as_fd(), Lock::Exclusive).map_err(io)? {
+        // In a directory like /tmp anybody can hold a lock, and for ever.
+        if Instant::now() >= deadline {
+            return Err(ControlError::Locked(directory.path().to_owned()));
+        }
+        std::thread::sleep(TURN_PAUSE);
+    }
+    Ok(opened)
+}
+
+/// Removes what an earlier master of ours left there, and nothing else.
+fn make_room(name: &str, path: &Path, directory: &Directory, file: &OsStr) -> Result<(), ControlError> {
     let io = |source| ControlError::Io { path: path.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
-    let owner = std::fs::metadata(dir).map_err(io)?.uid();
-    if dir == super::directory() && owner != nix::unistd::geteuid().as_raw() {
-        return Err(ControlError::ForeignDirectory(dir.to_owned()));
+    let occupied = |what| ControlError::Occupied { path: path.to_owned(), what };
+    let found: FileStat = match directory.look(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found.map_err(io)?,
+    };
+    if !is(&found, SFlag::S_IFSOCK) {
+        return Err(occupied("there already and no socket"));
     }
-    Ok(())
+    match listen::peer_at(path).map_err(io)? {
+        Peer::Somebody => Err(ControlError::Taken { name: name.to_owned(), path: path.to_owned() }),
+        Peer::OtherKind => Err(occupied("the socket of something else")),
+        Peer::Nobody if found.st_uid != geteuid().as_raw() => Err(occupied("a socket of another user")),
+        Peer::Nobody => directory.remove(file).map_err(io),
+    }
 }
 
-async fn accept(listener: Rc<UnixListener>, clients: Rc<Cell<usize>>, events: Events) {
-    let places = Arc::new(Semaphore::new(CLIENTS_MAX));
+async fn accept(listener: Rc<UnixListener>, desk: Rc<Desk>, events: Events) {
+    let mut failed: u64 = 0;
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((client, _)) => {
-                let events = events.clone();
-                let counted = Counted::new(&clients);
-                tokio::task::spawn_local(async move {
-                    serve(client, place, events).await;
-                    drop(counted);
-                });
+                let (place, dismissed) = desk.enter();
+                tokio::task::spawn_local(serve(client, place, dismissed, Rc::clone(&desk), events.clone()));
+                // Before the next one comes, who may dismiss it: it may have said what it wants already.
+                tokio::task::yield_now().await;
             }
             Err(error) => {
-                warn!(%error, "cannot accept on the control socket");
+                failed += 1;
+                if failed.is_power_of_two() {
+                    warn!(%error, failed, "cannot accept on the control socket");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
 }
 
-/// Hears one client and answers it. It holds its place only until it has said what it wants: what it
-/// waits for then may take long, and the master bounds how many wait.
-async fn serve(mut client: UnixStream, place: OwnedSemaphorePermit, events: Events) {
-    let heard = tokio::time::timeout(CLIENT_TIMEOUT, hear(&mut client)).await;
-    drop(place);
+/// Hears one client and answers it. What it waits for may take long, so from then on it does not count as
+/// one that says nothing.
+async fn serve(mut client: UnixStream, place: Place, dismissed: oneshot::Receiver<()>, desk: Rc<Desk>, events: Events) {
+    let heard = tokio::select! {
+        biased;
+        heard = tokio::time::timeout(CLIENT_TIMEOUT, hear(&mut client)) => heard,
+        _ = dismissed => Ok(Err("too many clients of the control socket say nothing; ask again".to_owned())),
+    };
+    place.has_spoken();
+    let turn = desk.answer();
     let answer = match heard {
+        Ok(Ok(_)) if turn.is_none() => Err(format!("{ANSWERED_MAX} clients wait for answers already; ask again later")),
         // The answer is the next program's, so the client is the master's now.
         Ok(Ok(Request::Upgrade)) => match client.into_std() {
             Ok(client) => return drop(events.send(Event::Upgrade { client: Some(client.into()) }).await),
@@ -203,6 +268,7 @@ async fn serve(mut client: UnixStream, place: OwnedSemaphorePermit, events: Even
     answer.push('\n');
     // A client that is gone needs no answer.
     let _ = tokio::time::timeout(CLIENT_TIMEOUT, client.write_all(answer.as_bytes())).await;
+    drop((turn, place));
 }
 
 async fn hear(client: &mut UnixStream) -> Result<Request, String> {
@@ -224,4 +290,33 @@ async fn ask(request: Request, events: Events) -> Result<String, String> {
     let gone = "the master is ending";
     events.send(Event::Asked { request, answer }).await.map_err(|_| gone)?;
     answered.await.map_err(|_| gone.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_earlier_versions_passed_on_is_understood() {
+        let passed: Passed = serde_json::from_str(r#"{"path":"/x.sock","listener":5,"lock":6}"#).unwrap();
+        assert!(passed.lock.is_some() && passed.file.is_none());
+        let passed = Passed { lock: None, file: Some((1, 2)), ..passed };
+        let again: Passed = serde_json::from_str(&serde_json::to_string(&passed).unwrap()).unwrap();
+        assert_eq!((again.lock.is_none(), again.file), (true, Some((1, 2))));
+    }
+
+    #[test]
+    fn only_the_very_file_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        std::fs::write(&path, "").unwrap();
+        let id = path.symlink_metadata().map(|found| (found.dev(), found.ino())).ok();
+        for other in [None, Some((1, 1))] {
+            remove_if(&path, other);
+            assert!(path.exists());
+        }
+        remove_if(&path, id);
+        assert!(!path.exists());
+        remove_if(&path, None);
+    }
 }

@@ -37,7 +37,7 @@ pub fn conflicts(asks: (SocketAddr, Claim), has: (SocketAddr, Claim, Held)) -> b
     }
     let both_reuse_port = new.reuse_port && old.reuse_port;
     let both_reuse_address = new.reuse_address && old.reuse_address;
-    !both_reuse_port && !(both_reuse_address && held == Held::Bound)
+    !(both_reuse_port || both_reuse_address && held == Held::Bound)
 }
 
 /// Whether a client could reach both (`ipv6_rcv_saddr_equal` in net/ipv4/inet_hashtables.c).

@@ -50,7 +50,12 @@ pub fn bind_control(config: &mut Config) -> Result<Option<ControlSocket>, RunErr
     }
     match bound {
         Ok(socket) => Ok(Some(socket)),
-        Err(error @ (ControlError::Io { .. } | ControlError::ForeignDirectory(_))) => {
+        Err(
+            error @ (ControlError::Io { .. }
+            | ControlError::Directory(_)
+            | ControlError::Occupied { .. }
+            | ControlError::Locked(_)),
+        ) => {
             warn!(path = %path.display(), %error, "no control socket; status and other commands will not reach this maitred");
             Ok(None)
         }

@@ -5,6 +5,7 @@ use super::requests::Answer;
 use super::run::Master;
 use super::supervised::{Door, Known, Supervised, address_of, name_bytes};
 use crate::core::ids::WorkerId;
+use crate::sys::rights::Asker;
 use crate::sys::seccomp::{Call, Name, OnExec};
 use crate::sys::{fd, foreign, listen, process};
 use crate::wire::address::Address;
@@ -69,6 +70,7 @@ impl Master {
         else {
             return Verdict::Pass;
         };
+        let asker = Asker::of_thread(call.thread);
         // All of the above was about this call only if it still waits.
         if !supervised.notifier().waits(call) {
             return Verdict::Pass;
@@ -81,6 +83,14 @@ impl Master {
             // Called again: a signal came in between, and the first time did it all.
             supervised.remember(inode, known);
             return Verdict::Return(Ok(0));
+        }
+        let asker = match asker {
+            Ok(asker) => asker,
+            Err(error) => return error.into(),
+        };
+        if let Err(error) = self.may(&asker, &address) {
+            self.refused(id, &address, &error);
+            return error.into();
         }
         match (&address, own) {
             // The kernel's choice: whether it is a listener shows when it listens.
@@ -100,7 +110,7 @@ impl Master {
             }
             (Address::Tcp(_), own) => {
                 // In place from now on, so that the worker sees the name and the readiness of it.
-                let asked = self.ask_for(id, supervised, &address, own.copy(), None);
+                let asked = self.ask_for(id, supervised, &address, own.copy(), None, &asker);
                 match asked.and_then(|prepared| self.install(id, supervised, call, prepared, inode)) {
                     Ok((request, inode)) => {
                         supervised.remember(inode, Known::Prepared { request, socket: None });
@@ -110,7 +120,7 @@ impl Master {
                 }
             }
             (Address::Unix(_) | Address::Abstract(_), own) => {
-                match self.ask_for(id, supervised, &address, own.copy(), foreign::umask(call.thread).ok()) {
+                match self.ask_for(id, supervised, &address, own.copy(), foreign::umask(call.thread).ok(), &asker) {
                     Ok(prepared) => {
                         supervised.remember(inode, prepared);
                         Verdict::Return(Ok(0))
@@ -129,11 +139,12 @@ impl Master {
         address: &Address,
         own: Option<OwnedFd>,
         umask: Option<u32>,
+        asker: &Asker,
     ) -> io::Result<Known> {
         self.forget_closed(id, LOOK_FROM);
         let request = supervised.next_request();
         let asked = Listen { umask, ..asking(address.clone(), request) };
-        match self.serve_request(id, &asked, own) {
+        match self.serve_request(id, &asked, own, asker) {
             Ok(Answer { message: ToWorker::Listening { via, ownership, .. }, mut fds }) => {
                 let is_the_listener = via == Via::Shared && ownership == Ownership::Adopted;
                 Ok(Known::Prepared { request, socket: fds.pop().filter(|_| !is_the_listener) })
@@ -148,6 +159,7 @@ impl Master {
 
     async fn listen_called(&mut self, id: WorkerId, supervised: &Rc<Supervised>, call: &Call) -> Verdict {
         let Ok(Some(inode)) = foreign::socket_inode(call.thread, call.descriptor()) else { return Verdict::Pass };
+        let asker = Asker::of_thread(call.thread);
         if !supervised.notifier().waits(call) {
             return Verdict::Pass;
         }
@@ -163,7 +175,7 @@ impl Master {
             Some(prepared @ Known::Prepared { .. }) => Ok(prepared),
             Some(Known::Bound(address)) => {
                 let own = OwnSocket::of(call).and_then(OwnSocket::copy);
-                self.ask_for(id, supervised, &address, own, None)
+                asker.and_then(|asker| self.ask_for(id, supervised, &address, own, None, &asker))
             }
             None => {
                 let Some(own) = OwnSocket::of(call).and_then(OwnSocket::copy) else { return Verdict::Pass };
@@ -176,7 +188,7 @@ impl Master {
                 if private(address.clone()) || private(real) {
                     return Verdict::Pass;
                 }
-                self.ask_for(id, supervised, &address, Some(own), None)
+                asker.and_then(|asker| self.ask_for(id, supervised, &address, Some(own), None, &asker))
             }
         };
         let installed = prepared.and_then(|prepared| self.install(id, supervised, call, prepared, inode));

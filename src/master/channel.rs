@@ -4,6 +4,7 @@ use super::event::{Event, Events, FromWorker};
 use crate::core::ids::WorkerId;
 use crate::sys::fd;
 use crate::wire::packet::{self, Malformed, PACKET_MAX, ToWorker};
+use nix::sys::socket::UnixCredentials;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -17,7 +18,9 @@ pub async fn serve(channel: Rc<AsyncFd<OwnedFd>>, worker: WorkerId, events: Even
         match read(channel.get_ref().as_fd()) {
             Ok(Some(said)) => {
                 let event = match said {
-                    Said::Packet { packet, fds } => Event::Packet(FromWorker { worker, packet, fds, door: None }),
+                    Said::Packet { packet, fds, sender } => {
+                        Event::Packet(FromWorker { worker, packet, fds, sender, door: None })
+                    }
                     Said::Malformed(what) => Event::Malformed { worker, what },
                 };
                 if events.send(event).await.is_err() {
@@ -40,6 +43,8 @@ pub enum Said {
         packet: packet::Packet,
         /// What came with it.
         fds: Vec<OwnedFd>,
+        /// Who sent it, if the socket asks the kernel for that.
+        sender: Option<UnixCredentials>,
     },
     /// Not understood.
     Malformed(Malformed),
@@ -52,6 +57,7 @@ pub enum Said {
 pub fn read(socket: BorrowedFd<'_>) -> io::Result<Option<Said>> {
     let mut buffer = [0; PACKET_MAX];
     let received = fd::receive(socket, &mut buffer)?;
+    let sender = received.sender;
     let fds: Vec<_> = received.fds.into_iter().flatten().collect();
     if received.len == 0 && fds.is_empty() && fd::is_hung_up(socket) {
         return Ok(None);
@@ -60,7 +66,7 @@ pub fn read(socket: BorrowedFd<'_>) -> io::Result<Option<Said>> {
         return Ok(Some(Said::Malformed(Malformed::TooLong)));
     }
     Ok(Some(match packet::read(buffer.get(..received.len).unwrap_or_default()) {
-        Ok(packet) => Said::Packet { packet, fds },
+        Ok(packet) => Said::Packet { packet, fds, sender },
         Err(what) => Said::Malformed(what),
     }))
 }

@@ -145,13 +145,13 @@ async fn hear(visitor: OwnedFd, tokens: &Tokens, events: &Events) {
         let Ok(mut ready) = visitor.readable().await else { return };
         match channel::read(visitor.get_ref().as_fd()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-            Ok(Some(Said::Packet { packet, fds })) => {
+            Ok(Some(Said::Packet { packet, fds, sender })) => {
                 let worker = packet.token.as_ref().and_then(|token| tokens.borrow().get(token).copied());
                 match worker {
                     Some(worker) => {
                         drop(ready);
                         let door = Some(visitor.into_inner());
-                        let _ = events.send(Event::Packet(FromWorker { worker, packet, fds, door })).await;
+                        let _ = events.send(Event::Packet(FromWorker { worker, packet, fds, sender, door })).await;
                     }
                     None => strange("a process without a worker's token knocked"),
                 }

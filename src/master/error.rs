@@ -58,7 +58,7 @@ pub enum RunError {
         source: io::Error,
     },
     /// Something that the master cannot do without.
-    #[error("cannot start: {0}")]
+    #[error("cannot start: {}{}", .0, crate::sys::needs::advice(.0))]
     System(#[from] io::Error),
     /// A listener broke while running.
     #[error("cannot go on accepting on {address}: {source}")]

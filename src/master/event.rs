@@ -99,6 +99,8 @@ pub struct FromWorker {
     pub packet: Packet,
     /// Descriptors that came with it.
     pub fds: Vec<OwnedFd>,
+    /// Who sent it, as the kernel says.
+    pub sender: Option<nix::sys::socket::UnixCredentials>,
     /// The connection through the door on which it came, if not on the channel.
     pub door: Option<OwnedFd>,
 }

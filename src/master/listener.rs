@@ -16,7 +16,9 @@ use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::steer::Steering;
 use crate::sys::exec::{Number, Passing, Taking};
+use crate::sys::rights::Asker;
 use crate::sys::room::RoomWatch;
+use crate::sys::socket_file::SocketFile;
 use crate::sys::{clock, listen};
 use crate::wire::address::Address;
 use crate::wire::packet::RequestId;
@@ -25,7 +27,6 @@ use socket2::Socket;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::rc::Rc;
 use tokio::sync::Notify;
 
@@ -181,15 +182,7 @@ pub struct Listener {
     socket: RefCell<Option<Rc<Socket>>>,
     /// Whether options of a worker's socket were copied.
     styled: Cell<bool>,
-    path: Option<UnixPath>,
-}
-
-/// A socket file that the master made, with a spare name: should a worker remove the file, it is
-/// put back under its name, still the same socket.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct UnixPath {
-    path: PathBuf,
-    spare: PathBuf,
+    path: Option<SocketFile>,
 }
 
 impl Listener {
@@ -245,22 +238,19 @@ impl Listener {
     /// Marks the socket file as the master's: kept while it runs, removed at its end.
     pub fn own_path(&mut self) {
         let Address::Unix(path) = &self.address else { return };
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let prefix = format!(".{name}.maitred-");
-        remove_spares_of_the_dead(path, &prefix);
-        let spare = path.with_file_name(format!("{prefix}{}", std::process::id()));
-        let _ = std::fs::remove_file(&spare);
-        // Without a spare name a removed file cannot be put back; the listener works all the same.
-        let _ = std::fs::hard_link(path, &spare);
-        self.path = Some(UnixPath { path: path.clone(), spare });
+        self.path = Some(SocketFile::own(path));
+    }
+
+    /// With whose rights its socket file was made.
+    #[must_use]
+    pub fn made_by(&self) -> Asker {
+        self.path.as_ref().map_or_else(Asker::default, |file| file.made_by().clone())
     }
 
     /// Puts the socket file back if somebody removed it.
     pub fn restore_path(&self) {
-        if let Some(UnixPath { path, spare }) = &self.path
-            && std::fs::hard_link(spare, path).is_ok()
-        {
-            tracing::warn!(path = %path.display(), "a worker removed the socket file; put it back");
+        if self.path.as_ref().is_some_and(SocketFile::restore) {
+            tracing::warn!(address = %self.address, "a worker removed the socket file; put it back");
         }
     }
 
@@ -360,12 +350,8 @@ impl Listener {
         {
             let _ = socket.shutdown(std::net::Shutdown::Both);
         }
-        if let Some(UnixPath { path, spare }) = &self.path {
-            // Only if the file still is ours: somebody else may have bound there since.
-            if same_file(path, spare) {
-                let _ = std::fs::remove_file(path);
-            }
-            let _ = std::fs::remove_file(spare);
+        if let Some(file) = &self.path {
+            file.remove();
         }
     }
 }
@@ -383,7 +369,7 @@ pub struct Passed {
     adopted_from: Option<(WorkerId, RequestId)>,
     given_up: bool,
     styled: bool,
-    path: Option<UnixPath>,
+    path: Option<SocketFile>,
     socket: Option<Number>,
     group: Option<group::Passed>,
     seats: seats::Passed,
@@ -457,25 +443,5 @@ impl Listener {
             styled: Cell::new(passed.styled),
             path: passed.path,
         })
-    }
-}
-
-/// Removes the spare names that masters left which were killed.
-fn remove_spares_of_the_dead(path: &std::path::Path, prefix: &str) {
-    let files = path.parent().and_then(|dir| std::fs::read_dir(dir).ok()).into_iter().flatten().flatten();
-    for file in files {
-        let name = file.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(prefix)).and_then(|pid| pid.parse::<u32>().ok());
-        if pid.is_some_and(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()) {
-            let _ = std::fs::remove_file(file.path());
-        }
-    }
-}
-
-fn same_file(a: &std::path::Path, b: &std::path::Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    match (std::fs::symlink_metadata(a), std::fs::symlink_metadata(b)) {
-        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-        _ => false,
     }
 }

@@ -98,7 +98,10 @@ impl Listeners {
         let mut styled_after = None;
         // Connections over several paths could not be counted; with a plain socket of ours clients do with one.
         let plain = sharing != Sharing::Alone || matches!(asked, Address::Tcp(_)) && self.house.opens.is_counting();
-        let adoptable = |own: &OwnedFd| !plain || listen::is_steerable(own.as_fd());
+        // The kernel lets only sockets of one user share a port (`inet_rcv_saddr_equal` and `sk_uid` in
+        // net/ipv4/inet_connection_sock.c), and those of the other slots are ours.
+        let foreign = |own: &OwnedFd| sharing == Sharing::Group && !listen::is_of_this_user(own.as_fd());
+        let adoptable = |own: &OwnedFd| (!plain || listen::is_steerable(own.as_fd())) && !foreign(own);
         let (socket, ownership) = match own {
             Some(own) if adoptable(&own) => (listen::adopt(own, asked, request.umask, sharing)?, Ownership::Adopted),
             own => {

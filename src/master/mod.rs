@@ -35,6 +35,7 @@ pub mod refuse;
 mod reload;
 mod requests;
 pub mod returned;
+mod rights;
 pub mod run;
 pub mod seats;
 mod shares;

@@ -46,7 +46,7 @@ pub async fn serve(socket: Rc<AsyncFd<OwnedFd>>, group: Pid, worker: WorkerId, e
         let event = match packet::read(buffer.get(..length).unwrap_or_default()) {
             Ok(mut packet) => {
                 packet.says.retain(packet::FromWorker::is_notification);
-                Event::Packet(FromWorker { worker, packet, fds: Vec::new(), door: None })
+                Event::Packet(FromWorker { worker, packet, fds: Vec::new(), sender, door: None })
             }
             Err(what) => Event::Malformed { worker, what },
         };

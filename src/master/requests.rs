@@ -9,6 +9,7 @@ use super::holders::Holders;
 use super::listener::{Listener, Phase};
 use super::provoked::Kind;
 use super::ready::Signal;
+use super::rights::in_name_of;
 use super::run::Master;
 use super::worker::{Asked, REQUESTS_MAX, Request, name_of};
 use super::{channel, returned, steering};
@@ -16,6 +17,7 @@ use crate::config::Mode;
 use crate::core::ids::WorkerId;
 use crate::sys::clock;
 use crate::sys::listen::longest_queue;
+use crate::sys::rights::Asker;
 use crate::wire::address::Address;
 use crate::wire::packet::{self, AnswerTo, Holder, Listen, Otherwise, Ownership, RequestId, ToWorker, Via};
 use nix::errno::Errno;
@@ -48,14 +50,17 @@ fn errno_of(error: &io::Error) -> i32 {
 impl Master {
     /// A worker said something.
     pub(super) async fn heard(&mut self, from: FromWorker) {
-        let FromWorker { worker: id, packet, mut fds, door } = from;
+        let FromWorker { worker: id, packet, mut fds, sender, door } = from;
         for said in packet.says {
             if !self.workers.contains_key(&id) {
                 return;
             }
             debug!(worker = id.0, said = name_of(&said), "heard");
             match said {
-                packet::FromWorker::Listen(listen) => self.listen(id, listen, std::mem::take(&mut fds), door.as_ref()),
+                packet::FromWorker::Listen(listen) => {
+                    let asker = self.asker(id, door.as_ref().map(AsFd::as_fd), sender.as_ref());
+                    self.listen(id, listen, std::mem::take(&mut fds), door.as_ref(), asker);
+                }
                 packet::FromWorker::Accepting { id: request, backlog, answer } => {
                     let entered = self.accepting(id, request, backlog);
                     if let Err(error) = &entered
@@ -151,7 +156,14 @@ impl Master {
     }
 
     /// `LISTEN`: finds or makes the listener and sends the worker its socket.
-    fn listen(&mut self, id: WorkerId, listen: Listen, fds: Vec<OwnedFd>, door: Option<&OwnedFd>) {
+    fn listen(
+        &mut self,
+        id: WorkerId,
+        listen: Listen,
+        fds: Vec<OwnedFd>,
+        door: Option<&OwnedFd>,
+        asker: io::Result<Asker>,
+    ) {
         let mut fds = fds.into_iter();
         let (own, reply) = match listen.answer {
             AnswerTo::AttachedSocket => {
@@ -160,7 +172,7 @@ impl Master {
             }
             AnswerTo::Sender => (fds.next(), None),
         };
-        let served = self.serve_request(id, &listen, own).map_err(|error| {
+        let served = asker.and_then(|asker| self.serve_request(id, &listen, own, &asker)).map_err(|error| {
             self.refused(id, &listen.address, &error);
             errno_of(&error)
         });
@@ -200,7 +212,13 @@ impl Master {
     ///
     /// # Errors
     /// What `bind` shall return in the worker.
-    pub(super) fn serve_request(&mut self, id: WorkerId, listen: &Listen, own: Option<OwnedFd>) -> io::Result<Answer> {
+    pub(super) fn serve_request(
+        &mut self,
+        id: WorkerId,
+        listen: &Listen,
+        own: Option<OwnedFd>,
+        asker: &Asker,
+    ) -> io::Result<Answer> {
         // The same name again means that the old socket is gone, with the program that had it.
         self.close(id, listen.id);
         let claim = claim_of(own.as_ref());
@@ -209,6 +227,7 @@ impl Master {
         if self.is_private(worker, listen) {
             return Ok(ToWorker::Private { id: listen.id }.into());
         }
+        self.may(asker, &listen.address)?;
         if !self.listeners.serves(&listen.address) {
             self.notice_late_address(id, &listen.address);
         }
@@ -216,7 +235,9 @@ impl Master {
         if worker.requests.len() >= REQUESTS_MAX {
             return Err(Errno::EMFILE.into());
         }
-        let found = self.listeners.find_or_bind(listen, own, worker.slot, |listener| worker.holds(listener))?;
+        let found = in_name_of(asker, &listen.address, &mut self.listeners, |listeners| {
+            listeners.find_or_bind(listen, own, worker.slot, |listener| worker.holds(listener))
+        })?;
         let listener = found.listener;
         listener.given_up.set(false);
         if found.ownership == Ownership::Adopted {
@@ -382,11 +403,13 @@ impl Master {
         if request.listener.socket().is_some() || request.listener.phase.get() == Phase::Closing {
             return Ok(());
         }
-        let address = request.listener.key.asked.clone();
+        let (address, asker) = (request.listener.key.asked.clone(), request.listener.made_by());
         let (own, id) = (request.own.take(), request.id);
         let (answer, otherwise, holder) = (AnswerTo::Sender, Otherwise::Nothing, Holder::Unknown);
         let asked = Listen { address, id, answer, umask: None, otherwise, holder };
-        let found = self.listeners.find_or_bind(&asked, own, worker.slot, |listener| worker.holds(listener))?;
+        let found = in_name_of(&asker, &asked.address, &mut self.listeners, |listeners| {
+            listeners.find_or_bind(&asked, own, worker.slot, |listener| worker.holds(listener))
+        })?;
         let Some(request) = worker.requests.get_mut(index) else { return Ok(()) };
         request.listener = found.listener;
         request.own = found.own;

@@ -69,7 +69,7 @@ pub enum StartError {
     #[error(transparent)]
     Adapt(#[from] adapt::AdaptError),
     /// Descriptors or memory ran out.
-    #[error("cannot prepare a worker: {0}; raise the limit with ulimit -n, or start fewer workers")]
+    #[error("cannot prepare a worker: {}{}", .0, crate::sys::needs::advice(.0))]
     Prepare(#[from] io::Error),
     /// The process could not be made.
     #[error(transparent)]
@@ -192,7 +192,7 @@ impl Starter {
         };
         if adapter == Chosen::Preload {
             let present = lookup(config, OsStr::new(env::PRELOAD));
-            set(OsStr::new(env::PRELOAD), self.shim.preload(present.as_deref()));
+            set(OsStr::new(env::PRELOAD), self.shim.preload(present.as_deref())?);
         }
         let conventions = preset::conventions(&offered, slot.0, generation.0, std::process::id());
         for (name, value) in conventions.into_iter().filter(|(name, _)| !additions.without.contains(&&**name)) {
@@ -277,6 +277,8 @@ impl Starter {
     /// Begins to listen to a worker and to watch it.
     pub fn attend(&self, worker: &mut Worker) {
         let (id, events) = (worker.id, &self.house.events);
+        // What is asked for on the channel is done with the rights of who asks.
+        let _ = socket2::SockRef::from(worker.channel.get_ref()).set_passcred(true);
         self.door.tokens.borrow_mut().insert(worker.token.clone(), id);
         let (pidfd, guard) = (Rc::clone(&worker.pidfd), Rc::clone(&self.guard));
         worker.tasks.extend([

@@ -1,9 +1,17 @@
 //! Who sent a datagram (`SCM_CREDENTIALS`, `unix(7)`): the kernel says it, not the sender.
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, getsockopt, recvmsg, sockopt};
 use nix::unistd::{Pid, geteuid, getpgid};
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Who connected to a socket. Nothing needs to be received for that.
+///
+/// # Errors
+/// That of `getsockopt(2)`.
+pub fn peer(socket: BorrowedFd<'_>) -> io::Result<UnixCredentials> {
+    Ok(getsockopt(&socket, sockopt::PeerCredentials)?)
+}
 
 /// Receives one datagram and its sender. Descriptors that come with it are closed.
 ///

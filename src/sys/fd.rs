@@ -3,6 +3,7 @@
 //! One packet carries one connection. The hot path ([`send_connection`]) builds its control message
 //! on the stack; the rare packets of the control channel go through the `sendfd` crate.
 
+use nix::sys::socket::UnixCredentials;
 use sendfd::SendWithFd;
 use std::io;
 use std::mem::{size_of, zeroed};
@@ -26,12 +27,12 @@ pub enum Sent {
     Closed,
 }
 
-/// A control message with room for [`FDS_MAX`] descriptors, aligned as `cmsghdr` wants it.
+/// Control messages with room for credentials and [`FDS_MAX`] descriptors, aligned as `cmsghdr` wants it.
 #[repr(C, align(8))]
-struct Control([u8; 24]);
+struct Control([u8; 64]);
 
 const HEADER: usize = size_of::<libc::cmsghdr>();
-const _: () = assert!(HEADER + FDS_MAX * size_of::<RawFd>() <= size_of::<Control>());
+const _: () = assert!(2 * HEADER + 16 + FDS_MAX * size_of::<RawFd>() <= size_of::<Control>());
 
 /// Two connected `SOCK_SEQPACKET` sockets, both close-on-exec.
 ///
@@ -48,7 +49,7 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// Only what has no name in [`Sent`].
 #[inline]
 pub fn send_connection(socket: BorrowedFd<'_>, connection: BorrowedFd<'_>, peer: &[u8]) -> io::Result<Sent> {
-    let mut control = Control([0; 24]);
+    let mut control = Control([0; 64]);
     let mut iov = libc::iovec { iov_base: peer.as_ptr().cast_mut().cast(), iov_len: peer.len() };
     let length = HEADER + size_of::<RawFd>();
     // SAFETY: a zeroed msghdr is valid; the pointers set below outlive the call. `control` is
@@ -98,6 +99,8 @@ pub struct Received {
     pub len: usize,
     /// The descriptors that came with it, close-on-exec.
     pub fds: [Option<OwnedFd>; FDS_MAX],
+    /// Who sent it, where the socket asks the kernel to say so (`SO_PASSCRED`).
+    pub sender: Option<UnixCredentials>,
     /// The payload was longer than the buffer.
     pub cut: bool,
     /// Descriptors were lost, because none was free here or more came than [`FDS_MAX`].
@@ -122,7 +125,7 @@ pub fn receive_blocking(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result
 }
 
 fn receive_with(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: libc::c_int) -> io::Result<Received> {
-    let mut control = Control([0; 24]);
+    let mut control = Control([0; 64]);
     let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: a zeroed msghdr is valid; the buffers outlive the call.
     let (len, message) = unsafe {
@@ -145,13 +148,23 @@ fn receive_with(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: libc::c_int) -
     // SAFETY: the kernel wrote `msg_controllen` bytes of well-formed control messages into
     // `control`; the descriptors in an SCM_RIGHTS message are new and owned by nobody else.
     unsafe {
-        let header = libc::CMSG_FIRSTHDR(&raw const message);
-        if !header.is_null() && (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
-            let count = ((*header).cmsg_len as usize - HEADER) / size_of::<RawFd>();
-            let data = libc::CMSG_DATA(header).cast::<RawFd>();
-            for (index, place) in received.fds.iter_mut().enumerate().take(count) {
-                *place = Some(OwnedFd::from_raw_fd(data.add(index).read_unaligned()));
+        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
+        while !header.is_null() {
+            let length = ((*header).cmsg_len as usize).saturating_sub(HEADER);
+            let data = libc::CMSG_DATA(header);
+            match ((*header).cmsg_level, (*header).cmsg_type) {
+                (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                    let data = data.cast::<RawFd>();
+                    for (index, place) in received.fds.iter_mut().enumerate().take(length / size_of::<RawFd>()) {
+                        *place = Some(OwnedFd::from_raw_fd(data.add(index).read_unaligned()));
+                    }
+                }
+                (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if length >= size_of::<libc::ucred>() => {
+                    received.sender = Some(UnixCredentials::from(data.cast::<libc::ucred>().read_unaligned()));
+                }
+                _ => {}
             }
+            header = libc::CMSG_NXTHDR(&raw const message, header);
         }
     }
     Ok(received)

@@ -252,6 +252,12 @@ pub fn is_stream(fd: BorrowedFd<'_>) -> bool {
     socket.r#type().is_ok_and(|kind| kind == Type::STREAM) && socket.protocol().is_ok_and(|p| managed.contains(&p))
 }
 
+/// Whether a socket was made by this process's own user.
+#[must_use]
+pub fn is_of_this_user(socket: BorrowedFd<'_>) -> bool {
+    nix::sys::stat::fstat(socket).is_ok_and(|found| found.st_uid == nix::unistd::geteuid().as_raw())
+}
+
 /// Whether it can be one of a group that a program steers among: the kernel knows plain TCP there.
 #[must_use]
 pub fn is_steerable(fd: BorrowedFd<'_>) -> bool {
@@ -416,17 +422,36 @@ fn set_int_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, v
 /// # Errors
 /// `AddrInUse` when somebody listens there; `AlreadyExists` when it is no socket.
 pub fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
-    use std::os::unix::fs::FileTypeExt;
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
     match std::fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => match connects(path) {
-            // A server whose queue is full does not keep us waiting.
-            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
-            _ => return Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
+        Ok(found) if found.file_type().is_socket() => match peer_at(path)? {
+            Peer::Nobody => remove_dead(path, (found.dev(), found.ino()))?,
+            Peer::Somebody | Peer::OtherKind => return Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
         },
         Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(e),
     }
+    bind_unix_new(path, mode)
+}
+
+/// Removes the file that was looked at a moment ago, and no other one that has its name by now.
+fn remove_dead(path: &Path, file: (u64, u64)) -> io::Result<()> {
+    use nix::fcntl::AtFlags;
+    let directory = super::socket_file::open_directory(path)?;
+    let name = path.file_name().unwrap_or_default();
+    let found = nix::sys::stat::fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    if (found.st_dev, found.st_ino) != file {
+        return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+    }
+    Ok(nix::unistd::unlinkat(&directory, name, nix::unistd::UnlinkatFlags::NoRemoveDir)?)
+}
+
+/// Makes a Unix socket at a path where nothing is.
+///
+/// # Errors
+/// `AddrInUse` when something is, whatever it is: a link is not followed there (`bind(2)`).
+pub fn bind_unix_new(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     let name = SockAddr::unix(path)?;
     match mode {
@@ -437,8 +462,32 @@ pub fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn connects(path: &Path) -> io::Result<()> {
-    Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?.connect(&SockAddr::unix(path)?)
+/// Who listens on a socket file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Somebody, whose queue may be full.
+    Somebody,
+    /// Somebody, in another way than by a stream.
+    OtherKind,
+    /// Nobody any more.
+    Nobody,
+}
+
+/// Finds out who listens on a socket file; does not wait for a server whose queue is full.
+///
+/// # Errors
+/// When that cannot be told, as without the right to connect.
+pub fn peer_at(path: &Path) -> io::Result<Peer> {
+    let connected = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?.connect(&SockAddr::unix(path)?);
+    match connected {
+        Ok(()) => Ok(Peer::Somebody),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EAGAIN) => Ok(Peer::Somebody),
+            Some(libc::EPROTOTYPE) => Ok(Peer::OtherKind),
+            Some(libc::ECONNREFUSED) => Ok(Peer::Nobody),
+            _ => Err(error),
+        },
+    }
 }
 
 /// Does something under another file mode mask. The mask belongs to the whole process, but no other

@@ -4,6 +4,7 @@
 //! `LISTEN_PID` needs, so fork and exec are made here. Between the two only async-signal-safe calls
 //! are made, on memory that was prepared before: the master has other threads.
 
+use super::needs::advice;
 use super::seccomp::{self, Notifier, Watched};
 use nix::unistd::Pid;
 use std::ffi::{CString, OsStr, OsString};
@@ -63,9 +64,17 @@ pub struct Program {
 /// A child that could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
-    /// No pipe or no process could be made.
-    #[error("cannot fork a worker: {0}; raise ulimit -u or free memory")]
+    /// No process could be made.
+    #[error("cannot fork a worker: {}{}", .0, advice(.0))]
     Fork(io::Error),
+    /// Something beside the process could not be had.
+    #[error("cannot start a worker: {call}: {source}{}", advice(source))]
+    Call {
+        /// What was tried.
+        call: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
     /// The working directory cannot be entered.
     #[error("cannot enter {}: {source}; check --cwd", dir.display())]
     Directory {
@@ -145,22 +154,22 @@ pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
     let listen_pid_entry = (!program.listen_fds.is_empty()).then_some(listen_pid.as_ptr().cast());
     let envp: Vec<_> = env.iter().map(|e| e.as_ptr()).chain(listen_pid_entry).chain([std::ptr::null()]).collect();
     let cwd = program.cwd.as_ref().map(|dir| c_string(dir.as_os_str())).transpose()?;
-    let null = std::fs::File::open("/dev/null").map_err(SpawnError::Fork)?;
+    let null = std::fs::File::open("/dev/null").map_err(call("opening /dev/null"))?;
     let filter = program.watched.map(seccomp::filter);
     let filter = filter.as_ref().map(|instructions| libc::sock_fprog {
         len: instructions.len() as libc::c_ushort,
         filter: instructions.as_ptr().cast_mut(),
     });
-    let (report, low) = super::fd::pair().map_err(SpawnError::Fork)?;
+    let (report, low) = super::fd::pair().map_err(call("socketpair(2)"))?;
     // Out of the way of the descriptors that the child finds under certain numbers.
     let lowest = PLACED_MAX.max(FIRST_LISTEN_FD + program.listen_fds.len() as RawFd);
-    let child_report = super::fd::duplicate_above(low.as_fd(), lowest).map_err(SpawnError::Fork)?;
+    let child_report = super::fd::duplicate_above(low.as_fd(), lowest).map_err(call("fcntl(2)"))?;
     drop(low);
 
     let above = |fd: &OwnedFd| super::fd::duplicate_above(fd.as_fd(), lowest);
-    let listen = program.listen_fds.iter().map(above).collect::<io::Result<Vec<_>>>().map_err(SpawnError::Fork)?;
+    let listen = program.listen_fds.iter().map(above).collect::<io::Result<Vec<_>>>().map_err(call("fcntl(2)"))?;
     let place = |(fd, number): &(OwnedFd, RawFd)| above(fd).map(|copy| (copy, *number));
-    let placed = program.placed.iter().map(place).collect::<io::Result<Vec<_>>>().map_err(SpawnError::Fork)?;
+    let placed = program.placed.iter().map(place).collect::<io::Result<Vec<_>>>().map_err(call("fcntl(2)"))?;
 
     let listen_pid_digits = match listen_pid.get_mut(digits..) {
         Some(digits) => digits.as_mut_ptr(),
@@ -197,7 +206,7 @@ pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
             let pidfd = super::reap::pidfd(pid).map_err(|source| {
                 let _ = super::reap::signal_group(pid, nix::sys::signal::Signal::SIGKILL);
                 let _ = nix::sys::wait::waitpid(pid, None);
-                SpawnError::Fork(source)
+                call("pidfd_open(2)")(source)
             })?;
             Ok(Child { pid, pidfd, notifier })
         }
@@ -208,12 +217,16 @@ pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
             let _ = nix::sys::wait::waitpid(pid, None);
             Err(match (step, &program.cwd) {
                 (Step::Directory, Some(dir)) => SpawnError::Directory { dir: dir.clone(), source },
-                (Step::Prepare, _) => SpawnError::Fork(source),
+                (Step::Prepare, _) => call("putting its descriptors in place")(source),
                 (Step::Filter, _) => SpawnError::Filter { path: program.path.clone(), source },
                 _ => SpawnError::Exec { path: program.path.clone(), source },
             })
         }
     }
+}
+
+fn call(call: &'static str) -> impl Fn(io::Error) -> SpawnError {
+    move |source| SpawnError::Call { call, source }
 }
 
 fn c_string(text: &OsStr) -> Result<CString, SpawnError> {

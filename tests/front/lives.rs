@@ -330,7 +330,7 @@ fn a_control_socket_belongs_to_one_master() {
     let (status, output) = also_at(&maitred.control).wait();
     assert_eq!(status.code(), Some(3), "{output}");
     let said = output.lines().find(|line| line.starts_with("maitred: ")).expect("a line of ours");
-    for words in ["runs already", ".lock"] {
+    for words in ["runs already", ".sock"] {
         assert!(said.contains(words), "{words:?} is missing in {said:?}");
     }
     // The first has lost nothing.

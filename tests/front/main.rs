@@ -21,6 +21,8 @@
 //! - `lives`: draining, scaling, crash loops, pausing, the control socket
 //! - `lab`: measuring with `maitred bench`
 //! - `messages`: what is said to people, where nobody reads it, and by threads that cannot be had
+//! - `paths`: the shim's file, the control socket, and what is trusted on the way there
+//! - `rights`: workers get what their own user may have, and no more
 //! - `refusals`: what cannot be started, and what is said about it
 
 #[path = "../support/mod.rs"]
@@ -39,10 +41,12 @@ mod lives;
 mod messages;
 mod misbehaviour;
 mod native;
+mod paths;
 mod policies;
 mod ready;
 mod refusals;
 mod reload;
+mod rights;
 mod seccomp;
 mod serving;
 mod steering;

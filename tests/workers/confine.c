@@ -1,4 +1,5 @@
-// Runs a program as a container might: confine no-getfd|outer PROGRAM [ARG]...
+// Runs a program as a container might: confine no-CALL|outer PROGRAM [ARG]...
+//   no-memfd, no-prctl, no-pidfd, no-socketpair  one call that every master makes is forbidden
 //   no-getfd  pidfd_getfd and pidfd_open's relatives that ptrace guards are forbidden (Docker's profile)
 //   outer     a supervisor of system calls is there already
 #include <errno.h>
@@ -13,13 +14,25 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+static const struct {
+  const char *name;
+  int call;
+} forbidden[] = {
+    {"no-getfd", __NR_pidfd_getfd}, {"no-memfd", __NR_memfd_create},     {"no-prctl", __NR_prctl},
+    {"no-pidfd", __NR_pidfd_open},  {"no-socketpair", __NR_socketpair},
+};
+
 int main(int argc, char **argv) {
   if (argc < 3) return 2;
   int outer = !strcmp(argv[1], "outer");
+  int call = outer ? __NR_acct : -1;
+  for (unsigned i = 0; i < sizeof forbidden / sizeof *forbidden; i++)
+    if (!strcmp(argv[1], forbidden[i].name)) call = forbidden[i].call;
+  if (call < 0) return 2;
   // The outer supervisor asks to hear of a call that nobody makes, so it never has to answer.
   struct sock_filter code[] = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, outer ? __NR_acct : __NR_pidfd_getfd, 0, 1),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
       BPF_STMT(BPF_RET | BPF_K, outer ? SECCOMP_RET_USER_NOTIF : SECCOMP_RET_ERRNO | EPERM),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
   };

@@ -39,7 +39,7 @@ pub struct Check {
 /// # Errors
 /// When it cannot be executed.
 pub fn run(executable: &Path, state: OwnedFd, descriptors: u64) -> Result<Check, spawn::SpawnError> {
-    let pipe = || spawn::output_pipe().map_err(spawn::SpawnError::Fork);
+    let pipe = || spawn::output_pipe().map_err(|source| spawn::SpawnError::Call { call: "pipe2(2)", source });
     let ((out, out_write), (err, err_write)) = (pipe()?, pipe()?);
     let order = format!("check {}", spawn::FIRST_LISTEN_FD);
     let rest = std::env::vars_os().filter(|(name, _)| name != environment::UPGRADE);

@@ -13,6 +13,8 @@ static COUNTER: AtomicPtr<AtomicU64> = AtomicPtr::new(null_mut());
 pub fn start(count: &str) {
     const PROT_READ_WRITE: c_int = 3;
     const MAP_SHARED: c_int = 1;
+    const F_GET_SEALS: c_int = 1034;
+    const F_SEAL_SHRINK: c_int = 2;
     if !COUNTER.load(Relaxed).is_null() {
         return;
     }
@@ -25,6 +27,12 @@ pub fn start(count: &str) {
     name[..path.len()].copy_from_slice(path.as_bytes());
     let file = kernel!(nr::OPENAT, AT_FDCWD, name.as_ptr(), O_RDWR_CLOEXEC) as c_int;
     if file < 0 {
+        return;
+    }
+    // The name may be another process's by now: only memory whose size nobody can change is ever written to.
+    let seals = kernel!(nr::FCNTL, file, F_GET_SEALS) as c_int;
+    if seals < 0 || seals & F_SEAL_SHRINK == 0 {
+        close(file);
         return;
     }
     let length = (place + 1) * size_of::<AtomicU64>();

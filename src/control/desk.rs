@@ -1,0 +1,120 @@
+//! Who is at the control socket: clients that have not said yet what they want, the oldest first, and those that
+//! wait for an answer. Both are bounded, so that whoever comes next is heard, whatever the others do.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use tokio::sync::oneshot;
+use tracing::warn;
+
+/// Clients that have said nothing yet; with one more the oldest is dismissed.
+pub const SILENT_MAX: usize = 32;
+/// Clients that wait for an answer or read it; one more is told to come later.
+pub const ANSWERED_MAX: usize = 128;
+
+/// Everybody who is there.
+#[derive(Debug, Default)]
+pub struct Desk {
+    silent: RefCell<VecDeque<(u64, oneshot::Sender<()>)>>,
+    next: Cell<u64>,
+    present: Cell<usize>,
+    answered: Cell<usize>,
+    /// Those that were dismissed, ever.
+    dismissed: Cell<u64>,
+}
+
+/// A client's place; left when dropped.
+#[derive(Debug)]
+pub struct Place {
+    desk: Rc<Desk>,
+    number: u64,
+}
+
+/// The place of a client that gets an answer; left when dropped.
+#[derive(Debug)]
+pub struct Turn(Rc<Desk>);
+
+impl Desk {
+    /// Whether anybody is there.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.present.get() > 0
+    }
+
+    /// Lets one more in, and the one out that has said nothing for the longest, should there be too many. What
+    /// comes back beside the place tells when this is the one.
+    pub fn enter(self: &Rc<Self>) -> (Place, oneshot::Receiver<()>) {
+        let (dismiss, dismissed) = oneshot::channel();
+        let number = self.next.replace(self.next.get() + 1);
+        let mut silent = self.silent.borrow_mut();
+        if silent.len() >= SILENT_MAX
+            && let Some((_, oldest)) = silent.pop_front()
+        {
+            let _ = oldest.send(());
+            let dismissed = self.dismissed.replace(self.dismissed.get() + 1) + 1;
+            if dismissed.is_power_of_two() {
+                warn!(dismissed, "more than {SILENT_MAX} control clients say nothing; the oldest is dismissed");
+            }
+        }
+        silent.push_back((number, dismiss));
+        self.present.set(self.present.get() + 1);
+        (Place { desk: Rc::clone(self), number }, dismissed)
+    }
+
+    /// A client has said what it wants and waits now; nothing when too many do.
+    pub fn answer(self: &Rc<Self>) -> Option<Turn> {
+        let answered = self.answered.get();
+        (answered < ANSWERED_MAX).then(|| {
+            self.answered.set(answered + 1);
+            Turn(Rc::clone(self))
+        })
+    }
+}
+
+impl Place {
+    /// It has said what it wants.
+    pub fn has_spoken(&self) {
+        self.desk.silent.borrow_mut().retain(|(number, _)| *number != self.number);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.has_spoken();
+        self.desk.present.set(self.desk.present.get() - 1);
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.answered.set(self.0.answered.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_that_says_nothing_makes_room() {
+        let desk = Rc::<Desk>::default();
+        let mut all: Vec<_> = (0..SILENT_MAX).map(|_| desk.enter()).collect();
+        all[0].0.has_spoken();
+        all.push(desk.enter());
+        assert!(all.iter_mut().all(|(_, dismissed)| dismissed.try_recv() != Ok(())));
+        all.push(desk.enter());
+        let out: Vec<usize> = (0..all.len()).filter(|&i| all[i].1.try_recv() == Ok(())).collect();
+        assert_eq!((out, desk.is_busy()), (vec![1], true));
+        all.clear();
+        assert!(!desk.is_busy());
+    }
+
+    #[test]
+    fn only_so_many_wait_for_an_answer() {
+        let desk = Rc::<Desk>::default();
+        let all: Vec<_> = std::iter::from_fn(|| desk.answer()).take(ANSWERED_MAX * 2).collect();
+        assert_eq!(all.len(), ANSWERED_MAX);
+        drop(all);
+        assert!(desk.answer().is_some());
+    }
+}

@@ -1,0 +1,77 @@
+//! What a worker asks for is done with the rights of who asks. A worker may have given up root, or a part of it;
+//! the master has not. What `--bind` names was given to the workers by the operator, whatever they may themselves.
+
+use super::listener::Origin;
+use super::listeners::Listeners;
+use super::run::Master;
+use crate::core::ids::WorkerId;
+use crate::sys::credentials;
+use crate::sys::rights::Asker;
+use crate::wire::address::Address;
+use nix::errno::Errno;
+use nix::sys::socket::UnixCredentials;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tracing::warn;
+
+impl Master {
+    /// Who sent a packet: by the connection through the door, or by what the kernel wrote beside the packet. Where
+    /// it wrote nothing the worker's first process stands for all.
+    pub(super) fn asker(
+        &self,
+        id: WorkerId,
+        door: Option<BorrowedFd<'_>>,
+        sender: Option<&UnixCredentials>,
+    ) -> io::Result<Asker> {
+        if let Some(door) = door {
+            return Ok(Asker::of_sender(&credentials::peer(door)?));
+        }
+        match sender {
+            Some(sender) => Ok(Asker::of_sender(sender)),
+            None => Asker::of_thread(self.workers.get(&id).ok_or(Errno::ESRCH)?.pid),
+        }
+    }
+
+    /// Whether somebody may have an address: the operator gave it to the workers, or it could be had without us.
+    pub(super) fn may(&self, asker: &Asker, address: &Address) -> io::Result<()> {
+        if asker.uid().is_none() || is_operators(&self.listeners, address) {
+            return Ok(());
+        }
+        let allowed = asker.may(address).and_then(|()| match address {
+            // It shares what is there, which it could have made.
+            Address::Unix(path) => asker.may_write_beside(path),
+            Address::Tcp(_) | Address::Abstract(_) => Ok(()),
+        });
+        if allowed.is_err() {
+            refuse(asker, address);
+        }
+        allowed
+    }
+}
+
+/// Does what finds or makes a listener, so that files are made, replaced and removed as if who asks did it.
+pub(super) fn in_name_of<T>(
+    asker: &Asker,
+    address: &Address,
+    listeners: &mut Listeners,
+    find: impl FnOnce(&mut Listeners) -> io::Result<T>,
+) -> io::Result<T> {
+    let makes_file = matches!(address, Address::Unix(_)) && !listeners.serves(address);
+    if makes_file { asker.act(|| find(listeners))? } else { find(listeners) }
+}
+
+/// Whether `--bind` or a service manager gave the address to the workers.
+fn is_operators(listeners: &Listeners, asked: &Address) -> bool {
+    let gives = |given: &Address| given == asked || given.covers(asked);
+    listeners.iter().any(|l| l.origin == Origin::Operator && (gives(&l.key.asked) || gives(&l.address)))
+}
+
+/// Says who was refused what, but not each time: it may ask for ever.
+fn refuse(asker: &Asker, address: &Address) {
+    static REFUSED: AtomicU64 = AtomicU64::new(0);
+    let refused = REFUSED.fetch_add(1, Ordering::Relaxed) + 1;
+    if let Some(uid) = asker.uid().filter(|_| refused.is_power_of_two()) {
+        warn!(uid, %address, refused, "a worker's user asks for what it may not have itself; give it to the workers with --bind");
+    }
+}

@@ -1,0 +1,292 @@
+//! With whose rights something is done. A worker that gave up root must not get from the master what the
+//! kernel would refuse it: ports for the privileged, and files in directories that it may not write to.
+//!
+//! What is about files is done by this thread in the asker's name (`setfsuid(2)`): the kernel itself judges each
+//! step then, links and races included, and what is made belongs to who asked.
+
+use crate::wire::address::Address;
+use nix::errno::Errno;
+use nix::sys::socket::UnixCredentials;
+use nix::unistd::{Pid, geteuid};
+use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// `CAP_NET_BIND_SERVICE` (linux/capability.h).
+const NET_BIND_SERVICE: u32 = 10;
+/// The first port that everybody may have where the system does not say (`ip(7)`, `ip_unprivileged_port_start`).
+const FIRST_FREE_PORT: u16 = 1024;
+
+/// Who asks for something.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Asker {
+    /// One of this process's own user: what it may have, the master may give.
+    #[default]
+    Ourselves,
+    /// Another one.
+    Other(User),
+}
+
+/// Another user, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+    /// Whether it may have every port.
+    any_port: bool,
+}
+
+impl Asker {
+    /// Who the kernel says has sent something. What a process may besides its uid and gid is what it may now, if
+    /// the number still is its own.
+    #[must_use]
+    pub fn of_sender(sender: &UnixCredentials) -> Asker {
+        if sender.uid() == geteuid().as_raw() {
+            return Asker::Ourselves;
+        }
+        let user = match read_user(Pid::from_raw(sender.pid())) {
+            // Somebody else by now, who must not lend it anything.
+            Ok(user) if user.uid == sender.uid() => User { gid: sender.gid(), ..user },
+            _ => User { uid: sender.uid(), gid: sender.gid(), groups: Vec::new(), any_port: false },
+        };
+        Asker::Other(user)
+    }
+
+    /// Who a thread belongs to now.
+    ///
+    /// # Errors
+    /// `ESRCH` when it has ended.
+    pub fn of_thread(thread: Pid) -> io::Result<Asker> {
+        let user = read_user(thread)?;
+        Ok(if user.uid == geteuid().as_raw() { Asker::Ourselves } else { Asker::Other(user) })
+    }
+
+    /// Its user, if that is another one.
+    #[must_use]
+    pub fn uid(&self) -> Option<u32> {
+        match self {
+            Asker::Ourselves => None,
+            Asker::Other(user) => Some(user.uid),
+        }
+    }
+
+    /// Whether it could bind a socket to the address itself, as far as that is no question of files.
+    ///
+    /// # Errors
+    /// `EACCES`, as `bind(2)` gives it.
+    pub fn may(&self, address: &Address) -> io::Result<()> {
+        let Asker::Other(user) = self else { return Ok(()) };
+        let allowed = match address {
+            Address::Tcp(address) => user.any_port || address.port() == 0 || address.port() >= first_free_port(),
+            // Root may have whatever we can give. Others' rights can be tried by root only.
+            Address::Unix(_) => user.uid == 0 || geteuid().is_root(),
+            Address::Abstract(_) => true,
+        };
+        if allowed { Ok(()) } else { Err(Errno::EACCES.into()) }
+    }
+
+    /// Whether it could make a file beside this one.
+    ///
+    /// # Errors
+    /// What the kernel says against it.
+    pub fn may_write_beside(&self, path: &Path) -> io::Result<()> {
+        let Asker::Other(_) = self else { return Ok(()) };
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        self.act(|| may_write_to(directory))?
+    }
+
+    /// Does something with its rights, as far as files are concerned.
+    ///
+    /// # Errors
+    /// When this thread cannot take its place; nothing is done then.
+    pub fn act<T>(&self, act: impl FnOnce() -> T) -> io::Result<T> {
+        let Asker::Other(user) = self else { return Ok(act()) };
+        if !geteuid().is_root() {
+            // Root asks an ordinary user's master, which gives what it has; `may` refuses all others.
+            return if user.uid == 0 { Ok(act()) } else { Err(Errno::EACCES.into()) };
+        }
+        let _place = InPlaceOf::take(user)?;
+        Ok(act())
+    }
+
+    /// In whose name this thread acts.
+    #[must_use]
+    pub fn current() -> Asker {
+        CURRENT.with_borrow(Clone::clone)
+    }
+}
+
+thread_local! {
+    /// In whose name the thread acts: what the kernel knows of it, and does not tell.
+    static CURRENT: RefCell<Asker> = const { RefCell::new(Asker::Ourselves) };
+}
+
+/// This thread in another user's place, until it is dropped.
+struct InPlaceOf {
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+}
+
+impl InPlaceOf {
+    fn take(user: &User) -> io::Result<InPlaceOf> {
+        let groups = nix::unistd::getgroups()?.into_iter().map(nix::unistd::Gid::as_raw).collect();
+        let before = InPlaceOf { uid: geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), groups };
+        set_groups(&user.groups)?;
+        set_ids(user.gid, user.uid);
+        // The calls do not fail, they just do not do it (`setfsuid(2)`, BUGS).
+        if ids() != (user.gid, user.uid) {
+            return Err(Errno::EPERM.into());
+        }
+        CURRENT.set(Asker::Other(user.clone()));
+        Ok(before)
+    }
+}
+
+impl Drop for InPlaceOf {
+    fn drop(&mut self) {
+        CURRENT.set(Asker::Ourselves);
+        // The user first: the capabilities come back with it (`capabilities(7)`, "Effect of user ID changes").
+        // SAFETY: plain numbers.
+        unsafe {
+            libc::setfsuid(self.uid);
+            libc::setfsgid(self.gid);
+        }
+        // Groups that it has too few of cost root nothing, so one failure (for want of memory) is let pass.
+        let _ = set_groups(&self.groups);
+        if ids() != (self.gid, self.uid) {
+            // For want of memory (`prepare_creds` in kernel/cred.c); a master that went on with somebody else's
+            // rights would be worse than none, and the guard ends what it leaves.
+            std::process::abort();
+        }
+    }
+}
+
+/// Sets the groups of this thread alone, which libc's function does for all of them.
+fn set_groups(groups: &[u32]) -> io::Result<()> {
+    // SAFETY: the kernel reads as many numbers as it is told.
+    let done = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn set_ids(gid: u32, uid: u32) {
+    // SAFETY: plain numbers. The group first, as long as this thread may.
+    unsafe {
+        libc::setfsgid(gid);
+        libc::setfsuid(uid);
+    }
+}
+
+/// The group and the user by which this thread is judged.
+fn ids() -> (u32, u32) {
+    // SAFETY: plain numbers; one that nobody can be is refused, and the present one returned.
+    unsafe { (libc::setfsgid(u32::MAX) as u32, libc::setfsuid(u32::MAX) as u32) }
+}
+
+/// Whether this thread could make a file there, by the rights that it has for files at the moment.
+fn may_write_to(directory: &Path) -> io::Result<()> {
+    let path = CString::new(directory.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    let mode = libc::W_OK | libc::X_OK;
+    // libc's function may look at other ids than the kernel does (`access(2)`, "C library/kernel differences").
+    // SAFETY: a terminated string and numbers.
+    let done = unsafe { libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), mode, libc::AT_EACCESS) };
+    match done {
+        0 => Ok(()),
+        _ => match Errno::last() {
+            // Before Linux 5.8 nobody can be asked: refused, as it would be without us.
+            Errno::ENOSYS => Err(Errno::EACCES.into()),
+            errno => Err(errno.into()),
+        },
+    }
+}
+
+/// The first port that everybody may have.
+fn first_free_port() -> u16 {
+    let setting = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    setting.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(FIRST_FREE_PORT)
+}
+
+fn read_user(thread: Pid) -> io::Result<User> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status"))?;
+    let mut user = parse(&status).ok_or(io::ErrorKind::InvalidData)?;
+    // Capabilities in a user namespace of its own are none here (`user_namespaces(7)`).
+    let namespace = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/user")).ok();
+    user.any_port &= namespace(&thread.to_string()).is_some_and(|theirs| Some(theirs) == namespace("self"));
+    Ok(user)
+}
+
+/// Reads `/proc/PID/status` (`proc_pid_status(5)`).
+fn parse(status: &str) -> Option<User> {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let numbers =
+        |name| field(name).map(|text| text.split_whitespace().map_while(|n| n.parse().ok()).collect::<Vec<u32>>());
+    // Real, effective, saved, and that of the file system.
+    let effective = |name| numbers(name)?.get(1).copied();
+    let capabilities = u64::from_str_radix(field("CapEff")?.trim(), 16).ok()?;
+    Some(User {
+        uid: effective("Uid")?,
+        gid: effective("Gid")?,
+        groups: numbers("Groups")?,
+        any_port: capabilities >> NET_BIND_SERVICE & 1 == 1,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    fn nobody() -> Asker {
+        Asker::Other(User { uid: 65534, gid: 65534, groups: vec![], any_port: false })
+    }
+
+    #[test]
+    fn a_status_is_read_as_the_kernel_writes_it() {
+        let text = "Name:\tx\nUid:\t0\t7\t0\t7\nGid:\t1\t2\t3\t4\nGroups:\t5 6 \nCapEff:\t0000000000000400\n";
+        let user = User { uid: 7, gid: 2, groups: vec![5, 6], any_port: true };
+        assert_eq!(parse(text), Some(user));
+        assert_eq!(parse("Uid:\t0\n"), None);
+        assert_eq!(parse(""), None);
+        assert_eq!(Asker::of_thread(Pid::this()).unwrap(), Asker::Ourselves);
+    }
+
+    #[test]
+    fn ports_for_the_privileged_are_for_who_may_have_them() {
+        let first = first_free_port();
+        let tcp = |port| Address::Tcp(([127, 0, 0, 1], port).into());
+        let privileged = Asker::Other(User { uid: 65534, gid: 65534, groups: vec![], any_port: true });
+        for (asker, port, allowed) in
+            [(Asker::Ourselves, 1, true), (privileged, 1, true), (nobody(), 0, true), (nobody(), first, true)]
+        {
+            assert_eq!(asker.may(&tcp(port)).is_ok(), allowed, "{asker:?} {port}");
+        }
+        if first > 1 {
+            assert_eq!(nobody().may(&tcp(first - 1)).unwrap_err().raw_os_error(), Some(libc::EACCES));
+        }
+    }
+
+    #[test]
+    fn files_are_made_as_who_asks_or_not_at_all() {
+        if !geteuid().is_root() {
+            assert!(nobody().act(|| ()).is_err());
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let file = dir.path().join("x");
+        assert!(nobody().may_write_beside(&file).is_err());
+        assert!(nobody().act(|| std::fs::write(&file, "")).unwrap().is_err());
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o1777)).unwrap();
+        nobody().may_write_beside(&file).unwrap();
+        nobody().act(|| std::fs::write(&file, "")).unwrap().unwrap();
+        assert_eq!(std::fs::metadata(&file).unwrap().uid(), 65534);
+        // And back, with all that root may.
+        assert_eq!((ids(), Asker::current()), ((0, 0), Asker::Ourselves));
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o000)).unwrap();
+        std::fs::write(dir.path().join("y"), "").unwrap();
+    }
+}

@@ -1,0 +1,166 @@
+//! The file of a Unix socket that the master holds, with a spare name: should a worker remove the file, it is put
+//! back under its name, still the same socket. Everything is done with the rights of who asked for the socket, and
+//! within the directory that was opened, whatever becomes of its path meanwhile.
+
+use super::rights::Asker;
+use nix::fcntl::{AtFlags, OFlag, open};
+use nix::sys::stat::{Mode, fstatat};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// Device and inode.
+type FileId = (u64, u64);
+
+/// A socket's file and its spare name beside it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SocketFile {
+    path: PathBuf,
+    spare: PathBuf,
+    /// Which file it is, so that no other one is taken for it.
+    #[serde(default)]
+    file: Option<FileId>,
+    /// With whose rights it was made.
+    #[serde(default)]
+    made_by: Asker,
+}
+
+impl SocketFile {
+    /// Takes the file into care that was just made, with the rights that this thread has now.
+    #[must_use]
+    pub fn own(path: &Path) -> SocketFile {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let prefix = format!(".{name}.maitred-");
+        let spare = path.with_file_name(format!("{prefix}{}", std::process::id()));
+        let own = SocketFile { path: path.to_owned(), spare, file: None, made_by: Asker::current() };
+        let Some(directory) = own.directory() else { return own };
+        let file = id(&directory, &own.path);
+        remove_spares_of_the_dead(path, &prefix);
+        unlink(&directory, &own.spare);
+        // Without a spare name a removed file cannot be put back; the listener works all the same.
+        let _ = linkat(&directory, last(&own.path), &directory, last(&own.spare), AtFlags::empty());
+        SocketFile { file, ..own }
+    }
+
+    /// With whose rights it was made.
+    #[must_use]
+    pub fn made_by(&self) -> &Asker {
+        &self.made_by
+    }
+
+    /// Puts the file back if somebody removed it; tells whether that was so.
+    #[must_use]
+    pub fn restore(&self) -> bool {
+        let restore = || {
+            let Some(directory) = self.directory() else { return false };
+            self.is_ours(&directory, &self.spare)
+                && linkat(&directory, last(&self.spare), &directory, last(&self.path), AtFlags::empty()).is_ok()
+        };
+        self.made_by.act(restore).unwrap_or(false)
+    }
+
+    /// Removes both names, each only if it still is this file: somebody else may have bound there since.
+    pub fn remove(&self) {
+        let remove = || {
+            let Some(directory) = self.directory() else { return };
+            if self.is_ours(&directory, &self.path) {
+                unlink(&directory, &self.path);
+            }
+            if self.is_ours(&directory, &self.spare) {
+                unlink(&directory, &self.spare);
+            }
+        };
+        let _ = self.made_by.act(remove);
+    }
+
+    fn directory(&self) -> Option<OwnedFd> {
+        open_directory(&self.path).ok()
+    }
+
+    fn is_ours(&self, directory: &OwnedFd, path: &Path) -> bool {
+        let found = id(directory, path);
+        // An earlier version did not write down which it is.
+        found.is_some() && found == self.file.or_else(|| id(directory, &self.spare))
+    }
+}
+
+/// The directory that a file is in, so that what follows is about one and the same.
+///
+/// # Errors
+/// That of `open(2)`.
+pub fn open_directory(path: &Path) -> std::io::Result<OwnedFd> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
+}
+
+fn last(path: &Path) -> &OsStr {
+    path.file_name().unwrap_or_default()
+}
+
+fn id(directory: &OwnedFd, path: &Path) -> Option<FileId> {
+    let found = fstatat(directory, last(path), AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+    Some((found.st_dev, found.st_ino))
+}
+
+fn unlink(directory: &OwnedFd, path: &Path) {
+    let _ = unlinkat(directory, last(path), UnlinkatFlags::NoRemoveDir);
+}
+
+/// Removes the spare names that masters left which were killed.
+fn remove_spares_of_the_dead(path: &Path, prefix: &str) {
+    let owner = path.symlink_metadata().map(|found| found.uid());
+    let files = path.parent().and_then(|dir| std::fs::read_dir(dir).ok()).into_iter().flatten().flatten();
+    for file in files {
+        let name = file.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(prefix)).and_then(|pid| pid.parse::<u32>().ok());
+        let is_dead = pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        let is_such = |found: std::fs::Metadata| {
+            found.file_type().is_socket() && owner.as_ref().is_ok_and(|owner| *owner == found.uid())
+        };
+        if is_dead && file.path().symlink_metadata().is_ok_and(is_such) {
+            let _ = std::fs::remove_file(file.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_removed_file_is_put_back_and_another_ones_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.sock");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let file = SocketFile::own(&path);
+        assert!(!file.restore());
+        std::fs::remove_file(&path).unwrap();
+        assert!(file.restore() && path.exists());
+        // Somebody else has the name by now, and also the spare one.
+        let _others = [&path, &file.spare].map(|path| {
+            std::fs::remove_file(path).unwrap();
+            UnixListener::bind(path).unwrap()
+        });
+        file.remove();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+        assert!(!file.restore());
+    }
+
+    #[test]
+    fn what_earlier_versions_passed_on_is_understood() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, spare) = (dir.path().join("x.sock"), dir.path().join(".x.sock.maitred-1"));
+        let _listener = UnixListener::bind(&path).unwrap();
+        std::fs::hard_link(&path, &spare).unwrap();
+        let text = format!(r#"{{"path":"{}","spare":"{}"}}"#, path.display(), spare.display());
+        let file: SocketFile = serde_json::from_str(&text).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(file.restore());
+        file.remove();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}
