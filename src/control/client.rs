@@ -226,10 +226,10 @@ fn read_line(socket: &mut UnixStream, deadline: Option<Instant>) -> io::Result<S
         let read = buffer.get(..read).unwrap_or_default();
         answer.extend_from_slice(read);
         let ends = read.contains(&b'\n');
-        if read == 0 && answer.is_empty() {
+        if read.is_empty() && answer.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if ends || read == 0 {
+        if ends || read.is_empty() {
             return String::from_utf8(answer).map_err(io::Error::other);
         }
         if answer.len() > ANSWER_MAX {
