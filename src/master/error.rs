@@ -49,6 +49,12 @@ pub enum RunError {
     /// Some slots failed too often; the others served to the end.
     #[error("stopped, but not all had served: slots failed too often within --restart-window\n{0}")]
     SlotsRest(String),
+    /// Not everything that came from here has ended.
+    #[error(
+        "stopped, but some processes that workers left behind cannot be killed: {0}; they hang in the kernel, or \
+         belong to another user: see ps -o pid,user,stat,wchan"
+    )]
+    LeftRunning(String),
     /// Something that the master cannot do without.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -67,7 +73,10 @@ impl RunError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            RunError::Listener { .. } | RunError::NobodyLeft(_) | RunError::SlotsRest(_) => 1,
+            RunError::Listener { .. }
+            | RunError::NobodyLeft(_)
+            | RunError::SlotsRest(_)
+            | RunError::LeftRunning(_) => 1,
             _ => 3,
         }
     }

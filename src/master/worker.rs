@@ -10,7 +10,7 @@ use crate::adapt::Chosen;
 use crate::config::Config;
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
-use crate::sys::clock;
+use crate::sys::{clock, reap};
 use crate::wire::packet::{FromWorker, RequestId, ToWorker};
 use nix::unistd::Pid;
 use std::os::fd::{AsFd, OwnedFd};
@@ -43,6 +43,8 @@ pub struct Worker {
     pub since: Moment,
     /// Its secret at the door.
     pub token: String,
+    /// The inode of its own end of the control channel.
+    pub channel_inode: u64,
     /// The master's end of the control channel.
     pub channel: Rc<AsyncFd<OwnedFd>>,
     /// What it wrote to its standard error last.
@@ -112,6 +114,12 @@ impl Worker {
     #[must_use]
     pub fn age(&self) -> Duration {
         clock::now().since(self.since)
+    }
+
+    /// Whether its first process runs.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        matches!(reap::how_it_ended(self.pidfd.get_ref().as_fd()), Ok(None))
     }
 
     /// Whether it has a socket on this listener.

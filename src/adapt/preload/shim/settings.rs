@@ -84,6 +84,11 @@ pub fn active() -> bool {
     ACTIVE.load(Relaxed)
 }
 
+/// The master's process.
+pub fn master() -> c_int {
+    MASTER_PID.load(Relaxed)
+}
+
 /// The control channel's descriptor, if that number still is the channel: a wrapper may have closed
 /// it and opened something else there.
 pub fn channel() -> Option<c_int> {

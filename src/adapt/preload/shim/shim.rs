@@ -14,6 +14,7 @@
 
 pub mod abi;
 pub mod channel;
+pub mod end;
 #[path = "../../../wire/environment.rs"]
 pub mod environment;
 pub mod epoll;
@@ -32,6 +33,7 @@ extern "C" fn start() {
     abi::resolve();
     process::start();
     settings::read();
+    end::start();
 }
 
 #[used]
