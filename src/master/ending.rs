@@ -103,7 +103,7 @@ impl Master {
         self.part_with(id);
         match may_be_daemon {
             // The group is left alone until then: who is in there goes into the background perhaps.
-            true => self.starter.leftovers.look(id, dead, self.scene()),
+            true => self.starter.leftovers.look(id, dead, self.scene(Some(id))),
             false => self.bury(id, exit, None).await,
         }
     }
@@ -153,9 +153,8 @@ impl Master {
         let at_once = killed || self.fleet.stops_at_once();
         let to_end = if at_once { Duration::ZERO } else { TIME_TO_END.min(grace) };
         // Its own sockets are known as long as it is.
-        let mut scene = self.scene();
+        let scene = self.scene(Some(id));
         let worker = self.workers.remove(&id);
-        scene.living.remove(&id);
         self.starter.leftovers.clean(Some(dead), scene, Patience { to_end, to_die: TIME_TO_DIE });
         if let Some(worker) = worker.filter(|_| state == "draining") {
             self.give_up_addresses(&worker);
@@ -173,7 +172,7 @@ impl Master {
     pub(super) fn begin_end(&mut self) {
         let to_end = if self.fleet.stops_at_once() { Duration::ZERO } else { TIME_TO_END.min(self.config.grace) };
         let patience = Patience { to_end, to_die: TIME_TO_DIE };
-        self.starter.leftovers.end(self.config.life.detached, self.scene(), patience);
+        self.starter.leftovers.end(self.config.life.detached, self.scene(None), patience);
         let events = self.house.events.clone();
         tokio::task::spawn_local(async move {
             sleep(patience.to_end + patience.to_die + OVERDUE).await;
@@ -199,17 +198,17 @@ impl Master {
     /// Ends what workers left behind that ended under the program before this one.
     pub(super) fn clean_up_after_upgrade(&self) {
         let patience = Patience { to_end: TIME_TO_END, to_die: TIME_TO_DIE };
-        self.starter.leftovers.clean(None, self.scene(), patience);
+        self.starter.leftovers.clean(None, self.scene(None), patience);
     }
 
-    /// What there is to know for who looks for leftovers.
-    fn scene(&self) -> Scene {
+    /// What there is to know for who looks for leftovers; `of` is about to be forgotten.
+    fn scene(&self, of: Option<WorkerId>) -> Scene {
         let firsts = self.workers.values().filter(|worker| worker.runs()).map(|worker| worker.pid);
         let newest = self.workers.keys().copied().chain([self.newest_worker]).max().unwrap_or(WorkerId(0));
         Scene {
             family: self.starter.guard.family(),
             without: firsts.chain([self.starter.guard.process()]).chain(self.checking()).collect(),
-            living: self.workers.keys().copied().collect(),
+            living: self.workers.keys().copied().filter(|id| Some(*id) != of).collect(),
             newest,
             sockets: self.our_sockets().union(&self.sockets_at_stop).copied().collect(),
         }
@@ -257,7 +256,10 @@ pub(super) async fn look_after_guard(guard: Rc<Guard>) {
         match guard.replace() {
             Ok(()) => {
                 let (ended, pid) = (process.as_raw(), guard.process().as_raw());
-                warn!(ended, pid, "the guard that ends workers should this master be killed was killed itself; started another");
+                warn!(
+                    ended,
+                    pid, "the guard that ends workers should this master be killed was killed itself; started another"
+                );
                 pause = shortest;
             }
             Err(error) => {

@@ -73,10 +73,9 @@ impl RunError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            RunError::Listener { .. }
-            | RunError::NobodyLeft(_)
-            | RunError::SlotsRest(_)
-            | RunError::LeftRunning(_) => 1,
+            RunError::Listener { .. } | RunError::NobodyLeft(_) | RunError::SlotsRest(_) | RunError::LeftRunning(_) => {
+                1
+            }
             _ => 3,
         }
     }

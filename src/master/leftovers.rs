@@ -251,7 +251,9 @@ impl Sweeper {
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         });
         let mut fds = vec![PollFd::new(self.woken.as_fd(), PollFlags::POLLIN)];
-        fds.extend(self.under_way.iter().flat_map(|one| one.sweep.waited_for()).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        fds.extend(
+            self.under_way.iter().flat_map(|one| one.sweep.waited_for()).map(|fd| PollFd::new(fd, PollFlags::POLLIN)),
+        );
         let polled = poll(&mut fds, timeout);
         if polled.is_ok() && fds.first().and_then(PollFd::any) == Some(true) {
             let _ = self.woken.read();

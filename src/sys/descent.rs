@@ -191,9 +191,8 @@ pub fn mark_of(pid: Pid, family: &str) -> Mark {
 /// # Errors
 /// When it ended, or we may not look.
 pub fn sockets_of(pid: Pid) -> io::Result<HashSet<u64>> {
-    let inode = |target: std::path::PathBuf| {
-        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok()
-    };
+    let inode =
+        |target: std::path::PathBuf| target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok();
     let entries = std::fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
     Ok(entries.filter_map(|entry| inode(std::fs::read_link(entry.path()).ok()?)).collect())
 }

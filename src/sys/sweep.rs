@@ -5,6 +5,7 @@ use super::descent::{Held, Kin};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -91,15 +92,17 @@ impl Sweep {
         self.targets.retain(|_, target| left.contains(&target.kin));
         let due = if now < self.kill_at { Signal::SIGTERM } else { Signal::SIGKILL };
         for kin in left {
-            if !self.targets.contains_key(&kin.pid) {
-                // It ended since, or descriptors ran out: then there is a next time.
-                let Some(held) = kin.hold() else { continue };
-                self.targets.insert(kin.pid, Target { kin: kin.clone(), held, sent: None, refused: false });
-            }
-            let Some(target) = self.targets.get_mut(&kin.pid).filter(|target| target.sent != Some(due)) else {
-                continue;
+            let target = match self.targets.entry(kin.pid) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => {
+                    // It ended since, or descriptors ran out: then there is a next time.
+                    let Some(held) = kin.hold() else { continue };
+                    place.insert(Target { kin: kin.clone(), held, sent: None, refused: false })
+                }
             };
-            target.sent = Some(due);
+            if target.sent.replace(due) == Some(due) {
+                continue;
+            }
             target.refused = target.held.signal(due).is_err();
             if due == Signal::SIGTERM {
                 // One that is stopped could not hear it.

@@ -18,7 +18,8 @@ impl Left {
         let script = root().join("tests/workers/leaves.py");
         let left = format!("LEFT={}", file.display());
         // Bound beforehand where several must share a port that nobody chose.
-        let command = ["-b", "127.0.0.1:0", "--env", &left, "--", "python3", script.to_str().unwrap(), "127.0.0.1:{port}"];
+        let command =
+            ["-b", "127.0.0.1:0", "--env", &left, "--", "python3", script.to_str().unwrap(), "127.0.0.1:{port}"];
         Left { maitred: Maitred::start(&[options, &command, habits].concat()), file }
     }
 
@@ -101,7 +102,7 @@ fn a_detached_job_survives_a_reload_and_its_workers_death_and_ends_with_the_mast
 fn with_leave_children_a_detached_job_outlives_the_master_and_nobody_else_does() {
     for killed in [false, true] {
         let habits = ["setsid-job", "group-job", "setsid-holder"];
-        let mut left = Left::start(&["-w", "1", "--mode", "shared", "--leave-children"], &habits);
+        let mut left = Left::start(&["-w", "1", "--leave-children"], &habits);
         left.maitred.wait_for("worker ready", 1);
         let [job, other, holder] = habits.map(|habit| left.of(habit, 1)[0]);
         if killed {

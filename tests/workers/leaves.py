@@ -90,9 +90,13 @@ if "respawn" in habits:  # a child in a session of its own that serves, and star
                 serve(listener)
             os.wait()
 if "background" in habits:  # as daemon(3) does
+    read, write = os.pipe()
     if os.fork():
+        os.close(write)
+        os.read(read, 1)
         os._exit(0)
     os.setsid()
     note("daemon")
+    os.close(write)
 note("server")
 serve(listener)

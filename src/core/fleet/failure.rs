@@ -52,7 +52,9 @@ impl Fleet {
         if first && !others {
             self.was_ready = false;
         }
-        if !self.was_ready && let Some((_, seat, _)) = self.seat_of(worker) {
+        if !self.was_ready
+            && let Some((_, seat, _)) = self.seat_of(worker)
+        {
             seat.failures = seat.failures.max(BOOT_ATTEMPTS - 1);
         }
         self.gone(now, worker, AbortReason::Ended(worker), actions);
