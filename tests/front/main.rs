@@ -13,6 +13,7 @@
 //! - `native`: the protocol, spoken by hand and by the Rust library
 //! - `seccomp`: static binaries, supervised from outside
 //! - `supervision`: forking, crashing, stopping, scaling
+//! - `left_behind`: who ends with a worker, who with the master
 //! - `misbehaviour`: workers that do what they should not
 //! - `limits`: too few descriptors, too little room
 //! - `ready`: when a worker counts as ready
@@ -36,6 +37,7 @@ mod health;
 mod inherit;
 mod kernel;
 mod lab;
+mod left_behind;
 mod limits;
 mod lives;
 mod messages;
