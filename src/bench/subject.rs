@@ -115,6 +115,8 @@ impl<'a> Stage<'a> {
         let myself = std::env::current_exe().map_err(own("find this program"))?;
         let workers = ours.workers.to_string();
         let words = ["run", "--mode", &mode, "--workers", &workers, "--name", &unique, "--log-format", "json"];
+        // What is measured is how connections are shared, also on a port that the kernel chose.
+        let words = words.into_iter().chain(["--share-port-zero"]);
         let mut args: Vec<OsString> = vec![myself.clone().into()];
         args.extend(words.map(OsString::from));
         args.extend(["--prefix", "never", "--grace"].map(OsString::from));
