@@ -6,6 +6,7 @@ use super::shares::Look;
 use crate::control::Request;
 use crate::core::fleet::{Exit, Stop};
 use crate::core::ids::WorkerId;
+use crate::sys::dispose::Foreign;
 use crate::sys::process::Usage;
 use crate::sys::seccomp::Call;
 use crate::wire::packet::{Malformed, Packet};
@@ -92,7 +93,7 @@ pub struct FromWorker {
     /// What it says.
     pub packet: Packet,
     /// Descriptors that came with it.
-    pub fds: Vec<OwnedFd>,
+    pub fds: Vec<Foreign>,
     /// The connection through the door on which it came, if not on the channel.
-    pub door: Option<OwnedFd>,
+    pub door: Option<Foreign>,
 }

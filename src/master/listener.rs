@@ -6,6 +6,7 @@ use super::group::{self, Group};
 use super::handoff::{Depth, Handoff, TakenBack};
 use super::opens::{Countable, Opens};
 use super::refuse::Refused;
+use super::returns::Returns;
 use super::seats::{self, Choice, Seats};
 use crate::config::Config;
 use crate::config::admission::Admission;
@@ -13,6 +14,7 @@ use crate::config::choice::Policy;
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::steer::Steering;
+use crate::sys::dispose::{self, Foreign};
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::room::RoomWatch;
 use crate::sys::{clock, listen};
@@ -46,6 +48,8 @@ pub struct House {
     pub opens: Rc<Opens>,
     /// Those that were turned away.
     pub refused: Refused,
+    /// Connections that workers sent back.
+    pub returns: Returns,
     /// Whose turn it is to get the next place.
     pub line: Line,
     config: Rc<Config>,
@@ -64,6 +68,7 @@ impl House {
             admission: config.admission.clone(),
             opens: Rc::new(Opens::new(config)),
             refused: Refused::default(),
+            returns: Returns::default(),
             line: Line::default(),
             config: Rc::clone(config),
         };
@@ -285,7 +290,7 @@ impl Listener {
     }
 
     /// Gives the listener the options that the first worker set on its own socket.
-    pub fn style_after(&self, own: &OwnedFd) {
+    pub fn style_after(&self, own: &Foreign) {
         if !self.styled.replace(true)
             && let Some(socket) = self.socket()
         {
@@ -350,6 +355,8 @@ impl Listener {
             && self.origin == Origin::Worker
             && self.backlog.get() > 0
         {
+            // The worker may have made a connection of it, in its way.
+            dispose::no_linger(socket.as_fd());
             let _ = socket.shutdown(std::net::Shutdown::Both);
         }
         if let Some(UnixPath { path, spare }) = &self.path {

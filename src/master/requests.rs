@@ -12,6 +12,7 @@ use super::{channel, returned, steering};
 use crate::config::Mode;
 use crate::core::ids::WorkerId;
 use crate::sys::clock;
+use crate::sys::dispose::Foreign;
 use crate::sys::listen::longest_queue;
 use crate::sys::taken::Taken;
 use crate::wire::address::Address;
@@ -113,7 +114,7 @@ impl Master {
     }
 
     /// `LISTEN`: finds or makes the listener and sends the worker its socket.
-    fn listen(&mut self, id: WorkerId, listen: Listen, fds: Vec<OwnedFd>, door: Option<&OwnedFd>) {
+    fn listen(&mut self, id: WorkerId, listen: Listen, fds: Vec<Foreign>, door: Option<&Foreign>) {
         let mut fds = fds.into_iter();
         let (own, reply) = match listen.answer {
             AnswerTo::AttachedSocket => {
@@ -155,7 +156,7 @@ impl Master {
         &mut self,
         id: WorkerId,
         listen: &Listen,
-        own: Option<OwnedFd>,
+        own: Option<Foreign>,
     ) -> io::Result<(ToWorker, OwnedFd)> {
         // The same name again means that the old socket is gone, with the program that had it.
         self.close(id, listen.id);

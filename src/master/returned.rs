@@ -2,12 +2,14 @@
 
 use super::handoff::{Handoff, count};
 use super::listener::Listener;
-use super::refuse::{Because, refuse};
+use super::refuse::{Because, refuse_returned};
+use super::returns::{Came, Pace};
 use super::seats::{Comes, Guest, Offered};
+use crate::sys::dispose::{Foreign, keep_up};
 use crate::sys::{clock, fd, listen};
 use crate::wire::peer::PEER_MAX;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -21,6 +23,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// socket. Ends when the worker can return nothing more and everything was read.
 pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
     let mut nonsense = 0u64;
+    let mut pace = Pace::new();
     let mut finished = false;
     loop {
         let ready = tokio::select! {
@@ -33,6 +36,7 @@ pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
             () = std::future::ready(()), if finished => None,
         };
         let Ok(ready) = ready.transpose() else { return };
+        pace.one_more().await;
         let received = match fd::receive(handoff.sender(), &mut [0; PEER_MAX]) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => match ready {
@@ -47,16 +51,22 @@ pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
                 return;
             }
         };
+        let len = received.len;
         let [connection, _] = received.fds;
-        match connection.filter(|c| listen::is_connection(c.as_fd())) {
-            Some(connection) => {
+        let connection = connection.filter(|c| listen::is_connection(c.as_fd()));
+        let came = connection.as_ref().map(|c| listener.house.returns.came(c.as_fd(), handoff.worker));
+        match connection.zip(came).filter(|(_, came)| *came != Came::Copy) {
+            Some((connection, came)) => {
                 count(&handoff.counters.returned);
                 let in_hands = &listener.house.in_hands;
                 in_hands.set(in_hands.get() + 1);
-                place(&listener, &handoff, connection).await;
+                match came {
+                    Came::TooOften => give_up(&listener, connection, Because::Returned),
+                    Came::Welcome | Came::Copy => place(&listener, &handoff, connection).await,
+                }
                 in_hands.set(in_hands.get() - 1);
             }
-            None if received.len == 0 && fd::is_hung_up(handoff.sender()) => return,
+            None if len == 0 && fd::is_hung_up(handoff.sender()) => return,
             None => {
                 nonsense += 1;
                 // The first tells what is wrong; a flood of them must not fill the log.
@@ -64,6 +74,7 @@ pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
                     let (slot, worker) = (handoff.slot.0, handoff.worker.0);
                     warn!(slot, worker, nonsense, "a worker sent something that is no connection back");
                 }
+                keep_up().await;
                 tokio::task::yield_now().await;
             }
         }
@@ -72,7 +83,7 @@ pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
 
 /// Gives a returned connection to another worker, or after a pause to whoever has room; turns it away when it
 /// has waited for as long as it may.
-async fn place(listener: &Listener, handoff: &Handoff, connection: OwnedFd) {
+async fn place(listener: &Listener, handoff: &Handoff, connection: Foreign) {
     let peer = listen::peer_of(connection.as_fd());
     let guest = Guest { connection: connection.as_fd(), peer: listen::peer_bytes(&peer) };
     listener.house.opens.came_back(connection.as_fd(), listener.seats.choice.countable);
@@ -80,10 +91,10 @@ async fn place(listener: &Listener, handoff: &Handoff, connection: OwnedFd) {
     let mut except = Some(handoff.slot);
     loop {
         if let Offered::Handed = listener.seats.offer(guest, Comes::Back(except)) {
-            return;
+            return listener.house.returns.went(connection.as_fd(), listener.seats.served_last());
         }
         if until.is_some_and(|until| until <= clock::now()) && !listener.seats.is_empty() {
-            return refuse(listener, connection, Because::Expired);
+            return refuse_returned(listener, connection, Because::Expired);
         }
         if except.is_some() && listener.seats.anybody_but(handoff.slot) {
             // Others are only full for now.
@@ -93,4 +104,10 @@ async fn place(listener: &Listener, handoff: &Handoff, connection: OwnedFd) {
         sleep(PAUSE).await;
         except = None;
     }
+}
+
+/// Turns it away: nobody has it any more.
+fn give_up(listener: &Listener, connection: Foreign, because: Because) {
+    listener.house.opens.came_back(connection.as_fd(), listener.seats.choice.countable);
+    refuse_returned(listener, connection, because);
 }

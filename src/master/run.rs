@@ -28,7 +28,7 @@ use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::sys::guard::Guard;
 use crate::sys::taken::Taken;
-use crate::sys::{clock, fd, limits, process, reap, spawn};
+use crate::sys::{clock, dispose, fd, limits, process, reap, spawn};
 use crate::wire::packet::ToWorker;
 use nix::sys::signal::Signal;
 use std::cell::Cell;
@@ -137,6 +137,7 @@ impl Master {
         limits::become_subreaper()?;
         let guard = Rc::new(Guard::start()?);
         let output = Output::start()?;
+        dispose::start()?;
         // After the threads were started, which keep the ordinary policy.
         if let Err(error) = limits::wake_without_preempting() {
             debug!(%error, "the master preempts its workers");
@@ -419,7 +420,7 @@ impl Master {
         }
         worker.forget();
         self.house.opens.forget(id);
-        self.starter.door.tokens.borrow_mut().remove(&worker.token);
+        self.starter.door.forget(id, &worker.token);
         self.listeners.retire(id);
         if state != "draining" {
             self.remember_words(id, exit).await;
@@ -457,7 +458,8 @@ impl Master {
     fn finish(&mut self) {
         // Taken out rather than counted: some may be the master's own.
         let untaken: u64 = self.listeners.iter().map(|listener| listener.seats.take_all()).sum();
-        let held = self.listeners.iter().filter(|l| l.held.borrow().is_some()).count() as u64;
+        let held = self.listeners.iter().filter_map(|l| l.held.take());
+        let held = held.map(|held| dispose::dispose(held.connection)).count() as u64;
         let at_slots: u64 = self.listeners.iter().filter_map(|l| l.group.as_ref()).map(Group::queued).sum();
         self.house.lost.set(self.house.lost.get() + untaken + held + at_slots);
         self.listeners.iter().for_each(|listener| listener.close());

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::sys::clock;
+use crate::sys::dispose::Foreign;
 use crate::wire::packet::{FromWorker, RequestId, ToWorker};
 use nix::unistd::Pid;
 use std::os::fd::{AsFd, OwnedFd};
@@ -44,13 +45,13 @@ pub struct Worker {
     /// Its secret at the door.
     pub token: String,
     /// The master's end of the control channel.
-    pub channel: Rc<AsyncFd<OwnedFd>>,
+    pub channel: Rc<AsyncFd<Foreign>>,
     /// What it wrote to its standard error last.
     pub last_words: Arc<LastWords>,
     /// Readable when its process has ended.
     pub pidfd: Rc<AsyncFd<OwnedFd>>,
     /// Its notification socket.
-    pub notify: Rc<AsyncFd<OwnedFd>>,
+    pub notify: OwnedFd,
     /// The other end of its notification descriptor, if it has one.
     pub notification: Option<Rc<AsyncFd<OwnedFd>>>,
     /// What it asked for.
@@ -104,7 +105,7 @@ pub struct Request {
     /// Whether the worker said `ACCEPTING`.
     pub accepting: bool,
     /// The worker's own socket, until its options are known.
-    pub own: Option<OwnedFd>,
+    pub own: Option<Foreign>,
 }
 
 impl Worker {

@@ -1,5 +1,6 @@
 //! Listening sockets: making, adopting, accepting, and what the kernel tells of them.
 
+use super::dispose::Foreign;
 use crate::wire::address::Address;
 use nix::sys::socket::{getsockopt, sockopt};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -177,8 +178,9 @@ pub fn is_listening(socket: &Socket) -> bool {
 ///
 /// # Errors
 /// That of `bind(2)` above all.
-pub fn adopt(own: OwnedFd, address: &Address, umask: Option<u32>, sharing: Sharing) -> io::Result<Socket> {
-    let socket = Socket::from(own);
+pub fn adopt(own: &Foreign, address: &Address, umask: Option<u32>, sharing: Sharing) -> io::Result<Socket> {
+    // The original is closed when all is done, aside; this one becomes the listener.
+    let socket = Socket::from(own.as_fd().try_clone_to_owned()?);
     if socket.r#type()? != Type::STREAM {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
@@ -200,8 +202,8 @@ pub fn adopt(own: OwnedFd, address: &Address, umask: Option<u32>, sharing: Shari
 ///
 /// # Errors
 /// That of `bind(2)` above all.
-pub fn claim(own: &OwnedFd, address: &Address, sharing: Sharing) -> io::Result<()> {
-    bind_socket(&Socket::from(own.try_clone()?), &name_of(address)?, sharing)
+pub fn claim(own: &Foreign, address: &Address, sharing: Sharing) -> io::Result<()> {
+    bind_socket(&Socket::from(own.as_fd().try_clone_to_owned()?), &name_of(address)?, sharing)
 }
 
 /// Whether it has a port already.

@@ -28,6 +28,7 @@ use crate::control::server::{self, ControlSocket};
 use crate::core::fleet::{Drain, Fleet, Life, Occupant};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
+use crate::sys::dispose::{self, Foreign};
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::guard::{self, Guard};
 use crate::sys::taken::Taken;
@@ -38,7 +39,6 @@ use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -70,6 +70,8 @@ pub struct State {
     lost: u64,
     #[serde(default)]
     refused: refuse::Passed,
+    #[serde(default)]
+    refused_returned: u64,
     #[serde(default)]
     opens: opens::Passed,
     descriptors: u64,
@@ -245,6 +247,7 @@ impl Master {
             accepted_before: self.accepted_before,
             lost: self.house.lost.get(),
             refused: self.house.refused.pass(),
+            refused_returned: self.house.refused.returned.get(),
             opens: self.house.opens.pass(),
             descriptors: self.starter.descriptors,
             last_words: self.last_words.iter().map(|(slot, words)| (*slot, words.clone())).collect(),
@@ -286,8 +289,10 @@ impl Master {
         let house = Rc::new(House::new(&config, packet_cost, sender.clone()));
         house.lost.set(state.lost);
         house.refused.take(state.refused);
+        house.refused.returned.set(state.refused_returned);
         house.opens.take(state.opens);
         let output = Output::start()?;
+        dispose::start()?;
         if let Err(error) = limits::wake_without_preempting() {
             debug!(%error, "the master preempts its workers");
         }
@@ -400,7 +405,7 @@ impl Master {
         for request in passed.requests {
             let listener = listeners.get(request.listener).map(|(l, _)| Rc::clone(l)).ok_or_else(missing)?;
             let handoff = request.handoff.map(|place| handoffs.get(place).cloned().ok_or_else(missing)).transpose()?;
-            let own = request.own.map(|number| taking.take(number)).transpose()?;
+            let own = request.own.map(|number| taking.take(number).map(Foreign::from)).transpose()?;
             requests.push(Request { id: request.id, listener, handoff, own, accepting: request.accepting });
         }
         let config = self.reloads.of.get(&passed.generation).unwrap_or(&self.config);
@@ -415,10 +420,10 @@ impl Master {
             adapter: passed.adapter,
             since: passed.since,
             token: passed.token,
-            channel: watched(passed.channel)?,
+            channel: Rc::new(watch::readable(Foreign::from(taking.take(passed.channel)?))?),
             last_words: Arc::new(LastWords::again(passed.last_words)),
             pidfd: watched(passed.pidfd)?,
-            notify: watched(passed.notify)?,
+            notify: taking.take(passed.notify)?,
             notification: passed.notification.map(watched).transpose()?,
             requests,
             tasks: Vec::new(),
@@ -459,7 +464,7 @@ impl Master {
         let ids: Vec<WorkerId> = self.workers.keys().copied().collect();
         for id in ids {
             let Some(worker) = self.workers.get_mut(&id) else { continue };
-            self.starter.attend(worker);
+            self.starter.attend(worker)?;
             for request in worker.requests.iter().filter(|request| request.accepting) {
                 if let Some(handoff) = &request.handoff {
                     tokio::task::spawn_local(returned::serve(Rc::clone(&request.listener), Rc::clone(handoff)));
@@ -485,7 +490,7 @@ fn pass_worker(worker: &Worker, passing: &Passing, listeners: &[Rc<Listener>], t
     let request = |r: &Request| {
         let listener = listeners.iter().position(|l| Rc::ptr_eq(l, &r.listener))?;
         let handoff = r.handoff.as_ref().map(|handoff| table.place(handoff));
-        let own = r.own.as_ref().map(|own: &OwnedFd| passing.pass(own));
+        let own = r.own.as_ref().map(|own| passing.pass(own));
         Some(PassedRequest { id: r.id, listener, handoff, accepting: r.accepting, own })
     };
     let requests = worker.requests.iter().filter_map(request).collect();
@@ -499,7 +504,7 @@ fn pass_worker(worker: &Worker, passing: &Passing, listeners: &[Rc<Listener>], t
         token: worker.token.clone(),
         channel: passing.pass(worker.channel.get_ref()),
         pidfd: passing.pass(worker.pidfd.get_ref()),
-        notify: passing.pass(worker.notify.get_ref()),
+        notify: passing.pass(&worker.notify),
         notification: worker.notification.as_ref().map(|n| passing.pass(n.get_ref())),
         requests,
         supervised: worker.supervised.as_ref().map(|s| s.pass(passing, &mut |handoff| table.place(handoff))),
