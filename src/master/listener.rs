@@ -353,11 +353,16 @@ impl Listener {
         }
         if let Some(socket) = self.socket.borrow_mut().take()
             && self.origin == Origin::Worker
-            && self.backlog.get() > 0
         {
-            // The worker may have made a connection of it, in its way.
-            dispose::no_linger(socket.as_fd());
-            let _ = socket.shutdown(std::net::Shutdown::Both);
+            if self.backlog.get() > 0 {
+                // The worker may have made a connection of it since, whose close takes as long as it wants.
+                dispose::no_linger(socket.as_fd());
+                let _ = socket.shutdown(std::net::Shutdown::Both);
+            }
+            // The accept loop has another reference as long as it runs.
+            if let Ok(socket) = Rc::try_unwrap(socket) {
+                dispose::dispose(socket.into());
+            }
         }
         if let Some(UnixPath { path, spare }) = &self.path {
             // Only if the file still is ours: somebody else may have bound there since.

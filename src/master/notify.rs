@@ -2,14 +2,14 @@
 //! [`super::reception`] reads it.
 
 use super::door::secret;
-use crate::sys::fd::{self, Rights};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 /// A new socket in the abstract namespace, under a name that nobody can guess; returns the value of
 /// `NOTIFY_SOCKET` beside it. Its name is no secret: whoever looks into `/proc/net/unix` can send there. So no
-/// descriptors are taken there, which no notification needs.
+/// descriptors are taken there. But they may be sent: `systemd-notify` sends one that it waits for to be closed
+/// (`sd_notify_barrier(3)`), and would fail where the kernel refuses it (`SO_PASSRIGHTS`, Linux 6.16).
 ///
 /// # Errors
 /// When no descriptor is free.
@@ -18,8 +18,6 @@ pub fn open() -> io::Result<(String, OwnedFd)> {
     let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
     socket.set_nonblocking(true)?;
     socket.set_passcred(true)?;
-    // Before anybody can send. An older kernel lets them be sent, and drops them where they are received.
-    let _ = fd::set_rights(socket.as_fd(), Rights::Refused);
     socket.bind(&SockAddr::unix(format!("\0{name}"))?)?;
     Ok((format!("@{name}"), socket.into()))
 }

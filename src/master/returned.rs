@@ -53,7 +53,7 @@ pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
         };
         let len = received.len;
         let [connection, _] = received.fds;
-        let connection = connection.filter(|c| listen::is_connection(c.as_fd()));
+        let connection = connection.filter(|c| listen::is_accepted_at(c.as_fd(), &listener.address));
         let came = connection.as_ref().map(|c| listener.house.returns.came(c.as_fd(), handoff.worker));
         match connection.zip(came).filter(|(_, came)| *came != Came::Copy) {
             Some((connection, came)) => {

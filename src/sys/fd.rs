@@ -6,7 +6,7 @@
 
 mod receive;
 
-pub use receive::{FDS_MAX, Received, Rights, receive, receive_blocking, receive_words, set_rights};
+pub use receive::{FDS_MAX, Received, receive, receive_blocking, receive_words};
 
 use sendfd::SendWithFd;
 use std::io;

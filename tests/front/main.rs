@@ -13,6 +13,7 @@
 //! - `native`: the protocol, spoken by hand and by the Rust library
 //! - `seccomp`: static binaries, supervised from outside
 //! - `supervision`: forking, crashing, stopping, scaling
+//! - `strangers`: others on the machine, and workers that attack: nothing freezes, leaks or is lost
 //! - `misbehaviour`: workers that do what they should not
 //! - `limits`: too few descriptors, too little room
 //! - `ready`: when a worker counts as ready
@@ -44,5 +45,6 @@ mod reload;
 mod seccomp;
 mod serving;
 mod steering;
+mod strangers;
 mod supervision;
 mod upgrade;

@@ -140,26 +140,3 @@ fn receive_with(socket: BorrowedFd<'_>, buffer: &mut [u8], room: usize, flags: l
     }
     Ok(received)
 }
-
-/// Whether somebody who sends to a socket may send descriptors along.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rights {
-    /// As usual.
-    Allowed,
-    /// The sender's call fails with `EPERM`.
-    Refused,
-}
-
-/// Lets the kernel refuse descriptors at the sender, before they are anybody's to close (`SO_PASSRIGHTS`,
-/// Linux 6.16: include/uapi/asm-generic/socket.h and `unix_dgram_sendmsg` in net/unix/af_unix.c).
-///
-/// # Errors
-/// `ENOPROTOOPT` from an older kernel.
-pub fn set_rights(socket: BorrowedFd<'_>, rights: Rights) -> io::Result<()> {
-    const SO_PASSRIGHTS: libc::c_int = 83;
-    let value = libc::c_int::from(rights == Rights::Allowed);
-    let (pointer, length) = ((&raw const value).cast(), size_of::<libc::c_int>() as libc::socklen_t);
-    // SAFETY: the kernel reads one int.
-    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PASSRIGHTS, pointer, length) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
