@@ -40,7 +40,7 @@ const STACK: usize = 256 * 1024;
 const DOOR: u64 = 0;
 
 fn key_of(worker: WorkerId) -> u64 {
-    u64::from(worker.0) * 2 + 1
+    worker.0 * 2 + 1
 }
 
 /// What the loop and the thread share.

@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// socket. Ends when the worker can return nothing more and everything was read.
 pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
     let mut nonsense = 0u64;
-    let mut pace = Pace::new();
+    let mut pace = Pace::default();
     let mut finished = false;
     loop {
         let ready = tokio::select! {
@@ -36,7 +36,10 @@ pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
             () = std::future::ready(()), if finished => None,
         };
         let Ok(ready) = ready.transpose() else { return };
-        pace.one_more().await;
+        if let Some(waits) = pace.one_more().await.filter(|waits| waits.is_power_of_two()) {
+            let (slot, worker) = (handoff.slot.0, handoff.worker.0);
+            warn!(slot, worker, waits, "a worker sends back more than it may in a second; the rest waits");
+        }
         let received = match fd::receive(handoff.sender(), &mut [0; PEER_MAX]) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => match ready {

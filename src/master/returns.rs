@@ -1,9 +1,10 @@
 //! Which connections came back, from whom, and how often: so that a worker can return only what it has.
 
 use crate::core::ids::WorkerId;
+use crate::core::moment::Moment;
 use crate::sys::clock;
 use crate::sys::listen;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -90,32 +91,27 @@ impl Returns {
 }
 
 /// How much one hand-off socket may still bring back.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Pace {
     left: u32,
-    until: crate::core::moment::Moment,
-    /// How often it had to wait.
-    pub waits: Cell<u64>,
+    until: Moment,
+    waits: u64,
 }
 
 impl Pace {
-    /// All of it.
-    #[must_use]
-    pub fn new() -> Pace {
-        Pace { left: PER_WINDOW, until: clock::now() + WINDOW, waits: Cell::new(0) }
-    }
-
-    /// Waits until one more may come.
-    pub async fn one_more(&mut self) {
+    /// Waits until one more may come; how often that was, when it had to wait now.
+    pub async fn one_more(&mut self) -> Option<u64> {
         let now = clock::now();
-        if now >= self.until {
-            *self = Pace { waits: self.waits.clone(), ..Pace::new() };
-        } else if self.left == 0 {
-            self.waits.set(self.waits.get() + 1);
+        let waits = self.left == 0 && now < self.until;
+        if waits {
+            self.waits += 1;
             sleep(self.until.since(now)).await;
-            *self = Pace { waits: self.waits.clone(), ..Pace::new() };
         }
-        self.left -= 1;
+        if waits || now >= self.until {
+            *self = Pace { left: PER_WINDOW, until: clock::now() + WINDOW, waits: self.waits };
+        }
+        self.left = self.left.saturating_sub(1);
+        waits.then_some(self.waits)
     }
 }
 
@@ -142,7 +138,9 @@ mod tests {
     #[test]
     fn only_the_last_ones_are_remembered() {
         let returns = Returns::default();
-        (0..REMEMBERED_MAX as u64 + 5).for_each(|cookie| drop(returns.came_by(cookie, WorkerId(1))));
+        for cookie in 0..REMEMBERED_MAX as u64 + 5 {
+            returns.came_by(cookie, WorkerId(1));
+        }
         assert_eq!(returns.remembered.borrow().len(), REMEMBERED_MAX);
         assert_eq!(returns.came_by(0, WorkerId(1)), Came::Welcome);
     }
