@@ -10,6 +10,7 @@ use super::handoff::{Handoff, count};
 use super::listener::{Listener, Phase};
 use super::seats::{Comes, Offered};
 use crate::sys::clock;
+use crate::sys::dispose::dispose;
 use crate::sys::listen::{self, Accepted};
 use crate::sys::room::RoomWatch;
 use crate::sys::watch;
@@ -258,8 +259,12 @@ fn rescue_from(listener: &Listener, orphan: &Handoff) -> Next {
         match orphan.take_back() {
             Ok(taken) => {
                 rescued += 1;
+                listener.house.returns.forget(taken.connection.as_fd());
                 let offered = listener.seats.offer(taken.guest(), Comes::In);
-                if !matches!(offered, Offered::Handed) {
+                if matches!(offered, Offered::Handed) {
+                    // The worker that had it in its queue may have a copy, and may have prepared it.
+                    dispose(taken.connection);
+                } else {
                     if listener.held.borrow().is_none() {
                         hold(listener, taken);
                     } else if !orphan.untake(&taken) {

@@ -8,6 +8,7 @@ use super::handoff::{Depth, Handoff, TakenBack};
 use super::opens::{Countable, Opens};
 use super::provoked::Provoked;
 use super::refuse::Refused;
+use super::returns::Returns;
 use super::seats::{self, Choice, Seats};
 use crate::config::Config;
 use crate::config::admission::Admission;
@@ -15,6 +16,7 @@ use crate::config::choice::Policy;
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::steer::Steering;
+use crate::sys::dispose::{self, Foreign};
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::rights::Asker;
 use crate::sys::room::RoomWatch;
@@ -49,6 +51,8 @@ pub struct House {
     pub opens: Rc<Opens>,
     /// Those that were turned away.
     pub refused: Refused,
+    /// Connections that workers sent back.
+    pub returns: Returns,
     /// Whose turn it is to get the next place.
     pub line: Line,
     /// Lines of the log that workers provoked.
@@ -71,6 +75,7 @@ impl House {
             admission: config.admission.clone(),
             opens: Rc::new(Opens::new(config, aside.clone())),
             refused: Refused::default(),
+            returns: Returns::default(),
             line: Line::default(),
             provoked: Provoked::default(),
             aside,
@@ -283,7 +288,7 @@ impl Listener {
     }
 
     /// Gives the listener the options that the first worker set on its own socket.
-    pub fn style_after(&self, own: &OwnedFd) {
+    pub fn style_after(&self, own: &Foreign) {
         if !self.styled.replace(true)
             && let Some(socket) = self.socket()
         {
@@ -346,9 +351,16 @@ impl Listener {
         }
         if let Some(socket) = self.socket.borrow_mut().take()
             && self.origin == Origin::Worker
-            && self.backlog.get() > 0
         {
-            let _ = socket.shutdown(std::net::Shutdown::Both);
+            if self.backlog.get() > 0 {
+                // The worker may have made a connection of it since, whose close takes as long as it wants.
+                dispose::no_linger(socket.as_fd());
+                let _ = socket.shutdown(std::net::Shutdown::Both);
+            }
+            // The accept loop has another reference as long as it runs.
+            if let Ok(socket) = Rc::try_unwrap(socket) {
+                dispose::dispose(socket.into());
+            }
         }
         if let Some(file) = &self.path {
             file.remove();

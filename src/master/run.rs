@@ -31,7 +31,7 @@ use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::sys::guard::Guard;
 use crate::sys::taken::Taken;
-use crate::sys::{clock, fd, limits, process, reap, spawn};
+use crate::sys::{clock, dispose, fd, limits, process, reap, spawn};
 use crate::wire::packet::ToWorker;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -147,6 +147,7 @@ impl Master {
         let guard = Rc::new(guard);
         let output = Output::start().map_err(needs("the thread that passes output on"))?;
         let aside = Aside::start().map_err(needs("a thread for what is done aside"))?;
+        dispose::start().map_err(needs("a thread that closes what others sent"))?;
         // After the threads were started, which keep the ordinary policy.
         if let Err(error) = limits::wake_without_preempting() {
             debug!(%error, "the master preempts its workers");
@@ -440,7 +441,8 @@ impl Master {
     pub(super) fn finish(&mut self) {
         // Taken out rather than counted: some may be the master's own.
         let untaken: u64 = self.listeners.iter().map(|listener| listener.seats.take_all()).sum();
-        let held = self.listeners.iter().filter(|l| l.held.borrow().is_some()).count() as u64;
+        let held = self.listeners.iter().filter_map(|l| l.held.take());
+        let held = held.map(|held| dispose::dispose(held.connection)).count() as u64;
         let at_slots: u64 = self.listeners.iter().filter_map(|l| l.group.as_ref()).map(Group::queued).sum();
         self.house.lost.set(self.house.lost.get() + untaken + held + at_slots);
         self.listeners.iter().for_each(|listener| listener.close());

@@ -123,6 +123,7 @@ impl View<'_> {
             refused_waited: refused.expired.get(),
             refused_source_open: refused.source_open.get(),
             refused_source_rate: refused.source_rate.get(),
+            refused_returned: refused.returned.get(),
             answered_503: refused.answered.get(),
             sources: sources.known() as u64,
             sources_unknown: sources.unknown(),

@@ -1,5 +1,6 @@
 //! Listening sockets: making, adopting, accepting, and what the kernel tells of them.
 
+use super::dispose::Foreign;
 use crate::wire::address::Address;
 use nix::sys::socket::{getsockopt, sockopt};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -75,11 +76,25 @@ pub fn cookie(socket: BorrowedFd<'_>) -> Option<u64> {
     socket2::SockRef::from(&socket).cookie().ok()
 }
 
-/// Whether a descriptor is a connected stream, as a returned connection must be.
+/// Whether a descriptor can be a connection that was accepted at an address, as a returned one must be: a
+/// connected stream with the listener's own port or name. Others would make another worker wait for what no client
+/// sent. A listener that takes connections to any address (`IP_TRANSPARENT`, `ip(7)`, for the privileged) has no
+/// port that all of them share.
 #[must_use]
-pub fn is_connection(fd: BorrowedFd<'_>) -> bool {
+pub fn is_accepted_at(fd: BorrowedFd<'_>, address: &Address) -> bool {
     let listening = getsockopt(&fd, sockopt::AcceptConn).unwrap_or(true);
-    !listening && socket2::SockRef::from(&fd).r#type().is_ok_and(|kind| kind == Type::STREAM)
+    let socket = socket2::SockRef::from(&fd);
+    if listening || !socket.r#type().is_ok_and(|kind| kind == Type::STREAM) {
+        return false;
+    }
+    match (address, socket.local_addr().ok()) {
+        (Address::Tcp(address), Some(name)) => {
+            let port = name.as_socket().map(|name| name.port());
+            port == Some(address.port()) || port.is_some() && socket.ip_transparent_v4().unwrap_or(false)
+        }
+        (Address::Unix(_) | Address::Abstract(_), Some(name)) => address_of(&name).as_ref() == Some(address),
+        (_, None) => false,
+    }
 }
 
 /// Whether a socket is of the network namespace in which this process makes its own (`SO_NETNS_COOKIE`,
@@ -211,9 +226,14 @@ pub fn is_listening(socket: &Socket) -> bool {
 ///
 /// # Errors
 /// That of `bind(2)` above all.
-pub fn adopt(own: OwnedFd, address: &Address, umask: Option<u32>, sharing: Sharing) -> io::Result<Socket> {
-    let socket = Socket::from(own);
+pub fn adopt(own: &Foreign, address: &Address, umask: Option<u32>, sharing: Sharing) -> io::Result<Socket> {
+    // The original is closed when all is done, aside; this one becomes the listener.
+    let socket = Socket::from(own.as_fd().try_clone_to_owned()?);
     if socket.r#type()? != Type::STREAM {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    if socket.peer_addr().is_ok() {
+        // As the kernel's own bind has it for a connection.
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     if address.is_ephemeral() || is_bound(&socket) {
@@ -234,8 +254,8 @@ pub fn adopt(own: OwnedFd, address: &Address, umask: Option<u32>, sharing: Shari
 ///
 /// # Errors
 /// That of `bind(2)` above all.
-pub fn claim(own: &OwnedFd, address: &Address, sharing: Sharing) -> io::Result<()> {
-    bind_socket(&Socket::from(own.try_clone()?), &name_of(address)?, sharing)
+pub fn claim(own: &Foreign, address: &Address, sharing: Sharing) -> io::Result<()> {
+    bind_socket(&Socket::from(own.as_fd().try_clone_to_owned()?), &name_of(address)?, sharing)
 }
 
 /// Whether it has a port already.
@@ -295,17 +315,16 @@ fn name_of(address: &Address) -> io::Result<SockAddr> {
 /// # Errors
 /// When it is bound to nothing that has a name.
 pub fn local_address(socket: &Socket) -> io::Result<Address> {
-    let name = socket.local_addr()?;
+    address_of(&socket.local_addr()?).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+fn address_of(name: &SockAddr) -> Option<Address> {
     let unix = || name.as_pathname().map(|p| Address::Unix(p.to_owned()));
     let abstract_name = || {
         let bytes = name.as_abstract_namespace()?;
         Some(Address::Abstract(String::from_utf8_lossy(bytes).into_owned()))
     };
-    name.as_socket()
-        .map(Address::Tcp)
-        .or_else(unix)
-        .or_else(abstract_name)
-        .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+    name.as_socket().map(Address::Tcp).or_else(unix).or_else(abstract_name)
 }
 
 /// The same for a socket that somebody else owns.

@@ -257,11 +257,11 @@ fn read_report(report: &OwnedFd) -> Result<Option<Notifier>, (Step, io::Error)> 
     loop {
         let mut bytes = [0; 5];
         let received = super::fd::receive_blocking(report.as_fd(), &mut bytes).map_err(|e| (Step::Prepare, e))?;
-        let [fd, _] = received.fds;
-        match (received.len, fd) {
+        let (len, fds_lost) = (received.len, received.fds_lost);
+        match (len, received.into_first()) {
             (0, _) => return Ok(notifier),
             (_, Some(fd)) => notifier = Some(Notifier::new(fd)),
-            (_, None) if received.fds_lost => {
+            (_, None) if fds_lost => {
                 return Err((Step::Prepare, io::Error::from_raw_os_error(libc::EMFILE)));
             }
             (_, None) => {

@@ -14,6 +14,7 @@
 //! - `seccomp`: static binaries, supervised from outside
 //! - `supervision`: forking, crashing, stopping, scaling
 //! - `left_behind`: who ends with a worker, who with the master
+//! - `strangers`: others on the machine, and workers that attack: nothing freezes, leaks or is lost
 //! - `misbehaviour`: workers that do what they should not
 //! - `limits`: too few descriptors, too little room
 //! - `ready`: when a worker counts as ready
@@ -52,5 +53,6 @@ mod rights;
 mod seccomp;
 mod serving;
 mod steering;
+mod strangers;
 mod supervision;
 mod upgrade;

@@ -16,6 +16,7 @@ use super::run::{Master, refusal};
 use super::signals::Heed;
 use crate::adapt::elf;
 use crate::core::{fleet, visible};
+use crate::sys::dispose;
 use crate::sys::exec::Passing;
 use crate::sys::memfd;
 use crate::wire::environment;
@@ -184,6 +185,7 @@ impl Master {
             Ok(()) => self.replace_now(identity),
             Err(why) => Err(why),
         };
+        self.starter.door.go_on();
         self.signals.heed(Heed::Now);
         replaced
     }
@@ -230,7 +232,8 @@ impl Master {
             let in_hands = self.house.in_hands.get() > 0;
             let visitors = self.starter.door.is_busy();
             let clients = self.control.as_ref().is_some_and(|control| control.is_busy());
-            let busy = in_hands || visitors || clients;
+            // What is still to be closed would be closed by the call that executes the new program.
+            let busy = in_hands || visitors || clients || dispose::is_busy();
             if busy && Instant::now() >= deadline {
                 if in_hands {
                     return Err("connections that workers sent back find no other worker".to_owned());
@@ -238,8 +241,12 @@ impl Master {
                 warn!(visitors, clients, "an upgrade cuts somebody off who asked this maitred something");
                 return Ok(());
             }
-            if !busy && quiet >= QUIET_LOOKS {
-                return Ok(());
+            if !busy && quiet >= QUIET_LOOKS && self.starter.door.pause() {
+                if events.is_empty() {
+                    return Ok(());
+                }
+                self.starter.door.go_on();
+                continue;
             }
             if busy {
                 quiet = 0;
