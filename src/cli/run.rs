@@ -10,6 +10,7 @@ use crate::config::life::{Ready, duration};
 use crate::config::{Config, Control, Mode, Named, Prefix, Source, file};
 use crate::master::signals::hold_signals;
 use crate::master::upgrade::{self, Host, Order};
+use crate::sys::inherited::{Inherited, NotInherited};
 use crate::{control, master};
 use clap::{Args, Parser};
 use std::ffi::{OsStr, OsString};
@@ -130,6 +131,19 @@ pub fn main(args: RunArgs) -> ExitCode {
         complain(&error);
         return ExitCode::from(USAGE);
     }
+    // Before anything is opened that stays open: until here each open number was inherited. A program that takes
+    // another's place gets its sockets with the state.
+    let inherited = match state {
+        Some(_) => Ok(Inherited::default()),
+        None => Inherited::take(&config.inherited()),
+    };
+    let inherited = match inherited {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            complain(&error);
+            return ExitCode::from(if matches!(error, NotInherited::Twice(_)) { USAGE } else { 3 });
+        }
+    };
     let log = logging::start(args.log_format, logging::level(args.verbose, args.quiet));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
@@ -141,7 +155,7 @@ pub fn main(args: RunArgs) -> ExitCode {
     };
     let settled = log.clone();
     let settle_log = Box::new(move || settled.settle());
-    let host = Host { executable: upgrade::executable(), settle_log, resume: state };
+    let host = Host { executable: upgrade::executable(), settle_log, inherited, resume: state };
     let ended = tokio::task::LocalSet::new().block_on(&runtime, master::run::run(config, host));
     let code = match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,28 +1,33 @@
 //! One address that the master holds for the workers.
 
 use super::admission::Line;
+use super::bustle::Bustle;
 use super::event::Events;
 use super::group::{self, Group};
 use super::handoff::{Depth, Handoff, TakenBack};
+use super::mend::Failures;
 use super::opens::{Countable, Opens};
 use super::refuse::Refused;
 use super::seats::{self, Choice, Seats};
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::config::admission::Admission;
 use crate::config::choice::Policy;
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::steer::Steering;
 use crate::sys::exec::{Number, Passing, Taking};
+use crate::sys::kick::Kicker;
 use crate::sys::room::RoomWatch;
+use crate::sys::listen::Sharing;
 use crate::sys::{clock, listen};
 use crate::wire::address::Address;
 use crate::wire::packet::RequestId;
 use serde::{Deserialize, Serialize};
 use socket2::Socket;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use tokio::sync::Notify;
@@ -48,6 +53,10 @@ pub struct House {
     pub refused: Refused,
     /// Whose turn it is to get the next place.
     pub line: Line,
+    /// Ends an `accept` that blocks, where the master accepts.
+    pub kicker: OnceCell<Kicker>,
+    /// Whether anything goes on.
+    pub bustle: Bustle,
     config: Rc<Config>,
 }
 
@@ -65,10 +74,25 @@ impl House {
             opens: Rc::new(Opens::new(config)),
             refused: Refused::default(),
             line: Line::default(),
+            kicker: OnceCell::new(),
+            bustle: Bustle::default(),
             config: Rc::clone(config),
         };
         house.refill_reserve();
         house
+    }
+
+    /// Makes what the accept loops need, in the mode in which there are any. Call after it was said which thread
+    /// gets signals.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub fn begin_to_accept(&self) -> io::Result<()> {
+        if self.config.mode == Mode::Handoff {
+            // There is none yet.
+            let _ = self.kicker.set(Kicker::start()?);
+        }
+        Ok(())
     }
 
     /// Which worker is next.
@@ -121,6 +145,18 @@ pub struct Key {
     pub index: usize,
 }
 
+/// Who else may have the listening socket, and do with it what they like: shut it down, let it block, accept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HeldBy {
+    /// Nobody: the master made it and, in hand-off mode, gives it to nobody.
+    Master,
+    /// The worker whose own socket it was.
+    #[default]
+    Worker,
+    /// Whoever passed it to the master.
+    Manager,
+}
+
 /// How far the listener is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -128,6 +164,8 @@ pub enum Phase {
     Open,
     /// Takes what waits in the kernel's queue, then closes.
     Closing,
+    /// Closed before the master stops: its socket was of no use any more. Who asks for the address gets another.
+    GivenUp,
 }
 
 /// A listener.
@@ -168,6 +206,10 @@ pub struct Listener {
     pub given_up: Cell<bool>,
     /// Whether descriptors or memory ran out and no connection was accepted since.
     pub exhausted: Cell<bool>,
+    /// Who else has its socket.
+    pub held_by: Cell<HeldBy>,
+    /// How often its socket failed of late.
+    pub failures: Cell<Failures>,
     /// The sockets of the slots, in kernel mode; [`Listener::socket`] is the first of them.
     pub group: Option<Group>,
     socket: RefCell<Option<Rc<Socket>>>,
@@ -210,6 +252,8 @@ impl Listener {
             adopted_from: Cell::new(None),
             given_up: Cell::new(false),
             exhausted: Cell::new(false),
+            held_by: Cell::new(HeldBy::Master),
+            failures: Cell::default(),
             group: None,
             socket: RefCell::new(Some(Rc::new(socket))),
             styled: Cell::new(false),
@@ -281,6 +325,31 @@ impl Listener {
             socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
             self.backlog.set(backlog);
         }
+        Ok(())
+    }
+
+    /// Makes a socket of the master's own in the place of one that is of no use any more. It listens where that did.
+    ///
+    /// # Errors
+    /// That of `bind(2)` or `listen(2)`.
+    pub fn replace_socket(&self, old: &Socket) -> io::Result<()> {
+        let socket = match (&self.address, &self.path) {
+            (Address::Unix(path), Some(UnixPath { spare, .. })) if same_file(path, spare) => {
+                let mode = std::fs::symlink_metadata(path)?.permissions().mode() & 0o777;
+                let _ = old.shutdown(std::net::Shutdown::Both);
+                std::fs::remove_file(path)?;
+                std::fs::remove_file(spare)?;
+                let socket = listen::bind_unix(path, Some(mode))?;
+                let _ = std::fs::hard_link(path, spare);
+                socket
+            }
+            (address, _) => listen::bind_instead(old, address, Sharing::Alone)?,
+        };
+        self.defer(&socket)?;
+        socket.listen(i32::try_from(self.backlog.get()).unwrap_or(i32::MAX))?;
+        *self.socket.borrow_mut() = Some(Rc::new(socket));
+        self.held_by.set(HeldBy::Master);
+        self.adopted_from.set(None);
         Ok(())
     }
 
@@ -374,6 +443,8 @@ pub struct Passed {
     held: Option<(Number, Vec<u8>)>,
     adopted_from: Option<(WorkerId, RequestId)>,
     given_up: bool,
+    #[serde(default)]
+    held_by: HeldBy,
     styled: bool,
     path: Option<UnixPath>,
     socket: Option<Number>,
@@ -402,6 +473,7 @@ impl Listener {
             held: held.as_ref().map(|held| (passing.pass(&held.connection), held.peer().to_vec())),
             adopted_from: self.adopted_from.get(),
             given_up: self.given_up.get(),
+            held_by: self.held_by.get(),
             styled: self.styled.get(),
             path: self.path.clone(),
             // With a group, its first socket is among those of the group.
@@ -435,7 +507,7 @@ impl Listener {
             changed: Notify::new(),
             accepted: Cell::new(passed.accepted),
             backlog: Cell::new(passed.backlog),
-            phase: Cell::new(Phase::Open),
+            phase: Cell::new(if socket.is_some() { Phase::Open } else { Phase::GivenUp }),
             room,
             held: RefCell::new(held.transpose()?),
             held_until: Cell::new(house.admission.longest_wait().map(|most| clock::now() + most)),
@@ -443,6 +515,8 @@ impl Listener {
             adopted_from: Cell::new(passed.adopted_from),
             given_up: Cell::new(passed.given_up),
             exhausted: Cell::new(false),
+            held_by: Cell::new(passed.held_by),
+            failures: Cell::default(),
             house,
             group,
             socket: RefCell::new(socket),

@@ -9,6 +9,7 @@
 pub mod accept;
 pub mod admission;
 pub mod bind;
+pub mod bustle;
 mod calls;
 pub mod channel;
 pub mod door;
@@ -22,6 +23,7 @@ mod health;
 pub mod listener;
 pub mod listeners;
 mod look;
+mod mend;
 mod notify;
 pub mod opens;
 pub mod output;

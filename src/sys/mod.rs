@@ -14,6 +14,8 @@ pub mod exec;
 pub mod fd;
 pub mod foreign;
 pub mod guard;
+pub mod inherited;
+pub mod kick;
 pub mod limits;
 pub mod listen;
 pub mod memfd;

@@ -17,6 +17,7 @@ use super::signals::Heed;
 use crate::adapt::elf;
 use crate::core::fleet;
 use crate::sys::exec::Passing;
+use crate::sys::inherited::Inherited;
 use crate::sys::memfd;
 use crate::wire::environment;
 use nix::unistd::Pid;
@@ -44,6 +45,8 @@ pub struct Host {
     pub executable: PathBuf,
     /// Writes what is still to be logged, and from then on each line at once.
     pub settle_log: Box<dyn Fn()>,
+    /// Sockets that this process was started with.
+    pub inherited: Inherited,
     /// Where another program was, whose place this one takes.
     pub resume: Option<Box<State>>,
 }
