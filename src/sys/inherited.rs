@@ -105,7 +105,8 @@ impl Inherited {
 fn passed_count() -> Result<i32, NotInherited> {
     let pid = std::env::var(LISTEN_PID).ok().and_then(|value| value.trim().parse().ok());
     let Some(text) = std::env::var_os(LISTEN_FDS).filter(|_| pid == Some(Pid::this().as_raw())) else { return Ok(0) };
-    let count = text.to_str().and_then(|text| text.trim().parse().ok()).filter(|count| (0..=PASSED_MAX).contains(count));
+    let count =
+        text.to_str().and_then(|text| text.trim().parse().ok()).filter(|count| (0..=PASSED_MAX).contains(count));
     count.ok_or_else(|| NotInherited::Count(text.to_string_lossy().into_owned()))
 }
 

@@ -156,7 +156,7 @@ fn watch(target: libc::pthread_t) {
 const STACK: usize = 64 * 1024;
 
 fn handle_signal() -> io::Result<()> {
-    use nix::sys::signal::{SigSet, Signal, SigmaskHow};
+    use nix::sys::signal::{SigSet, SigmaskHow, Signal};
     // SAFETY: a zeroed sigaction is valid; the handler keeps to what a handler may do. Calls start again after it,
     // so that none but the one that is meant notices anything.
     let done = unsafe {

@@ -14,6 +14,8 @@
 //! - `seccomp`: static binaries, supervised from outside
 //! - `supervision`: forking, crashing, stopping, scaling
 //! - `misbehaviour`: workers that do what they should not
+//! - `hangups`: descriptors that others shut down, close or make block; an idle master sleeps
+//! - `inherited_numbers`: descriptors that the master is started with
 //! - `limits`: too few descriptors, too little room
 //! - `ready`: when a worker counts as ready
 //! - `reload`: other workers in the place of those that run
@@ -29,8 +31,10 @@ mod addresses;
 mod admission;
 mod bypass;
 mod check;
+mod hangups;
 mod health;
 mod inherit;
+mod inherited_numbers;
 mod kernel;
 mod lab;
 mod limits;
