@@ -25,6 +25,9 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 /// Calls that a holder made wait before the socket is replaced where that can be.
 const BLOCKED_MAX: u32 = 3;
 
+/// Attempts in which a socket that was passed to the master listens again, before another takes its place.
+const SAME_SOCKET_MAX: u32 = 3;
+
 /// How often a listener's socket failed of late.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Failures {
@@ -70,15 +73,26 @@ pub async fn mend(listener: &Listener, mut why: CannotAccept) -> Result<(), io::
         }
         match try_to(listener, &why, attempt) {
             Ok(how) => {
-                match attempt {
-                    1 => info!(%address, how, "accepting again"),
-                    _ => debug!(%address, how, attempt, "accepting again"),
+                match (how, attempt) {
+                    (Mended::NewSocket, _) | (_, 1) => info!(%address, ?how, "accepting again"),
+                    _ => debug!(%address, ?how, attempt, "accepting again"),
                 }
                 return Ok(());
             }
             Err(error) => why = CannotAccept::Failed(error),
         }
     }
+}
+
+/// How it became possible to accept again.
+#[derive(Clone, Copy, Debug)]
+enum Mended {
+    /// The file does not block any more.
+    Unblocked,
+    /// The same socket listens again.
+    SameSocket,
+    /// One that only the master holds took its place.
+    NewSocket,
 }
 
 /// Waits, unless the listener shall be closed.
@@ -93,24 +107,24 @@ async fn pause(listener: &Listener, time: Duration) {
 }
 
 /// One attempt; tells what was done.
-fn try_to(listener: &Listener, why: &CannotAccept, attempt: u32) -> io::Result<&'static str> {
+fn try_to(listener: &Listener, why: &CannotAccept, attempt: u32) -> io::Result<Mended> {
     let Some(old) = listener.socket() else { return Err(io::ErrorKind::NotConnected.into()) };
     if matches!(why, CannotAccept::Blocked) {
         // It listens, and does not block any more. What waits there would be lost with it.
         let replaceable = listener.held_by.get() != HeldBy::Manager && listen::queued(old.as_fd()) == 0;
         if attempt < BLOCKED_MAX || !replaceable {
-            return Ok("the socket does not block any more");
+            return Ok(Mended::Unblocked);
         }
     }
     let again = || {
         listen::listen_again(&old, &listener.address, listener.backlog.get())?;
-        old.set_nonblocking(true).map(|()| "the same socket listens again")
+        old.set_nonblocking(true).map(|()| Mended::SameSocket)
     };
-    let replace = || listener.replace_socket(&old).map(|()| "with a new socket that only maitred has");
+    let replace = || listener.replace_socket(&old).map(|()| Mended::NewSocket);
     match listener.held_by.get() {
-        // Its next start is passed the very same socket, so that goes before another one.
-        HeldBy::Manager => again().or_else(|error| replace().map_err(|_| error)),
-        HeldBy::Worker | HeldBy::Master => replace().or_else(|error| again().map_err(|_| error)),
+        // Its next start is passed the very same socket, so that goes before another one, for as long as it is let.
+        HeldBy::Manager if attempt <= SAME_SOCKET_MAX => again().or_else(|error| replace().map_err(|_| error)),
+        _ => replace().or_else(|error| again().map_err(|_| error)),
     }
 }
 

@@ -221,7 +221,7 @@ pub fn adopt(own: OwnedFd, address: &Address, umask: Option<u32>, sharing: Shari
     if socket.r#type()? != Type::STREAM {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
-    if address.is_ephemeral() || is_bound(&socket) {
+    if is_bound(&socket) {
         // That it may have company can still be said.
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(sharing == Sharing::Group)?;

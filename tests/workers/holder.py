@@ -1,7 +1,7 @@
-"""A worker that has copies of what the master uses, and does something to them. Usage: holder.py DEED ADDRESS.
+"""A worker that has copies of what the master uses, and does something to them. Usage: holder.py DEED ADDRESS MARK.
 
 The worker in slot 0 sends its own socket along, which becomes the listener, and keeps a copy. On USR1 it does the
-deed, says so on its standard error, and goes on serving for as long as it can.
+deed, says so on its standard error, and goes on serving for as long as it can. The others begin when there is a file MARK.
 """
 
 import os
@@ -10,6 +10,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 
 deed, address = sys.argv[1], sys.argv[2]
 slot = os.environ["MAITRED_SLOT"]
@@ -20,12 +21,16 @@ ask = f"LISTEN={address}\nID=1\n".encode()
 if slot == "0":
     socket.send_fds(channel, [ask], [own.fileno()])
 else:
+    while not os.path.exists(sys.argv[3]):
+        time.sleep(0.01)
     channel.send(ask)
 door = None
 while door is None:
     answer, fds, _, _ = socket.recv_fds(channel, 4096, 1)
     door = socket.socket(fileno=fds[0]) if fds else None
 channel.send(f"ACCEPTING={address}\nID=1\nBACKLOG=511\n".encode())
+if slot == "0":
+    open(sys.argv[3], "w").close()
 
 
 def steal():
@@ -69,7 +74,7 @@ def do(*_):
     elif deed == "shut-and-connect":
         own.shutdown(socket.SHUT_RDWR)
         other = socket.create_server(("127.0.0.1", 0))
-        own.connect(other.getsockname())
+        own.connect_ex(other.getsockname())
     elif deed == "block":
         own.setblocking(True)
     elif deed == "block-for-long":
