@@ -185,6 +185,10 @@ async fn accept_until_closed(listener: &Rc<Listener>) -> Result<(), CannotAccept
             };
             next = burst(listener, watched.get_ref(), BURST)?.1;
             if next == Next::AwaitConnection {
+                if guard.ready().is_read_closed() {
+                    // A hang-up, which the reactor never forgets; a Unix socket then only says that nobody waits.
+                    return Err(CannotAccept::ShutDown);
+                }
                 guard.clear_ready();
             }
         }

@@ -32,6 +32,8 @@ const LOOK_AT_LEAST: Duration = Duration::from_millis(250);
 /// How often they are looked at while nothing goes on: nothing waits for any of them then, so none can have stalled.
 /// Who hands a connection over ends that.
 const LOOK_WHEN_QUIET: Duration = Duration::from_secs(1);
+/// For so long a worker that is passed over is looked at as often as the others.
+const LOOK_FOR_RECOVERY: Duration = Duration::from_secs(10);
 /// How often the memory of the workers is looked at, which reads `/proc`.
 const LOOK_AT_MEMORY: Duration = Duration::from_secs(2);
 /// So many looks may be missed before it is clear that this process stood still.
@@ -152,7 +154,10 @@ impl Master {
         if quiet {
             // Nothing waited when they were looked at last, and what waits now has come since.
             let lately = Moment::at(now.since(Moment::default()).saturating_sub(self.rhythm.get()));
-            self.workers.values_mut().for_each(|worker| worker.health.moved = worker.health.moved.max(lately));
+            let well = |id| self.fleet.occupant(id).is_some_and(|o| !o.excluded);
+            for worker in self.workers.values_mut().filter(|worker| well(worker.id)) {
+                worker.health.moved = worker.health.moved.max(lately);
+            }
         }
         let serving: Vec<WorkerId> = self.fleet.seats().iter().filter_map(|s| s.serving()).map(|o| o.worker).collect();
         for id in serving {
@@ -160,7 +165,7 @@ impl Master {
                 self.handle_fleet(event).await;
             }
         }
-        if self.may_rest() {
+        if self.may_rest(now) {
             self.house.bustle.settle();
             self.looked_at_rest = true;
         }
@@ -176,14 +181,18 @@ impl Master {
     }
 
     /// Whether the next look has time: nothing waits for a worker, and none has to be asked or counted more often.
-    fn may_rest(&self) -> bool {
+    fn may_rest(&self, now: Moment) -> bool {
         let serves = |worker: &&Worker| self.fleet.occupant(worker.id).is_some_and(fleet::Occupant::serves);
         self.workers.values().filter(serves).all(|worker| {
             let life = &worker.config.life;
             let unseen = self.config.mode != Mode::Handoff && life.max_connections.is_some();
             let asked = life.heartbeat.is_some() || life.watchdog.is_some();
-            let well = self.fleet.occupant(worker.id).is_some_and(|o| !o.excluded);
-            well && !asked && !unseen && self.waiting_and_taken(worker).0 == 0
+            let rests = match self.fleet.occupant(worker.id) {
+                // It gets nothing anyway, and may stay as it is for ever.
+                Some(o) if o.excluded => now.since(worker.health.moved) >= LOOK_FOR_RECOVERY,
+                _ => self.waiting_and_taken(worker).0 == 0,
+            };
+            rests && !asked && !unseen
         })
     }
 

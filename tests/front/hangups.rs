@@ -4,7 +4,7 @@
 use crate::support::*;
 use nix::sys::signal::{SIGTERM, SIGUSR1};
 use std::net::TcpListener;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -54,8 +54,10 @@ fn an_idle_front_hardly_wakes() {
             if (mode, policy) == ("shared", "least-connections") {
                 continue;
             }
-            let args =
-                ["-w", "2", "--mode", mode, "--policy", policy, "-b", "127.0.0.1:0", "--", program, "poll", "{port}"];
+            let bind: &[&str] = if program == &fixed { &[] } else { &["-b", "127.0.0.1:0"] };
+            let more: &[&str] = if bind.is_empty() { &["0", "supervised"] } else { &["{port}"] };
+            let first = ["-w", "2", "--mode", mode, "--policy", policy];
+            let args = [&first, bind, &["--", program, "poll"], more].concat();
             masters.push((Maitred::start(&args), format!("{mode} {policy} {program}")));
         }
     }
@@ -70,8 +72,9 @@ fn an_idle_front_hardly_wakes() {
 
 fn holder(deed: &str, address: &str) -> Maitred {
     let script = root().join("tests/workers/holder.py");
-    let words =
-        ["-w", "2", "--grace", "1s", "--adapter", "native", "--", "python3", script.to_str().unwrap(), deed, address];
+    let mark = scratch("mark");
+    let words = ["-w", "2", "--grace", "1s", "--adapter", "native", "--", "python3", script.to_str().unwrap()];
+    let words = [&words[..], &[deed, address, mark.to_str().unwrap()]].concat();
     let maitred = Maitred::start(&words).ready(2);
     kill(maitred.pid(0), SIGUSR1);
     let deadline = Instant::now() + PATIENCE;
@@ -173,7 +176,7 @@ fn a_worker_that_takes_connections_from_a_socket_that_it_makes_block_does_not_ca
 }
 
 /// A master that gets a copy of a socket as its descriptor 3.
-fn with_socket(passed: &TcpListener, more: &[&str]) -> Maitred {
+fn with_socket(passed: &(impl AsFd + AsRawFd), more: &[&str]) -> Maitred {
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
     fcntl(passed, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
     let mut command = Command::new("bash");
@@ -202,29 +205,54 @@ fn an_operators_socket_that_somebody_shuts_or_makes_block_goes_on_listening() {
 }
 
 #[test]
-fn an_operators_socket_that_is_shut_again_and_again_is_given_up_and_the_other_address_goes_on() {
+fn an_operators_socket_that_is_shut_again_and_again_is_replaced() {
     let passed = TcpListener::bind("127.0.0.1:0").unwrap();
-    let fd = passed.as_raw_fd();
-    let maitred = with_socket(&passed, &["-b", "127.0.0.1:0", "--", &server(), "poll", "{port}"]);
-    maitred.wait_for("worker ready", 2);
+    let (fd, port) = (passed.as_raw_fd(), passed.local_addr().unwrap().port().to_string());
+    let maitred = with_socket(&passed, &["--", &server(), "poll", &port]).ready(2);
     let done = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    let tally = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(std::sync::atomic::Ordering::Relaxed) {
                 let _ = nix::sys::socket::shutdown(fd, nix::sys::socket::Shutdown::Both);
                 std::thread::yield_now();
             }
         });
-        let given_up = "cannot go on accepting here; this address is given up, the others go on";
-        let deadline = Instant::now() + 2 * PATIENCE;
-        while maitred.logged(given_up).is_empty() && Instant::now() < deadline {
+        let deadline = Instant::now() + PATIENCE;
+        let replaced = || maitred.logged("accepting again").iter().any(|line| line["how"] == "NewSocket");
+        while !replaced() && Instant::now() < deadline {
             maitred.status();
-            std::thread::yield_now();
         }
+        let tally = load(maitred.address(), 20, 4);
         done.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(maitred.logged(given_up).len(), 1, "{:#?}", maitred.log());
+        tally
     });
-    assert_eq!(maitred.status()["listeners"].as_array().unwrap().len(), 1);
-    check_rests(&maitred, "given up");
+    assert_eq!((tally.answered, tally.hung), (20, 0), "{:?}", tally.failed);
+    check_rests(&maitred, "replaced");
     ends(maitred);
+}
+
+/// A Unix socket cannot listen again, and another cannot be made while its file is there, which is not ours.
+#[test]
+fn an_address_that_cannot_be_mended_is_given_up_and_only_the_last_one_ends_the_master() {
+    for others in [&["-b", "127.0.0.1:0"][..], &[]] {
+        let path = scratch("passed.sock");
+        let passed = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let script = root().join("tests/workers/holder.py");
+        let mark = scratch("mark");
+        let asked = format!("unix:{}", path.display());
+        let unix =
+            ["--adapter", "native", "--", "python3", script.to_str().unwrap(), "", &asked, mark.to_str().unwrap()];
+        let maitred = with_socket(&passed, &[others, &unix].concat()).ready(2);
+        nix::sys::socket::shutdown(passed.as_raw_fd(), nix::sys::socket::Shutdown::Both).unwrap();
+        if others.is_empty() {
+            maitred.wait_for("cannot go on accepting, and no other address is left; stopping", 1);
+            let (status, output) = maitred.wait();
+            assert_eq!(status.code(), Some(1), "{output}");
+            continue;
+        }
+        maitred.wait_for("cannot go on accepting here; this address is given up, the others go on", 1);
+        assert_eq!(maitred.status()["listeners"].as_array().unwrap().len(), 1);
+        check_rests(&maitred, "given up");
+        ends(maitred);
+    }
 }
