@@ -168,6 +168,9 @@ impl Master {
         if self.may_rest(now) {
             self.house.bustle.settle();
             self.looked_at_rest = true;
+        } else {
+            // Where the master hands nothing over, nobody else says so.
+            self.house.bustle.stir();
         }
         let memory_due = now.since(self.memory_looked_at) >= LOOK_AT_MEMORY;
         if memory_due && self.workers.values().any(|worker| worker.config.life.max_rss.is_some()) {

@@ -159,6 +159,14 @@ impl Master {
 
     /// Looks aside what the workers have open.
     pub(super) fn look_at_loads(&self) {
+        let idle = |worker: &Worker| {
+            let steered = self.view().steered_to(worker.slot).unwrap_or(0);
+            self.shares.loads.get(&worker.id).is_some_and(|load| load.open == 0 && load.steered == steered)
+        };
+        if self.workers.values().all(idle) {
+            // Nobody came to where nobody was: to read what the kernel counted tells as much as `/proc`.
+            return self.later(next_second(LOOK_EVERY), || Event::LookAtLoads);
+        }
         let (view, events) = (self.view(), self.house.events.clone());
         let (groups, ports) = (view.groups(), view.ports());
         let steered = |worker: &Worker| (worker.id, view.steered_to(worker.slot).unwrap_or(0));

@@ -10,6 +10,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::Pid;
 use socket2::{Domain, Socket, Type};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::{self, Display};
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -83,8 +84,8 @@ impl Inherited {
             sockets.insert(number, one(number, NamedBy::Bind)?);
         }
         for number in FIRST..FIRST + passed {
-            if !sockets.contains_key(&number) {
-                sockets.insert(number, one(number, NamedBy::Manager)?);
+            if let Entry::Vacant(place) = sockets.entry(number) {
+                place.insert(one(number, NamedBy::Manager)?);
             }
         }
         Ok(Inherited(sockets))
