@@ -1,6 +1,6 @@
 //! All addresses that the master holds, and which of them serves a worker's request.
 
-use super::listener::{House, Key, Listener, Origin, Phase};
+use super::listener::{HeldBy, House, Key, Listener, Origin, Phase};
 use super::steering::Afterwards;
 use super::{accept, steering};
 use crate::config::Mode;
@@ -116,6 +116,9 @@ impl Listeners {
         };
         let key = Key { asked: asked.clone(), index };
         let mut listener = Listener::new(key, socket, Origin::Worker, Rc::clone(&self.house))?;
+        if ownership == Ownership::Adopted {
+            listener.held_by.set(HeldBy::Worker);
+        }
         listener.own_path();
         if sharing == Sharing::Group {
             listener.begin_group(slot, self.steering());
@@ -204,7 +207,7 @@ impl Listeners {
     /// A worker may ask for the real port of a listener that was bound to port 0 (`{port}`).
     fn on_real_port(&self, asked: &Address) -> Option<Rc<Listener>> {
         let same = |l: &&Rc<Listener>| l.address == *asked || (l.origin == Origin::Operator && l.address.covers(asked));
-        self.iter().find(same).cloned()
+        self.iter().filter(|l| l.phase.get() != Phase::GivenUp).find(same).cloned()
     }
 
     /// Begins to accept, if the master does that in this mode and has not begun yet.

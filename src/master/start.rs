@@ -1,5 +1,6 @@
 //! Starting one worker: its environment, its descriptors, its process, and the tasks that watch it.
 
+use super::bustle::next_second;
 use super::channel;
 use super::door::{Door, secret};
 use super::ending::Unclaimed;
@@ -298,7 +299,7 @@ impl Starter {
         ]);
         if let Some(supervised) = &worker.supervised {
             worker.tasks.push(tokio::task::spawn_local(Rc::clone(supervised).serve(events.clone())));
-            worker.tasks.push(tokio::task::spawn_local(look_for_closed(id, events.clone())));
+            worker.tasks.push(tokio::task::spawn_local(look_for_closed(id, Rc::clone(&self.house))));
         }
         Ok(())
     }
@@ -346,7 +347,7 @@ async fn look_at(worker: WorkerId, events: Events) {
     let [first, then] = LOOKS;
     let mut pause = first;
     loop {
-        tokio::time::sleep(pause).await;
+        next_second(pause).await;
         if events.send(Event::LookAt { worker }).await.is_err() {
             return;
         }
@@ -358,9 +359,14 @@ async fn look_at(worker: WorkerId, events: Events) {
 /// nothing reports a close.
 const LOOK_FOR_CLOSED: Duration = Duration::from_millis(250);
 
-async fn look_for_closed(worker: WorkerId, events: Events) {
+/// While nothing is handed over nothing waits. Where the master does not hand over it only looks more seldom.
+async fn look_for_closed(worker: WorkerId, house: Rc<House>) {
     loop {
-        tokio::time::sleep(LOOK_FOR_CLOSED).await;
+        house.bustle.stirs().await;
+        if !house.bustle.is_quiet() {
+            tokio::time::sleep(LOOK_FOR_CLOSED).await;
+        }
+        let events = &house.events;
         if events.send(Event::LookForClosed { worker }).await.is_err() {
             return;
         }

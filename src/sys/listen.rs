@@ -18,7 +18,7 @@ pub enum Accepted {
     /// Nobody waits.
     Empty,
     /// The peer, or the network, ended it before we came; the next may be there.
-    Aborted,
+    Aborted(io::Error),
     /// Descriptors or memory ran out, here or in the whole system (`EMFILE`, `ENFILE`, `ENOBUFS`,
     /// `ENOMEM`). Trying again at once would spin.
     Exhausted(io::Error),
@@ -49,7 +49,7 @@ pub fn accept(listener: &Socket) -> io::Result<Accepted> {
             | libc::EOPNOTSUPP
             | libc::ENETUNREACH
             | libc::EPERM,
-        ) => Accepted::Aborted,
+        ) => Accepted::Aborted(error),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Accepted::Exhausted(error),
         _ => return Err(error),
     })
@@ -214,6 +214,45 @@ pub fn name_abstractly(socket: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     socket2::SockRef::from(&socket).bind(&SockAddr::unix(format!("\0{name}"))?)
 }
 
+/// Lets a socket listen again that somebody shut down, where it did before (`listen(2)` after `shutdown(2)` works
+/// with TCP). The kernel took its port away if it had chosen that itself, so that is asked for again first: else
+/// the socket would listen on another one.
+///
+/// # Errors
+/// That of `bind(2)` or `listen(2)`: a Unix socket cannot listen again, nor can one that was connected.
+pub fn listen_again(socket: &Socket, address: &Address, backlog: u32) -> io::Result<()> {
+    if !is_at(socket, address) {
+        socket.bind(&name_of(address)?)?;
+    }
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    // Another holder may have bound it elsewhere in between.
+    if is_at(socket, address) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)) }
+}
+
+/// Whether a socket is bound there.
+fn is_at(socket: &Socket, address: &Address) -> bool {
+    local_address(socket).is_ok_and(|at| at == *address)
+}
+
+/// Makes a socket of our own in the place of one that others hold, with its options, bound but not yet listening.
+/// The other is shut down: two cannot listen on one address.
+///
+/// # Errors
+/// That of `bind(2)`, above all when another holder of the old socket listens on it once more.
+pub fn bind_instead(old: &Socket, address: &Address, sharing: Sharing) -> io::Result<Socket> {
+    let name = name_of(address)?;
+    let socket = Socket::new(Domain::from(i32::from(name.family())), Type::STREAM, None)?;
+    if name.is_ipv6() {
+        socket.set_only_v6(old.only_v6().unwrap_or(false))?;
+    }
+    copy_options(old.as_fd(), socket.as_fd());
+    // The kernel lets two sockets have an address that do not listen, if both say so.
+    let _ = old.set_reuse_address(true);
+    let _ = old.shutdown(std::net::Shutdown::Both);
+    bind_socket(&socket, &name, sharing)?;
+    Ok(socket)
+}
+
 /// Whether `listen(2)` was called on it.
 #[must_use]
 pub fn is_listening(socket: &Socket) -> bool {
@@ -236,7 +275,7 @@ pub fn adopt(own: &Foreign, address: &Address, umask: Option<u32>, sharing: Shar
         // As the kernel's own bind has it for a connection.
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
-    if address.is_ephemeral() || is_bound(&socket) {
+    if is_bound(&socket) {
         // That it may have company can still be said.
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(sharing == Sharing::Group)?;
@@ -341,6 +380,31 @@ pub fn local_address_of(socket: BorrowedFd<'_>) -> io::Result<Address> {
 pub fn queued(listener: BorrowedFd<'_>) -> u32 {
     tcp_info(listener).map_or(0, |info| info.tcpi_unacked)
 }
+
+/// What can be accepted from a socket that another process also holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// So many connections: whoever accepts no more than these waits for none, whatever the mode of the file is.
+    Known(u32),
+    /// The kernel does not tell; the file was made non-blocking a moment ago.
+    Unknown,
+}
+
+/// How many connections wait at a listening socket of which another process may clear `O_NONBLOCK` (`tcpi_unacked`,
+/// one call as the `accept` that it saves, which would only say that there are no more).
+///
+/// # Errors
+/// `EINVAL`, as `accept(2)` has it, when the socket does not listen any more: somebody shut it down, or connected it.
+pub fn waiting(listener: &Socket) -> io::Result<Waiting> {
+    match tcp_info(listener.as_fd()) {
+        Some(info) if info.tcpi_state == TCP_LISTEN => Ok(Waiting::Known(info.tcpi_unacked)),
+        Some(_) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        None => super::fd::set_nonblocking(listener.as_fd()).map(|()| Waiting::Unknown),
+    }
+}
+
+/// `TCP_LISTEN` (include/net/tcp_states.h).
+const TCP_LISTEN: u8 = 10;
 
 /// What TCP knows of a socket; nothing for other families.
 fn tcp_info(socket: BorrowedFd<'_>) -> Option<libc::tcp_info> {

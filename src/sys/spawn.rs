@@ -426,14 +426,3 @@ pub fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     super::fd::set_nonblocking(read.as_fd())?;
     Ok((read, write))
 }
-
-/// Takes the descriptors that a service manager passed to this very process (`sd_listen_fds(3)`).
-///
-/// # Errors
-/// When a number that the environment promises is not open.
-pub fn take_listen_fds() -> io::Result<Vec<OwnedFd>> {
-    let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<i32>().ok());
-    let meant_for_us = number(crate::wire::environment::LISTEN_PID) == Some(Pid::this().as_raw());
-    let count = number(crate::wire::environment::LISTEN_FDS).filter(|_| meant_for_us).unwrap_or(0);
-    (3..3 + count.clamp(0, 1024)).map(super::fd::inherited).collect()
-}

@@ -16,6 +16,8 @@
 //! - `left_behind`: who ends with a worker, who with the master
 //! - `strangers`: others on the machine, and workers that attack: nothing freezes, leaks or is lost
 //! - `misbehaviour`: workers that do what they should not
+//! - `hangups`: descriptors that others shut down, close or make block; an idle master sleeps
+//! - `inherited_numbers`: descriptors that the master is started with
 //! - `limits`: too few descriptors, too little room
 //! - `ready`: when a worker counts as ready
 //! - `reload`: other workers in the place of those that run
@@ -34,8 +36,10 @@ mod addresses;
 mod admission;
 mod bypass;
 mod check;
+mod hangups;
 mod health;
 mod inherit;
+mod inherited_numbers;
 mod kernel;
 mod lab;
 mod left_behind;

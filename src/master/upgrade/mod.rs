@@ -18,6 +18,7 @@ use crate::adapt::elf;
 use crate::core::{fleet, visible};
 use crate::sys::dispose;
 use crate::sys::exec::Passing;
+use crate::sys::inherited::Inherited;
 use crate::sys::memfd;
 use crate::wire::environment;
 use nix::unistd::Pid;
@@ -45,6 +46,8 @@ pub struct Host {
     pub executable: PathBuf,
     /// Writes what is still to be logged, unless nobody reads it.
     pub settle_log: Box<dyn Fn()>,
+    /// Sockets that this process was started with.
+    pub inherited: Inherited,
     /// Where another program was, whose place this one takes.
     pub resume: Option<Box<State>>,
 }

@@ -367,11 +367,14 @@ impl Master {
         let hard = limits::descriptor_limit()?.hard;
         let spare = hard.saturating_sub(DESCRIPTORS_OF_MASTER) / DESCRIPTORS_PER_WORKER;
         let client = state.client.map(|number| taking.take(number)).transpose()?;
+        let signals = forward_signals(&sender)?;
+        house.begin_to_accept()?;
         let mut master = Master {
             since: state.since,
             rhythm: Rc::new(Cell::new(rhythm(&config.life))),
             looked_at: clock::now(),
-            signals: forward_signals(&sender)?,
+            looked_at_rest: false,
+            signals,
             base_text: state.base_text,
             reloads,
             max_workers: WORKERS_MAX.min(u32::try_from(spare).unwrap_or(WORKERS_MAX)),
