@@ -115,23 +115,41 @@ fn dump_family(
     let mut buffer = vec![0; BUFFER];
     loop {
         let size = socket.recv(&mut &mut buffer[..], 0)?;
-        let mut rest = buffer.get(..size).unwrap_or(&buffer);
-        while !rest.is_empty() {
-            let message = <NetlinkMessage<SockDiagMessage>>::deserialize(rest).map_err(io::Error::other)?;
-            match message.payload {
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(found)) => {
-                    let id = found.header.socket_id;
-                    let cookie = u64::from_ne_bytes(id.cookie);
-                    each(u64::from(found.header.inode), cookie, (id.source_address, id.source_port).into());
-                }
-                NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                _ => {}
-            }
-            let length = (message.header.length as usize).next_multiple_of(4);
-            rest = rest.get(length.max(16)..).unwrap_or_default();
+        if read_piece(buffer.get(..size).unwrap_or(&buffer), each)? == Piece::Last {
+            return Ok(());
         }
     }
+}
+
+/// A piece of a dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Piece {
+    More,
+    Last,
+}
+
+fn read_piece(mut rest: &[u8], each: &mut impl FnMut(u64, u64, SocketAddr)) -> io::Result<Piece> {
+    while !rest.is_empty() {
+        let message = <NetlinkMessage<SockDiagMessage>>::deserialize(rest).map_err(io::Error::other)?;
+        match message.payload {
+            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(found)) => {
+                let id = found.header.socket_id;
+                let cookie = u64::from_ne_bytes(id.cookie);
+                each(u64::from(found.header.inode), cookie, (id.source_address, id.source_port).into());
+            }
+            NetlinkPayload::Done(_) => return Ok(Piece::Last),
+            NetlinkPayload::Error(error) => return Err(error.to_io()),
+            _ => {}
+        }
+        let length = (message.header.length as usize).next_multiple_of(4);
+        rest = rest.get(length.max(16)..).unwrap_or_default();
+    }
+    Ok(Piece::More)
+}
+
+#[cfg(fuzzing)]
+pub(crate) fn read_any(bytes: &[u8]) {
+    let _ = read_piece(bytes, &mut |_, _, _| {});
 }
 
 /// A connection as the kernel can look it up.

@@ -14,6 +14,7 @@
 //! - `seccomp`: static binaries, supervised from outside
 //! - `supervision`: forking, crashing, stopping, scaling
 //! - `misbehaviour`: workers that do what they should not
+//! - `hostile`: a worker that turned against its master and a stranger, drawn from a seed
 //! - `limits`: too few descriptors, too little room
 //! - `ready`: when a worker counts as ready
 //! - `reload`: other workers in the place of those that run
@@ -33,6 +34,7 @@ mod admission;
 mod bypass;
 mod check;
 mod health;
+mod hostile;
 mod inherit;
 mod kernel;
 mod lab;
