@@ -2,8 +2,10 @@
 
 use super::channel;
 use super::door::{Door, secret};
+use super::ending::Unclaimed;
 use super::event::{Event, Events};
 use super::health::Health;
+use super::leftovers::Leftovers;
 use super::listener::{House, Origin};
 use super::listeners::Listeners;
 use super::look::LOOKS;
@@ -24,8 +26,6 @@ use crate::sys::taken::Taken;
 use crate::sys::{clock, fd, reap, spawn, watch};
 use crate::wire::address::Address;
 use crate::wire::environment as env;
-use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -83,6 +83,8 @@ pub struct Starter {
     pub config: Rc<Config>,
     /// Kills what is left of the workers should the master be killed.
     pub guard: Rc<Guard>,
+    /// The thread that ends what workers leave behind.
+    pub leftovers: Leftovers,
     /// The shim, as a file for the loader.
     pub shim: Shim,
     /// Those of older versions, which workers that live still have.
@@ -128,6 +130,7 @@ impl Starter {
         let (executable, adapter, _) = self.look(config)?;
         let (ours, theirs) = fd::pair()?;
         let theirs = fd::duplicate_above(theirs.as_fd(), CHANNEL_FD)?;
+        let channel_inode = fd::inode(theirs.as_fd())?;
         let token = secret()?;
         let (notify_name, notify_socket) = notify::open()?;
         let last_words = Arc::new(LastWords::default());
@@ -158,7 +161,8 @@ impl Starter {
             (env::WORKER, id.to_string()),
             (env::GENERATION, generation.to_string()),
             (env::CHANNEL, theirs.as_raw_fd().to_string()),
-            (env::CHANNEL_INODE, fd::inode(theirs.as_fd())?.to_string()),
+            (env::CHANNEL_INODE, channel_inode.to_string()),
+            (env::FAMILY, self.guard.family()),
             (env::DOOR, format!("{} {token}", self.door.name())),
             (env::MASTER, std::process::id().to_string()),
             (env::UNIX_PATHS, unix_paths(listeners)),
@@ -226,7 +230,8 @@ impl Starter {
             watched: watched(adapter, config.mode),
         };
         let child = spawn::spawn(&program)?;
-        self.guard.add(child.pid);
+        self.guard.add(child.pid, Some(channel_inode));
+        let unclaimed = Unclaimed::new(child.pid, &self.guard);
         drop((program, theirs));
 
         let prefixed = self.prefixed;
@@ -251,6 +256,7 @@ impl Starter {
             adapter,
             since: clock::now(),
             token,
+            channel_inode,
             channel,
             last_words,
             pidfd,
@@ -270,6 +276,7 @@ impl Starter {
             target: Rc::default(),
             health: Health::default(),
         };
+        unclaimed.claim();
         self.attend(&mut worker);
         Ok(worker)
     }
@@ -280,12 +287,12 @@ impl Starter {
         // What is asked for on the channel is done with the rights of who asks.
         let _ = socket2::SockRef::from(worker.channel.get_ref()).set_passcred(true);
         self.door.tokens.borrow_mut().insert(worker.token.clone(), id);
-        let (pidfd, guard) = (Rc::clone(&worker.pidfd), Rc::clone(&self.guard));
+        self.guard.add(worker.pid, Some(worker.channel_inode).filter(|inode| *inode > 0));
         worker.tasks.extend([
             tokio::task::spawn_local(channel::serve(Rc::clone(&worker.channel), id, events.clone())),
             tokio::task::spawn_local(notify::serve(Rc::clone(&worker.notify), worker.pid, id, events.clone())),
             tokio::task::spawn_local(look_at(id, events.clone())),
-            tokio::task::spawn_local(watch(pidfd, worker.pid, id, guard, events.clone())),
+            tokio::task::spawn_local(watch(Rc::clone(&worker.pidfd), id, events.clone())),
         ]);
         if let Some(supervised) = &worker.supervised {
             worker.tasks.push(tokio::task::spawn_local(Rc::clone(supervised).serve(events.clone())));
@@ -392,23 +399,16 @@ fn unix_paths(listeners: &Listeners) -> String {
     paths.collect::<Vec<_>>().join(":")
 }
 
-/// Waits for the end of the worker's process. Kills what is left of its group while the dead leader
-/// still holds the group's number, then reaps the leader and reports.
-async fn watch(pidfd: Rc<AsyncFd<OwnedFd>>, pid: Pid, worker: WorkerId, guard: Rc<Guard>, events: Events) {
+/// Waits for the end of the worker's process, and reports it. It is not reaped, so that its number, which
+/// names its group, stays its own until all is done that needs it.
+async fn watch(pidfd: Rc<AsyncFd<OwnedFd>>, worker: WorkerId, events: Events) {
     loop {
         let Ok(mut ready) = pidfd.readable().await else { return };
-        let _ = reap::signal_group(pid, Signal::SIGKILL);
-        guard.remove(pid);
-        match reap::reap(pidfd.get_ref().as_fd()) {
-            Ok(Some(exit)) => {
-                let _ = events.send(Event::WorkerEnded { worker, exit }).await;
-                return;
-            }
+        match reap::how_it_ended(pidfd.get_ref().as_fd()) {
             Ok(None) => ready.clear_ready(),
-            // Somebody else reaped it; how it ended is not to be known.
-            Err(_) => {
-                let exit = crate::core::fleet::Exit::Code(0);
-                let _ = events.send(Event::WorkerEnded { worker, exit }).await;
+            // Or somebody else reaped it.
+            Ok(Some(_)) | Err(_) => {
+                let _ = events.send(Event::WorkerEnded { worker }).await;
                 return;
             }
         }

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::core::claim::Claim;
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
-use crate::sys::clock;
+use crate::sys::{clock, reap};
 use crate::wire::address::Address;
 use crate::wire::packet::{FromWorker, RequestId, ToWorker};
 use nix::unistd::Pid;
@@ -46,6 +46,8 @@ pub struct Worker {
     pub since: Moment,
     /// Its secret at the door.
     pub token: String,
+    /// The inode of its own end of the control channel.
+    pub channel_inode: u64,
     /// The master's end of the control channel.
     pub channel: Rc<AsyncFd<OwnedFd>>,
     /// What it wrote to its standard error last.
@@ -125,6 +127,12 @@ impl Worker {
     #[must_use]
     pub fn is_deaf(&self) -> bool {
         self.listened && !self.uses_inherited && !self.requests.iter().any(|request| request.accepting)
+    }
+
+    /// Whether its first process runs.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        matches!(reap::how_it_ended(self.pidfd.get_ref().as_fd()), Ok(None))
     }
 
     /// Whether it has a socket on this listener.

@@ -13,6 +13,7 @@
 //! - `native`: the protocol, spoken by hand and by the Rust library
 //! - `seccomp`: static binaries, supervised from outside
 //! - `supervision`: forking, crashing, stopping, scaling
+//! - `left_behind`: who ends with a worker, who with the master
 //! - `misbehaviour`: workers that do what they should not
 //! - `hostile`: a worker that turned against its master and a stranger, drawn from a seed
 //! - `limits`: too few descriptors, too little room
@@ -38,6 +39,7 @@ mod hostile;
 mod inherit;
 mod kernel;
 mod lab;
+mod left_behind;
 mod limits;
 mod lives;
 mod messages;

@@ -115,6 +115,14 @@ impl Master {
             .is_some_and(|upgrade| matches!(upgrade.stage, Stage::Checking(checking, _) if checking == pid))
     }
 
+    /// The process that tries the new binary, if there is one.
+    pub(super) fn checking(&self) -> Option<Pid> {
+        match self.upgrade.as_ref()?.stage {
+            Stage::Checking(pid, _) => Some(pid),
+            Stage::Waits | Stage::Checked(_) => None,
+        }
+    }
+
     /// The new binary was tried.
     pub(super) fn upgrade_checked(&mut self, result: Result<String, String>) {
         let Some(upgrade) = &mut self.upgrade else { return };

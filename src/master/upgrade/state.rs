@@ -9,6 +9,7 @@ use super::super::group;
 use super::super::handoff::{self, Counters, Handoff};
 use super::super::health::{Health, rhythm};
 use super::super::holders::Holders;
+use super::super::leftovers::Leftovers;
 use super::super::listener::{self, House, Listener};
 use super::super::listeners::Listeners;
 use super::super::opens;
@@ -41,7 +42,7 @@ use crate::wire::packet::RequestId;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -110,6 +111,8 @@ struct PassedWorker {
     adapter: Chosen,
     since: Moment,
     token: String,
+    #[serde(default)]
+    channel_inode: u64,
     channel: Number,
     pidfd: Number,
     notify: Number,
@@ -350,7 +353,8 @@ impl Master {
         reloads.next = state.next_text.as_ref().map(made);
         let starter = Starter {
             config: Rc::clone(&config),
-            guard: Rc::new(Guard::take(state.guard, &taking)?),
+            guard: Rc::new(Guard::take(state.guard, &taking, config.life.detached)?),
+            leftovers: Leftovers::start(sender.clone())?,
             shim,
             old_shims: old_shims.into_iter().chain(old_shim).collect(),
             door: Door::take(state.door, &taking)?,
@@ -379,6 +383,8 @@ impl Master {
             house,
             listeners,
             accepted_before: state.accepted_before,
+            sockets_at_stop: HashSet::new(),
+            newest_worker: state.workers.iter().map(|worker| worker.id).max().unwrap_or(WorkerId(0)),
             closing: 0,
             fleet: state.fleet,
             workers: HashMap::new(),
@@ -403,6 +409,7 @@ impl Master {
             master.starter.output.add(stream);
         }
         master.begin_again(&all, sender)?;
+        master.clean_up_after_upgrade();
         master.upgrade_done(client.as_ref(), &state.version);
         Ok((master, events))
     }
@@ -441,6 +448,7 @@ impl Master {
             adapter: passed.adapter,
             since: passed.since,
             token: passed.token,
+            channel_inode: passed.channel_inode,
             channel: watched(passed.channel)?,
             last_words: Arc::new(LastWords::again(passed.last_words)),
             pidfd: watched(passed.pidfd)?,
@@ -524,6 +532,7 @@ fn pass_worker(worker: &Worker, passing: &Passing, listeners: &[Rc<Listener>], t
         adapter: worker.adapter,
         since: worker.since,
         token: worker.token.clone(),
+        channel_inode: worker.channel_inode,
         channel: passing.pass(worker.channel.get_ref()),
         pidfd: passing.pass(worker.pidfd.get_ref()),
         notify: passing.pass(worker.notify.get_ref()),
