@@ -1,7 +1,8 @@
 //! A worker that turned against its master and a stranger, both at once, drawn from a seed: the other workers' clients
 //! do not notice, the master answers, keeps nothing and ends cleanly.
 //!
-//! `MAITRED_HOSTILE_SECONDS` makes it longer than the usual 20 seconds, `MAITRED_HOSTILE_SEED` repeats what was said.
+//! `MAITRED_HOSTILE_SECONDS` makes it longer than the usual 20 seconds, `MAITRED_HOSTILE_SEED` repeats what was drawn
+//! before, `MAITRED_HOSTILE_SHOW` shows what the hostile worker did.
 
 use crate::support::*;
 use nix::sys::signal::{SIGKILL, SIGTERM};
@@ -182,6 +183,15 @@ fn a_hostile_worker_and_a_stranger_harm_nobody_else() {
         harmed.len()
     );
     assert!(met.answered > 0 && harmed.is_empty(), "seed {seed}: {harmed:?}");
+    let said = maitred.output();
+    let deeds: Vec<&str> =
+        said.lines().filter_map(|line| line.split_once(&format!("hostile {seed}/"))).map(|(_, what)| what).collect();
+    let workers: HashSet<_> = deeds.iter().filter_map(|deed| deed.split_once(':')).map(|(worker, _)| worker).collect();
+    println!("{} deeds of {} workers, {} clients at them", deeds.len(), workers.len(), got.len());
+    if std::env::var_os("MAITRED_HOSTILE_SHOW").is_some() {
+        println!("{}", deeds.join("\n"));
+    }
+    assert!(deeds.len() as u64 > seconds && !got.is_empty(), "seed {seed}: the hostile worker did nothing: {deeds:?}");
 
     // The next worker in the slot is a good one, and everything is as it was.
     std::fs::write(directory.join("calm"), "").unwrap();

@@ -21,8 +21,28 @@ service = (host, int(port))
 until = time.monotonic() + float(seconds)
 # Sockets that it holds on to at once.
 HELD = 100
-keep, made = [], []
+keep, later, made = [], [], []
 print(f"stranger {seed}: user {os.geteuid()}", flush=True)
+
+
+def dispose(fd):
+    """Closes a descriptor, but does not wait for one that lingers: that is for others to be caught by."""
+    try:
+        lingers = socket.socket(fileno=os.dup(fd))
+        waits = struct.unpack("ii", lingers.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))[0]
+        if not waits:
+            lingers.close()
+            os.close(fd)
+            return
+    except OSError:
+        os.close(fd)
+        return
+    os.close(fd)
+    later.append(lingers)
+    while len(later) > 100:
+        old = later.pop(0)
+        old.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
+        old.close()
 
 
 def names():
@@ -40,7 +60,7 @@ def lingering():
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     listener.bind(("127.0.0.1", 0))
     listener.listen(1)
-    client = socket.create_connection(listener.getsockname())
+    client = socket.create_connection(listener.getsockname(), 1)
     keep.append(listener.accept()[0])
     client.setblocking(False)
     try:
@@ -63,7 +83,7 @@ def send(sock, text, fds):
     except OSError:
         pass
     for fd in fds:
-        os.close(fd)
+        dispose(fd)
 
 
 def text():
@@ -190,7 +210,7 @@ while time.monotonic() < until:
         pass
     deeds += 1
     while len(keep) > HELD:
-        keep.pop(0).close()
+        dispose(keep.pop(0).detach())
     time.sleep(0.01)
 for path in made:
     for remove in (os.unlink, os.rmdir):

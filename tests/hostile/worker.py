@@ -173,6 +173,27 @@ KINDS = [
     lambda: socket.create_connection(tuple_of(address)).detach(),
 ]
 keep = []
+later = []
+
+
+def dispose(fd):
+    """Closes a descriptor, but does not wait for one that lingers: that is for others to be caught by."""
+    try:
+        lingers = socket.socket(fileno=os.dup(fd))
+        waits = struct.unpack("ii", lingers.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))[0]
+        if not waits:
+            lingers.close()
+            os.close(fd)
+            return
+    except OSError:
+        os.close(fd)
+        return
+    os.close(fd)
+    later.append(lingers)
+    while len(later) > 100:
+        old = later.pop(0)
+        old.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
+        old.close()
 
 
 def tuple_of(text):
@@ -201,7 +222,7 @@ def send(sock, packet, fds=(), flags=socket.MSG_DONTWAIT):
         return False
     finally:
         for fd in fds:
-            os.close(fd)
+            dispose(fd)
 
 
 def packet():
@@ -313,7 +334,8 @@ def serve_badly():
                 answer(connection)
         except OSError:
             pass
-        connection.close()
+        if connection.fileno() >= 0:
+            dispose(connection.detach())
 
 
 def options():
@@ -478,6 +500,5 @@ for deed in chance.choices([deed for deed, _ in DEEDS], [weight for _, weight in
     except OSError as error:
         say(f"{deed.__name__}: {error}")
     while len(keep) > 60:
-        old = keep.pop(0)
-        old.close()
+        dispose(keep.pop(0).detach())
     drain(channel)
