@@ -190,6 +190,16 @@ impl Config {
         }
     }
 
+    /// The numbers of the descriptors that `--bind` names.
+    #[must_use]
+    pub fn inherited(&self) -> Vec<i32> {
+        let number = |bind: &bind::Bind| match bind {
+            bind::Bind::Inherited(number) => Some(*number),
+            bind::Bind::Any(_) | bind::Bind::Tcp(_) | bind::Bind::Unix { .. } | bind::Bind::Abstract(_) => None,
+        };
+        self.bind.iter().filter_map(number).collect()
+    }
+
     /// The configuration as its file says now.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use crate::config::PortZero;
 use crate::core::claim::{Claim, Held, conflicts};
 use crate::core::fleet::{self, Sign};
 use crate::core::ids::WorkerId;
+use crate::sys::dispose::Foreign;
 use crate::sys::taken::Taken;
 use crate::sys::{fd, listen, process};
 use crate::wire::address::Address;
@@ -17,7 +18,7 @@ use crate::wire::packet::{Count, Follow, Listen, Listens, Otherwise, RequestId, 
 use nix::errno::Errno;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
@@ -245,7 +246,7 @@ pub(super) fn with_real_port(asked: &Address, real: &Address) -> Address {
 
 /// What a worker's own socket says about sharing its address. One that sends none along asked for nothing but
 /// to take part, as often as it likes.
-pub(super) fn claim_of(own: Option<&OwnedFd>) -> Claim {
+pub(super) fn claim_of(own: Option<&Foreign>) -> Claim {
     let (reuse_address, reuse_port, only_v6) = own.map_or((true, true, false), |own| listen::reuse(own.as_fd()));
     Claim { reuse_address, reuse_port, only_v6 }
 }

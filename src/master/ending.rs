@@ -114,7 +114,7 @@ impl Master {
         worker.forget();
         self.house.opens.forget(id);
         self.house.provoked.forget(id);
-        self.starter.door.tokens.borrow_mut().remove(&worker.token);
+        self.starter.door.forget(id, &worker.token);
         self.listeners.retire(id);
     }
 

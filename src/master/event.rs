@@ -8,6 +8,7 @@ use crate::control::Request;
 use crate::core::fleet::Stop;
 use crate::core::ids::WorkerId;
 use crate::sys::descent::Kin;
+use crate::sys::dispose::Foreign;
 use crate::sys::process::Usage;
 use crate::sys::seccomp::Call;
 use crate::wire::packet::{Malformed, Packet, RequestId};
@@ -106,9 +107,9 @@ pub struct FromWorker {
     /// What it says.
     pub packet: Packet,
     /// Descriptors that came with it.
-    pub fds: Vec<OwnedFd>,
+    pub fds: Vec<Foreign>,
     /// Who sent it, as the kernel says.
     pub sender: Option<nix::sys::socket::UnixCredentials>,
     /// The connection through the door on which it came, if not on the channel.
-    pub door: Option<OwnedFd>,
+    pub door: Option<Foreign>,
 }

@@ -31,7 +31,7 @@ use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::sys::guard::Guard;
 use crate::sys::taken::Taken;
-use crate::sys::{clock, fd, limits, process, reap, spawn};
+use crate::sys::{clock, dispose, fd, limits, process, reap};
 use crate::wire::packet::ToWorker;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -90,6 +90,8 @@ pub(super) struct Master {
     /// How often workers are looked at, and when that was last.
     pub(super) rhythm: Rc<Cell<Duration>>,
     pub(super) looked_at: Moment,
+    /// Whether nothing went on then, so that the next look is late.
+    pub(super) looked_at_rest: bool,
     /// The thread that signals interrupt.
     pub(super) signals: SignalThread,
     /// The text of the configuration file at the start, with the options that cannot change.
@@ -131,7 +133,7 @@ pub(super) struct Master {
 
 impl Master {
     /// Takes everything that can be refused, before the first worker is forked.
-    fn prepare(mut config: Config, host: Host) -> Result<(Master, mpsc::Receiver<Event>), RunError> {
+    fn prepare(mut config: Config, mut host: Host) -> Result<(Master, mpsc::Receiver<Event>), RunError> {
         let limit = limits::raise_descriptor_limit()?;
         let needed = u64::from(config.workers) * DESCRIPTORS_PER_WORKER + DESCRIPTORS_OF_MASTER;
         if needed > limit.hard {
@@ -147,11 +149,11 @@ impl Master {
         let guard = Rc::new(guard);
         let output = Output::start().map_err(needs("the thread that passes output on"))?;
         let aside = Aside::start().map_err(needs("a thread for what is done aside"))?;
+        dispose::start().map_err(needs("a thread that closes what others sent"))?;
         // After the threads were started, which keep the ordinary policy.
         if let Err(error) = limits::wake_without_preempting() {
             debug!(%error, "the master preempts its workers");
         }
-        let inherited = spawn::take_listen_fds()?;
 
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let house = Rc::new(House::new(&config, fd::packet_cost()?, sender.clone(), aside));
@@ -175,13 +177,14 @@ impl Master {
         let (executable, adapter, reason) = starter.look(&config)?;
         info!(command = %executable.path.display(), adapter = adapter.name(), reason, "chose the adapter");
         let mut listeners = Listeners::new(config.mode, Rc::clone(&house));
-        bind_all(&config, inherited, &mut listeners, &house)?;
+        bind_all(&config, std::mem::take(&mut host.inherited), &mut listeners, &house)?;
         if let Some(control) = &control {
             control.serve(sender.clone());
         }
         starter.door.serve(sender.clone())?;
         house.opens.begin();
         let signals = forward_signals(&sender).map_err(needs("the thread that signals interrupt"))?;
+        house.begin_to_accept()?;
         let max_workers = WORKERS_MAX.min(u32::try_from(spare).unwrap_or(WORKERS_MAX));
         let fleet = Fleet::new(config.plan(max_workers));
         if config.weights.named() > config.workers as usize {
@@ -194,6 +197,7 @@ impl Master {
             reloads: Reloads::default(),
             rhythm: Rc::new(Cell::new(rhythm(&config.life))),
             looked_at: clock::now(),
+            looked_at_rest: false,
             signals,
             base_text: config.source.text.clone(),
             max_workers,
@@ -256,14 +260,7 @@ impl Master {
             Event::Grown => self.grown_by_now(),
             Event::Probed { worker, now } => self.probed(worker, now).await,
             Event::ListenerClosed => self.listener_closed().await,
-            Event::ListenerFailed { address, error } => {
-                error!(address, %error, "cannot go on accepting, stopping");
-                self.failure.get_or_insert(RunError::Listener { address, source: error });
-                match self.fleet.is_stopping() {
-                    true => self.listener_closed().await,
-                    false => self.handle_fleet(fleet::Event::StopAsked(Stop::Graceful)).await,
-                }
-            }
+            Event::ListenerFailed { address, error } => self.listener_failed(address, error).await,
             Event::ChildEnded => self.reap_strangers(),
             Event::Asked { request, answer } => self.answer(request, answer).await,
             Event::Stop(stop) => {
@@ -440,7 +437,8 @@ impl Master {
     pub(super) fn finish(&mut self) {
         // Taken out rather than counted: some may be the master's own.
         let untaken: u64 = self.listeners.iter().map(|listener| listener.seats.take_all()).sum();
-        let held = self.listeners.iter().filter(|l| l.held.borrow().is_some()).count() as u64;
+        let held = self.listeners.iter().filter_map(|l| l.held.take());
+        let held = held.map(|held| dispose::dispose(held.connection)).count() as u64;
         let at_slots: u64 = self.listeners.iter().filter_map(|l| l.group.as_ref()).map(Group::queued).sum();
         self.house.lost.set(self.house.lost.get() + untaken + held + at_slots);
         self.listeners.iter().for_each(|listener| listener.close());
@@ -477,6 +475,20 @@ impl Master {
         if self.closing == 0 {
             self.handle_fleet(fleet::Event::ListenersClosed).await;
         }
+    }
+
+    /// Nothing can be accepted at an address any more. The others go on; without any the master has nothing to do.
+    async fn listener_failed(&mut self, address: String, error: io::Error) {
+        if self.fleet.is_stopping() {
+            return;
+        }
+        if self.listeners.iter().any(|listener| listener.socket().is_some()) {
+            error!(address, %error, "cannot go on accepting here; this address is given up, the others go on");
+            return;
+        }
+        error!(address, %error, "cannot go on accepting, and no other address is left; stopping");
+        self.failure.get_or_insert(RunError::Listener { address, source: error });
+        self.handle_fleet(fleet::Event::StopAsked(Stop::Graceful)).await;
     }
 
     pub(super) fn reap_strangers(&self) {

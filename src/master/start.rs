@@ -1,5 +1,6 @@
 //! Starting one worker: its environment, its descriptors, its process, and the tasks that watch it.
 
+use super::bustle::next_second;
 use super::channel;
 use super::door::{Door, secret};
 use super::ending::Unclaimed;
@@ -20,6 +21,7 @@ use crate::adapt::{self, Chosen};
 use crate::config::life::Ready;
 use crate::config::{Config, Mode, PortZero};
 use crate::core::ids::{Generation, Slot, WorkerId};
+use crate::sys::dispose::Foreign;
 use crate::sys::guard::Guard;
 use crate::sys::seccomp::Watched;
 use crate::sys::taken::Taken;
@@ -241,9 +243,8 @@ impl Starter {
             self.output.add(stream(Kind::Out, pipe, None));
         }
         fd::set_nonblocking(ours.as_fd())?;
-        let channel = Rc::new(watch::readable(ours)?);
+        let channel = Rc::new(watch::readable(Foreign::from(ours))?);
         let pidfd = Rc::new(watch::readable(child.pidfd)?);
-        let notify = Rc::new(watch::readable(notify_socket)?);
         let notification = notification.map(watch::readable).transpose()?.map(Rc::new);
         let supervised =
             child.notifier.map(|notifier| Supervised::new(id, notifier, Rc::clone(&self.house))).transpose()?;
@@ -260,7 +261,7 @@ impl Starter {
             channel,
             last_words,
             pidfd,
-            notify,
+            notify: notify_socket,
             notification,
             requests: Vec::new(),
             listened: false,
@@ -277,27 +278,30 @@ impl Starter {
             health: Health::default(),
         };
         unclaimed.claim();
-        self.attend(&mut worker);
+        self.attend(&mut worker)?;
         Ok(worker)
     }
 
     /// Begins to listen to a worker and to watch it.
-    pub fn attend(&self, worker: &mut Worker) {
+    ///
+    /// # Errors
+    /// When the kernel cannot watch one socket more.
+    pub fn attend(&self, worker: &mut Worker) -> io::Result<()> {
         let (id, events) = (worker.id, &self.house.events);
         // What is asked for on the channel is done with the rights of who asks.
         let _ = socket2::SockRef::from(worker.channel.get_ref()).set_passcred(true);
-        self.door.tokens.borrow_mut().insert(worker.token.clone(), id);
+        self.door.hear(id, &worker.token, worker.notify.as_fd(), worker.pid)?;
         self.guard.add(worker.pid, Some(worker.channel_inode).filter(|inode| *inode > 0));
         worker.tasks.extend([
             tokio::task::spawn_local(channel::serve(Rc::clone(&worker.channel), id, events.clone())),
-            tokio::task::spawn_local(notify::serve(Rc::clone(&worker.notify), worker.pid, id, events.clone())),
             tokio::task::spawn_local(look_at(id, events.clone())),
             tokio::task::spawn_local(watch(Rc::clone(&worker.pidfd), id, events.clone())),
         ]);
         if let Some(supervised) = &worker.supervised {
             worker.tasks.push(tokio::task::spawn_local(Rc::clone(supervised).serve(events.clone())));
-            worker.tasks.push(tokio::task::spawn_local(look_for_closed(id, events.clone())));
+            worker.tasks.push(tokio::task::spawn_local(look_for_closed(id, Rc::clone(&self.house))));
         }
+        Ok(())
     }
 }
 
@@ -343,7 +347,7 @@ async fn look_at(worker: WorkerId, events: Events) {
     let [first, then] = LOOKS;
     let mut pause = first;
     loop {
-        tokio::time::sleep(pause).await;
+        next_second(pause).await;
         if events.send(Event::LookAt { worker }).await.is_err() {
             return;
         }
@@ -355,9 +359,14 @@ async fn look_at(worker: WorkerId, events: Events) {
 /// nothing reports a close.
 const LOOK_FOR_CLOSED: Duration = Duration::from_millis(250);
 
-async fn look_for_closed(worker: WorkerId, events: Events) {
+/// While nothing is handed over nothing waits. Where the master does not hand over it only looks more seldom.
+async fn look_for_closed(worker: WorkerId, house: Rc<House>) {
     loop {
-        tokio::time::sleep(LOOK_FOR_CLOSED).await;
+        house.bustle.stirs().await;
+        if !house.bustle.is_quiet() {
+            tokio::time::sleep(LOOK_FOR_CLOSED).await;
+        }
+        let events = &house.events;
         if events.send(Event::LookForClosed { worker }).await.is_err() {
             return;
         }

@@ -10,9 +10,10 @@ use crate::config::{Config, Mode};
 use crate::core::ids::{Slot, WorkerId};
 use crate::steer::Wanted;
 use crate::steer::order::Share;
+use crate::sys::dispose::Foreign;
 use crate::sys::{clock, listen};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -61,7 +62,7 @@ pub fn fill(group: &Group, shares: &[Share]) -> io::Result<()> {
 ///
 /// # Errors
 /// That of `listen(2)`, or what says that the kernel takes no socket more.
-pub fn enter(group: &Group, slot: Slot, backlog: u32, own: Option<&OwnedFd>) -> io::Result<()> {
+pub fn enter(group: &Group, slot: Slot, backlog: u32, own: Option<&Foreign>) -> io::Result<()> {
     if let Some(own) = own {
         listen::copy_options(own.as_fd(), group.socket_of(slot)?.as_fd());
     }

@@ -33,6 +33,7 @@ use crate::core::claim::Claim;
 use crate::core::fleet::{Drain, Fleet, Life, Occupant};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
+use crate::sys::dispose::{self, Foreign};
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::guard::{self, Guard};
 use crate::sys::taken::Taken;
@@ -44,7 +45,6 @@ use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -76,6 +76,8 @@ pub struct State {
     lost: u64,
     #[serde(default)]
     refused: refuse::Passed,
+    #[serde(default)]
+    refused_returned: u64,
     #[serde(default)]
     opens: opens::Passed,
     #[serde(default)]
@@ -266,6 +268,7 @@ impl Master {
             accepted_before: self.accepted_before,
             lost: self.house.lost.get(),
             refused: self.house.refused.pass(),
+            refused_returned: self.house.refused.returned.get(),
             opens: self.house.opens.pass(),
             provoked: self.house.provoked.pass(),
             descriptors: self.starter.descriptors,
@@ -308,9 +311,11 @@ impl Master {
         let house = Rc::new(House::new(&config, packet_cost, sender.clone(), Aside::start()?));
         house.lost.set(state.lost);
         house.refused.take(state.refused);
+        house.refused.returned.set(state.refused_returned);
         house.opens.take(state.opens);
         house.provoked.take(state.provoked);
         let output = Output::start()?;
+        dispose::start()?;
         if let Err(error) = limits::wake_without_preempting() {
             debug!(%error, "the master preempts its workers");
         }
@@ -367,11 +372,14 @@ impl Master {
         let hard = limits::descriptor_limit()?.hard;
         let spare = hard.saturating_sub(DESCRIPTORS_OF_MASTER) / DESCRIPTORS_PER_WORKER;
         let client = state.client.map(|number| taking.take(number)).transpose()?;
+        let signals = forward_signals(&sender)?;
+        house.begin_to_accept()?;
         let mut master = Master {
             since: state.since,
             rhythm: Rc::new(Cell::new(rhythm(&config.life))),
             looked_at: clock::now(),
-            signals: forward_signals(&sender)?,
+            looked_at_rest: false,
+            signals,
             base_text: state.base_text,
             reloads,
             max_workers: WORKERS_MAX.min(u32::try_from(spare).unwrap_or(WORKERS_MAX)),
@@ -427,7 +435,7 @@ impl Master {
         for request in passed.requests {
             let listener = listeners.get(request.listener).map(|(l, _)| Rc::clone(l)).ok_or_else(missing)?;
             let handoff = request.handoff.map(|place| handoffs.get(place).cloned().ok_or_else(missing)).transpose()?;
-            let own = request.own.map(|number| taking.take(number)).transpose()?;
+            let own = request.own.map(|number| taking.take(number).map(Foreign::from)).transpose()?;
             let holders = Holders::default();
             for number in request.holders {
                 holders.watch(taking.take(number)?, passed.id, request.id, &self.house.events)?;
@@ -449,10 +457,10 @@ impl Master {
             since: passed.since,
             token: passed.token,
             channel_inode: passed.channel_inode,
-            channel: watched(passed.channel)?,
+            channel: Rc::new(watch::readable(Foreign::from(taking.take(passed.channel)?))?),
             last_words: Arc::new(LastWords::again(passed.last_words)),
             pidfd: watched(passed.pidfd)?,
-            notify: watched(passed.notify)?,
+            notify: taking.take(passed.notify)?,
             notification: passed.notification.map(watched).transpose()?,
             requests,
             listened: passed.listened,
@@ -492,7 +500,7 @@ impl Master {
         let ids: Vec<WorkerId> = self.workers.keys().copied().collect();
         for id in ids {
             let Some(worker) = self.workers.get_mut(&id) else { continue };
-            self.starter.attend(worker);
+            self.starter.attend(worker)?;
             for request in worker.requests.iter().filter(|request| request.accepting) {
                 if let Some(handoff) = &request.handoff {
                     tokio::task::spawn_local(returned::serve(Rc::clone(&request.listener), Rc::clone(handoff)));
@@ -518,7 +526,7 @@ fn pass_worker(worker: &Worker, passing: &Passing, listeners: &[Rc<Listener>], t
     let request = |r: &Request| {
         let listener = listeners.iter().position(|l| Rc::ptr_eq(l, &r.listener))?;
         let handoff = r.handoff.as_ref().map(|handoff| table.place(handoff));
-        let own = r.own.as_ref().map(|own: &OwnedFd| passing.pass(own));
+        let own = r.own.as_ref().map(|own| passing.pass(own));
         let holders = r.holders.ends().iter().map(|end| passing.pass(end.get_ref())).collect();
         let (id, accepting, address, claim) = (r.id, r.accepting, Some(r.address.clone()), r.claim);
         Some(PassedRequest { id, listener, handoff, accepting, own, address, claim, holders })
@@ -535,7 +543,7 @@ fn pass_worker(worker: &Worker, passing: &Passing, listeners: &[Rc<Listener>], t
         channel_inode: worker.channel_inode,
         channel: passing.pass(worker.channel.get_ref()),
         pidfd: passing.pass(worker.pidfd.get_ref()),
-        notify: passing.pass(worker.notify.get_ref()),
+        notify: passing.pass(&worker.notify),
         notification: worker.notification.as_ref().map(|n| passing.pass(n.get_ref())),
         requests,
         supervised: worker.supervised.as_ref().map(|s| s.pass(passing, &mut |handoff| table.place(handoff))),
