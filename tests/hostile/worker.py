@@ -21,6 +21,7 @@ import time
 
 address, seed, directory = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 slot = int(os.environ["MAITRED_SLOT"])
+hostile = slot == 0 and not os.path.exists(f"{directory}/calm")
 worker = int(os.environ["MAITRED_WORKER"])
 NUMBER = int(os.environ["MAITRED_CHANNEL"])
 channel = socket.socket(fileno=os.dup(NUMBER))
@@ -41,7 +42,7 @@ def ask(packet, fds=()):
 def answer(connection):
     try:
         with connection:
-            connection.settimeout(CLIENT_TIMEOUT)
+            connection.settimeout(0.1 if hostile else CLIENT_TIMEOUT)
             if not connection.recv(4096):
                 return
             body = f"slot {slot}, process {os.getpid()}\n"
@@ -71,7 +72,7 @@ def begin():
 
 
 door = begin()
-if slot != 0 or os.path.exists(f"{directory}/calm"):
+if not hostile:
     serve(door)
 
 chance = random.Random(seed * 1_000_003 + worker)
@@ -251,11 +252,21 @@ def inode():
     return str(chance.choice([ours, ours + 1, 0, 1, 2**64 - 1]))
 
 
+def receive(sock, most):
+    """What is there; `socket.recv_fds` forgets its flags in some versions."""
+    text, control, _, _ = sock.recvmsg(4096, socket.CMSG_SPACE(4 * most), socket.MSG_DONTWAIT)
+    fds = array.array("i")
+    for level, kind, data in control:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) // 4 * 4])
+    return text, list(fds)
+
+
 def drain(sock):
     """Takes answers, and the descriptors in them, for they could be many."""
     try:
         while True:
-            text, fds, _, _ = socket.recv_fds(sock, 4096, 8, socket.MSG_DONTWAIT)
+            text, fds = receive(sock, 8)
             if not text:
                 return
             for fd in fds:
@@ -273,7 +284,7 @@ def take(sock):
         peer = sock.recv(128, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         if len(peer) >= 4:
             os.write(seen, b"%d\n" % int.from_bytes(peer[2:4], "big"))
-        _, fds, _, _ = socket.recv_fds(sock, 128, 1, socket.MSG_DONTWAIT)
+        _, fds = receive(sock, 1)
         return fds[0] if fds else None
     except OSError:
         return None
