@@ -38,7 +38,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
     // What a program passes to bind.
     // SAFETY: a slice, and its length.
-    let asked = unsafe { family_of(bytes.as_ptr(), bytes.len() as u32).and(Asked::read(bytes.as_ptr(), bytes.len() as u32)) };
+    let asked =
+        unsafe { family_of(bytes.as_ptr(), bytes.len() as u32).and(Asked::read(bytes.as_ptr(), bytes.len() as u32)) };
     if let Some(asked) = asked {
         let mut packet = Packet::default();
         asked.write(&mut packet, "LISTEN");
