@@ -19,6 +19,9 @@ mod tell;
 mod upgrade;
 mod workers;
 
+#[cfg(fuzzing)]
+pub(crate) use run::meaning_of_file;
+
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::Write;

@@ -251,6 +251,12 @@ fn maker(typed: Vec<OsString>) -> Rc<dyn Fn(Option<String>) -> Result<Config, St
     })
 }
 
+/// What a file's text means, as it is found out at the start and at every reload.
+#[cfg(fuzzing)]
+pub(crate) fn meaning_of_file(text: &str) -> Result<(), String> {
+    maker(vec!["--config".into(), "maitred.toml".into()])(Some(text.to_owned())).map(drop)
+}
+
 fn meant(args: RunArgs, source: Source) -> Result<(LogArgs, Config), String> {
     let (name, named) = match args.name {
         Some(name) => (name, Named::ByOperator),

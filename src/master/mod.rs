@@ -52,3 +52,8 @@ mod steering;
 pub mod supervised;
 pub mod upgrade;
 pub mod worker;
+
+#[cfg(fuzzing)]
+pub(crate) fn read_probe(bytes: &[u8]) {
+    let _ = probe::status(bytes);
+}

@@ -16,6 +16,7 @@
 //! - `left_behind`: who ends with a worker, who with the master
 //! - `strangers`: others on the machine, and workers that attack: nothing freezes, leaks or is lost
 //! - `misbehaviour`: workers that do what they should not
+//! - `hostile`: a worker that turned against its master and a stranger, drawn from a seed
 //! - `hangups`: descriptors that others shut down, close or make block; an idle master sleeps
 //! - `inherited_numbers`: descriptors that the master is started with
 //! - `limits`: too few descriptors, too little room
@@ -38,6 +39,7 @@ mod bypass;
 mod check;
 mod hangups;
 mod health;
+mod hostile;
 mod inherit;
 mod inherited_numbers;
 mod kernel;

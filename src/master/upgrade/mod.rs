@@ -10,6 +10,12 @@ mod state;
 pub use check::{HANDSHAKE, handshake};
 pub use state::{FORMAT, State, StateError, read};
 
+#[cfg(fuzzing)]
+pub(crate) fn is_state(bytes: &[u8]) -> bool {
+    // What is understood can also be written down.
+    state::understand(bytes).is_ok_and(|state| serde_json::to_vec(&state).is_ok())
+}
+
 use super::event::Event;
 use super::reload::done;
 use super::run::{Master, refusal};

@@ -169,20 +169,25 @@ pub enum StateError {
 /// # Errors
 /// [`StateError`].
 pub fn read(number: i32) -> Result<State, StateError> {
-    #[derive(Deserialize)]
-    struct OnlyFormat {
-        format: u32,
-    }
     let mut text = Vec::new();
     let file = std::fs::File::from(fd::inherited(number)?);
     // The writer's place in the file is shared, so it is read from its beginning.
     io::Seek::rewind(&mut &file)?;
     file.take(STATE_MAX).read_to_end(&mut text)?;
-    let OnlyFormat { format } = serde_json::from_slice(&text)?;
+    understand(&text)
+}
+
+/// Understands the state's text.
+pub(crate) fn understand(text: &[u8]) -> Result<State, StateError> {
+    #[derive(Deserialize)]
+    struct OnlyFormat {
+        format: u32,
+    }
+    let OnlyFormat { format } = serde_json::from_slice(text)?;
     if format != FORMAT {
         return Err(StateError::Format { found: format });
     }
-    Ok(serde_json::from_slice(&text)?)
+    Ok(serde_json::from_slice(text)?)
 }
 
 impl State {
