@@ -160,7 +160,8 @@ impl Master {
     /// Looks aside what the workers have open.
     pub(super) fn look_at_loads(&self) {
         let idle = |worker: &Worker| {
-            let steered = self.view().steered_to(worker.slot).unwrap_or(0);
+            // Where the kernel does not count, nobody can tell.
+            let Some(steered) = self.view().steered_to(worker.slot) else { return false };
             self.shares.loads.get(&worker.id).is_some_and(|load| load.open == 0 && load.steered == steered)
         };
         if self.workers.values().all(idle) {

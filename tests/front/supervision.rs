@@ -427,7 +427,7 @@ fn two_servers_of_one_interpreter_get_two_names() {
     let line = format!("exec {} poll 0", server());
     let mut children: Vec<_> = (0..2)
         .map(|_| {
-            let mut command = in_home(&["-w", "1", "--", "sh", "-c", &line]);
+            let mut command = in_home(&["-w", "1", "--share-port-zero", "--", "sh", "-c", &line]);
             let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
             let mut lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
             assert!(lines.any(|line| line.contains("worker ready")));
@@ -457,7 +457,12 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))";
     let control = scratch("tty.sock");
     let mut command = std::process::Command::new("timeout");
     command.args(["20", "python3", "-c", script]).arg(maitred().get_program());
-    command.args(["run", "-w", "1", "--control"]).arg(&control).args(["--", &server(), "poll", "0"]);
+    command.args(["run", "-w", "1", "--share-port-zero", "--control"]).arg(&control).args([
+        "--",
+        &server(),
+        "poll",
+        "0",
+    ]);
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "0", "{said}");
@@ -467,10 +472,22 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))";
 fn list_and_status_find_a_master_by_its_name() {
     let name = format!("listed-{}", std::process::id());
     let in_home = at_home("home");
-    let mut child = in_home(&["-w", "1", "--name", &name, "--log-format", "json", "--", &server(), "poll", "0"])
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = in_home(&[
+        "-w",
+        "1",
+        "--share-port-zero",
+        "--name",
+        &name,
+        "--log-format",
+        "json",
+        "--",
+        &server(),
+        "poll",
+        "0",
+    ])
+    .stderr(std::process::Stdio::piped())
+    .spawn()
+    .unwrap();
     use std::io::BufRead;
     let mut lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
     assert!(lines.any(|line| line.contains("worker ready")));
