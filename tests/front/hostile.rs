@@ -24,6 +24,8 @@ const STATUS_MAX: Duration = Duration::from_secs(3);
 const CLIENT_MAX: Duration = Duration::from_secs(10);
 /// How many clients ask again and again.
 const CLIENTS: usize = 4;
+/// From one request of a client to its next, so that other tests get some of the machine.
+const PAUSE: Duration = Duration::from_millis(5);
 /// Descriptors that the master may have more at the end, since some come and go.
 const DESCRIPTORS_SLACK: usize = 8;
 /// A listening socket, and a hand-off socket with what waits for a worker in it.
@@ -74,6 +76,8 @@ fn ask_until(address: SocketAddr, stop: &AtomicBool) -> Met {
                         Ok(()) => met.answered += 1,
                         Err(failed) => met.failed.push(failed),
                     }
+                    drop(met);
+                    std::thread::sleep(PAUSE);
                 }
             });
         }
