@@ -224,12 +224,11 @@ fn waiting_in_kernel(listener: &Listener) -> u32 {
 fn burst(listener: &Listener, socket: &Socket, most: u32) -> Result<(u32, Next), CannotAccept> {
     listener.house.opens.catch_up();
     listener.house.bustle.stir();
-    let kicker = listener.house.kicker.get().filter(|_| listener.held_by.get() != HeldBy::Master);
+    let kicker = listener.house.kicker.get();
+    kicker.iter().for_each(|kicker| kicker.attend());
+    let kicker = kicker.filter(|_| listener.held_by.get() != HeldBy::Master);
     // Of a socket that others have nothing is asked that is not there, since the call could block.
-    let waiting = kicker.map_or(Ok(Waiting::Unknown), |kicker| {
-        kicker.attend();
-        listen::waiting(socket)
-    })?;
+    let waiting = kicker.map_or(Ok(Waiting::Unknown), |_| listen::waiting(socket))?;
     let (most, after) = match waiting {
         Waiting::Known(waiting) if waiting < most => (waiting, Next::AwaitConnection),
         Waiting::Known(_) | Waiting::Unknown => (most, Next::Again),

@@ -425,9 +425,7 @@ impl Listener {
                 let _ = socket.shutdown(std::net::Shutdown::Both);
             }
             // The accept loop has another reference as long as it runs.
-            if let Ok(socket) = Rc::try_unwrap(socket) {
-                dispose::dispose(socket.into());
-            }
+            dispose::let_go(socket);
         }
         if let Some(file) = &*self.path.borrow() {
             file.remove();

@@ -8,6 +8,7 @@ use super::interrupt::Interrupter;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -93,6 +94,13 @@ pub async fn keep_up() {
 #[must_use]
 pub fn is_busy() -> bool {
     WAITING.load(Ordering::Relaxed) > 0
+}
+
+/// Lets go of a socket that others in this process may have, too; the last one closes it aside.
+pub fn let_go(socket: Rc<socket2::Socket>) {
+    if let Ok(socket) = Rc::try_unwrap(socket) {
+        dispose(socket.into());
+    }
 }
 
 /// A descriptor that another process may hold, too, and has the say over: closed aside when it is dropped.

@@ -1,4 +1,4 @@
-//! Getting the master's loop out of an `accept` that blocks.
+//! Getting the master's loop out of an `accept` or a `close` that blocks.
 //!
 //! `accept(2)` knows no `MSG_DONTWAIT`, and `O_NONBLOCK` belongs to the open file: another holder of a listening
 //! socket, the worker whose own it was or whoever passed it to the master, can clear it at any moment. The loop asks
@@ -15,7 +15,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64};
 use std::thread::{JoinHandle, Thread};
@@ -70,7 +70,7 @@ impl Kicker {
         Ok(Kicker { thread: joined.thread().clone(), joined: Some(joined), calls: Cell::new(0), turns: Cell::new(0) })
     }
 
-    /// The loop is about to accept: from here on the thread looks at it.
+    /// The loop is about to accept, or to close what workers have: from here on the thread looks at it.
     #[inline]
     pub fn attend(&self) {
         self.turns.set(self.turns.get().wrapping_add(1));
@@ -94,6 +94,21 @@ impl Kicker {
             settle();
         }
         done
+    }
+
+    /// Closes a connection that was handed over. If its worker has closed it already, this close is the last one,
+    /// and with `SO_LINGER` it waits for the client (`inet_release` in net/ipv4/af_inet.c) until a signal comes
+    /// (`sk_stream_wait_close` in net/core/stream.c); the socket is closed all the same.
+    #[inline]
+    pub fn close(&self, connection: OwnedFd) {
+        self.calls.set(self.calls.get() + 1);
+        SOCKET.store(-1, Relaxed);
+        CALL.store(self.calls.get(), SeqCst);
+        drop(connection);
+        CALL.store(0, SeqCst);
+        if KICKING.load(SeqCst) {
+            settle();
+        }
     }
 
     /// Whether a call waited until it was ended, since this was last asked.
