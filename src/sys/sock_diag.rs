@@ -348,6 +348,7 @@ mod tests {
 
     #[test]
     fn names_that_others_choose_hide_no_connection() {
+        use std::os::unix::ffi::OsStrExt;
         use std::os::unix::net::{UnixListener, UnixStream};
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
@@ -355,8 +356,7 @@ mod tests {
         // Neither text nor of one line.
         let strange = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
         let name = [&[0, 0xff][..], format!("\n0: 3 0 0 1 3 7 {}\n\n", path.display()).as_bytes()].concat();
-        let name = std::os::unix::ffi::OsStringExt::from_vec(name);
-        strange.bind(&socket2::SockAddr::unix(std::ffi::OsString::from(name)).unwrap()).unwrap();
+        strange.bind(&socket2::SockAddr::unix(std::ffi::OsStr::from_bytes(&name)).unwrap()).unwrap();
         let client = UnixStream::connect(&path).unwrap();
         let (server, _) = listener.accept().unwrap();
         let inode = crate::sys::fd::inode(std::os::fd::AsFd::as_fd(&server)).unwrap();

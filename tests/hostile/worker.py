@@ -421,7 +421,7 @@ def visit():
 def chatter():
     until = time.monotonic() + 0.2
     while time.monotonic() < until:
-        os.write(chance.choice([1, 2]), chance.choice([b"\x1b[31mred\r\n", b"x" * 5000, chance.randbytes(100), b"\n" * 50]))
+        os.write(chance.choice([1, 2]), chance.choice([b"\x1b[31mred\r\n", b"x" * 5000, b"\x00\x07" * 50, b"\n" * 50]))
 
 
 def child():
