@@ -1,5 +1,5 @@
 //! Whether anything goes on, so that the looks at the workers may come seldom while nothing does: an idle master
-//! wakes once a second. Who hands a connection over says so, which costs nothing unless all was quiet before.
+//! wakes for a look every two seconds. Who hands a connection over says so, which costs nothing unless all was quiet before.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -34,24 +34,28 @@ impl Bustle {
         self.quiet.get()
     }
 
-    /// Waits until something goes on, at most until the next second while nothing does.
+    /// Waits until something goes on, at most until the next beat while nothing does.
     pub async fn stirs(&self) {
         if self.is_quiet() {
             tokio::select! {
                 () = self.begins.notified() => {}
-                () = next_second(Duration::ZERO) => {}
+                () = next_beat(Duration::ZERO) => {}
             }
         }
     }
 }
 
-/// Sleeps for at least so long, up to a full second of a clock that all in this process share: what looks now and
-/// then looks at the same time, and the process wakes once for all.
-pub async fn next_second(at_least: Duration) {
-    /// Less than this before it, the second counts as begun already.
+/// How often an idle master looks. A timer that is longer than 64 ms wakes the process twice, since the runtime keeps
+/// it in a wheel of wheels (tokio's `runtime/time/wheel`).
+const BEAT: Duration = Duration::from_secs(2);
+
+/// Sleeps for at least so long, up to a beat of a clock that all in this process share: what looks now and then
+/// looks at the same time, and the process wakes once for all.
+pub async fn next_beat(at_least: Duration) {
+    /// Less than this before it, the beat counts as begun already.
     const SOON: Duration = Duration::from_millis(10);
     static BASE: OnceLock<Instant> = OnceLock::new();
     let base = *BASE.get_or_init(Instant::now);
     let earliest = base.elapsed() + at_least + SOON;
-    sleep_until(base + Duration::from_secs(earliest.as_secs() + 1)).await;
+    sleep_until(base + BEAT * (earliest.as_secs() / BEAT.as_secs() + 1) as u32).await;
 }

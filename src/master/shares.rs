@@ -2,7 +2,7 @@
 //! least-connections nothing for the more loaded ones. The kernel counts whom it gives a connection and not who
 //! closed one, so the master looks how many are open, time and again.
 
-use super::bustle::next_second;
+use super::bustle::next_beat;
 use super::event::Event;
 use super::group::Group;
 use super::run::Master;
@@ -166,7 +166,7 @@ impl Master {
         };
         if self.workers.values().all(idle) {
             // Nobody came to where nobody was: to read what the kernel counted tells as much as `/proc`.
-            return self.later(next_second(LOOK_EVERY), || Event::LookAtLoads);
+            return self.later(next_beat(LOOK_EVERY), || Event::LookAtLoads);
         }
         let (view, events) = (self.view(), self.house.events.clone());
         let (groups, ports) = (view.groups(), view.ports());
@@ -206,7 +206,7 @@ impl Master {
         let pause = LOOK_EVERY.max(look.cost.saturating_mul(REST));
         match self.shares.loads.iter().all(same) {
             // Where nobody comes, it matters little who leaves.
-            true => self.later(next_second(pause), || Event::LookAtLoads),
+            true => self.later(next_beat(pause), || Event::LookAtLoads),
             false => self.later(sleep(pause), || Event::LookAtLoads),
         }
     }

@@ -1,6 +1,6 @@
 //! Starting one worker: its environment, its descriptors, its process, and the tasks that watch it.
 
-use super::bustle::next_second;
+use super::bustle::next_beat;
 use super::channel;
 use super::door::{Door, secret};
 use super::ending::Unclaimed;
@@ -347,7 +347,7 @@ async fn look_at(worker: WorkerId, events: Events) {
     let [first, then] = LOOKS;
     let mut pause = first;
     loop {
-        next_second(pause).await;
+        next_beat(pause).await;
         if events.send(Event::LookAt { worker }).await.is_err() {
             return;
         }

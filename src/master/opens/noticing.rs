@@ -1,7 +1,7 @@
 //! The tasks that notice closes: hearing of them, weighing whether asking is cheaper, and looking again when
 //! something may have been missed.
 
-use super::super::bustle::next_second;
+use super::super::bustle::next_beat;
 use super::{LOOK_UNHEARD, Opens};
 use crate::core::notice::{ASK_EVERY, ASK_MAX, Notice};
 use crate::sys::clock;
@@ -62,7 +62,7 @@ pub async fn weigh(opens: Rc<Opens>) {
     loop {
         match opens.notice.get() {
             // Nothing closes where nothing is open.
-            Notice::Hear if opens.total() == 0 => next_second(WEIGH_EVERY).await,
+            Notice::Hear if opens.total() == 0 => next_beat(WEIGH_EVERY).await,
             Notice::Hear => sleep(WEIGH_EVERY).await,
             Notice::Ask => {
                 sleep(ASK_EVERY).await;
