@@ -47,7 +47,7 @@ impl Bustle {
 
 /// How often an idle master looks. A timer that is longer than 64 ms wakes the process twice, since the runtime keeps
 /// it in a wheel of wheels (tokio's `runtime/time/wheel`).
-const BEAT: Duration = Duration::from_secs(2);
+pub const BEAT: Duration = Duration::from_secs(2);
 
 /// Sleeps for at least so long, up to a beat of a clock that all in this process share: what looks now and then
 /// looks at the same time, and the process wakes once for all.

@@ -1,6 +1,7 @@
 //! Looking after workers that serve: whether they take what waits for them, answer what they are asked,
 //! and have had their time. The fleet decides what follows.
 
+use super::bustle::BEAT;
 use super::event::Event;
 use super::probe::{self, Found};
 use super::run::Master;
@@ -29,9 +30,6 @@ use tracing::{info, warn};
 /// is stalled.
 const LOOK_AT_MOST: Duration = Duration::from_millis(10);
 const LOOK_AT_LEAST: Duration = Duration::from_millis(250);
-/// How often they are looked at while nothing goes on: nothing waits for any of them then, so none can have stalled.
-/// Who hands a connection over ends that.
-const LOOK_WHEN_QUIET: Duration = Duration::from_secs(1);
 /// For so long a worker that is passed over is looked at as often as the others.
 const LOOK_FOR_RECOVERY: Duration = Duration::from_secs(10);
 /// How often the memory of the workers is looked at, which reads `/proc`.
@@ -144,7 +142,7 @@ impl Master {
         let gap = now.since(std::mem::replace(&mut self.looked_at, now));
         let most = self.rhythm.get().saturating_mul(LOOKS_MISSED);
         let quiet = std::mem::take(&mut self.looked_at_rest);
-        if gap > if quiet { LOOK_WHEN_QUIET + most } else { most } {
+        if gap > if quiet { BEAT + most } else { most } {
             // It was this process that stood still: what it did not hear is no fault of the workers.
             let gap_ms = gap.as_millis();
             warn!(gap_ms, "maitred itself was stopped for a while");
