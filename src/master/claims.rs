@@ -53,6 +53,11 @@ impl Master {
         asks: (&Address, Claim),
         whether: Whether,
     ) -> io::Result<()> {
+        let taken = |worker: &Worker| worker.requests.iter().any(|r| r.id != request && is_taken(asks, r, whether));
+        if self.workers.get(&id).is_some_and(|worker| worker.supervised.is_some() && taken(worker)) {
+            // What a supervised worker has closed nobody tells.
+            self.forget_closed(id, 1);
+        }
         let worker = self.workers.get(&id).ok_or(Errno::ESRCH)?;
         let others = worker.requests.iter().filter(|other| other.id != request && is_taken(asks, other, whether));
         let (gone, held): (Vec<_>, Vec<_>) = others.partition(|other| !is_held(worker, other));
@@ -65,18 +70,20 @@ impl Master {
         Ok(())
     }
 
-    /// Says that a worker opened an address late: it may be for one client, and all workers share it.
-    pub(super) fn notice_late_address(&mut self, id: WorkerId, address: &Address) {
-        let Some(worker) = self.workers.get(&id) else { return };
+    /// Says that a worker opened an address late: it may be for one client, and all workers share it. Returns
+    /// whether it is late.
+    pub(super) fn notice_late_address(&mut self, id: WorkerId, address: &Address) -> bool {
+        let Some(worker) = self.workers.get(&id) else { return false };
         let ready_for = worker.ready.then(|| worker.age());
         let has_served = worker.requests.iter().filter_map(|r| r.handoff.as_ref()).any(|handoff| handoff.given() > 0);
         if !worker.admitted || !(has_served || ready_for.is_some_and(|age| age >= SETTLED_AFTER)) {
-            return;
+            return false;
         }
         if let Some(told) = self.house.provoked.tell(id, Kind::OpenedLate) {
             let (slot, left_out) = (worker.slot.0, told.left_out);
             info!(slot, worker = id.0, %address, left_out, "a worker that was ready opened one more address, which all workers share now; if it is for one client or for its own processes, leave it alone with --private");
         }
+        true
     }
 
     /// `FOLLOW`: a program that was executed has a socket that its predecessor asked for.

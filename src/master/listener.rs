@@ -175,6 +175,8 @@ pub struct Listener {
     /// Whether the last worker that listened here closed its socket while it lived on. Death is no
     /// such thing: the next worker comes back here, and clients wait meanwhile.
     pub given_up: Cell<bool>,
+    /// Whether a worker opened it only after it had served for a while.
+    pub opened_late: Cell<bool>,
     /// Whether descriptors or memory ran out and no connection was accepted since.
     pub exhausted: Cell<bool>,
     /// The sockets of the slots, in kernel mode; [`Listener::socket`] is the first of them.
@@ -210,6 +212,7 @@ impl Listener {
             served_since: Cell::new(None),
             adopted_from: Cell::new(None),
             given_up: Cell::new(false),
+            opened_late: Cell::new(false),
             exhausted: Cell::new(false),
             group: None,
             socket: RefCell::new(Some(Rc::new(socket))),
@@ -368,6 +371,8 @@ pub struct Passed {
     held: Option<(Number, Vec<u8>)>,
     adopted_from: Option<(WorkerId, RequestId)>,
     given_up: bool,
+    #[serde(default)]
+    opened_late: bool,
     styled: bool,
     path: Option<SocketFile>,
     socket: Option<Number>,
@@ -396,6 +401,7 @@ impl Listener {
             held: held.as_ref().map(|held| (passing.pass(&held.connection), held.peer().to_vec())),
             adopted_from: self.adopted_from.get(),
             given_up: self.given_up.get(),
+            opened_late: self.opened_late.get(),
             styled: self.styled.get(),
             path: self.path.clone(),
             // With a group, its first socket is among those of the group.
@@ -436,6 +442,7 @@ impl Listener {
             served_since: Cell::new(None),
             adopted_from: Cell::new(passed.adopted_from),
             given_up: Cell::new(passed.given_up),
+            opened_late: Cell::new(passed.opened_late),
             exhausted: Cell::new(false),
             house,
             group,

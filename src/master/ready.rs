@@ -4,10 +4,13 @@ use super::event::{Event, Events};
 use super::listener::Listener;
 use super::probe::{self, Found};
 use super::run::Master;
+use super::worker::Worker;
 use crate::adapt::Chosen;
 use crate::config::life::{Probe, Ready};
 use crate::core::fleet::{self, KillReason, Manner};
 use crate::core::ids::WorkerId;
+use crate::sys::socket_file;
+use crate::wire::address::Address;
 use nix::errno::Errno;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -100,9 +103,8 @@ impl Master {
         let old = self.fleet.seats().get(worker.slot.index()).and_then(|seat| seat.serving());
         let Some(old) = old.and_then(|o| self.workers.get(&o.worker)) else { return Vec::new() };
         let accepting = old.requests.iter().filter(|r| r.accepting).map(|r| Rc::clone(&r.listener));
-        let (chance, chosen): (Vec<_>, Vec<_>) = accepting.partition(|listener| listener.key.asked.is_ephemeral());
-        // A port of the kernel's choice may be one that is opened on occasion, unless there is nothing else.
-        let mut served = if chosen.is_empty() { chance } else { chosen };
+        let (occasional, chosen): (Vec<_>, Vec<_>) = accepting.partition(|listener| is_occasional(listener, old));
+        let mut served = if chosen.is_empty() { occasional } else { chosen };
         served.retain(|l| !worker.serves(l));
         served
     }
@@ -170,6 +172,16 @@ impl Master {
             }
             let _ = events.send(Event::Ready { worker: id, signal: Signal::Waited }).await;
         }));
+    }
+}
+
+/// Whether a worker opened an address for something of its own, which the next need not open: at a port of the
+/// kernel's choice, when it had served for a while, or by a socket file in a directory that it has made.
+fn is_occasional(listener: &Listener, opened_by: &Worker) -> bool {
+    match &listener.key.asked {
+        _ if listener.opened_late.get() => true,
+        Address::Unix(path) => socket_file::directory_age(path).is_some_and(|age| age <= opened_by.age()),
+        asked => asked.is_ephemeral(),
     }
 }
 

@@ -228,9 +228,7 @@ impl Master {
             return Ok(ToWorker::Private { id: listen.id }.into());
         }
         self.may(asker, &listen.address)?;
-        if !self.listeners.serves(&listen.address) {
-            self.notice_late_address(id, &listen.address);
-        }
+        let late = !self.listeners.serves(&listen.address) && self.notice_late_address(id, &listen.address);
         let worker = self.workers.get_mut(&id).ok_or(Errno::ESRCH)?;
         if worker.requests.len() >= REQUESTS_MAX {
             return Err(Errno::EMFILE.into());
@@ -240,6 +238,7 @@ impl Master {
         })?;
         let listener = found.listener;
         listener.given_up.set(false);
+        listener.opened_late.set(listener.opened_late.get() || late);
         if found.ownership == Ownership::Adopted {
             listener.adopted_from.set(Some((id, listen.id)));
         }

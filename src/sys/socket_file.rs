@@ -11,6 +11,7 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Device and inode.
 type FileId = (u64, u64);
@@ -124,6 +125,12 @@ fn remove_spares_of_the_dead(path: &Path, prefix: &str) {
             let _ = std::fs::remove_file(file.path());
         }
     }
+}
+
+/// How long ago the directory of a socket file was made, where the file system remembers it.
+#[must_use]
+pub fn directory_age(path: &Path) -> Option<Duration> {
+    std::fs::metadata(path.parent()?).ok()?.created().ok()?.elapsed().ok()
 }
 
 #[cfg(test)]

@@ -1,0 +1,36 @@
+//! What the kernel says to two sockets of one program is what it says under maitred, error for error.
+
+use crate::case::*;
+use crate::sockets::free_ports;
+use crate::support::*;
+use std::process::Command;
+
+pub fn all() -> Vec<Case> {
+    in_each_mode("two sockets in one program, every errno", &[], BOTH, differs_nowhere)
+}
+
+fn differs_nowhere(way: Way) -> String {
+    let ports = free_ports(2);
+    let script = program("rules.py");
+    let (main, tried) = (ports.to_string(), (ports + 1).to_string());
+    let alone = scratch("alone");
+    let done = Command::new("python3").args([&script, "-", &tried, alone.to_str().unwrap()]).status().unwrap();
+    assert!(done.success());
+    let served = scratch("served");
+    let maitred = start(way, &["-w", "1"], &["python3", &script, &main, &tried, served.to_str().unwrap()]);
+    // It listens there when it has tried everything.
+    maitred.status_until(|status| {
+        let listeners = status["listeners"].as_array().unwrap();
+        listeners
+            .iter()
+            .any(|l| tcp(&l["address"]).port() == ports && l["address"].as_str().unwrap().contains("127.0.0.1"))
+    });
+    let (expected, found) = (std::fs::read_to_string(alone).unwrap(), std::fs::read_to_string(served).unwrap());
+    let (expected, found): (Vec<&str>, Vec<&str>) = (expected.lines().collect(), found.lines().collect());
+    assert_eq!(expected.len(), found.len());
+    let differ: Vec<_> = expected.iter().zip(&found).filter(|(expected, found)| expected != found).collect();
+    let shown = &differ[..differ.len().min(20)];
+    assert!(differ.is_empty(), "{} of {} differ (alone, with maitred): {shown:#?}", differ.len(), expected.len());
+    maitred.stop();
+    format!("{0} of {0}", found.len())
+}
