@@ -8,7 +8,7 @@ use super::run::Master;
 use super::worker::{Request, Worker};
 use crate::config::PortZero;
 use crate::core::claim::{Claim, Held, conflicts};
-use crate::core::fleet::{self, Sign};
+use crate::core::fleet::{self, KillReason, Sign};
 use crate::core::ids::WorkerId;
 use crate::sys::taken::Taken;
 use crate::sys::{fd, listen, process};
@@ -96,11 +96,14 @@ impl Master {
         let request = worker.requests.iter().find(of_it).ok_or(Errno::ENOENT)?;
         let mut fds = Vec::new();
         if request.handoff.is_some() {
-            let like = match &request.own {
-                Some(own) => listen::with_options_of(own.as_fd())?,
-                None => listen::with_options_of(request.listener.socket().ok_or(Errno::ESHUTDOWN)?.as_fd())?,
-            };
-            fds.push(like);
+            let listener = request.listener.socket().ok_or(Errno::ESHUTDOWN)?;
+            let adopted = request.listener.adopted_from.get() == Some((id, request.id));
+            fds.push(match &request.own {
+                // The very one that it sent, so that what it sets there until it listens counts.
+                Some(own) => own.try_clone()?,
+                None if adopted => listener.as_fd().try_clone_to_owned()?,
+                None => listen::with_options_of(listener.as_fd())?,
+            });
         }
         // Without a pipe `/proc` tells.
         fds.extend(request.holders.add(id, request.id, &self.house.events).ok());
@@ -176,8 +179,18 @@ impl Master {
     /// The moment is over.
     pub(super) async fn deaf(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get(&id).filter(|worker| worker.is_deaf() && !worker.leaves) else { return };
-        let known = self.fleet.occupant(id).is_none_or(|o| !o.is_ready() || o.signs.has(Sign::Deaf));
-        if known || self.fleet.is_stopping() {
+        if self.fleet.is_stopping() {
+            return;
+        }
+        let brought = self.fleet.reloading() == Some(worker.generation);
+        if brought && self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting) {
+            let (slot, generation) = (worker.slot.0, worker.generation.0);
+            warn!(slot, worker = id.0, generation, "a new worker has closed the last socket that it listened on, so it cannot take the place of the old one");
+            self.failed_because = Some("it listened, and then closed the last socket that it listened on".to_owned());
+            return self.handle_fleet(fleet::Event::Condemned(id, KillReason::Elsewhere)).await;
+        }
+        let Some(worker) = self.workers.get(&id) else { return };
+        if self.fleet.occupant(id).is_none_or(|o| !o.is_ready() || o.signs.has(Sign::Deaf)) {
             return;
         }
         warn!(

@@ -25,6 +25,9 @@ const SETTLES: Duration = Duration::from_secs(1);
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// How long one answer of a starting worker may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a worker of a new generation must go on listening to count as ready: there are programs that bind and
+/// listen, find out what is wrong, and close.
+const STAYS: Duration = Duration::from_millis(100);
 /// How long a worker of a new generation may listen on some addresses of the old and not on the others.
 const ALL_ADDRESSES: Duration = Duration::from_secs(2);
 
@@ -77,9 +80,15 @@ impl Master {
         if !self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting) {
             return;
         }
+        if self.workers.get(&id).is_some_and(Worker::is_deaf) {
+            return;
+        }
         let missing = self.addresses_missing(id);
         if !missing.is_empty() {
             return self.await_addresses(id, &missing);
+        }
+        if signal != Signal::Waited && self.see_whether_it_stays(id) {
+            return;
         }
         let Some(worker) = self.workers.get(&id) else { return };
         let (slot, uptime_ms) = (worker.slot.0, worker.age().as_millis());
@@ -88,6 +97,24 @@ impl Master {
         }
         self.handle_fleet(fleet::Event::Ready(id)).await;
         self.drop_unused_listeners();
+    }
+
+    /// Lets the old generation serve for a moment more, in case a new worker closes again what it has just
+    /// listened on. False when none is there.
+    fn see_whether_it_stays(&mut self, id: WorkerId) -> bool {
+        let events = self.house.events.clone();
+        let reloading = self.fleet.reloading();
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| reloading == Some(worker.generation)) else {
+            return false;
+        };
+        let others_serve = self.fleet.seats().get(worker.slot.index()).is_some_and(|seat| seat.serving().is_some());
+        if others_serve {
+            worker.tasks.push(tokio::task::spawn_local(async move {
+                sleep(STAYS).await;
+                let _ = events.send(Event::Ready { worker: id, signal: Signal::Waited }).await;
+            }));
+        }
+        others_serve
     }
 
     /// Addresses that the workers of the old generation serve and this one of the new does not: taking

@@ -12,11 +12,11 @@ use super::ready::Signal;
 use super::rights::in_name_of;
 use super::run::Master;
 use super::worker::{Asked, REQUESTS_MAX, Request, name_of};
-use super::{channel, returned, steering};
+use super::{channel, returned};
 use crate::config::Mode;
 use crate::core::ids::WorkerId;
 use crate::sys::clock;
-use crate::sys::listen::longest_queue;
+use crate::sys::listen::{copy_options, longest_queue};
 use crate::sys::rights::Asker;
 use crate::wire::address::Address;
 use crate::wire::packet::{self, AnswerTo, Holder, Listen, Otherwise, Ownership, RequestId, ToWorker, Via};
@@ -255,6 +255,12 @@ impl Master {
                     Some(group) => group.socket_of(worker.slot)?,
                     None => listener.socket().ok_or(Errno::ESHUTDOWN)?,
                 };
+                // Now, because what the worker sets from here on it sets on this one.
+                match (&listener.group, &found.own) {
+                    (Some(_), Some(own)) => copy_options(own.as_fd(), socket.as_fd()),
+                    (None, Some(own)) => listener.style_after(own),
+                    (_, None) => {}
+                }
                 (Via::Shared, None, socket.as_fd().try_clone_to_owned()?)
             }
         };
@@ -345,7 +351,7 @@ impl Master {
         let listener = Rc::clone(&request.listener);
         let first = !request.accepting;
         let own = request.own.take();
-        if let Some(own) = &own {
+        if let (Some(own), Some(_)) = (&own, &request.handoff) {
             listener.style_after(own);
         }
         let backlog = backlog.map_or(BACKLOG, |asked| asked.clamp(1, longest_queue()));
@@ -361,7 +367,7 @@ impl Master {
             None => match &listener.group {
                 Some(group) => {
                     listener.backlog.set(backlog.max(listener.backlog.get()));
-                    steering::enter(group, slot, backlog, own.as_ref())
+                    group.listen(slot, Some(backlog))
                 }
                 None => listens,
             },

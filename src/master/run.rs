@@ -222,6 +222,7 @@ impl Master {
             Event::LookForClosed { worker } => self.look_for_closed(worker),
             Event::LetGo { worker, request } => self.let_go(worker, request),
             Event::Looked { worker, request, held } => self.looked(worker, request, held),
+            Event::SocketsOpen { worker, had, open } => self.sockets_open(worker, &had, open),
             Event::Deaf { worker } => self.deaf(worker).await,
             Event::WorkerEnded { worker, exit } => self.ended(worker, exit).await,
             Event::HandoffEmptied { worker } => self.emptied(worker),

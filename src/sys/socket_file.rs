@@ -127,10 +127,15 @@ fn remove_spares_of_the_dead(path: &Path, prefix: &str) {
     }
 }
 
-/// How long ago the directory of a socket file was made, where the file system remembers it.
+/// How long ago the directory of a socket file was made, where the file system remembers it. One that is gone has
+/// no age.
 #[must_use]
 pub fn directory_age(path: &Path) -> Option<Duration> {
-    std::fs::metadata(path.parent()?).ok()?.created().ok()?.elapsed().ok()
+    match std::fs::metadata(path.parent()?) {
+        Ok(directory) => directory.created().ok()?.elapsed().ok(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(Duration::ZERO),
+        Err(_) => None,
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ fn differs_nowhere(way: Way) -> String {
     assert!(done.success());
     let served = scratch("served");
     let maitred = start(way, &["-w", "1"], &["python3", &script, &main, &tried, served.to_str().unwrap()]);
+    maitred.wait_for("worker forked", 1);
     // It listens there when it has tried everything.
     maitred.status_until(|status| {
         let listeners = status["listeners"].as_array().unwrap();

@@ -20,6 +20,8 @@ def answer(connection, text, read=True):
     if read:
         connection.recv(4096)
     connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n" + text.encode())
+    # A child that was forked meanwhile has a copy.
+    connection.shutdown(socket.SHUT_RDWR)
     connection.close()
 
 
