@@ -13,6 +13,7 @@ use crate::wire::address::Address;
 use crate::wire::packet::{AnswerTo, Holder, Listen, Otherwise, Ownership, RequestId, ToWorker, Via};
 use crate::wire::peer::PEER_MAX;
 use nix::errno::Errno;
+use nix::unistd::Pid;
 use socket2::Socket;
 use std::collections::HashSet;
 use std::io;
@@ -304,8 +305,13 @@ impl Master {
     pub(super) fn forget_closed(&mut self, id: WorkerId, from: usize) {
         let Some(worker) = self.workers.get(&id).filter(|worker| worker.requests.len() >= from) else { return };
         let Some(supervised) = worker.supervised.clone() else { return };
-        let Some(open) = process::sockets_of_others(worker.pid) else { return };
+        let Some(open) = process::sockets_of_others(worker.pid, &self.groups_beside(id)) else { return };
         self.close_all(id, &supervised, &open);
+    }
+
+    /// The process groups of the other workers, which may have the same sockets.
+    fn groups_beside(&self, id: WorkerId) -> HashSet<Pid> {
+        self.workers.values().filter(|other| other.id != id).map(|other| other.pid).collect()
     }
 
     fn close_all(&mut self, id: WorkerId, supervised: &Supervised, open: &HashSet<u64>) {
@@ -319,10 +325,10 @@ impl Master {
     pub(super) fn look_at_supervised(&self, id: WorkerId) {
         let Some(worker) = self.workers.get(&id) else { return };
         let Some(supervised) = &worker.supervised else { return };
-        let (pid, had) = (worker.pid, supervised.inodes());
+        let (pid, had, others) = (worker.pid, supervised.inodes(), self.groups_beside(id));
         let (events, aside) = (self.house.events.clone(), self.house.aside.clone());
         tokio::task::spawn_local(async move {
-            if let Ok(Some(open)) = aside.run(move || process::sockets_of_others(pid)).await {
+            if let Ok(Some(open)) = aside.run(move || process::sockets_of_others(pid, &others)).await {
                 let _ = events.send(Event::SocketsOpen { worker: id, had, open }).await;
             }
         });

@@ -11,7 +11,7 @@ use crate::core::claim::{Claim, Held, conflicts};
 use crate::core::fleet::{self, KillReason, Sign};
 use crate::core::ids::WorkerId;
 use crate::sys::taken::Taken;
-use crate::sys::{fd, listen, process};
+use crate::sys::{fd, listen, process, socket_file};
 use crate::wire::address::Address;
 use crate::wire::packet::{Count, Follow, Listen, Listens, Otherwise, RequestId, ToWorker, Via};
 use nix::errno::Errno;
@@ -23,7 +23,7 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 /// How long a worker may listen nowhere before it counts as one that does not work.
-const DEAF_AFTER: Duration = Duration::from_millis(500);
+pub(super) const DEAF_AFTER: Duration = Duration::from_millis(500);
 /// From this age on, an address that a ready worker opens where nothing else says so is one for a client.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
@@ -36,6 +36,12 @@ impl Master {
         }
         if worker.config.private.iter().any(|private| private.covers(asked)) {
             return true;
+        }
+        if let Address::Unix(path) = asked
+            && !self.listeners.serves(asked)
+        {
+            // As with port 0, the name is of its own choice.
+            return socket_file::is_in_fresh_directory(path, worker.age());
         }
         asked.is_ephemeral()
             && self.config.port_zero == PortZero::Private

@@ -40,6 +40,8 @@ pub enum Event {
     Looked { worker: WorkerId, request: RequestId, held: bool },
     /// Sockets that processes had open when a supervised worker had these.
     SocketsOpen { worker: WorkerId, had: HashSet<u64>, open: HashSet<u64> },
+    /// An address that nobody listens on any more had its moment to be asked for again.
+    GivenUp,
     /// A worker that stopped listening had its moment to listen again.
     Deaf { worker: WorkerId },
     /// A worker's process ended; it is reaped.

@@ -175,6 +175,8 @@ pub struct Listener {
     /// Whether the last worker that listened here closed its socket while it lived on. Death is no
     /// such thing: the next worker comes back here, and clients wait meanwhile.
     pub given_up: Cell<bool>,
+    /// Until when connections that wait keep it all the same.
+    pub kept_until: Cell<Option<Moment>>,
     /// Whether a worker opened it only after it had served for a while.
     pub opened_late: Cell<bool>,
     /// Whether descriptors or memory ran out and no connection was accepted since.
@@ -212,6 +214,7 @@ impl Listener {
             served_since: Cell::new(None),
             adopted_from: Cell::new(None),
             given_up: Cell::new(false),
+            kept_until: Cell::new(None),
             opened_late: Cell::new(false),
             exhausted: Cell::new(false),
             group: None,
@@ -442,6 +445,7 @@ impl Listener {
             served_since: Cell::new(None),
             adopted_from: Cell::new(passed.adopted_from),
             given_up: Cell::new(passed.given_up),
+            kept_until: Cell::new(None),
             opened_late: Cell::new(passed.opened_late),
             exhausted: Cell::new(false),
             house,

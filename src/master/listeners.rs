@@ -6,6 +6,7 @@ use super::{accept, steering};
 use crate::config::Mode;
 use crate::core::ids::{Slot, WorkerId};
 use crate::steer::{Kind, Steering, Wanted};
+use crate::sys::clock;
 use crate::sys::listen::{self, Sharing};
 use crate::wire::address::Address;
 use crate::wire::packet::{Listen, Ownership};
@@ -257,6 +258,8 @@ impl Listeners {
         let unused = |entry: &mut Entry| {
             let listener = &entry.listener;
             let waits = listener.seats.has_orphans() || listener.held.borrow().is_some();
+            // Nobody listens there, so the kernel would refuse them, too; but one who crashed comes back at once.
+            let waits = waits && listener.kept_until.get().is_none_or(|until| clock::now() < until);
             listener.origin == Origin::Worker && listener.given_up.get() && !waits && !in_use(listener)
         };
         let dropped = self.all.extract_if(.., unused);

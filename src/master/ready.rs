@@ -9,8 +9,6 @@ use crate::adapt::Chosen;
 use crate::config::life::{Probe, Ready};
 use crate::core::fleet::{self, KillReason, Manner};
 use crate::core::ids::WorkerId;
-use crate::sys::socket_file;
-use crate::wire::address::Address;
 use nix::errno::Errno;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -80,6 +78,10 @@ impl Master {
         if !self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting) {
             return;
         }
+        if signal == Signal::Waited {
+            // What a supervised worker has closed nobody tells.
+            self.forget_closed(id, 1);
+        }
         if self.workers.get(&id).is_some_and(Worker::is_deaf) {
             return;
         }
@@ -130,7 +132,7 @@ impl Master {
         let old = self.fleet.seats().get(worker.slot.index()).and_then(|seat| seat.serving());
         let Some(old) = old.and_then(|o| self.workers.get(&o.worker)) else { return Vec::new() };
         let accepting = old.requests.iter().filter(|r| r.accepting).map(|r| Rc::clone(&r.listener));
-        let (occasional, chosen): (Vec<_>, Vec<_>) = accepting.partition(|listener| is_occasional(listener, old));
+        let (occasional, chosen): (Vec<_>, Vec<_>) = accepting.partition(|listener| is_occasional(listener));
         let mut served = if chosen.is_empty() { occasional } else { chosen };
         served.retain(|l| !worker.serves(l));
         served
@@ -203,13 +205,9 @@ impl Master {
 }
 
 /// Whether a worker opened an address for something of its own, which the next need not open: at a port of the
-/// kernel's choice, when it had served for a while, or by a socket file in a directory that it has made.
-fn is_occasional(listener: &Listener, opened_by: &Worker) -> bool {
-    match &listener.key.asked {
-        _ if listener.opened_late.get() => true,
-        Address::Unix(path) => socket_file::directory_age(path).is_some_and(|age| age <= opened_by.age()),
-        asked => asked.is_ephemeral(),
-    }
+/// kernel's choice, or when it had served for a while.
+fn is_occasional(listener: &Listener) -> bool {
+    listener.key.asked.is_ephemeral() || listener.opened_late.get()
 }
 
 /// Waits for a line on the notification descriptor (s6's `notification-fd`).

@@ -1,9 +1,9 @@
 //! What workers say, and what the master does about it.
 
 use super::bind::BACKLOG;
-use super::claims::{Whether, claim_of, with_real_port};
+use super::claims::{DEAF_AFTER, Whether, claim_of, with_real_port};
 use super::error::{RunError, advice};
-use super::event::FromWorker;
+use super::event::{Event, FromWorker};
 use super::handoff::{Handoff, Whose, count};
 use super::holders::Holders;
 use super::listener::{Listener, Phase};
@@ -446,6 +446,12 @@ impl Master {
         }
         if !held {
             listener.given_up.set(true);
+            listener.kept_until.set(Some(clock::now() + DEAF_AFTER));
+            let events = self.house.events.clone();
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(DEAF_AFTER).await;
+                let _ = events.send(Event::GivenUp).await;
+            });
         }
         self.lost_listener(id);
         self.drop_unused_listeners();

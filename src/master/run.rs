@@ -223,6 +223,7 @@ impl Master {
             Event::LetGo { worker, request } => self.let_go(worker, request),
             Event::Looked { worker, request, held } => self.looked(worker, request, held),
             Event::SocketsOpen { worker, had, open } => self.sockets_open(worker, &had, open),
+            Event::GivenUp => self.drop_unused_listeners(),
             Event::Deaf { worker } => self.deaf(worker).await,
             Event::WorkerEnded { worker, exit } => self.ended(worker, exit).await,
             Event::HandoffEmptied { worker } => self.emptied(worker),

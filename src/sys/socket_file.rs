@@ -127,15 +127,18 @@ fn remove_spares_of_the_dead(path: &Path, prefix: &str) {
     }
 }
 
-/// How long ago the directory of a socket file was made, where the file system remembers it. One that is gone has
-/// no age.
+/// Whether a socket file is in a directory that was made a shorter time ago than this, by who alone may use it, among
+/// everybody's temporary files (`mkdtemp(3)`): a name that nobody else can know.
 #[must_use]
-pub fn directory_age(path: &Path) -> Option<Duration> {
-    match std::fs::metadata(path.parent()?) {
-        Ok(directory) => directory.created().ok()?.elapsed().ok(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(Duration::ZERO),
-        Err(_) => None,
-    }
+pub fn is_in_fresh_directory(path: &Path, for_less_than: Duration) -> bool {
+    const STICKY: u32 = 0o1000;
+    let within = |path: &Path| {
+        let (directory, around) = (path.parent()?.metadata().ok()?, path.parent()?.parent()?.metadata().ok()?);
+        // Where the file system does not remember when it was made, it is not fresh.
+        let age = directory.created().ok()?.elapsed().ok()?;
+        Some(directory.mode() & 0o077 == 0 && around.mode() & STICKY != 0 && age <= for_less_than)
+    };
+    within(path).unwrap_or(false)
 }
 
 #[cfg(test)]

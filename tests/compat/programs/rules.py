@@ -74,15 +74,16 @@ def pairs():
 
 
 with open(file, "w") as out:
-    for one, other in pairs():
-        for sequence in SEQUENCES:
+    for number, (one, other) in enumerate(pairs()):
+        # One sequence for each pair; the pairs beside it have the others.
+        for sequence in SEQUENCES[number % len(SEQUENCES) :][:1]:
             sockets = {"a": make(*one), "b": make(*other)}
             places = {"a": one[0], "b": other[0]}
             results = [step(sockets, places, what) for what in sequence.split()]
             for made in sockets.values():
                 made.close()
             out.write(f"{'/'.join(one)} {'/'.join(other)} {sequence}: {' '.join(results)}\n")
-    for one, other in pairs():
+    for one, other in itertools.islice(pairs(), 0, None, 7):
         # A child binds and listens where its parent does.
         sockets = {"a": make(*one), "b": make(*other)}
         places = {"a": one[0], "b": other[0]}
