@@ -79,6 +79,9 @@ pub mod config;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod control;
 pub mod core;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod master;
 pub mod steer;

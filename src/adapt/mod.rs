@@ -1,5 +1,6 @@
 //! Bringing unmodified programs in: look at the executable, then choose how.
 
+pub mod daemons;
 pub mod elf;
 pub mod inspect;
 pub mod preload;

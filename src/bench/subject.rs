@@ -9,7 +9,7 @@ use super::stop::Stop;
 use crate::config::Mode;
 use crate::control::status::Status;
 use crate::control::{Request, client, socket_path};
-use crate::sys::guard::Guard;
+use crate::sys::guard::{Detached, Guard};
 use crate::sys::spawn::{self, Child, Program, Stream};
 use crate::sys::{census, limits, reap};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -82,7 +82,7 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// When the guard, which kills what is left should this process be killed, cannot be started.
     pub fn new(plan: &'a Plan, descriptors: u64) -> io::Result<Stage<'a>> {
-        let guard = Guard::start()?;
+        let guard = Guard::start(Detached::End)?;
         // Workers whose own parent ended must stay within sight.
         limits::become_subreaper()?;
         Ok(Stage { plan, guard, descriptors, started: 0 })
@@ -115,6 +115,8 @@ impl<'a> Stage<'a> {
         let myself = std::env::current_exe().map_err(own("find this program"))?;
         let workers = ours.workers.to_string();
         let words = ["run", "--mode", &mode, "--workers", &workers, "--name", &unique, "--log-format", "json"];
+        // What is measured is how connections are shared, also on a port that the kernel chose.
+        let words = words.into_iter().chain(["--share-port-zero"]);
         let mut args: Vec<OsString> = vec![myself.clone().into()];
         args.extend(words.map(OsString::from));
         args.extend(["--prefix", "never", "--grace"].map(OsString::from));
@@ -223,7 +225,7 @@ impl<'a> Stage<'a> {
             watched: None,
         };
         let child = spawn::spawn(&program).map_err(|source| BenchError::Spawn { name: name.to_owned(), source })?;
-        self.guard.add(child.pid);
+        self.guard.add(child.pid, None);
         let output = Output::read(read).map_err(own("start a thread"))?;
         Ok(Process { child, output })
     }

@@ -1,6 +1,7 @@
 //! What `run` is told about the lives of the workers.
 
 use crate::config::life::{Life, Probe, Probing, Ready, duration, size};
+use crate::sys::guard::Detached;
 use clap::Args;
 use std::time::Duration;
 
@@ -78,6 +79,10 @@ pub struct LifeArgs {
     /// The time in which failures are counted
     #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = duration)]
     restart_window: Duration,
+
+    /// Let jobs that workers detached (a session of their own, none of our sockets) go on when this ends
+    #[arg(long)]
+    leave_children: bool,
 }
 
 impl LifeArgs {
@@ -121,6 +126,7 @@ impl LifeArgs {
             max_rss: self.max_rss,
             max_restarts: self.max_restarts,
             restart_window: self.restart_window,
+            detached: if self.leave_children { Detached::Stay } else { Detached::End },
         })
     }
 }

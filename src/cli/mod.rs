@@ -3,6 +3,7 @@
 mod admission;
 mod bench;
 mod check;
+mod guard;
 mod life;
 mod list;
 mod logging;
@@ -17,6 +18,9 @@ mod stop;
 mod tell;
 mod upgrade;
 mod workers;
+
+#[cfg(fuzzing)]
+pub(crate) use run::meaning_of_file;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
@@ -51,6 +55,9 @@ enum Command {
     /// The built-in worker of `bench`
     #[command(hide = true)]
     BenchWorker,
+    /// The process that ends workers when their master was killed
+    #[command(name = crate::sys::guard::SUBCOMMAND, hide = true)]
+    GuardWorkers,
     /// Tell what this kernel, these privileges and an executable allow
     Check(check::CheckArgs),
     /// Replace all workers without losing a connection: new ones first
@@ -91,6 +98,7 @@ fn command() -> ExitCode {
         Command::Status(args) => status::main(&args),
         Command::Bench(args) => bench::main(*args),
         Command::BenchWorker => bench::worker(),
+        Command::GuardWorkers => guard::main(),
         Command::Check(args) => check::main(&args),
         Command::Reload(args) => reload::main(&args),
         Command::Restart(args) => reload::restart(&args),

@@ -13,6 +13,7 @@ use crate::config::{Config, Control, Mode, Named, PortZero, Prefix, Source, file
 use crate::master::error::RunError;
 use crate::master::signals::hold_signals;
 use crate::master::upgrade::{self, Host, Order};
+use crate::sys::inherited::{Inherited, NotInherited};
 use crate::sys::needs;
 use crate::{control, master};
 use clap::{Args, Parser};
@@ -146,6 +147,19 @@ pub fn main(args: RunArgs) -> ExitCode {
         return ExitCode::from(USAGE);
     }
     panic::end_at_once();
+    // Before anything is opened that stays open: until here each open number was inherited. A program that takes
+    // another's place gets its sockets with the state.
+    let inherited = match state {
+        Some(_) => Ok(Inherited::default()),
+        None => Inherited::take(&config.inherited()),
+    };
+    let inherited = match inherited {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            complain(&error);
+            return ExitCode::from(if matches!(error, NotInherited::Twice(_)) { USAGE } else { 3 });
+        }
+    };
     // Before the event loop, which would not say what it cannot have.
     if let Some(missing) = state.is_none().then(needs::all_there).and_then(Result::err) {
         complain(&format!("cannot start: {missing}"));
@@ -164,7 +178,8 @@ pub fn main(args: RunArgs) -> ExitCode {
             return ExitCode::from(3);
         }
     };
-    let host = Host { executable: upgrade::executable(), settle_log: Box::new(logging::flush), resume: state };
+    let settle_log = Box::new(logging::flush);
+    let host = Host { executable: upgrade::executable(), settle_log, inherited, resume: state };
     let ended = tokio::task::LocalSet::new().block_on(&runtime, master::run::run(config, host));
     let code = match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -234,6 +249,12 @@ fn maker(typed: Vec<OsString>) -> Rc<dyn Fn(Option<String>) -> Result<Config, St
         let again = Again::try_parse_from(&typed).map_err(|error| error.to_string())?;
         load(again.args, &typed, text).map(|(_, config)| config)
     })
+}
+
+/// What a file's text means, as it is found out at the start and at every reload.
+#[cfg(fuzzing)]
+pub(crate) fn meaning_of_file(text: &str) -> Result<(), String> {
+    maker(vec!["--config".into(), "maitred.toml".into()])(Some(text.to_owned())).map(drop)
 }
 
 fn meant(args: RunArgs, source: Source) -> Result<(LogArgs, Config), String> {

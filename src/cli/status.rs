@@ -137,6 +137,7 @@ fn admission(door: &Admission) -> String {
         ("waited too long", door.refused_waited),
         ("address with too many open", door.refused_source_open),
         ("address came too often", door.refused_source_rate),
+        ("workers sent it back too often", door.refused_returned),
     ];
     for (because, refused) in refused.into_iter().filter(|(_, refused)| *refused > 0) {
         text += &format!("turned away: {refused}, {because}\n");

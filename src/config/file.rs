@@ -102,8 +102,8 @@ pub fn words(text: &str, path: &Path) -> Result<Words, FileError> {
                 option(parts.ok_or_else(|| fail("it is a list of numbers"))?.join(","));
             }
             // An option that may stand alone.
-            ("defer", Value::Boolean(true)) => words.options.push("--defer".into()),
-            ("defer", Value::Boolean(false)) => {}
+            ("defer" | "leave-children", Value::Boolean(true)) => words.options.push(format!("--{key}").into()),
+            ("defer" | "leave-children", Value::Boolean(false)) => {}
             (_, Value::Array(parts)) => {
                 for part in parts {
                     option(scalar(&part).ok_or_else(|| fail("a list has texts or numbers in it"))?);

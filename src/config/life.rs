@@ -1,5 +1,6 @@
 //! How the lives of the workers are looked after: readiness, drain, reload, stalls, recycling, restarts.
 
+use crate::sys::guard::Detached;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -162,6 +163,8 @@ pub struct Life {
     pub max_restarts: u32,
     /// The window.
     pub restart_window: Duration,
+    /// What becomes of jobs that workers detached when the master ends.
+    pub detached: Detached,
 }
 
 #[cfg(test)]

@@ -190,6 +190,16 @@ impl Config {
         }
     }
 
+    /// The numbers of the descriptors that `--bind` names.
+    #[must_use]
+    pub fn inherited(&self) -> Vec<i32> {
+        let number = |bind: &bind::Bind| match bind {
+            bind::Bind::Inherited(number) => Some(*number),
+            bind::Bind::Any(_) | bind::Bind::Tcp(_) | bind::Bind::Unix { .. } | bind::Bind::Abstract(_) => None,
+        };
+        self.bind.iter().filter_map(number).collect()
+    }
+
     /// The configuration as its file says now.
     ///
     /// # Errors
@@ -213,9 +223,11 @@ impl Config {
         keep("limits of open connections and the like", self.admission == old.admission);
         keep("depth", self.depth == old.depth);
         keep("prefix", self.prefix == old.prefix);
+        keep("leave-children", self.life.detached == old.life.detached);
         keep("name", self.named == Named::ByCommand || self.name == old.name);
         (self.bind, self.mode, self.policy) = (old.bind.clone(), old.mode, old.policy);
         (self.weights, self.admission) = (old.weights.clone(), old.admission.clone());
+        self.life.detached = old.life.detached;
         (self.depth, self.prefix, self.named) = (old.depth, old.prefix, old.named);
         (self.name, self.control) = (old.name.clone(), old.control.clone());
         kept

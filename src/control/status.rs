@@ -88,6 +88,9 @@ pub struct Admission {
     pub refused_source_open: u64,
     /// Turned away because their source came too often.
     pub refused_source_rate: u64,
+    /// Turned away because workers had sent them back too often.
+    #[serde(default)]
+    pub refused_returned: u64,
     /// Of all of these, those that were answered with 503.
     pub answered_503: u64,
     /// Sources that are remembered now.

@@ -195,6 +195,19 @@ impl Fleet {
         matches!(self.wanted, Wanted::Stopped(_))
     }
 
+    /// Whether whoever still runs is to be killed.
+    #[must_use]
+    pub fn stops_at_once(&self) -> bool {
+        self.wanted == Wanted::Stopped(Stop::Immediate)
+    }
+
+    /// Whether this worker was killed, and only its end is awaited.
+    #[must_use]
+    pub fn is_killed(&self, worker: WorkerId) -> bool {
+        let life = self.occupant(worker).map(|o| o.life);
+        matches!(life, Some(Life::Draining { phase: Drain::Killed, .. }))
+    }
+
     /// Slots that are left alone after too many failures.
     pub fn resting(&self) -> impl Iterator<Item = Slot> {
         self.seats.iter().zip(0..).filter(|(seat, _)| seat.rests).map(|(_, slot)| Slot(slot))
@@ -241,6 +254,7 @@ impl Fleet {
             Event::ListenersClosed => self.closing = None,
             Event::Emptied(worker) => self.emptied(worker, &mut actions),
             Event::Exited(worker, _) => self.gone(now, worker, AbortReason::Ended(worker), &mut actions),
+            Event::Daemonized(worker) => self.daemonized(now, worker, &mut actions),
             Event::ForkFailed(worker) => self.gone(now, worker, AbortReason::NotStarted(worker), &mut actions),
             Event::StopAsked(stop) => self.stop(now, stop, &mut actions),
             Event::Resize(resize) => self.resize(resize, &mut actions),

@@ -7,10 +7,13 @@
 use super::admission::{hand_over, hold, may_accept, place_held};
 use super::event::Event;
 use super::handoff::{Handoff, count};
-use super::listener::{Listener, Phase};
+use super::listener::{HeldBy, Listener, Phase};
+use super::mend::mend;
 use super::seats::{Comes, Offered};
 use crate::sys::clock;
-use crate::sys::listen::{self, Accepted};
+use crate::sys::dispose::dispose;
+use crate::sys::kick::Kicker;
+use crate::sys::listen::{self, Accepted, Waiting};
 use crate::sys::room::RoomWatch;
 use crate::sys::watch;
 use crate::wire::address::Address;
@@ -20,7 +23,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// Connections accepted before other tasks of the master get their turn (Envoy starved its other
 /// listeners by accepting until `EAGAIN`, envoy#16213).
@@ -63,14 +66,49 @@ impl AsRawFd for WatchedRoom<'_> {
     }
 }
 
+/// Why nothing can be accepted from a socket any more.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotAccept {
+    /// `EINVAL`: it does not listen.
+    #[error("another process that has the socket shut it down, or connected it")]
+    ShutDown,
+    /// A call waited for a connection.
+    #[error("another process that has the socket makes it block, and takes connections from it")]
+    Blocked,
+    /// Whatever else the system says.
+    #[error(transparent)]
+    Failed(io::Error),
+}
+
+impl From<io::Error> for CannotAccept {
+    fn from(error: io::Error) -> CannotAccept {
+        match error.raw_os_error() {
+            Some(libc::EINVAL) => CannotAccept::ShutDown,
+            _ => CannotAccept::Failed(error),
+        }
+    }
+}
+
+impl From<CannotAccept> for io::Error {
+    fn from(why: CannotAccept) -> io::Error {
+        match why {
+            CannotAccept::Failed(error) => error,
+            CannotAccept::ShutDown | CannotAccept::Blocked => io::Error::other(why.to_string()),
+        }
+    }
+}
+
 /// Gives the listener's connections to the workers until it is closed.
 pub async fn serve(listener: Rc<Listener>) {
     let served = serve_until_closed(&listener).await;
     listener.close();
     listener.house.line.leave(&listener);
     let end = match served {
-        Ok(()) => Event::ListenerClosed,
-        Err(error) => Event::ListenerFailed { address: listener.address.to_string(), error },
+        Err(error) if listener.phase.get() == Phase::Open => {
+            listener.phase.set(Phase::GivenUp);
+            Event::ListenerFailed { address: listener.address.to_string(), error }
+        }
+        _ => Event::ListenerClosed,
     };
     // The receiver ends before its senders only when the process does.
     let _ = listener.house.events.send(end).await;
@@ -98,7 +136,21 @@ pub async fn serve(listener: Rc<Listener>) {
     }
 }
 
+/// Accepts, and mends the socket when others made it useless; an error says that the address must be given up.
 async fn serve_until_closed(listener: &Rc<Listener>) -> io::Result<()> {
+    loop {
+        match accept_until_closed(listener).await {
+            Ok(()) => return Ok(()),
+            // What waited is gone with the socket's queue, and nothing new shall come.
+            Err(_) if listener.phase.get() == Phase::Closing => return Ok(()),
+            Err(why) => mend(listener, why).await?,
+        }
+    }
+}
+
+/// Accepts on the socket that the listener has now. A hang-up stays known to the reactor, so one that listens again
+/// is watched anew.
+async fn accept_until_closed(listener: &Rc<Listener>) -> Result<(), CannotAccept> {
     let Some(socket) = listener.socket() else { return Ok(()) };
     socket.set_nonblocking(true)?;
     let watched = watch::readable(socket)?;
@@ -134,13 +186,22 @@ async fn serve_until_closed(listener: &Rc<Listener>) -> io::Result<()> {
             };
             next = burst(listener, watched.get_ref(), BURST)?.1;
             if next == Next::AwaitConnection {
+                if guard.ready().is_read_closed() {
+                    // A hang-up, which the reactor never forgets; a Unix socket then only says that nobody waits.
+                    return Err(CannotAccept::ShutDown);
+                }
                 guard.clear_ready();
             }
         }
         match next {
             Next::Again => tokio::task::yield_now().await,
             Next::AwaitConnection => {}
-            Next::AwaitRoom => await_room(listener).await?,
+            Next::AwaitRoom => {
+                if let Err(error) = await_room(listener).await {
+                    debug!(listener = %listener.address, %error, "cannot wait for room");
+                    sleep(EXHAUSTED_PAUSE).await;
+                }
+            }
             Next::Pause(time) => sleep(time).await,
         }
     }
@@ -160,25 +221,28 @@ fn waiting_in_kernel(listener: &Listener) -> u32 {
 }
 
 /// Accepts up to `most` connections and hands them over.
-fn burst(listener: &Listener, socket: &Socket, most: u32) -> io::Result<(u32, Next)> {
+fn burst(listener: &Listener, socket: &Socket, most: u32) -> Result<(u32, Next), CannotAccept> {
     listener.house.opens.catch_up();
+    listener.house.bustle.stir();
+    let kicker = listener.house.kicker.get();
+    kicker.iter().for_each(|kicker| kicker.attend());
+    let kicker = kicker.filter(|_| listener.held_by.get() != HeldBy::Master);
+    // Of a socket that others have nothing is asked that is not there, since the call could block.
+    let waiting = kicker.map_or(Ok(Waiting::Unknown), |_| listen::waiting(socket))?;
+    let (most, after) = match waiting {
+        Waiting::Known(waiting) if waiting < most => (waiting, Next::AwaitConnection),
+        Waiting::Known(_) | Waiting::Unknown => (most, Next::Again),
+    };
+    let mut aborted = 0;
     for accepted in 0..most {
         if !may_accept(listener) {
             return Ok((accepted, Next::AwaitRoom));
         }
-        let mut got = match listen::accept(socket) {
-            // The socket is shared with the worker that made it, and may be shut down there.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                warn!(listener = %listener.address, "a worker shut the listening socket down, listening again");
-                listener.listen(listener.backlog.get())?;
-                return Ok((accepted, Next::Pause(EXHAUSTED_PAUSE)));
-            }
-            got => got?,
-        };
+        let mut got = accept(socket, kicker)?;
         if let Accepted::Exhausted(_) = got {
             // One connection at a time still goes through, on the reserve descriptor.
             drop(listener.house.reserve.borrow_mut().take());
-            got = listen::accept(socket)?;
+            got = accept(socket, kicker)?;
         }
         match got {
             Accepted::Connection(connection, peer) => {
@@ -195,7 +259,14 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> io::Result<(u32, Ne
                 }
             }
             Accepted::Empty => return Ok((accepted, Next::AwaitConnection)),
-            Accepted::Aborted => {}
+            Accepted::Aborted(error) => {
+                aborted += 1;
+                if aborted == BURST {
+                    // No connection among so many: something forbids them, and will go on doing so.
+                    warn!(listener = %listener.address, %error, "every connection fails when it is accepted, pausing");
+                    return Ok((accepted, Next::Pause(EXHAUSTED_PAUSE)));
+                }
+            }
             Accepted::Exhausted(error) => {
                 let pause_ms = EXHAUSTED_PAUSE.as_millis();
                 // One line for the whole time in which nothing goes.
@@ -207,7 +278,19 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> io::Result<(u32, Ne
             }
         }
     }
-    Ok((most, Next::Again))
+    // An attempt that came to nothing may have taken none of those that were counted.
+    Ok((most, if aborted > 0 { Next::Again } else { after }))
+}
+
+/// Accepts one connection; from a socket that others have, without ever waiting for long.
+#[inline]
+fn accept(socket: &Socket, kicker: Option<&Kicker>) -> Result<Accepted, CannotAccept> {
+    let Some(kicker) = kicker else { return Ok(listen::accept(socket)?) };
+    let got = kicker.during(socket.as_fd(), || listen::accept(socket))?;
+    match got {
+        Accepted::Empty | Accepted::Aborted(_) if kicker.has_kicked() => Err(CannotAccept::Blocked),
+        got => Ok(got),
+    }
 }
 
 /// What to wait for after a connection could not be handed over.
@@ -225,6 +308,9 @@ pub fn wait_after(listener: &Listener, offered: &Offered) -> Next {
 
 /// Gives the held connection, and those in the queues of ended and draining workers, to others.
 async fn place_waiting(listener: &Listener) -> Next {
+    if listener.held.borrow().is_some() || listener.seats.has_orphans() {
+        listener.house.bustle.stir();
+    }
     let held = place_held(listener);
     // What was handed over once has its place, so it need not wait for one behind the held connection.
     let waits_for_a_place = held == Next::AwaitRoom && listener.has_no_place() && listener.seats.has_room();
@@ -258,8 +344,12 @@ fn rescue_from(listener: &Listener, orphan: &Handoff) -> Next {
         match orphan.take_back() {
             Ok(taken) => {
                 rescued += 1;
+                listener.house.returns.forget(taken.connection.as_fd());
                 let offered = listener.seats.offer(taken.guest(), Comes::In);
-                if !matches!(offered, Offered::Handed) {
+                if matches!(offered, Offered::Handed) {
+                    // The worker that had it in its queue may have a copy, and may have prepared it.
+                    dispose(taken.connection);
+                } else {
                     if listener.held.borrow().is_none() {
                         hold(listener, taken);
                     } else if !orphan.untake(&taken) {

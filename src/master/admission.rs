@@ -86,8 +86,19 @@ pub fn hand_over(listener: &Listener, connection: OwnedFd, peer: &[u8]) -> Next 
         };
     }
     match listener.seats.offer(Guest { connection: connection.as_fd(), peer }, Comes::In) {
-        Offered::Handed => Next::Again,
+        Offered::Handed => {
+            close(listener, connection);
+            Next::Again
+        }
         not_handed => hold_unless_expired(listener, connection, peer, &not_handed),
+    }
+}
+
+/// Closes the master's copy of a connection that a worker has now.
+#[inline]
+fn close(listener: &Listener, connection: OwnedFd) {
+    if let Some(kicker) = listener.house.kicker.get() {
+        kicker.close(connection);
     }
 }
 

@@ -2,7 +2,7 @@
 //! those that a service manager passed.
 
 use super::error::RunError;
-use super::listener::{House, Key, Listener, Origin};
+use super::listener::{HeldBy, House, Key, Listener, Origin};
 use super::listeners::Listeners;
 use super::steering;
 use crate::config::bind::Bind;
@@ -10,11 +10,10 @@ use crate::config::{Config, Control, Mode, Named};
 use crate::control::server::{ControlError, ControlSocket};
 use crate::core::ids::Slot;
 use crate::steer::order::Share;
-use crate::sys::fd;
+use crate::sys::inherited::Inherited;
 use crate::sys::listen::{self, Sharing};
 use crate::wire::address::Address;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 use tracing::{info, warn};
@@ -69,7 +68,7 @@ const NAMESAKES_MAX: u32 = 100;
 /// Binds what `--bind` asks for and what a service manager passed.
 pub fn bind_all(
     config: &Config,
-    inherited: Vec<OwnedFd>,
+    mut inherited: Inherited,
     listeners: &mut Listeners,
     house: &Rc<House>,
 ) -> Result<(), RunError> {
@@ -79,7 +78,6 @@ pub fn bind_all(
     };
     let share = |slot| Share { slot, weight: config.weights.of(Slot(slot)) };
     let shares: Vec<Share> = (0..config.workers).map(share).collect();
-    let mut inherited: Vec<Option<OwnedFd>> = inherited.into_iter().map(Some).collect();
     let mut add = |address: &Address, made: io::Result<socket2::Socket>, file: FileOf| {
         let shown = address.to_string().trim_start_matches("tcp:").to_owned();
         let fail = |source| RunError::Bind { address: shown.clone(), source };
@@ -87,6 +85,7 @@ pub fn bind_all(
         let index = listeners.iter().filter(|l| l.key.asked == *address).count();
         let key = Key { asked: address.clone(), index };
         let mut listener = Listener::new(key, socket, Origin::Operator, Rc::clone(house)).map_err(fail)?;
+        listener.held_by.set(if file == FileOf::Manager { HeldBy::Manager } else { HeldBy::Master });
         match (listeners.sharing(address), file) {
             (Sharing::Group, FileOf::Nobody) => {
                 listener.begin_group(Slot(0), listeners.steering());
@@ -140,22 +139,13 @@ pub fn bind_all(
                 add(&address, patiently(|| listen::bind(&address, Sharing::Alone)), FileOf::Nobody)?;
             }
             Bind::Inherited(number) => {
-                let passed = usize::try_from(number - 3).ok().and_then(|i| inherited.get_mut(i)?.take());
-                let fd = match passed {
-                    Some(fd) => Ok(fd),
-                    None => fd::inherited(*number),
-                };
-                let fd = fd.map_err(|source| RunError::Bind { address: format!("fd://{number}"), source })?;
-                let (address, socket) = inherited_address(fd, *number)?;
-                add(&address, Ok(socket), FileOf::Manager)?;
+                let Some(socket) = inherited.remove(*number) else { continue };
+                add(&inherited_address(&socket, *number)?, Ok(socket), FileOf::Manager)?;
             }
         }
     }
-    for (index, fd) in inherited.into_iter().enumerate() {
-        if let Some(fd) = fd {
-            let (address, socket) = inherited_address(fd, 3 + index as i32)?;
-            add(&address, Ok(socket), FileOf::Manager)?;
-        }
+    for (number, socket) in inherited.rest() {
+        add(&inherited_address(&socket, number)?, Ok(socket), FileOf::Manager)?;
     }
     Ok(())
 }
@@ -188,11 +178,11 @@ enum FileOf {
     Manager,
 }
 
-fn inherited_address(fd: OwnedFd, number: i32) -> Result<(Address, socket2::Socket), RunError> {
-    let fail = |source| RunError::Bind { address: format!("fd://{number}"), source };
-    let socket = socket2::Socket::from(fd);
-    if socket.r#type().map_err(fail)? != socket2::Type::STREAM {
-        return Err(fail(io::Error::other("it is no stream socket")));
-    }
-    Ok((listen::local_address(&socket).map_err(fail)?, socket))
+/// Where a socket that was passed is bound; the file that it may have is not the master's.
+///
+/// Connections inherit `SO_REUSEADDR`, and while there are any without it the socket could not listen again after
+/// somebody shut it down.
+fn inherited_address(socket: &socket2::Socket, number: i32) -> Result<Address, RunError> {
+    let _ = socket.set_reuse_address(true);
+    listen::local_address(socket).map_err(|source| RunError::Bind { address: format!("fd://{number}"), source })
 }

@@ -6,6 +6,7 @@ use super::requests::Answer;
 use super::run::Master;
 use super::supervised::{Door, Known, Supervised, address_of, name_bytes};
 use crate::core::ids::WorkerId;
+use crate::sys::dispose::Foreign;
 use crate::sys::rights::Asker;
 use crate::sys::seccomp::{Call, Name, OnExec};
 use crate::sys::{fd, foreign, listen, process};
@@ -140,7 +141,7 @@ impl Master {
         id: WorkerId,
         supervised: &Supervised,
         address: &Address,
-        own: Option<OwnedFd>,
+        own: Option<Foreign>,
         umask: Option<u32>,
         asker: &Asker,
     ) -> io::Result<Known> {
@@ -351,7 +352,7 @@ fn asking(address: Address, id: RequestId) -> Listen {
 /// The socket that a call is about.
 enum OwnSocket {
     /// A copy of it.
-    Copy(OwnedFd),
+    Copy(Foreign),
     /// It cannot be had (`pidfd_getfd` is not allowed), but it is a stream.
     OutOfReach,
 }
@@ -359,7 +360,7 @@ enum OwnSocket {
 impl OwnSocket {
     /// Nothing for what is no stream socket.
     fn of(call: &Call) -> Option<OwnSocket> {
-        match foreign::descriptor(call.thread, call.descriptor()) {
+        match foreign::descriptor(call.thread, call.descriptor()).map(Foreign::from) {
             Ok(own) => listen::is_stream(own.as_fd()).then_some(OwnSocket::Copy(own)),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => {
                 let protocol = foreign::protocol(call.thread, call.descriptor()).ok()?;
@@ -369,7 +370,7 @@ impl OwnSocket {
         }
     }
 
-    fn copy(self) -> Option<OwnedFd> {
+    fn copy(self) -> Option<Foreign> {
         match self {
             OwnSocket::Copy(own) => Some(own),
             OwnSocket::OutOfReach => None,
@@ -378,8 +379,8 @@ impl OwnSocket {
 }
 
 /// What a socket that is bound and unknown to us asks for: a port of the kernel's choice.
-fn ephemeral_address(own: &OwnedFd) -> Option<Address> {
-    let socket = Socket::from(own.try_clone().ok()?);
+fn ephemeral_address(own: &Foreign) -> Option<Address> {
+    let socket = Socket::from(own.as_fd().try_clone_to_owned().ok()?);
     if listen::is_listening(&socket) {
         return None;
     }

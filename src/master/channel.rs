@@ -2,17 +2,18 @@
 
 use super::event::{Event, Events, FromWorker};
 use crate::core::ids::WorkerId;
+use crate::sys::dispose::{Foreign, keep_up};
 use crate::sys::fd;
 use crate::wire::packet::{self, Malformed, PACKET_MAX, ToWorker};
 use nix::sys::socket::UnixCredentials;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use tokio::io::unix::AsyncFd;
 
 /// Reads what the worker says until the worker closes the channel or this is cancelled. A closed
 /// channel is no failure: wrappers close descriptors that they do not know.
-pub async fn serve(channel: Rc<AsyncFd<OwnedFd>>, worker: WorkerId, events: Events) {
+pub async fn serve(channel: Rc<AsyncFd<Foreign>>, worker: WorkerId, events: Events) {
     loop {
         let Ok(mut ready) = channel.readable().await else { return };
         match read(channel.get_ref().as_fd()) {
@@ -26,6 +27,7 @@ pub async fn serve(channel: Rc<AsyncFd<OwnedFd>>, worker: WorkerId, events: Even
                 if events.send(event).await.is_err() {
                     return;
                 }
+                keep_up().await;
             }
             Ok(None) => return,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
@@ -42,7 +44,7 @@ pub enum Said {
         /// What it says.
         packet: packet::Packet,
         /// What came with it.
-        fds: Vec<OwnedFd>,
+        fds: Vec<Foreign>,
         /// Who sent it, if the socket asks the kernel for that.
         sender: Option<UnixCredentials>,
     },

@@ -10,6 +10,7 @@ use crate::config::PortZero;
 use crate::core::claim::{Claim, Held, conflicts};
 use crate::core::fleet::{self, KillReason, Sign};
 use crate::core::ids::WorkerId;
+use crate::sys::dispose::Foreign;
 use crate::sys::taken::Taken;
 use crate::sys::{fd, listen, process, socket_file};
 use crate::wire::address::Address;
@@ -17,7 +18,7 @@ use crate::wire::packet::{Count, Follow, Listen, Listens, Otherwise, RequestId, 
 use nix::errno::Errno;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
@@ -106,7 +107,7 @@ impl Master {
             let adopted = request.listener.adopted_from.get() == Some((id, request.id));
             fds.push(match &request.own {
                 // The very one that it sent, so that what it sets there until it listens counts.
-                Some(own) => own.try_clone()?,
+                Some(own) => own.as_fd().try_clone_to_owned()?,
                 None if adopted => listener.as_fd().try_clone_to_owned()?,
                 None => listen::with_options_of(listener.as_fd())?,
             });
@@ -191,7 +192,12 @@ impl Master {
         let brought = self.fleet.reloading() == Some(worker.generation);
         if brought && self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting) {
             let (slot, generation) = (worker.slot.0, worker.generation.0);
-            warn!(slot, worker = id.0, generation, "a new worker has closed the last socket that it listened on, so it cannot take the place of the old one");
+            warn!(
+                slot,
+                worker = id.0,
+                generation,
+                "a new worker has closed the last socket that it listened on, so it cannot take the place of the old one"
+            );
             self.failed_because = Some("it listened, and then closed the last socket that it listened on".to_owned());
             return self.handle_fleet(fleet::Event::Condemned(id, KillReason::Elsewhere)).await;
         }
@@ -271,7 +277,7 @@ pub(super) fn with_real_port(asked: &Address, real: &Address) -> Address {
 
 /// What a worker's own socket says about sharing its address. One that sends none along asked for nothing but
 /// to take part, as often as it likes.
-pub(super) fn claim_of(own: Option<&OwnedFd>) -> Claim {
+pub(super) fn claim_of(own: Option<&Foreign>) -> Claim {
     let (reuse_address, reuse_port, only_v6) = own.map_or((true, true, false), |own| listen::reuse(own.as_fd()));
     Claim { reuse_address, reuse_port, only_v6 }
 }

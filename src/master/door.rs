@@ -1,40 +1,23 @@
 //! The other way to the master, for processes whose wrapper closed the control channel: an abstract
-//! Unix socket. A connection carries one packet with the worker's token in it, and takes the answer.
+//! Unix socket. A connection carries one packet with the worker's token in it, and takes the answer. Who comes is
+//! heard by the [`super::reception`].
 
-use super::channel::{self, Said};
-use super::event::{Event, Events, FromWorker};
+use super::event::Events;
+use super::reception::{Reception, VISITORS_MAX};
 use crate::core::ids::WorkerId;
 use crate::sys::exec::{Number, Passing, Taking};
-use crate::sys::watch;
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
-use std::cell::RefCell;
-use std::collections::HashMap;
+use nix::unistd::Pid;
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::rc::Rc;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-use tokio::io::unix::AsyncFd;
-use tokio::sync::Semaphore;
-use tracing::{debug, warn};
-
-/// Visitors that are heard at once; further ones wait.
-const VISITORS_MAX: usize = 64;
-/// How long a visitor may take to say what it wants.
-const VISIT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The secrets by which visitors say whose they are.
-pub type Tokens = Rc<RefCell<HashMap<String, WorkerId>>>;
 
 /// The abstract socket.
 #[derive(Debug)]
 pub struct Door {
     name: String,
     socket: OwnedFd,
-    /// Who may come in.
-    pub tokens: Tokens,
-    places: Arc<Semaphore>,
+    reception: Arc<Reception>,
 }
 
 impl Door {
@@ -48,8 +31,7 @@ impl Door {
         socket.bind(&SockAddr::unix(format!("\0{name}"))?)?;
         socket.listen(VISITORS_MAX as i32)?;
         socket.set_nonblocking(true)?;
-        let places = Arc::new(Semaphore::new(VISITORS_MAX));
-        Ok(Door { name, socket: socket.into(), tokens: Tokens::default(), places })
+        Ok(Door { name, socket: socket.into(), reception: Reception::new()? })
     }
 
     /// The socket's abstract name.
@@ -58,10 +40,33 @@ impl Door {
         &self.name
     }
 
+    /// Hears a worker from now on, here by its token, and on its notification socket.
+    ///
+    /// # Errors
+    /// When the kernel cannot watch one socket more.
+    pub fn hear(&self, worker: WorkerId, token: &str, notify: BorrowedFd<'_>, group: Pid) -> io::Result<()> {
+        self.reception.hear(worker, token, notify, group)
+    }
+
+    /// Hears it no more.
+    pub fn forget(&self, worker: WorkerId, token: &str) {
+        self.reception.forget(worker, token);
+    }
+
     /// Whether somebody is being heard, who would be cut off now.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.places.available_permits() < VISITORS_MAX
+        self.reception.is_busy()
+    }
+
+    /// Lets nobody in for now, if nobody is being heard.
+    pub fn pause(&self) -> bool {
+        self.reception.pause()
+    }
+
+    /// Lets them in again.
+    pub fn go_on(&self) {
+        self.reception.go_on();
     }
 
     /// Passes it on to the next program of this process: its name and its socket.
@@ -74,18 +79,15 @@ impl Door {
     /// # Errors
     /// When the descriptor is missing.
     pub fn take((name, number): (String, Number), taking: &Taking) -> io::Result<Door> {
-        let places = Arc::new(Semaphore::new(VISITORS_MAX));
-        Ok(Door { name, socket: taking.take(number)?, tokens: Tokens::default(), places })
+        Ok(Door { name, socket: taking.take(number)?, reception: Reception::new()? })
     }
 
     /// Hears visitors from now on.
     ///
     /// # Errors
-    /// When the reactor cannot watch the socket.
+    /// When the thread that does it cannot be had.
     pub fn serve(&self, events: Events) -> io::Result<()> {
-        let socket = watch::readable(self.socket.try_clone()?)?;
-        tokio::task::spawn_local(accept(socket, Arc::clone(&self.places), Rc::clone(&self.tokens), events));
-        Ok(())
+        self.reception.start(self.socket.try_clone()?, events)
     }
 }
 
@@ -98,70 +100,4 @@ pub fn secret() -> io::Result<String> {
     let mut bytes = [0; 16];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-async fn accept(socket: AsyncFd<OwnedFd>, places: Arc<Semaphore>, tokens: Tokens, events: Events) {
-    loop {
-        let Ok(mut ready) = socket.readable().await else { return };
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match accept_visitor(socket.get_ref().as_fd()) {
-            Ok(visitor) => {
-                let (tokens, events) = (Rc::clone(&tokens), events.clone());
-                tokio::task::spawn_local(async move {
-                    let _place = place;
-                    if tokio::time::timeout(VISIT_TIMEOUT, hear(visitor, &tokens, &events)).await.is_err() {
-                        debug!("a visitor said nothing");
-                    }
-                });
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-            Err(error) => {
-                warn!(%error, "cannot let a worker's process in");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-/// Says that somebody knocked who should not, but not each time: anybody on the machine can knock.
-fn strange(what: &str) {
-    static KNOCKS: AtomicU64 = AtomicU64::new(0);
-    let knocks = KNOCKS.fetch_add(1, Ordering::Relaxed) + 1;
-    if knocks.is_power_of_two() {
-        warn!(knocks, "{what}");
-    }
-}
-
-fn accept_visitor(door: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let (visitor, _) = SockRef::from(&door).accept()?;
-    visitor.set_nonblocking(true)?;
-    Ok(visitor.into())
-}
-
-/// Reads the visitor's packet and passes it on if its token is a worker's.
-async fn hear(visitor: OwnedFd, tokens: &Tokens, events: &Events) {
-    let Ok(visitor) = watch::readable(visitor) else { return };
-    loop {
-        let Ok(mut ready) = visitor.readable().await else { return };
-        match channel::read(visitor.get_ref().as_fd()) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-            Ok(Some(Said::Packet { packet, fds, sender })) => {
-                let worker = packet.token.as_ref().and_then(|token| tokens.borrow().get(token).copied());
-                match worker {
-                    Some(worker) => {
-                        drop(ready);
-                        let door = Some(visitor.into_inner());
-                        let _ = events.send(Event::Packet(FromWorker { worker, packet, fds, sender, door })).await;
-                    }
-                    None => strange("a process without a worker's token knocked"),
-                }
-                return;
-            }
-            Ok(Some(Said::Malformed(_))) => {
-                strange("a process knocked and said nonsense");
-                return;
-            }
-            Ok(None) | Err(_) => return,
-        }
-    }
 }

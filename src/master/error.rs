@@ -57,6 +57,12 @@ pub enum RunError {
         /// What the system said.
         source: io::Error,
     },
+    /// Not everything that came from here has ended.
+    #[error(
+        "stopped, but some processes that workers left behind cannot be killed: {0}; they hang in the kernel, or \
+         belong to another user: see ps -o pid,user,stat,wchan"
+    )]
+    LeftRunning(String),
     /// Something that the master cannot do without.
     #[error("cannot start: {}{}", .0, crate::sys::needs::advice(.0))]
     System(#[from] io::Error),
@@ -75,7 +81,9 @@ impl RunError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            RunError::Listener { .. } | RunError::NobodyLeft(_) | RunError::SlotsRest(_) => 1,
+            RunError::Listener { .. } | RunError::NobodyLeft(_) | RunError::SlotsRest(_) | RunError::LeftRunning(_) => {
+                1
+            }
             _ => 3,
         }
     }

@@ -1,11 +1,14 @@
 //! Everything that can happen to the master, as one closed list.
 
 use super::health::Condition;
+use super::leftovers::Left;
 use super::ready::Signal;
 use super::shares::Look;
 use crate::control::Request;
-use crate::core::fleet::{Exit, Stop};
+use crate::core::fleet::Stop;
 use crate::core::ids::WorkerId;
+use crate::sys::descent::Kin;
+use crate::sys::dispose::Foreign;
 use crate::sys::process::Usage;
 use crate::sys::seccomp::Call;
 use crate::wire::packet::{Malformed, Packet, RequestId};
@@ -44,8 +47,14 @@ pub enum Event {
     GivenUp,
     /// A worker that stopped listening had its moment to listen again.
     Deaf { worker: WorkerId },
-    /// A worker's process ended; it is reaped.
-    WorkerEnded { worker: WorkerId, exit: Exit },
+    /// A worker's first process ended; it is not reaped yet.
+    WorkerEnded { worker: WorkerId },
+    /// Who is left of a worker whose first process ended with 0.
+    LeftBehind { worker: WorkerId, found: Vec<Left> },
+    /// A worker was killed, and had its time to die.
+    Unkillable { worker: WorkerId },
+    /// All that came from here has ended, but those that cannot be killed.
+    NobodyLeft { but: Vec<Kin> },
     /// A hand-off socket that gets nothing new is empty.
     HandoffEmptied { worker: WorkerId },
     /// A draining worker has no connection left.
@@ -102,9 +111,9 @@ pub struct FromWorker {
     /// What it says.
     pub packet: Packet,
     /// Descriptors that came with it.
-    pub fds: Vec<OwnedFd>,
+    pub fds: Vec<Foreign>,
     /// Who sent it, as the kernel says.
     pub sender: Option<nix::sys::socket::UnixCredentials>,
     /// The connection through the door on which it came, if not on the channel.
-    pub door: Option<OwnedFd>,
+    pub door: Option<Foreign>,
 }

@@ -8,20 +8,28 @@ use crate::core::ids::{Slot, WorkerId};
 use tracing::error;
 
 impl Master {
-    /// Keeps what a worker said before it failed, for those who ask why.
-    pub(super) async fn remember_words(&mut self, id: WorkerId, exit: Exit) {
+    /// Keeps what a worker said before it failed, for those who ask why; with advice if it went into the
+    /// background.
+    pub(super) async fn remember_words(&mut self, id: WorkerId, exit: Exit, background: Option<&str>) {
         let Some(worker) = self.workers.get(&id) else { return };
-        let starting = self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting);
+        // One that went into the background never served.
+        let starting = background.is_some() || self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting);
         let words = if starting { worker.last_words.wait().await } else { worker.last_words.now() };
         let said = said(&words);
-        let ended = format!("`{}` ended with {exit}", command_of(worker));
+        let ended = match background {
+            None => format!("`{}` ended with {exit}", command_of(worker)),
+            Some(advice) => format!("`{}` went into the background, which ends it here: {advice}", command_of(worker)),
+        };
         self.last_words.insert(worker.slot, format!("{ended}; {said}"));
         if starting && self.fleet.reloading() == Some(worker.generation) {
             self.failed_because = Some(format!("{ended}; {said}"));
         }
-        if starting && self.fleet.was_never_ready() {
+        if starting && (background.is_some() || self.fleet.was_never_ready()) {
             let bypass = self.bypass_found().map(|found| format!("\n{found}")).unwrap_or_default();
-            let message = format!("no worker came up: {ended} before it listened; {said}{bypass}");
+            let message = match background {
+                None => format!("no worker came up: {ended} before it listened; {said}{bypass}"),
+                Some(_) => format!("no worker came up: {ended}; {said}{bypass}"),
+            };
             // That an address was refused explains more than what the worker made of it.
             if !matches!(self.boot_failure, Some(RunError::Bind { .. })) {
                 self.boot_failure = Some(RunError::GaveUp(message));

@@ -6,7 +6,7 @@ use crate::core::ids::Slot;
 use crate::steer::order::Share;
 use crate::steer::{self, Kind, Steering};
 use crate::sys::exec::{Number, Passing, Taking};
-use crate::sys::listen;
+use crate::sys::{dispose, listen};
 use serde::{Deserialize, Serialize};
 use socket2::Socket;
 use std::cell::RefCell;
@@ -170,6 +170,7 @@ impl Group {
         steering.leave(slot.0);
         let waiting = u64::from(listen::queued(member.socket.as_fd()));
         let _ = member.socket.shutdown(Shutdown::Both);
+        dispose::let_go(member.socket);
         if steering.migrates() { 0 } else { waiting }
     }
 
@@ -177,7 +178,9 @@ impl Group {
     pub fn withdraw(&self, slot: Slot) -> Option<Rc<Socket>> {
         let mut members = self.members.borrow_mut();
         let other = members.iter().find(|m| m.slot != slot).map(|m| Rc::clone(&m.socket))?;
-        members.retain(|m| m.slot != slot || m.entered);
+        // It may be a client's by now, whose close takes as long as it wants.
+        let gone = members.extract_if(.., |m| m.slot == slot && !m.entered);
+        gone.for_each(|member| dispose::let_go(member.socket));
         Some(other)
     }
 
@@ -198,8 +201,12 @@ impl Group {
 
     /// Ends all sockets; workers may still hold them, so they are shut down.
     pub fn close(&self) {
-        for member in self.members.borrow_mut().drain(..).filter(|m| m.entered) {
-            let _ = member.socket.shutdown(Shutdown::Both);
+        for member in self.members.borrow_mut().drain(..) {
+            if member.entered {
+                dispose::no_linger(member.socket.as_fd());
+                let _ = member.socket.shutdown(Shutdown::Both);
+            }
+            dispose::let_go(member.socket);
         }
     }
 

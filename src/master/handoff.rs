@@ -9,6 +9,7 @@ use super::opens::Load;
 use super::seats::Guest;
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
+use crate::sys::dispose::Foreign;
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::fd::{self, Sent};
 use crate::sys::{listen, watch};
@@ -87,7 +88,7 @@ pub struct Whose {
     pub request: RequestId,
 }
 
-/// One hand-off socket.
+/// One hand-off socket. What the worker put into it and nobody read ends with it, so it is closed aside.
 #[derive(Debug)]
 pub struct Handoff {
     /// Whose it is.
@@ -102,8 +103,8 @@ pub struct Handoff {
     pub load: Rc<Load>,
     /// Since when it gets connections, which slow start goes by.
     pub serves_since: Cell<Moment>,
-    send: AsyncFd<OwnedFd>,
-    receive: OwnedFd,
+    send: AsyncFd<Foreign>,
+    receive: Foreign,
     depth: Cell<Depth>,
     /// Connections that may be sent before the kernel is asked again how many wait. The queue only
     /// shrinks in between, so the limit holds, and the question costs one call in `depth`.
@@ -220,8 +221,8 @@ impl Handoff {
         load: Rc<Load>,
         packet_cost: u32,
     ) -> io::Result<Handoff> {
-        let send = watch::readable(taking.take(passed.send)?)?;
-        let receive = taking.take(passed.receive)?;
+        let send = watch::readable(Foreign::from(taking.take(passed.send)?))?;
+        let receive = Foreign::from(taking.take(passed.receive)?);
         let depth = Depth { connections: passed.depth, packet_cost };
         let handoff = Handoff::of_pair(passed.whose(), counters, load, depth, (send, receive));
         handoff.sent.set(passed.sent);
@@ -246,8 +247,8 @@ impl Handoff {
         fd::set_nonblocking(send.as_fd())?;
         // Whoever has the worker's end knows by this name what it is.
         listen::name_abstractly(send.as_fd(), &format!("{}{}", environment::HANDOFF_NAME, secret()?))?;
-        let receive = workers_end.try_clone()?;
-        let send = watch::readable(send)?;
+        let receive = Foreign::from(workers_end.try_clone()?);
+        let send = watch::readable(Foreign::from(send))?;
         Ok((Handoff::of_pair(whose, counters, load, depth, (send, receive)), workers_end))
     }
 
@@ -256,7 +257,7 @@ impl Handoff {
         counters: Rc<Counters>,
         load: Rc<Load>,
         depth: Depth,
-        (send, receive): (AsyncFd<OwnedFd>, OwnedFd),
+        (send, receive): (AsyncFd<Foreign>, Foreign),
     ) -> Handoff {
         Handoff {
             worker,
@@ -407,14 +408,14 @@ impl Handoff {
         loop {
             let mut peer = [0; PEER_MAX];
             let received = fd::receive(self.receive.as_fd(), &mut peer)?;
-            let [first, _] = received.fds;
-            if let Some(connection) = first {
-                return Ok(TakenBack { connection, peer, peer_len: received.len });
+            let (peer_len, fds_lost) = (received.len.min(PEER_MAX), received.fds_lost);
+            if let Some(connection) = received.into_first() {
+                return Ok(TakenBack { connection, peer, peer_len });
             }
-            if received.fds_lost {
+            if fds_lost {
                 return Err(io::Error::other("no descriptor free"));
             }
-            if received.len == 0 {
+            if peer_len == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
@@ -467,7 +468,7 @@ impl Handoff {
 
     /// The sending end, to watch or to read returned connections from.
     #[must_use]
-    pub fn watch(&self) -> &AsyncFd<OwnedFd> {
+    pub fn watch(&self) -> &AsyncFd<Foreign> {
         &self.send
     }
 

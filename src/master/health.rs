@@ -29,6 +29,11 @@ use tracing::{info, warn};
 /// is stalled.
 const LOOK_AT_MOST: Duration = Duration::from_millis(10);
 const LOOK_AT_LEAST: Duration = Duration::from_millis(250);
+/// How often they are looked at while nothing goes on: nothing waits for any of them then, so none can have stalled.
+/// Who hands a connection over ends that.
+const LOOK_WHEN_QUIET: Duration = Duration::from_secs(1);
+/// For so long a worker that is passed over is looked at as often as the others.
+const LOOK_FOR_RECOVERY: Duration = Duration::from_secs(10);
 /// How often the memory of the workers is looked at, which reads `/proc`.
 const LOOK_AT_MEMORY: Duration = Duration::from_secs(2);
 /// So many looks may be missed before it is clear that this process stood still.
@@ -77,10 +82,14 @@ pub fn rhythm(life: &Life) -> Duration {
 impl Master {
     /// Begins to look after the workers.
     pub(super) fn look_after(&self) {
-        let (events, rhythm) = (self.house.events.clone(), Rc::clone(&self.rhythm));
+        let (house, rhythm) = (Rc::clone(&self.house), Rc::clone(&self.rhythm));
         tokio::task::spawn_local(async move {
             loop {
-                sleep(rhythm.get()).await;
+                house.bustle.stirs().await;
+                if !house.bustle.is_quiet() {
+                    sleep(rhythm.get()).await;
+                }
+                let events = &house.events;
                 if events.send(Event::LookAfter).await.is_err() {
                     return;
                 }
@@ -133,18 +142,35 @@ impl Master {
     pub(super) async fn look_after_workers(&mut self) {
         let now = clock::now();
         let gap = now.since(std::mem::replace(&mut self.looked_at, now));
-        if gap > self.rhythm.get().saturating_mul(LOOKS_MISSED) {
+        let most = self.rhythm.get().saturating_mul(LOOKS_MISSED);
+        let quiet = std::mem::take(&mut self.looked_at_rest);
+        if gap > if quiet { LOOK_WHEN_QUIET + most } else { most } {
             // It was this process that stood still: what it did not hear is no fault of the workers.
             let gap_ms = gap.as_millis();
             warn!(gap_ms, "maitred itself was stopped for a while");
             self.workers.values_mut().for_each(|worker| worker.health.excuse(gap));
             return;
         }
+        if quiet {
+            // Nothing waited when they were looked at last, and what waits now has come since.
+            let lately = Moment::at(now.since(Moment::default()).saturating_sub(self.rhythm.get()));
+            let well = |id| self.fleet.occupant(id).is_some_and(|o| !o.excluded);
+            for worker in self.workers.values_mut().filter(|worker| well(worker.id)) {
+                worker.health.moved = worker.health.moved.max(lately);
+            }
+        }
         let serving: Vec<WorkerId> = self.fleet.seats().iter().filter_map(|s| s.serving()).map(|o| o.worker).collect();
         for id in serving {
             for event in self.look_after_worker(id, now) {
                 self.handle_fleet(event).await;
             }
+        }
+        if self.may_rest(now) {
+            self.house.bustle.settle();
+            self.looked_at_rest = true;
+        } else {
+            // Where the master hands nothing over, nobody else says so.
+            self.house.bustle.stir();
         }
         let memory_due = now.since(self.memory_looked_at) >= LOOK_AT_MEMORY;
         if memory_due && self.workers.values().any(|worker| worker.config.life.max_rss.is_some()) {
@@ -159,6 +185,22 @@ impl Master {
                 });
             }
         }
+    }
+
+    /// Whether the next look has time: nothing waits for a worker, and none has to be asked or counted more often.
+    fn may_rest(&self, now: Moment) -> bool {
+        let serves = |worker: &&Worker| self.fleet.occupant(worker.id).is_some_and(fleet::Occupant::serves);
+        self.workers.values().filter(serves).all(|worker| {
+            let life = &worker.config.life;
+            let unseen = self.config.mode != Mode::Handoff && life.max_connections.is_some();
+            let asked = life.heartbeat.is_some() || life.watchdog.is_some();
+            let rests = match self.fleet.occupant(worker.id) {
+                // It gets nothing anyway, and may stay as it is for ever.
+                Some(o) if o.excluded => now.since(worker.health.moved) >= LOOK_FOR_RECOVERY,
+                _ => self.waiting_and_taken(worker).0 == 0,
+            };
+            rests && !asked && !unseen
+        })
     }
 
     fn look_after_worker(&mut self, id: WorkerId, now: Moment) -> Vec<fleet::Event> {

@@ -2,20 +2,26 @@
 
 use super::admission::Line;
 use super::aside::Aside;
+use super::bustle::Bustle;
 use super::event::Events;
 use super::group::{self, Group};
 use super::handoff::{Depth, Handoff, TakenBack};
+use super::mend::Failures;
 use super::opens::{Countable, Opens};
 use super::provoked::Provoked;
 use super::refuse::Refused;
+use super::returns::Returns;
 use super::seats::{self, Choice, Seats};
-use crate::config::Config;
 use crate::config::admission::Admission;
 use crate::config::choice::Policy;
+use crate::config::{Config, Mode};
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::steer::Steering;
+use crate::sys::dispose::{self, Foreign};
 use crate::sys::exec::{Number, Passing, Taking};
+use crate::sys::kick::Kicker;
+use crate::sys::listen::Sharing;
 use crate::sys::rights::Asker;
 use crate::sys::room::RoomWatch;
 use crate::sys::socket_file::SocketFile;
@@ -24,7 +30,7 @@ use crate::wire::address::Address;
 use crate::wire::packet::RequestId;
 use serde::{Deserialize, Serialize};
 use socket2::Socket;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -49,12 +55,18 @@ pub struct House {
     pub opens: Rc<Opens>,
     /// Those that were turned away.
     pub refused: Refused,
+    /// Connections that workers sent back.
+    pub returns: Returns,
     /// Whose turn it is to get the next place.
     pub line: Line,
     /// Lines of the log that workers provoked.
     pub provoked: Provoked,
     /// Does what takes too long for the loop.
     pub aside: Aside,
+    /// Ends an `accept` that blocks, where the master accepts.
+    pub kicker: OnceCell<Kicker>,
+    /// Whether anything goes on.
+    pub bustle: Bustle,
     config: Rc<Config>,
 }
 
@@ -71,13 +83,29 @@ impl House {
             admission: config.admission.clone(),
             opens: Rc::new(Opens::new(config, aside.clone())),
             refused: Refused::default(),
+            returns: Returns::default(),
             line: Line::default(),
             provoked: Provoked::default(),
             aside,
+            kicker: OnceCell::new(),
+            bustle: Bustle::default(),
             config: Rc::clone(config),
         };
         house.refill_reserve();
         house
+    }
+
+    /// Makes what the accept loops need, in the mode in which there are any. Call after it was said which thread
+    /// gets signals.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub fn begin_to_accept(&self) -> io::Result<()> {
+        if self.config.mode == Mode::Handoff {
+            // There is none yet.
+            let _ = self.kicker.set(Kicker::start()?);
+        }
+        Ok(())
     }
 
     /// Which worker is next.
@@ -130,6 +158,18 @@ pub struct Key {
     pub index: usize,
 }
 
+/// Who else may have the listening socket, and do with it what they like: shut it down, let it block, accept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HeldBy {
+    /// Nobody: the master made it and, in hand-off mode, gives it to nobody.
+    Master,
+    /// The worker whose own socket it was.
+    #[default]
+    Worker,
+    /// Whoever passed it to the master.
+    Manager,
+}
+
 /// How far the listener is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -137,6 +177,8 @@ pub enum Phase {
     Open,
     /// Takes what waits in the kernel's queue, then closes.
     Closing,
+    /// Closed before the master stops: its socket was of no use any more. Who asks for the address gets another.
+    GivenUp,
 }
 
 /// A listener.
@@ -181,12 +223,16 @@ pub struct Listener {
     pub opened_late: Cell<bool>,
     /// Whether descriptors or memory ran out and no connection was accepted since.
     pub exhausted: Cell<bool>,
+    /// Who else has its socket.
+    pub held_by: Cell<HeldBy>,
+    /// How often its socket failed of late.
+    pub failures: Cell<Failures>,
     /// The sockets of the slots, in kernel mode; [`Listener::socket`] is the first of them.
     pub group: Option<Group>,
     socket: RefCell<Option<Rc<Socket>>>,
     /// Whether options of a worker's socket were copied.
     styled: Cell<bool>,
-    path: Option<SocketFile>,
+    path: RefCell<Option<SocketFile>>,
 }
 
 impl Listener {
@@ -198,7 +244,7 @@ impl Listener {
         let address = listen::local_address(&socket).unwrap_or_else(|_| key.asked.clone());
         let seats = house.seats(&address, Some(&socket));
         Ok(Listener {
-            path: None,
+            path: RefCell::default(),
             address,
             key,
             origin,
@@ -217,6 +263,8 @@ impl Listener {
             kept_until: Cell::new(None),
             opened_late: Cell::new(false),
             exhausted: Cell::new(false),
+            held_by: Cell::new(HeldBy::Master),
+            failures: Cell::default(),
             group: None,
             socket: RefCell::new(Some(Rc::new(socket))),
             styled: Cell::new(false),
@@ -244,18 +292,18 @@ impl Listener {
     /// Marks the socket file as the master's: kept while it runs, removed at its end.
     pub fn own_path(&mut self) {
         let Address::Unix(path) = &self.address else { return };
-        self.path = Some(SocketFile::own(path));
+        self.path.replace(Some(SocketFile::own(path)));
     }
 
     /// With whose rights its socket file was made.
     #[must_use]
     pub fn made_by(&self) -> Asker {
-        self.path.as_ref().map_or_else(Asker::default, |file| file.made_by().clone())
+        self.path.borrow().as_ref().map_or_else(Asker::default, |file| file.made_by().clone())
     }
 
     /// Puts the socket file back if somebody removed it.
     pub fn restore_path(&self) {
-        if self.path.as_ref().is_some_and(SocketFile::restore) {
+        if self.path.borrow().as_ref().is_some_and(SocketFile::restore) {
             tracing::warn!(address = %self.address, "a worker removed the socket file; put it back");
         }
     }
@@ -288,8 +336,32 @@ impl Listener {
         Ok(())
     }
 
+    /// Makes a socket of the master's own in the place of one that is of no use any more. It listens where that did.
+    ///
+    /// # Errors
+    /// That of `bind(2)` or `listen(2)`.
+    pub fn replace_socket(&self, old: &Socket) -> io::Result<()> {
+        let mut file = self.path.borrow_mut();
+        let socket = match &mut *file {
+            Some(file) => {
+                let _ = old.shutdown(std::net::Shutdown::Both);
+                let (socket, replaced) = file.replace(|path, mode| listen::bind_unix(path, Some(mode)))?;
+                *file = replaced;
+                socket
+            }
+            None => listen::bind_instead(old, &self.address, Sharing::Alone)?,
+        };
+        drop(file);
+        self.defer(&socket)?;
+        socket.listen(i32::try_from(self.backlog.get()).unwrap_or(i32::MAX))?;
+        *self.socket.borrow_mut() = Some(Rc::new(socket));
+        self.held_by.set(HeldBy::Master);
+        self.adopted_from.set(None);
+        Ok(())
+    }
+
     /// Gives the listener the options that the first worker set on its own socket.
-    pub fn style_after(&self, own: &OwnedFd) {
+    pub fn style_after(&self, own: &Foreign) {
         if !self.styled.replace(true)
             && let Some(socket) = self.socket()
         {
@@ -352,11 +424,16 @@ impl Listener {
         }
         if let Some(socket) = self.socket.borrow_mut().take()
             && self.origin == Origin::Worker
-            && self.backlog.get() > 0
         {
-            let _ = socket.shutdown(std::net::Shutdown::Both);
+            if self.backlog.get() > 0 {
+                // The worker may have made a connection of it since, whose close takes as long as it wants.
+                dispose::no_linger(socket.as_fd());
+                let _ = socket.shutdown(std::net::Shutdown::Both);
+            }
+            // The accept loop has another reference as long as it runs.
+            dispose::let_go(socket);
         }
-        if let Some(file) = &self.path {
+        if let Some(file) = &*self.path.borrow() {
             file.remove();
         }
     }
@@ -376,6 +453,7 @@ pub struct Passed {
     given_up: bool,
     #[serde(default)]
     opened_late: bool,
+    held_by: HeldBy,
     styled: bool,
     path: Option<SocketFile>,
     socket: Option<Number>,
@@ -405,8 +483,9 @@ impl Listener {
             adopted_from: self.adopted_from.get(),
             given_up: self.given_up.get(),
             opened_late: self.opened_late.get(),
+            held_by: self.held_by.get(),
             styled: self.styled.get(),
-            path: self.path.clone(),
+            path: self.path.borrow().clone(),
             // With a group, its first socket is among those of the group.
             socket: self.socket().filter(|_| self.group.is_none()).map(|socket| passing.pass(&*socket)),
             group: self.group.as_ref().map(|group| group.pass(passing)),
@@ -438,7 +517,7 @@ impl Listener {
             changed: Notify::new(),
             accepted: Cell::new(passed.accepted),
             backlog: Cell::new(passed.backlog),
-            phase: Cell::new(Phase::Open),
+            phase: Cell::new(if socket.is_some() { Phase::Open } else { Phase::GivenUp }),
             room,
             held: RefCell::new(held.transpose()?),
             held_until: Cell::new(house.admission.longest_wait().map(|most| clock::now() + most)),
@@ -448,11 +527,13 @@ impl Listener {
             kept_until: Cell::new(None),
             opened_late: Cell::new(passed.opened_late),
             exhausted: Cell::new(false),
+            held_by: Cell::new(passed.held_by),
+            failures: Cell::default(),
             house,
             group,
             socket: RefCell::new(socket),
             styled: Cell::new(passed.styled),
-            path: passed.path,
+            path: RefCell::new(passed.path),
         })
     }
 }

@@ -1,19 +1,20 @@
 //! All addresses that the master holds, and which of them serves a worker's request.
 
-use super::listener::{House, Key, Listener, Origin, Phase};
+use super::listener::{HeldBy, House, Key, Listener, Origin, Phase};
 use super::steering::Afterwards;
 use super::{accept, steering};
 use crate::config::Mode;
 use crate::core::ids::{Slot, WorkerId};
 use crate::steer::{Kind, Steering, Wanted};
 use crate::sys::clock;
+use crate::sys::dispose::Foreign;
 use crate::sys::listen::{self, Sharing};
 use crate::wire::address::Address;
 use crate::wire::packet::{Listen, Ownership};
 use nix::errno::Errno;
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use tokio::task::JoinHandle;
 use tracing::{error, warn};
@@ -45,7 +46,7 @@ pub struct Found {
     /// Whose socket it is.
     pub ownership: Ownership,
     /// The worker's socket, when it did not become the listener.
-    pub own: Option<OwnedFd>,
+    pub own: Option<Foreign>,
 }
 
 impl Listeners {
@@ -79,7 +80,7 @@ impl Listeners {
     pub fn find_or_bind(
         &mut self,
         request: &Listen,
-        own: Option<OwnedFd>,
+        own: Option<Foreign>,
         slot: Slot,
         held: impl Fn(&Listener) -> bool,
     ) -> io::Result<Found> {
@@ -101,10 +102,10 @@ impl Listeners {
         let plain = sharing != Sharing::Alone || matches!(asked, Address::Tcp(_)) && self.house.opens.is_counting();
         // The kernel lets only sockets of one user share a port (`inet_rcv_saddr_equal` and `sk_uid` in
         // net/ipv4/inet_connection_sock.c), and those of the other slots are ours.
-        let foreign = |own: &OwnedFd| sharing == Sharing::Group && !listen::is_of_this_user(own.as_fd());
-        let adoptable = |own: &OwnedFd| (!plain || listen::is_steerable(own.as_fd())) && !foreign(own);
+        let foreign = |own: &Foreign| sharing == Sharing::Group && !listen::is_of_this_user(own.as_fd());
+        let adoptable = |own: &Foreign| (!plain || listen::is_steerable(own.as_fd())) && !foreign(own);
         let (socket, ownership) = match own {
-            Some(own) if adoptable(&own) => (listen::adopt(own, asked, request.umask, sharing)?, Ownership::Adopted),
+            Some(own) if adoptable(&own) => (listen::adopt(&own, asked, request.umask, sharing)?, Ownership::Adopted),
             own => {
                 styled_after = own;
                 let socket = match asked {
@@ -116,6 +117,9 @@ impl Listeners {
         };
         let key = Key { asked: asked.clone(), index };
         let mut listener = Listener::new(key, socket, Origin::Worker, Rc::clone(&self.house))?;
+        if ownership == Ownership::Adopted {
+            listener.held_by.set(HeldBy::Worker);
+        }
         listener.own_path();
         if sharing == Sharing::Group {
             listener.begin_group(slot, self.steering());
@@ -204,7 +208,7 @@ impl Listeners {
     /// A worker may ask for the real port of a listener that was bound to port 0 (`{port}`).
     fn on_real_port(&self, asked: &Address) -> Option<Rc<Listener>> {
         let same = |l: &&Rc<Listener>| l.address == *asked || (l.origin == Origin::Operator && l.address.covers(asked));
-        self.iter().find(same).cloned()
+        self.iter().filter(|l| l.phase.get() != Phase::GivenUp).find(same).cloned()
     }
 
     /// Begins to accept, if the master does that in this mode and has not begun yet.

@@ -10,11 +10,13 @@ pub mod accept;
 pub mod admission;
 pub mod aside;
 pub mod bind;
+pub mod bustle;
 mod calls;
 pub mod channel;
 mod claims;
 pub mod door;
 mod drain;
+mod ending;
 pub mod error;
 pub mod event;
 mod failures;
@@ -22,19 +24,23 @@ pub mod group;
 pub mod handoff;
 mod health;
 pub mod holders;
+mod leftovers;
 pub mod listener;
 pub mod listeners;
 mod look;
+mod mend;
 mod notify;
 pub mod opens;
 pub mod output;
 mod probe;
 pub mod provoked;
 mod ready;
+mod reception;
 pub mod refuse;
 mod reload;
 mod requests;
 pub mod returned;
+pub mod returns;
 mod rights;
 pub mod run;
 pub mod seats;
@@ -46,3 +52,8 @@ mod steering;
 pub mod supervised;
 pub mod upgrade;
 pub mod worker;
+
+#[cfg(fuzzing)]
+pub(crate) fn read_probe(bytes: &[u8]) {
+    let _ = probe::status(bytes);
+}

@@ -5,6 +5,7 @@ use super::listener::Listener;
 use crate::config::admission::WhenFull;
 use crate::core::moment::Moment;
 use crate::core::sources::Beyond;
+use crate::sys::dispose::{self, Foreign};
 use crate::sys::{clock, watch};
 use serde::{Deserialize, Serialize};
 use socket2::{SockRef, Socket};
@@ -12,7 +13,7 @@ use std::cell::Cell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
@@ -44,6 +45,8 @@ pub enum Because {
     Expired,
     /// Its source is beyond a limit.
     Source(Beyond),
+    /// Workers sent it back too often.
+    Returned,
 }
 
 /// Connections that were turned away.
@@ -57,6 +60,8 @@ pub struct Refused {
     pub source_open: Cell<u64>,
     /// Because their source came too often.
     pub source_rate: Cell<u64>,
+    /// Because workers had sent them back too often.
+    pub returned: Cell<u64>,
     /// Of all of these, those that were answered with 503.
     pub answered: Cell<u64>,
     lingering: Cell<usize>,
@@ -71,7 +76,7 @@ impl Refused {
     /// All of them.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.full.get() + self.expired.get() + self.source_open.get() + self.source_rate.get()
+        self.full.get() + self.expired.get() + self.source_open.get() + self.source_rate.get() + self.returned.get()
     }
 
     /// Passes the counters on.
@@ -94,12 +99,36 @@ impl Refused {
             Because::Expired => &self.expired,
             Because::Source(Beyond::Open) => &self.source_open,
             Because::Source(Beyond::Rate) => &self.source_rate,
+            Because::Returned => &self.returned,
         }
     }
 }
 
-/// Turns a connection away.
+/// Turns a connection away that no worker has had.
 pub fn refuse(listener: &Listener, connection: OwnedFd, because: Because) {
+    note(listener, because);
+    match listener.house.admission.when_full {
+        // It was promised a place, and waited; a reset says best that there is none.
+        WhenFull::Wait | WhenFull::Reset => reset(connection.as_fd()),
+        WhenFull::Unavailable => answer(listener, connection),
+    }
+}
+
+/// Turns a connection away that a worker sent back, and of which that worker may have a copy.
+pub fn refuse_returned(listener: &Listener, connection: Foreign, because: Because) {
+    note(listener, because);
+    match listener.house.admission.when_full {
+        WhenFull::Wait | WhenFull::Reset => reset(connection.as_fd()),
+        WhenFull::Unavailable => {
+            // Nobody lingers here: how long its close takes is not ours to say.
+            if say_unavailable(&SockRef::from(&connection)) {
+                count(&listener.house.refused.answered);
+            }
+        }
+    }
+}
+
+fn note(listener: &Listener, because: Because) {
     let refused = &listener.house.refused;
     count(refused.of(because));
     let now = clock::now();
@@ -108,32 +137,34 @@ pub fn refuse(listener: &Listener, connection: OwnedFd, because: Because) {
         let (refused, open) = (refused.total(), listener.house.opens.total());
         warn!(listener = %listener.address, ?because, refused, open, "turning connections away");
     }
-    match listener.house.admission.when_full {
-        // It was promised a place, and waited; a reset says best that there is none.
-        WhenFull::Wait | WhenFull::Reset => reset(&connection),
-        WhenFull::Unavailable => answer(listener, connection),
-    }
 }
 
-/// Lets the close be a reset.
-fn reset(connection: &OwnedFd) {
+/// Lets the close be a reset, which waits for nothing.
+fn reset(connection: BorrowedFd<'_>) {
     // If it fails the client gets an end of file instead.
-    let _ = SockRef::from(connection).set_linger(Some(Duration::ZERO));
+    let _ = SockRef::from(&connection).set_linger(Some(Duration::ZERO));
+}
+
+/// Answers what was asked so far. False when the client is gone.
+fn say_unavailable(socket: &Socket) -> bool {
+    // A fresh connection's buffer is empty, so it fits at once or the client is gone.
+    let said = discard(socket) != Discarded::End
+        && socket.send_with_flags(UNAVAILABLE, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL).is_ok();
+    if said {
+        let _ = socket.shutdown(Shutdown::Write);
+    }
+    said
 }
 
 fn answer(listener: &Listener, connection: OwnedFd) {
+    // It has the listener's SO_LINGER, and the close would wait for a client that takes nothing.
+    dispose::no_linger(connection.as_fd());
     let socket = Socket::from(connection);
-    if discard(&socket) == Discarded::End {
-        return;
-    }
-    // A fresh connection's buffer is empty, so it fits at once or the client is gone.
-    let written = socket.send_with_flags(UNAVAILABLE, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
-    if written.is_err() {
+    if !say_unavailable(&socket) {
         return;
     }
     let house = &listener.house;
     count(&house.refused.answered);
-    let _ = socket.shutdown(Shutdown::Write);
     // One that was accepted on the reserve descriptor gives it back at once.
     if house.refused.lingering.get() >= LINGERING_MAX || house.reserve.borrow().is_none() {
         return;

@@ -16,6 +16,7 @@ use super::{channel, returned};
 use crate::config::Mode;
 use crate::core::ids::WorkerId;
 use crate::sys::clock;
+use crate::sys::dispose::Foreign;
 use crate::sys::listen::{copy_options, longest_queue};
 use crate::sys::rights::Asker;
 use crate::wire::address::Address;
@@ -160,8 +161,8 @@ impl Master {
         &mut self,
         id: WorkerId,
         listen: Listen,
-        fds: Vec<OwnedFd>,
-        door: Option<&OwnedFd>,
+        fds: Vec<Foreign>,
+        door: Option<&Foreign>,
         asker: io::Result<Asker>,
     ) {
         let mut fds = fds.into_iter();
@@ -180,7 +181,7 @@ impl Master {
     }
 
     /// Answers a request of a worker on the socket that it brought, or on its channel.
-    fn answer_worker(&mut self, id: WorkerId, request: RequestId, answer: Result<Answer, i32>, to: Option<&OwnedFd>) {
+    fn answer_worker(&mut self, id: WorkerId, request: RequestId, answer: Result<Answer, i32>, to: Option<&Foreign>) {
         let Some(worker) = self.workers.get(&id) else { return };
         let Answer { message, fds } = answer.unwrap_or_else(|errno| ToWorker::Error { errno, id: request }.into());
         let to = to.map_or(worker.channel.get_ref().as_fd(), AsFd::as_fd);
@@ -216,7 +217,7 @@ impl Master {
         &mut self,
         id: WorkerId,
         listen: &Listen,
-        own: Option<OwnedFd>,
+        own: Option<Foreign>,
         asker: &Asker,
     ) -> io::Result<Answer> {
         // The same name again means that the old socket is gone, with the program that had it.

@@ -4,11 +4,13 @@ use super::aside::Aside;
 use super::bind::{bind_all, bind_control};
 use super::door::Door;
 use super::drain::Drains;
+use super::ending::look_after_guard;
 use super::error::RunError;
 use super::event::{EVENTS_MAX, Event};
 use super::group::Group;
 use super::handoff::Counters;
 use super::health::rhythm;
+use super::leftovers::Leftovers;
 use super::listener::{House, Listener, Origin};
 use super::listeners::Listeners;
 use super::output::{Output, Prefixed};
@@ -24,16 +26,15 @@ use crate::adapt::preload::Shim;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode, Prefix, WORKERS_MAX};
 use crate::control::server::ControlSocket;
 use crate::control::{self, Refusal};
-use crate::core::fleet::{self, Action, Exit, Fleet, Resize, Stop, WaitReason};
+use crate::core::fleet::{self, Action, Fleet, Resize, Stop, WaitReason};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::sys::guard::Guard;
 use crate::sys::taken::Taken;
-use crate::sys::{clock, fd, limits, process, reap, spawn};
+use crate::sys::{clock, dispose, fd, limits, process, reap};
 use crate::wire::packet::ToWorker;
-use nix::sys::signal::Signal;
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, IsTerminal};
 use std::rc::Rc;
 use std::time::Duration;
@@ -55,6 +56,7 @@ pub async fn run(config: Config, mut host: Host) -> Result<(), RunError> {
     };
     master.handle_fleet(fleet::Event::Begin).await;
     master.look_after();
+    tokio::task::spawn_local(look_after_guard(Rc::clone(&master.starter.guard)));
     master.begin_to_look_at_loads();
     let later = master.house.events.clone();
     tokio::task::spawn_local(async move {
@@ -88,6 +90,8 @@ pub(super) struct Master {
     /// How often workers are looked at, and when that was last.
     pub(super) rhythm: Rc<Cell<Duration>>,
     pub(super) looked_at: Moment,
+    /// Whether nothing went on then, so that the next look is late.
+    pub(super) looked_at_rest: bool,
     /// The thread that signals interrupt.
     pub(super) signals: SignalThread,
     /// The text of the configuration file at the start, with the options that cannot change.
@@ -103,6 +107,10 @@ pub(super) struct Master {
     pub(super) listeners: Listeners,
     /// Connections accepted on listeners that are closed by now.
     pub(super) accepted_before: u64,
+    /// Our sockets when the listeners were told to close.
+    pub(super) sockets_at_stop: HashSet<u64>,
+    /// The highest number that a worker got.
+    pub(super) newest_worker: WorkerId,
     /// Listeners that were told to close and have not reported yet.
     pub(super) closing: usize,
     pub(super) fleet: Fleet,
@@ -125,7 +133,7 @@ pub(super) struct Master {
 
 impl Master {
     /// Takes everything that can be refused, before the first worker is forked.
-    fn prepare(mut config: Config, host: Host) -> Result<(Master, mpsc::Receiver<Event>), RunError> {
+    fn prepare(mut config: Config, mut host: Host) -> Result<(Master, mpsc::Receiver<Event>), RunError> {
         let limit = limits::raise_descriptor_limit()?;
         let needed = u64::from(config.workers) * DESCRIPTORS_PER_WORKER + DESCRIPTORS_OF_MASTER;
         if needed > limit.hard {
@@ -137,22 +145,26 @@ impl Master {
         let spare = limit.hard.saturating_sub(DESCRIPTORS_OF_MASTER) / DESCRIPTORS_PER_WORKER;
         limits::become_subreaper()?;
         let needs = |what| move |source| RunError::Needs { what, source };
-        let guard = Rc::new(Guard::start().map_err(needs("the process that guards the workers"))?);
+        let guard = Guard::start(config.life.detached).map_err(needs("the process that guards the workers"))?;
+        let guard = Rc::new(guard);
         let output = Output::start().map_err(needs("the thread that passes output on"))?;
         let aside = Aside::start().map_err(needs("a thread for what is done aside"))?;
+        dispose::start().map_err(needs("a thread that closes what others sent"))?;
         // After the threads were started, which keep the ordinary policy.
         if let Err(error) = limits::wake_without_preempting() {
             debug!(%error, "the master preempts its workers");
         }
-        let inherited = spawn::take_listen_fds()?;
 
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let house = Rc::new(House::new(&config, fd::packet_cost()?, sender.clone(), aside));
+        let leftovers =
+            Leftovers::start(sender.clone()).map_err(needs("the thread that looks after what workers leave"))?;
         // Without them nothing is counted, and all else goes on.
         let taken = matches!(config.mode, Mode::Shared | Mode::Kernel).then(Taken::new).and_then(Result::ok);
         let starter = Starter {
             config: Rc::clone(&config),
             guard,
+            leftovers,
             shim: Shim::new()?,
             old_shims: Vec::new(),
             door: Door::open()?,
@@ -165,13 +177,14 @@ impl Master {
         let (executable, adapter, reason) = starter.look(&config)?;
         info!(command = %executable.path.display(), adapter = adapter.name(), reason, "chose the adapter");
         let mut listeners = Listeners::new(config.mode, Rc::clone(&house));
-        bind_all(&config, inherited, &mut listeners, &house)?;
+        bind_all(&config, std::mem::take(&mut host.inherited), &mut listeners, &house)?;
         if let Some(control) = &control {
             control.serve(sender.clone());
         }
         starter.door.serve(sender.clone())?;
         house.opens.begin();
         let signals = forward_signals(&sender).map_err(needs("the thread that signals interrupt"))?;
+        house.begin_to_accept()?;
         let max_workers = WORKERS_MAX.min(u32::try_from(spare).unwrap_or(WORKERS_MAX));
         let fleet = Fleet::new(config.plan(max_workers));
         if config.weights.named() > config.workers as usize {
@@ -184,6 +197,7 @@ impl Master {
             reloads: Reloads::default(),
             rhythm: Rc::new(Cell::new(rhythm(&config.life))),
             looked_at: clock::now(),
+            looked_at_rest: false,
             signals,
             base_text: config.source.text.clone(),
             max_workers,
@@ -196,6 +210,8 @@ impl Master {
             house,
             listeners,
             accepted_before: 0,
+            sockets_at_stop: HashSet::new(),
+            newest_worker: WorkerId(0),
             closing: 0,
             fleet,
             workers: HashMap::new(),
@@ -215,9 +231,15 @@ impl Master {
 
     pub(super) async fn handle(&mut self, event: Event) {
         match event {
-            Event::Packet(said) => self.heard(said).await,
+            Event::Packet(said) => {
+                self.heard(said).await;
+                self.tell_guard_of_sockets();
+            }
             Event::Malformed { worker, what } => self.malformed(worker, &what.to_string()),
-            Event::Called { worker, call } => self.called(worker, call).await,
+            Event::Called { worker, call } => {
+                self.called(worker, call).await;
+                self.tell_guard_of_sockets();
+            }
             Event::LookAt { worker } => self.look_at(worker),
             Event::LookForClosed { worker } => self.look_for_closed(worker),
             Event::LetGo { worker, request } => self.let_go(worker, request),
@@ -225,7 +247,10 @@ impl Master {
             Event::SocketsOpen { worker, had, open } => self.sockets_open(worker, &had, open),
             Event::GivenUp => self.drop_unused_listeners(),
             Event::Deaf { worker } => self.deaf(worker).await,
-            Event::WorkerEnded { worker, exit } => self.ended(worker, exit).await,
+            Event::WorkerEnded { worker } => self.ended(worker).await,
+            Event::LeftBehind { worker, found } => self.left_behind(worker, found).await,
+            Event::Unkillable { worker } => self.unkillable(worker).await,
+            Event::NobodyLeft { but } => self.nobody_left_running(&but),
             Event::HandoffEmptied { worker } => self.emptied(worker),
             Event::Drained { worker } => self.handle_fleet(fleet::Event::Emptied(worker)).await,
             Event::Ready { worker, signal } => self.readiness(worker, signal).await,
@@ -237,14 +262,7 @@ impl Master {
             Event::Grown => self.grown_by_now(),
             Event::Probed { worker, now } => self.probed(worker, now).await,
             Event::ListenerClosed => self.listener_closed().await,
-            Event::ListenerFailed { address, error } => {
-                error!(address, %error, "cannot go on accepting, stopping");
-                self.failure.get_or_insert(RunError::Listener { address, source: error });
-                match self.fleet.is_stopping() {
-                    true => self.listener_closed().await,
-                    false => self.handle_fleet(fleet::Event::StopAsked(Stop::Graceful)).await,
-                }
-            }
+            Event::ListenerFailed { address, error } => self.listener_failed(address, error).await,
             Event::ChildEnded => self.reap_strangers(),
             Event::Asked { request, answer } => self.answer(request, answer).await,
             Event::Stop(stop) => {
@@ -299,6 +317,7 @@ impl Master {
         match action {
             Action::Fork { slot, worker, generation } => return self.fork(slot, worker, generation),
             Action::CloseListeners => {
+                self.sockets_at_stop = self.our_sockets();
                 self.closing = self.listeners.close_all();
                 if self.closing == 0 {
                     return Some(fleet::Event::ListenersClosed);
@@ -326,28 +345,8 @@ impl Master {
             Action::Admit { worker } => self.admit(worker),
             Action::Exclude { worker } => self.exclude(worker),
             Action::Readmit { worker } => self.readmit(worker),
-            Action::Terminate { worker } => {
-                if let Some(worker) = self.workers.get(&worker) {
-                    let signal = worker.config.stop_signal;
-                    info!(slot = worker.slot.0, worker = worker.id.0, pid = worker.pid.as_raw(), %signal, "asking a worker to end");
-                    let _ = reap::signal_group(worker.pid, signal);
-                    // One that is stopped could not hear it.
-                    let _ = reap::signal_group(worker.pid, Signal::SIGCONT);
-                }
-            }
-            Action::Kill { worker, because } => {
-                if let Some(worker) = self.workers.get(&worker) {
-                    warn!(
-                        slot = worker.slot.0,
-                        worker = worker.id.0,
-                        pid = worker.pid.as_raw(),
-                        ?because,
-                        "killing a worker"
-                    );
-                    let _ = reap::signal_group(worker.pid, Signal::SIGKILL);
-                }
-                self.remember_kill(worker, because);
-            }
+            Action::Terminate { worker } => self.terminate(worker),
+            Action::Kill { worker, because } => self.kill(worker, because),
             Action::Wait { slot, failures, delay } => {
                 warn!(
                     slot = slot.0,
@@ -359,7 +358,7 @@ impl Master {
             Action::GiveUp { slot, attempts, .. } => self.give_up(slot, attempts),
             Action::Rest { slot, failures, .. } => self.rest(slot, failures),
             Action::NobodyLeft => self.nobody_left(),
-            Action::Finish => self.finish(),
+            Action::Finish => self.begin_end(),
             Action::StopAtOnce => warn!("asked to stop a second time, killing what still runs"),
             Action::SizeRefused(refused) => warn!(%refused, "the number of workers stays"),
             Action::ReloadBegun { generation, manner } => self.reload_begun(generation, manner),
@@ -400,6 +399,7 @@ impl Master {
                     "worker forked"
                 );
                 self.workers.insert(id, worker);
+                self.newest_worker = self.newest_worker.max(id);
                 self.await_readiness(id);
                 None
             }
@@ -415,35 +415,8 @@ impl Master {
         }
     }
 
-    async fn ended(&mut self, id: WorkerId, exit: Exit) {
-        let Some(worker) = self.workers.get(&id) else { return };
-        let (slot, pid, uptime_ms) = (worker.slot.0, worker.pid.as_raw(), worker.age().as_millis());
-        let untaken: u64 = self.listeners.iter().map(|l| l.seats.queued_of(id)).sum();
-        let state = self.fleet.occupant(id).map_or("", |o| o.name());
-        if state == "draining" {
-            info!(slot, worker = id.0, pid, %exit, uptime_ms, "worker ended");
-        } else {
-            warn!(slot, worker = id.0, pid, %exit, uptime_ms, state, untaken, "worker ended");
-        }
-        worker.forget();
-        self.house.opens.forget(id);
-        self.house.provoked.forget(id);
-        self.starter.door.tokens.borrow_mut().remove(&worker.token);
-        self.listeners.retire(id);
-        if state != "draining" {
-            self.remember_words(id, exit).await;
-        }
-        let worker = self.workers.remove(&id);
-        if let Some(worker) = worker.filter(|_| state == "draining") {
-            self.give_up_addresses(&worker);
-        }
-        self.reap_strangers();
-        self.handle_fleet(fleet::Event::Exited(id, exit)).await;
-        self.drop_unused_listeners();
-    }
-
     /// A worker left that was told to: where nobody else listens, nobody is about to come back.
-    fn give_up_addresses(&self, left: &Worker) {
+    pub(super) fn give_up_addresses(&self, left: &Worker) {
         for request in &left.requests {
             let held = self.workers.values().any(|worker| worker.holds(&request.listener));
             request.listener.given_up.set(request.listener.given_up.get() || !held);
@@ -463,10 +436,11 @@ impl Master {
         self.begin_health(id);
     }
 
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         // Taken out rather than counted: some may be the master's own.
         let untaken: u64 = self.listeners.iter().map(|listener| listener.seats.take_all()).sum();
-        let held = self.listeners.iter().filter(|l| l.held.borrow().is_some()).count() as u64;
+        let held = self.listeners.iter().filter_map(|l| l.held.take());
+        let held = held.map(|held| dispose::dispose(held.connection)).count() as u64;
         let at_slots: u64 = self.listeners.iter().filter_map(|l| l.group.as_ref()).map(Group::queued).sum();
         self.house.lost.set(self.house.lost.get() + untaken + held + at_slots);
         self.listeners.iter().for_each(|listener| listener.close());
@@ -505,7 +479,21 @@ impl Master {
         }
     }
 
-    fn reap_strangers(&self) {
+    /// Nothing can be accepted at an address any more. The others go on; without any the master has nothing to do.
+    async fn listener_failed(&mut self, address: String, error: io::Error) {
+        if self.fleet.is_stopping() {
+            return;
+        }
+        if self.listeners.iter().any(|listener| listener.socket().is_some()) {
+            error!(address, %error, "cannot go on accepting here; this address is given up, the others go on");
+            return;
+        }
+        error!(address, %error, "cannot go on accepting, and no other address is left; stopping");
+        self.failure.get_or_insert(RunError::Listener { address, source: error });
+        self.handle_fleet(fleet::Event::StopAsked(Stop::Graceful)).await;
+    }
+
+    pub(super) fn reap_strangers(&self) {
         let strangers =
             reap::reap_strangers(|pid| self.workers.values().any(|worker| worker.pid == pid) || self.is_checking(pid));
         if strangers > 0 {

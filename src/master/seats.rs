@@ -11,6 +11,7 @@ use crate::core::policy::{Memory, Policy, RoundRobin, View};
 use crate::core::slow_start::{SHARE_MAX, share};
 use crate::core::source::{Prefix, Source};
 use crate::sys::clock;
+use crate::sys::dispose::dispose;
 use crate::sys::fd::Sent;
 use crate::wire::packet::RequestId;
 use crate::wire::peer;
@@ -167,6 +168,8 @@ pub struct Seats {
     policy: RefCell<Policy>,
     /// How a worker is chosen.
     pub choice: Choice,
+    /// Who got the last connection.
+    served_last: Cell<Option<WorkerId>>,
     /// Whether all shares are the same.
     equal: Cell<bool>,
     /// Until when shares grow, and when they were reckoned last.
@@ -193,6 +196,7 @@ impl Seats {
             seats: RefCell::default(),
             policy: RefCell::new(policy),
             choice,
+            served_last: Cell::new(None),
             equal: Cell::new(true),
             growing_until: Cell::new(None),
             reckoned: Cell::default(),
@@ -366,6 +370,7 @@ impl Seats {
             match handoff.send(guest.connection, guest.peer) {
                 Ok(Sent::Sent) => {
                     self.count(guest, handoff);
+                    self.served_last.set(Some(handoff.worker));
                     policy.served(slot, source);
                     seat.turn.served(index);
                     return Offered::Handed;
@@ -380,6 +385,12 @@ impl Seats {
                 Err(error) => return Offered::Failed(error),
             }
         }
+    }
+
+    /// Who got the last connection that was offered.
+    #[must_use]
+    pub fn served_last(&self) -> Option<WorkerId> {
+        self.served_last.get()
     }
 
     /// Counts a connection as open at its new worker.
@@ -422,7 +433,11 @@ impl Seats {
 
     /// Takes all untaken connections out, which ends them; returns how many there were.
     pub fn take_all(&self) -> u64 {
-        self.all().map(|handoff| std::iter::from_fn(|| handoff.take_back().ok()).count() as u64).sum()
+        let taken = self.all().map(|handoff| {
+            let each = std::iter::from_fn(|| handoff.take_back().ok());
+            each.map(|taken| dispose(taken.connection)).count() as u64
+        });
+        taken.sum()
     }
 
     /// Whether `worker` still has a socket here, orphaned or not.

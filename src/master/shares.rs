@@ -2,6 +2,7 @@
 //! least-connections nothing for the more loaded ones. The kernel counts whom it gives a connection and not who
 //! closed one, so the master looks how many are open, time and again.
 
+use super::bustle::next_second;
 use super::event::Event;
 use super::group::Group;
 use super::run::Master;
@@ -140,7 +141,7 @@ impl Master {
         let somebody = self.config.admission.slow_start.is_some()
             && slots().any(|slot| self.serving(slot).is_some() && self.grown(slot, now) < SHARE_MAX);
         if somebody && !std::mem::replace(&mut self.shares.grows, true) {
-            self.later(GROW_EVERY.max(cost.saturating_mul(REST)), || Event::Grown);
+            self.later(sleep(GROW_EVERY.max(cost.saturating_mul(REST))), || Event::Grown);
         }
     }
 
@@ -152,12 +153,20 @@ impl Master {
     /// Begins to look what the workers have open, where that matters.
     pub(super) fn begin_to_look_at_loads(&self) {
         if self.config.mode == Mode::Kernel && self.config.policy == Policy::LeastConnections {
-            self.later(LOOK_EVERY, || Event::LookAtLoads);
+            self.later(sleep(LOOK_EVERY), || Event::LookAtLoads);
         }
     }
 
     /// Looks aside what the workers have open.
     pub(super) fn look_at_loads(&self) {
+        let idle = |worker: &Worker| {
+            let steered = self.view().steered_to(worker.slot).unwrap_or(0);
+            self.shares.loads.get(&worker.id).is_some_and(|load| load.open == 0 && load.steered == steered)
+        };
+        if self.workers.values().all(idle) {
+            // Nobody came to where nobody was: to read what the kernel counted tells as much as `/proc`.
+            return self.later(next_second(LOOK_EVERY), || Event::LookAtLoads);
+        }
         let (view, events) = (self.view(), self.house.events.clone());
         let (groups, ports) = (view.groups(), view.ports());
         let steered = |worker: &Worker| (worker.id, view.steered_to(worker.slot).unwrap_or(0));
@@ -190,18 +199,25 @@ impl Master {
             let came = steered.saturating_sub(*look.steered.get(&worker.id)?);
             Some((worker.id, Load { open: open + came.max(waiting), steered }))
         };
-        self.shares.loads = self.workers.values().filter_map(load).collect();
-        self.later(LOOK_EVERY.max(look.cost.saturating_mul(REST)), || Event::LookAtLoads);
+        let loads: HashMap<WorkerId, Load> = self.workers.values().filter_map(load).collect();
+        let before = std::mem::replace(&mut self.shares.loads, loads);
+        let same = |(id, load): (&WorkerId, &Load)| before.get(id).is_some_and(|before| before.steered == load.steered);
+        let pause = LOOK_EVERY.max(look.cost.saturating_mul(REST));
+        match self.shares.loads.iter().all(same) {
+            // Where nobody comes, it matters little who leaves.
+            true => self.later(next_second(pause), || Event::LookAtLoads),
+            false => self.later(sleep(pause), || Event::LookAtLoads),
+        }
     }
 
     fn groups(&self) -> impl Iterator<Item = &Group> {
         self.listeners.iter().filter_map(|listener| listener.group.as_ref())
     }
 
-    fn later(&self, pause: Duration, event: fn() -> Event) {
+    fn later(&self, pause: impl Future<Output = ()> + 'static, event: fn() -> Event) {
         let events = self.house.events.clone();
         tokio::task::spawn_local(async move {
-            sleep(pause).await;
+            pause.await;
             let _ = events.send(event()).await;
         });
     }

@@ -1,9 +1,12 @@
 //! Starting one worker: its environment, its descriptors, its process, and the tasks that watch it.
 
+use super::bustle::next_second;
 use super::channel;
 use super::door::{Door, secret};
+use super::ending::Unclaimed;
 use super::event::{Event, Events};
 use super::health::Health;
+use super::leftovers::Leftovers;
 use super::listener::{House, Origin};
 use super::listeners::Listeners;
 use super::look::LOOKS;
@@ -18,14 +21,13 @@ use crate::adapt::{self, Chosen};
 use crate::config::life::Ready;
 use crate::config::{Config, Mode, PortZero};
 use crate::core::ids::{Generation, Slot, WorkerId};
+use crate::sys::dispose::Foreign;
 use crate::sys::guard::Guard;
 use crate::sys::seccomp::Watched;
 use crate::sys::taken::Taken;
 use crate::sys::{clock, fd, reap, spawn, watch};
 use crate::wire::address::Address;
 use crate::wire::environment as env;
-use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -83,6 +85,8 @@ pub struct Starter {
     pub config: Rc<Config>,
     /// Kills what is left of the workers should the master be killed.
     pub guard: Rc<Guard>,
+    /// The thread that ends what workers leave behind.
+    pub leftovers: Leftovers,
     /// The shim, as a file for the loader.
     pub shim: Shim,
     /// Those of older versions, which workers that live still have.
@@ -128,6 +132,7 @@ impl Starter {
         let (executable, adapter, _) = self.look(config)?;
         let (ours, theirs) = fd::pair()?;
         let theirs = fd::duplicate_above(theirs.as_fd(), CHANNEL_FD)?;
+        let channel_inode = fd::inode(theirs.as_fd())?;
         let token = secret()?;
         let (notify_name, notify_socket) = notify::open()?;
         let last_words = Arc::new(LastWords::default());
@@ -158,7 +163,8 @@ impl Starter {
             (env::WORKER, id.to_string()),
             (env::GENERATION, generation.to_string()),
             (env::CHANNEL, theirs.as_raw_fd().to_string()),
-            (env::CHANNEL_INODE, fd::inode(theirs.as_fd())?.to_string()),
+            (env::CHANNEL_INODE, channel_inode.to_string()),
+            (env::FAMILY, self.guard.family()),
             (env::DOOR, format!("{} {token}", self.door.name())),
             (env::MASTER, std::process::id().to_string()),
             (env::UNIX_PATHS, unix_paths(listeners)),
@@ -226,7 +232,8 @@ impl Starter {
             watched: watched(adapter, config.mode),
         };
         let child = spawn::spawn(&program)?;
-        self.guard.add(child.pid);
+        self.guard.add(child.pid, Some(channel_inode));
+        let unclaimed = Unclaimed::new(child.pid, &self.guard);
         drop((program, theirs));
 
         let prefixed = self.prefixed;
@@ -236,9 +243,8 @@ impl Starter {
             self.output.add(stream(Kind::Out, pipe, None));
         }
         fd::set_nonblocking(ours.as_fd())?;
-        let channel = Rc::new(watch::readable(ours)?);
+        let channel = Rc::new(watch::readable(Foreign::from(ours))?);
         let pidfd = Rc::new(watch::readable(child.pidfd)?);
-        let notify = Rc::new(watch::readable(notify_socket)?);
         let notification = notification.map(watch::readable).transpose()?.map(Rc::new);
         let supervised =
             child.notifier.map(|notifier| Supervised::new(id, notifier, Rc::clone(&self.house))).transpose()?;
@@ -251,10 +257,11 @@ impl Starter {
             adapter,
             since: clock::now(),
             token,
+            channel_inode,
             channel,
             last_words,
             pidfd,
-            notify,
+            notify: notify_socket,
             notification,
             requests: Vec::new(),
             listened: false,
@@ -270,27 +277,31 @@ impl Starter {
             target: Rc::default(),
             health: Health::default(),
         };
-        self.attend(&mut worker);
+        unclaimed.claim();
+        self.attend(&mut worker)?;
         Ok(worker)
     }
 
     /// Begins to listen to a worker and to watch it.
-    pub fn attend(&self, worker: &mut Worker) {
+    ///
+    /// # Errors
+    /// When the kernel cannot watch one socket more.
+    pub fn attend(&self, worker: &mut Worker) -> io::Result<()> {
         let (id, events) = (worker.id, &self.house.events);
         // What is asked for on the channel is done with the rights of who asks.
         let _ = socket2::SockRef::from(worker.channel.get_ref()).set_passcred(true);
-        self.door.tokens.borrow_mut().insert(worker.token.clone(), id);
-        let (pidfd, guard) = (Rc::clone(&worker.pidfd), Rc::clone(&self.guard));
+        self.door.hear(id, &worker.token, worker.notify.as_fd(), worker.pid)?;
+        self.guard.add(worker.pid, Some(worker.channel_inode).filter(|inode| *inode > 0));
         worker.tasks.extend([
             tokio::task::spawn_local(channel::serve(Rc::clone(&worker.channel), id, events.clone())),
-            tokio::task::spawn_local(notify::serve(Rc::clone(&worker.notify), worker.pid, id, events.clone())),
             tokio::task::spawn_local(look_at(id, events.clone())),
-            tokio::task::spawn_local(watch(pidfd, worker.pid, id, guard, events.clone())),
+            tokio::task::spawn_local(watch(Rc::clone(&worker.pidfd), id, events.clone())),
         ]);
         if let Some(supervised) = &worker.supervised {
             worker.tasks.push(tokio::task::spawn_local(Rc::clone(supervised).serve(events.clone())));
-            worker.tasks.push(tokio::task::spawn_local(look_for_closed(id, events.clone())));
+            worker.tasks.push(tokio::task::spawn_local(look_for_closed(id, Rc::clone(&self.house))));
         }
+        Ok(())
     }
 }
 
@@ -336,7 +347,7 @@ async fn look_at(worker: WorkerId, events: Events) {
     let [first, then] = LOOKS;
     let mut pause = first;
     loop {
-        tokio::time::sleep(pause).await;
+        next_second(pause).await;
         if events.send(Event::LookAt { worker }).await.is_err() {
             return;
         }
@@ -348,9 +359,14 @@ async fn look_at(worker: WorkerId, events: Events) {
 /// nothing reports a close.
 const LOOK_FOR_CLOSED: Duration = Duration::from_millis(250);
 
-async fn look_for_closed(worker: WorkerId, events: Events) {
+/// While nothing is handed over nothing waits. Where the master does not hand over it only looks more seldom.
+async fn look_for_closed(worker: WorkerId, house: Rc<House>) {
     loop {
-        tokio::time::sleep(LOOK_FOR_CLOSED).await;
+        house.bustle.stirs().await;
+        if !house.bustle.is_quiet() {
+            tokio::time::sleep(LOOK_FOR_CLOSED).await;
+        }
+        let events = &house.events;
         if events.send(Event::LookForClosed { worker }).await.is_err() {
             return;
         }
@@ -392,23 +408,16 @@ fn unix_paths(listeners: &Listeners) -> String {
     paths.collect::<Vec<_>>().join(":")
 }
 
-/// Waits for the end of the worker's process. Kills what is left of its group while the dead leader
-/// still holds the group's number, then reaps the leader and reports.
-async fn watch(pidfd: Rc<AsyncFd<OwnedFd>>, pid: Pid, worker: WorkerId, guard: Rc<Guard>, events: Events) {
+/// Waits for the end of the worker's process, and reports it. It is not reaped, so that its number, which
+/// names its group, stays its own until all is done that needs it.
+async fn watch(pidfd: Rc<AsyncFd<OwnedFd>>, worker: WorkerId, events: Events) {
     loop {
         let Ok(mut ready) = pidfd.readable().await else { return };
-        let _ = reap::signal_group(pid, Signal::SIGKILL);
-        guard.remove(pid);
-        match reap::reap(pidfd.get_ref().as_fd()) {
-            Ok(Some(exit)) => {
-                let _ = events.send(Event::WorkerEnded { worker, exit }).await;
-                return;
-            }
+        match reap::how_it_ended(pidfd.get_ref().as_fd()) {
             Ok(None) => ready.clear_ready(),
-            // Somebody else reaped it; how it ended is not to be known.
-            Err(_) => {
-                let exit = crate::core::fleet::Exit::Code(0);
-                let _ = events.send(Event::WorkerEnded { worker, exit }).await;
+            // Or somebody else reaped it.
+            Ok(Some(_)) | Err(_) => {
+                let _ = events.send(Event::WorkerEnded { worker }).await;
                 return;
             }
         }

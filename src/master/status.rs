@@ -2,7 +2,7 @@
 
 use super::group::Group;
 use super::handoff::Counters;
-use super::listener::House;
+use super::listener::{House, Phase};
 use super::listeners::Listeners;
 use super::reload::Reloads;
 use super::worker::Worker;
@@ -81,7 +81,7 @@ impl View<'_> {
             depth: self.config.depth,
             admission: self.admission(),
             uptime_s: clock::now().since(self.since).as_secs_f64(),
-            listeners: self.listeners.iter().map(|l| listener(l)).collect(),
+            listeners: self.listeners.iter().filter(|l| l.phase.get() != Phase::GivenUp).map(|l| listener(l)).collect(),
             workers,
             leaving: self.leaving(),
             generation: self.fleet.generation().0,
@@ -123,6 +123,7 @@ impl View<'_> {
             refused_waited: refused.expired.get(),
             refused_source_open: refused.source_open.get(),
             refused_source_rate: refused.source_rate.get(),
+            refused_returned: refused.returned.get(),
             answered_503: refused.answered.get(),
             sources: sources.known() as u64,
             sources_unknown: sources.unknown(),

@@ -348,7 +348,13 @@ impl Supervised {
             })
         });
         match given {
-            Ok(number) => self.given.set(Some((call.thread, number))),
+            Ok(number) => {
+                self.given.set(Some((call.thread, number)));
+                if let Some(kicker) = self.house.kicker.get() {
+                    kicker.attend();
+                    kicker.close(taken.connection);
+                }
+            }
             Err(errno) => {
                 if nonblocking {
                     let _ = socket2::SockRef::from(&taken.connection).set_nonblocking(false);

@@ -12,7 +12,8 @@ use crate::config::Config;
 use crate::core::claim::Claim;
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
-use crate::sys::clock;
+use crate::sys::dispose::Foreign;
+use crate::sys::{clock, reap};
 use crate::wire::address::Address;
 use crate::wire::packet::{FromWorker, RequestId, ToWorker};
 use nix::unistd::Pid;
@@ -46,14 +47,16 @@ pub struct Worker {
     pub since: Moment,
     /// Its secret at the door.
     pub token: String,
+    /// The inode of its own end of the control channel.
+    pub channel_inode: u64,
     /// The master's end of the control channel.
-    pub channel: Rc<AsyncFd<OwnedFd>>,
+    pub channel: Rc<AsyncFd<Foreign>>,
     /// What it wrote to its standard error last.
     pub last_words: Arc<LastWords>,
     /// Readable when its process has ended.
     pub pidfd: Rc<AsyncFd<OwnedFd>>,
     /// Its notification socket.
-    pub notify: Rc<AsyncFd<OwnedFd>>,
+    pub notify: OwnedFd,
     /// The other end of its notification descriptor, if it has one.
     pub notification: Option<Rc<AsyncFd<OwnedFd>>>,
     /// What it asked for.
@@ -105,7 +108,7 @@ pub struct Request {
     /// Whether the worker said `ACCEPTING`.
     pub accepting: bool,
     /// The worker's own socket, until its options are known.
-    pub own: Option<OwnedFd>,
+    pub own: Option<Foreign>,
     /// The address as the worker asked for it, with the port that it really has.
     pub address: Address,
     /// What the worker's socket says about sharing its address.
@@ -125,6 +128,12 @@ impl Worker {
     #[must_use]
     pub fn is_deaf(&self) -> bool {
         self.listened && !self.uses_inherited && !self.requests.iter().any(|request| request.accepting)
+    }
+
+    /// Whether its first process runs.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        matches!(reap::how_it_ended(self.pidfd.get_ref().as_fd()), Ok(None))
     }
 
     /// Whether it has a socket on this listener.

@@ -1,9 +1,13 @@
-//! Who sent a datagram (`SCM_CREDENTIALS`, `unix(7)`): the kernel says it, not the sender.
+//! Who is at the other end (`SO_PEERCRED`, `SCM_CREDENTIALS`, `unix(7)`): the kernel says it, not the sender.
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, getsockopt, recvmsg, sockopt};
+use nix::sys::socket::{UnixCredentials, getsockopt, sockopt};
 use nix::unistd::{Pid, geteuid, getpgid};
-use std::io::{self, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use procfs::process::Process;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// Parents that are asked for at the most; no wrapper of a wrapper goes so deep.
+const PARENTS_MAX: usize = 64;
 
 /// Who connected to a socket. Nothing needs to be received for that.
 ///
@@ -13,33 +17,19 @@ pub fn peer(socket: BorrowedFd<'_>) -> io::Result<UnixCredentials> {
     Ok(getsockopt(&socket, sockopt::PeerCredentials)?)
 }
 
-/// Receives one datagram and its sender. Descriptors that come with it are closed.
-///
-/// # Errors
-/// `WouldBlock` when there is none.
-pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<UnixCredentials>)> {
-    let mut parts = [IoSliceMut::new(buffer)];
-    let mut space = nix::cmsg_space!(UnixCredentials, [RawFd; 8]);
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
-    let mut sender = None;
-    for message in received.cmsgs().into_iter().flatten() {
-        match message {
-            ControlMessageOwned::ScmCredentials(credentials) => sender = Some(credentials),
-            // SAFETY: the kernel has just made these descriptors for us, and nobody else has them.
-            ControlMessageOwned::ScmRights(fds) => {
-                fds.into_iter().for_each(|fd| drop(unsafe { OwnedFd::from_raw_fd(fd) }))
-            }
-            _ => {}
-        }
-    }
-    Ok((received.bytes, sender))
+/// Whether a process may speak for a worker: one of our own user (`systemd-notify` may have ended before it is
+/// heard), or root, or one that a worker became or started, which may have another user by now: of a worker's
+/// process group, or with this process among its parents. Everybody below us comes from a worker, also one whose
+/// parent has ended, since it is a child of ours then (`PR_SET_CHILD_SUBREAPER`).
+#[must_use]
+pub fn is_trusted(sender: &UnixCredentials, is_group: impl Fn(Pid) -> bool) -> bool {
+    let pid = Pid::from_raw(sender.pid());
+    let of_group = || getpgid(Some(pid)).is_ok_and(&is_group);
+    sender.uid() == 0 || sender.uid() == geteuid().as_raw() || pid.as_raw() > 0 && (of_group() || descends(pid))
 }
 
-/// Whether a process may speak for the worker whose process group this is: one of the group, or of our own
-/// user (`systemd-notify` may have ended before it is heard), or root.
-#[must_use]
-pub fn is_trusted(sender: &UnixCredentials, group: Pid) -> bool {
-    let of_group = || getpgid(Some(Pid::from_raw(sender.pid()))).is_ok_and(|found| found == group);
-    sender.uid() == 0 || sender.uid() == geteuid().as_raw() || of_group()
+fn descends(pid: Pid) -> bool {
+    let myself = std::process::id() as i32;
+    let parent = |pid: i32| Process::new(pid).ok()?.stat().ok().map(|stat| stat.ppid).filter(|parent| *parent > 1);
+    std::iter::successors(parent(pid.as_raw()), |pid| parent(*pid)).take(PARENTS_MAX).any(|pid| pid == myself)
 }

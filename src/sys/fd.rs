@@ -1,17 +1,18 @@
 //! Passing descriptors over `SOCK_SEQPACKET` pairs (`unix(7)`, `SCM_RIGHTS`).
 //!
 //! One packet carries one connection. The hot path ([`send_connection`]) builds its control message
-//! on the stack; the rare packets of the control channel go through the `sendfd` crate.
+//! on the stack; the rare packets of the control channel go through the `sendfd` crate. Everything is received
+//! through [`receive`].
 
-use nix::sys::socket::UnixCredentials;
+mod receive;
+
+pub use receive::{FDS_MAX, Received, receive, receive_blocking, receive_words};
+
 use sendfd::SendWithFd;
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
-
-/// Most descriptors that one packet of a worker brings: its own socket and one for the answer.
-pub const FDS_MAX: usize = 2;
 
 /// What became of a connection that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +75,8 @@ pub fn send_connection(socket: BorrowedFd<'_>, connection: BorrowedFd<'_>, peer:
     match error.raw_os_error() {
         Some(libc::EAGAIN | libc::EINTR) => Ok(Sent::Full),
         Some(libc::ETOOMANYREFS | libc::ENOBUFS | libc::ENOMEM) => Ok(Sent::TooManyInFlight),
-        Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => Ok(Sent::Closed),
+        // EPERM: the worker lets no descriptors in any more (SO_PASSRIGHTS).
+        Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN | libc::EPERM) => Ok(Sent::Closed),
         _ => Err(error),
     }
 }
@@ -90,84 +92,6 @@ pub fn send_packet(socket: BorrowedFd<'_>, text: &str, fds: &[BorrowedFd<'_>]) -
     let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     socket.send_with_fd(text.as_bytes(), &fds)?;
     Ok(())
-}
-
-/// One packet as received.
-#[derive(Debug, Default)]
-pub struct Received {
-    /// Bytes of payload; 0 is end of file.
-    pub len: usize,
-    /// The descriptors that came with it, close-on-exec.
-    pub fds: [Option<OwnedFd>; FDS_MAX],
-    /// Who sent it, where the socket asks the kernel to say so (`SO_PASSCRED`).
-    pub sender: Option<UnixCredentials>,
-    /// The payload was longer than the buffer.
-    pub cut: bool,
-    /// Descriptors were lost, because none was free here or more came than [`FDS_MAX`].
-    pub fds_lost: bool,
-}
-
-/// Receives one packet without blocking, whatever the mode of the socket: it may be shared with a
-/// worker, whose choice of blocking or not must not be touched.
-///
-/// # Errors
-/// `WouldBlock` when there is none.
-pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
-    receive_with(socket, buffer, libc::MSG_DONTWAIT)
-}
-
-/// Receives one packet; blocks when the socket does.
-///
-/// # Errors
-/// `WouldBlock` when there is none and the socket does not block.
-pub fn receive_blocking(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
-    receive_with(socket, buffer, 0)
-}
-
-fn receive_with(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: libc::c_int) -> io::Result<Received> {
-    let mut control = Control([0; 64]);
-    let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    // SAFETY: a zeroed msghdr is valid; the buffers outlive the call.
-    let (len, message) = unsafe {
-        let mut message: libc::msghdr = zeroed();
-        message.msg_iov = &raw mut iov;
-        message.msg_iovlen = 1;
-        message.msg_control = control.0.as_mut_ptr().cast();
-        message.msg_controllen = size_of::<Control>() as _;
-        (libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags | libc::MSG_CMSG_CLOEXEC), message)
-    };
-    if len < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let mut received = Received {
-        len: len as usize,
-        cut: message.msg_flags & libc::MSG_TRUNC != 0,
-        fds_lost: message.msg_flags & libc::MSG_CTRUNC != 0,
-        ..Received::default()
-    };
-    // SAFETY: the kernel wrote `msg_controllen` bytes of well-formed control messages into
-    // `control`; the descriptors in an SCM_RIGHTS message are new and owned by nobody else.
-    unsafe {
-        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
-        while !header.is_null() {
-            let length = ((*header).cmsg_len as usize).saturating_sub(HEADER);
-            let data = libc::CMSG_DATA(header);
-            match ((*header).cmsg_level, (*header).cmsg_type) {
-                (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
-                    let data = data.cast::<RawFd>();
-                    for (index, place) in received.fds.iter_mut().enumerate().take(length / size_of::<RawFd>()) {
-                        *place = Some(OwnedFd::from_raw_fd(data.add(index).read_unaligned()));
-                    }
-                }
-                (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if length >= size_of::<libc::ucred>() => {
-                    received.sender = Some(UnixCredentials::from(data.cast::<libc::ucred>().read_unaligned()));
-                }
-                _ => {}
-            }
-            header = libc::CMSG_NXTHDR(&raw const message, header);
-        }
-    }
-    Ok(received)
 }
 
 /// Bytes of the sending side that the receiver has not taken (`SIOCOUTQ`, which `unix(7)` sockets
@@ -254,13 +178,16 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
 }
 
 /// Whether the other side is gone. A packet without bytes looks like the end of file; this tells.
+///
+/// Asked without nix, whose `revents` tells nothing at all as soon as one bit is set that it has no name for, as
+/// `POLLRDHUP` is: a side that only said that it sends nothing more was never seen to be gone.
 #[must_use]
 pub fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let half_closed = PollFlags::from_bits_retain(libc::POLLRDHUP);
-    let mut polled = [PollFd::new(socket, half_closed)];
-    let gone = half_closed | PollFlags::POLLHUP | PollFlags::POLLERR;
-    poll(&mut polled, PollTimeout::ZERO).is_err() || polled[0].revents().is_some_and(|seen| seen.intersects(gone))
+    let gone = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR | libc::POLLNVAL;
+    let mut polled = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: the kernel reads and writes one pollfd. It does not wait, so nothing interrupts it.
+    let seen = unsafe { libc::poll(&raw mut polled, 1, 0) };
+    seen < 0 || polled.revents & gone != 0
 }
 
 /// Sends a packet of the control channel without descriptors; waits while the other side is busy.

@@ -49,10 +49,26 @@ pub fn descriptor(thread: Pid, number: RawFd) -> io::Result<OwnedFd> {
 
 /// The process of a thread.
 fn process_of(thread: Pid) -> io::Result<Pid> {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
-    let pid = line.and_then(|pid| pid.trim().parse().ok());
+    let pid = process_in(&status(thread)?);
     pid.map(Pid::from_raw).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
+}
+
+/// `/proc/PID/status` of a thread (`proc_pid_status(5)`). A name that it chose need not be text, and the kernel cuts
+/// a longer one within a character.
+///
+/// # Errors
+/// When there is no such thread, or we may not look.
+pub fn status(thread: Pid) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&std::fs::read(format!("/proc/{thread}/status"))?).into_owned())
+}
+
+fn process_in(status: &str) -> Option<libc::pid_t> {
+    field(status, "Tgid:")?.parse().ok()
+}
+
+/// The value in the line that begins so.
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
 /// The inode of one of its sockets; nothing for another kind of file.
@@ -61,8 +77,11 @@ fn process_of(thread: Pid) -> io::Result<Pid> {
 /// When it has no such descriptor, or we may not look.
 pub fn socket_inode(thread: Pid, number: RawFd) -> io::Result<Option<u64>> {
     let link = nix::fcntl::readlink(format!("/proc/{thread}/fd/{number}").as_str())?;
-    let inode = link.to_str().and_then(|text| text.strip_prefix("socket:[")).and_then(|text| text.strip_suffix(']'));
-    Ok(inode.and_then(|inode| inode.parse().ok()))
+    Ok(link.to_str().and_then(inode_in))
+}
+
+fn inode_in(link: &str) -> Option<u64> {
+    link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// The protocol of one of its sockets in the kernel's words (`TCP`, `TCPv6`, `UDP`, `UNIX-STREAM` …),
@@ -86,10 +105,9 @@ pub fn protocol(thread: Pid, number: RawFd) -> io::Result<String> {
 /// # Errors
 /// As for [`socket_inode`].
 pub fn flags(thread: Pid, number: RawFd) -> io::Result<i32> {
-    let info = std::fs::read_to_string(format!("/proc/{thread}/fdinfo/{number}"))?;
-    let line = info.lines().find_map(|line| line.strip_prefix("flags:"));
-    let flags = line.and_then(|octal| i32::from_str_radix(octal.trim(), 8).ok());
-    flags.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    let info = std::fs::read(format!("/proc/{thread}/fdinfo/{number}"))?;
+    let info = String::from_utf8_lossy(&info);
+    octal(&info, "flags:").ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Its working directory.
@@ -105,9 +123,18 @@ pub fn working_directory(thread: Pid) -> io::Result<PathBuf> {
 /// # Errors
 /// As for [`socket_inode`].
 pub fn umask(thread: Pid) -> io::Result<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-    line.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    let mask = octal(&status(thread)?, "Umask:").and_then(|mask| mask.try_into().ok());
+    mask.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn octal(text: &str, name: &str) -> Option<i32> {
+    i32::from_str_radix(field(text, name)?, 8).ok()
+}
+
+#[cfg(fuzzing)]
+pub(crate) fn read_any(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let _ = (process_in(&text), inode_in(&text), octal(&text, "flags:"), octal(&text, "Umask:"));
 }
 
 /// Whether a file gives capabilities to who executes it (`capabilities(7)`, "File capabilities").
@@ -117,4 +144,33 @@ pub fn has_capabilities(path: &std::path::Path) -> bool {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
     // SAFETY: both strings are terminated, and no bytes are asked for, only their number.
     unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) > 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_may_have_any_name() {
+        let own = || (status(nix::unistd::gettid()).unwrap(), umask(nix::unistd::gettid()).unwrap());
+        let (_, mask) = own();
+        // Cut within its last character, as the kernel does with one that is too long.
+        for name in [&b"caf\xc3"[..], b"Umask:\t0777", b"a\nTgid:\t1", b""] {
+            let named = std::thread::scope(|scope| {
+                let thread = scope.spawn(|| {
+                    std::fs::write("/proc/thread-self/comm", name).unwrap();
+                    (own(), process_of(nix::unistd::gettid()).unwrap())
+                });
+                thread.join().unwrap()
+            });
+            assert_eq!((named.0.1, named.1), (mask, Pid::this()), "{}", named.0.0);
+        }
+    }
+
+    #[test]
+    fn lines_are_read_as_the_kernel_writes_them() {
+        assert_eq!(octal("pos:\t0\nflags:\t02000002\nmnt_id:\t9\n", "flags:"), Some(0o2000002));
+        assert_eq!((inode_in("socket:[17]"), inode_in("pipe:[17]"), inode_in("socket:[17")), (Some(17), None, None));
+        assert_eq!((process_in("Name:\tx\nTgid:\t12\n"), process_in("")), (Some(12), None));
+    }
 }

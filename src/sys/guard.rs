@@ -1,24 +1,43 @@
-//! A small process that outlives the master for one moment: should the master be killed, it kills
-//! what is left of the workers.
+//! A small process that outlives the master for one moment: should the master be killed, it ends
+//! everything that came from there.
 //!
 //! The parent-death signal (`prctl(2)`) reaches a worker's first process only, not the children that
-//! it forked, nor the server behind a shell or `npm`. The guard knows the workers' process groups
-//! from shared memory and learns of the master's end from a pipe.
+//! it forked, nor the server behind a shell or `npm`, nor what went into a session of its own. The guard
+//! knows what it needs to recognise those from shared memory ([`memory`]) and learns of the master's end from
+//! a pipe. It is this very program, executed anew ([`watch`]): what it does then needs more than a forked
+//! child of a process with threads may do (signal-safety(7)), and it can be started again while the master
+//! runs.
+
+mod memory;
+mod watch;
+
+pub use watch::{NoGuard, stand};
 
 use super::exec::{Number, Passing, Taking};
-use super::memfd;
+use super::reap;
+use memory::Memory;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 
-/// Process groups that can be guarded at once: all that can be in all slots.
-const GROUPS: usize = crate::core::fleet::OCCUPANTS_MAX * crate::config::WORKERS_MAX as usize;
+/// The subcommand that is the guard, with a name that no server has.
+pub const SUBCOMMAND: &str = "guard-workers";
 
-/// Their memory.
-const BYTES: usize = GROUPS * size_of::<AtomicI32>();
+/// What becomes of jobs that workers detached on purpose when the master ends: those in a session of their
+/// own that have none of our sockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Detached {
+    /// They end with it.
+    #[default]
+    End,
+    /// They go on.
+    Stay,
+}
 
 /// What the next program of this process needs to go on with the guard.
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,129 +45,150 @@ pub struct Passed {
     memory: Number,
     process: i32,
     life: Option<Number>,
+    /// How the memory is laid out; programs before this was written down did not say.
+    #[serde(default)]
+    layout: u32,
 }
 
 /// The master's side of the guard; the guard itself ends when this is dropped.
 #[derive(Debug)]
 pub struct Guard {
-    groups: NonNull<[AtomicI32; GROUPS]>,
-    /// The memory of the groups, for the next program of this process.
-    memory: OwnedFd,
+    memory: Memory,
+    standing: RefCell<Standing>,
+}
+
+/// The process that stands guard now.
+#[derive(Debug)]
+struct Standing {
     process: Pid,
+    /// Readable when it has ended; without it that cannot be known.
+    pidfd: Option<OwnedFd>,
     /// Never written to: its closing is the message.
     life: Option<OwnedFd>,
 }
 
-impl Drop for Guard {
+impl Standing {
+    /// Executes the guard.
+    fn start(memory: &Memory) -> io::Result<Standing> {
+        let (death, life) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg(SUBCOMMAND)
+            // The pipe and the memory, where it finds them whatever else is open. Nothing of the environment: it
+            // is nobody's worker, and nothing in there changes what it does.
+            .stdin(death)
+            .stdout(Stdio::from(memory.file()?))
+            .stderr(Stdio::null())
+            .env_clear()
+            .current_dir("/")
+            // What ends the master from a terminal must not end the guard first.
+            .process_group(0);
+        let child = command.spawn().map_err(|error| {
+            io::Error::new(error.kind(), format!("the guard that ends workers should this process be killed: {error}"))
+        })?;
+        let process = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+        Ok(Standing { process, pidfd: reap::pidfd(process).ok(), life: Some(life) })
+    }
+}
+
+impl Drop for Standing {
     fn drop(&mut self) {
         self.life = None;
-        // It ends at once then; a reaper elsewhere may have been faster.
-        let _ = nix::sys::wait::waitpid(self.process, None);
+        // It ends soon then; a reaper elsewhere may have been faster, and its number be another child's.
+        if let Some(pidfd) = &self.pidfd {
+            let _ = reap::wait(pidfd.as_fd());
+            let _ = reap::reap(pidfd.as_fd());
+        }
     }
 }
 
 impl Guard {
-    /// Forks the guard. Call before anything is opened that must not stay open twice.
+    /// Starts the guard.
     ///
     /// # Errors
-    /// When no process, memory or descriptor can be had.
-    pub fn start() -> io::Result<Guard> {
-        let (death, life) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        let memory = memfd::shared(c"maitred-guard", BYTES)?;
-        let groups = map(&memory)?;
-        // SAFETY: the child only runs `watch`, which keeps to async-signal-safe calls and never
-        // returns.
-        match unsafe { libc::fork() } {
-            -1 => Err(io::Error::last_os_error()),
-            // SAFETY: this is the child.
-            0 => unsafe { watch(groups, death.as_raw_fd(), life.as_raw_fd()) },
-            pid => Ok(Guard { groups, memory, process: Pid::from_raw(pid), life: Some(life) }),
-        }
+    /// When no process, memory, randomness or descriptor can be had.
+    pub fn start(detached: Detached) -> io::Result<Guard> {
+        let memory = Memory::new(detached)?;
+        let standing = RefCell::new(Standing::start(&memory)?);
+        Ok(Guard { memory, standing })
     }
 
     /// Passes it on.
     pub fn pass(&self, passing: &Passing) -> Passed {
-        let life = self.life.as_ref().map(|life| passing.pass(life));
-        Passed { memory: passing.pass(&self.memory), process: self.process.as_raw(), life }
+        let standing = self.standing.borrow();
+        let life = standing.life.as_ref().map(|life| passing.pass(life));
+        let (memory, process) = (passing.pass(self.memory.as_fd()), standing.process.as_raw());
+        Passed { memory, process, life, layout: memory::LAYOUT }
     }
 
-    /// Takes over a guard that was passed on.
+    /// Takes over a guard that was passed on. One of another version is sent away, and a new one takes its
+    /// place, to which the workers must be added again.
     ///
     /// # Errors
-    /// When a descriptor is missing or memory ran out.
-    pub fn take(passed: Passed, taking: &Taking) -> io::Result<Guard> {
-        let memory = taking.take(passed.memory)?;
-        let groups = map(&memory)?;
+    /// When a descriptor is missing, or no new guard can be had.
+    pub fn take(passed: Passed, taking: &Taking, detached: Detached) -> io::Result<Guard> {
+        let file = taking.take(passed.memory)?;
         let life = passed.life.map(|life| taking.take(life)).transpose()?;
-        Ok(Guard { groups, memory, process: Pid::from_raw(passed.process), life })
+        let process = Pid::from_raw(passed.process);
+        let old = Standing { process, pidfd: reap::pidfd(process).ok(), life };
+        if passed.layout == memory::LAYOUT {
+            let memory = Memory::again(file, detached)?;
+            return Ok(Guard { memory, standing: RefCell::new(old) });
+        }
+        // It must not find anybody when it hears that its master is gone.
+        memory::blank(&file)?;
+        drop(old);
+        Guard::start(detached)
     }
 
     /// The guard's own process.
     #[must_use]
     pub fn process(&self) -> Pid {
-        self.process
+        self.standing.borrow().process
     }
 
-    /// Guards the process group of a worker.
-    pub fn add(&self, group: Pid) {
-        let free = |place: &&AtomicI32| place.compare_exchange(0, group.as_raw(), SeqCst, SeqCst).is_ok();
-        // One that finds no place still has its parent-death signal.
-        let _ = self.table().iter().find(free);
+    /// A copy of what becomes readable when the guard has ended.
+    ///
+    /// # Errors
+    /// When no descriptor is free, or the guard had ended before one could be opened.
+    pub fn watched(&self) -> io::Result<OwnedFd> {
+        let standing = self.standing.borrow();
+        standing.pidfd.as_ref().ok_or(io::ErrorKind::NotFound)?.try_clone()
+    }
+
+    /// Starts another one in the place of one that ended.
+    ///
+    /// # Errors
+    /// As for [`Guard::start`]; there is none then, and this can be tried again.
+    pub fn replace(&self) -> io::Result<()> {
+        let next = Standing::start(&self.memory)?;
+        drop(self.standing.replace(next));
+        Ok(())
+    }
+
+    /// What all environments say that come from this master.
+    #[must_use]
+    pub fn family(&self) -> String {
+        self.memory.family()
+    }
+
+    /// Guards the process group of a worker; `channel` is the inode of what it was given to speak to us.
+    pub fn add(&self, group: Pid, channel: Option<u64>) {
+        self.memory.add(group, channel.unwrap_or(0));
     }
 
     /// Forgets a group, before its number can be given to another.
     pub fn remove(&self, group: Pid) {
-        for place in self.table() {
-            let _ = place.compare_exchange(group.as_raw(), 0, SeqCst, SeqCst);
-        }
+        self.memory.remove(group);
     }
 
-    fn table(&self) -> &[AtomicI32; GROUPS] {
-        // SAFETY: mapped by `start`, never unmapped, and atomics may be shared.
-        unsafe { self.groups.as_ref() }
+    /// Says which sockets are ours; who has one is no detached job. Of use only where those stay.
+    pub fn know_sockets(&self, inodes: &HashSet<u64>) {
+        self.memory.know_sockets(inodes);
     }
-}
 
-/// Maps the memory of the groups.
-fn map(memory: &OwnedFd) -> io::Result<NonNull<[AtomicI32; GROUPS]>> {
-    // SAFETY: a new mapping of the whole file, at an address of the kernel's choice.
-    let mapped = unsafe {
-        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
-        libc::mmap(std::ptr::null_mut(), BYTES, protection, flags, memory.as_raw_fd(), 0)
-    };
-    match NonNull::new(mapped.cast()) {
-        Some(groups) if mapped != libc::MAP_FAILED => Ok(groups),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// The guard's whole life.
-///
-/// # Safety
-/// Call in a freshly forked child only.
-unsafe fn watch(groups: NonNull<[AtomicI32; GROUPS]>, death: i32, life: i32) -> ! {
-    // SAFETY: async-signal-safe calls (`signal-safety(7)`) on valid arguments only.
-    unsafe {
-        // A group of its own and deaf to signals: what ends the master from a terminal must not end
-        // the guard first.
-        libc::setpgid(0, 0);
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
-        libc::prctl(libc::PR_SET_NAME, c"maitred-guard".as_ptr());
-        // Nothing stays open here, above all not the other end of the pipe; kernels before 5.9 cannot
-        // close the rest at once, which then is little.
-        libc::close(life);
-        libc::dup2(death, 0);
-        libc::syscall(libc::SYS_close_range, 1, u32::MAX, 0);
-        let mut byte = 0u8;
-        while libc::read(0, (&raw mut byte).cast(), 1) < 0 {}
-        for group in groups.as_ref() {
-            let group = group.load(SeqCst);
-            if group > 0 {
-                libc::kill(-group, libc::SIGKILL);
-            }
-        }
-        libc::_exit(0)
+    /// The master ended in order and left nobody: there is nothing to do.
+    pub fn dismiss(&self) {
+        self.memory.dismiss();
     }
 }

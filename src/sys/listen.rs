@@ -1,5 +1,6 @@
 //! Listening sockets: making, adopting, accepting, and what the kernel tells of them.
 
+use super::dispose::Foreign;
 use crate::wire::address::Address;
 use nix::sys::socket::{getsockopt, sockopt};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -17,7 +18,7 @@ pub enum Accepted {
     /// Nobody waits.
     Empty,
     /// The peer, or the network, ended it before we came; the next may be there.
-    Aborted,
+    Aborted(io::Error),
     /// Descriptors or memory ran out, here or in the whole system (`EMFILE`, `ENFILE`, `ENOBUFS`,
     /// `ENOMEM`). Trying again at once would spin.
     Exhausted(io::Error),
@@ -48,7 +49,7 @@ pub fn accept(listener: &Socket) -> io::Result<Accepted> {
             | libc::EOPNOTSUPP
             | libc::ENETUNREACH
             | libc::EPERM,
-        ) => Accepted::Aborted,
+        ) => Accepted::Aborted(error),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Accepted::Exhausted(error),
         _ => return Err(error),
     })
@@ -75,11 +76,25 @@ pub fn cookie(socket: BorrowedFd<'_>) -> Option<u64> {
     socket2::SockRef::from(&socket).cookie().ok()
 }
 
-/// Whether a descriptor is a connected stream, as a returned connection must be.
+/// Whether a descriptor can be a connection that was accepted at an address, as a returned one must be: a
+/// connected stream with the listener's own port or name. Others would make another worker wait for what no client
+/// sent. A listener that takes connections to any address (`IP_TRANSPARENT`, `ip(7)`, for the privileged) has no
+/// port that all of them share.
 #[must_use]
-pub fn is_connection(fd: BorrowedFd<'_>) -> bool {
+pub fn is_accepted_at(fd: BorrowedFd<'_>, address: &Address) -> bool {
     let listening = getsockopt(&fd, sockopt::AcceptConn).unwrap_or(true);
-    !listening && socket2::SockRef::from(&fd).r#type().is_ok_and(|kind| kind == Type::STREAM)
+    let socket = socket2::SockRef::from(&fd);
+    if listening || !socket.r#type().is_ok_and(|kind| kind == Type::STREAM) {
+        return false;
+    }
+    match (address, socket.local_addr().ok()) {
+        (Address::Tcp(address), Some(name)) => {
+            let port = name.as_socket().map(|name| name.port());
+            port == Some(address.port()) || port.is_some() && socket.ip_transparent_v4().unwrap_or(false)
+        }
+        (Address::Unix(_) | Address::Abstract(_), Some(name)) => address_of(&name).as_ref() == Some(address),
+        (_, None) => false,
+    }
 }
 
 /// Whether a socket is of the network namespace in which this process makes its own (`SO_NETNS_COOKIE`,
@@ -199,6 +214,45 @@ pub fn name_abstractly(socket: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     socket2::SockRef::from(&socket).bind(&SockAddr::unix(format!("\0{name}"))?)
 }
 
+/// Lets a socket listen again that somebody shut down, where it did before (`listen(2)` after `shutdown(2)` works
+/// with TCP). The kernel took its port away if it had chosen that itself, so that is asked for again first: else
+/// the socket would listen on another one.
+///
+/// # Errors
+/// That of `bind(2)` or `listen(2)`: a Unix socket cannot listen again, nor can one that was connected.
+pub fn listen_again(socket: &Socket, address: &Address, backlog: u32) -> io::Result<()> {
+    if !is_at(socket, address) {
+        socket.bind(&name_of(address)?)?;
+    }
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    // Another holder may have bound it elsewhere in between.
+    if is_at(socket, address) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)) }
+}
+
+/// Whether a socket is bound there.
+fn is_at(socket: &Socket, address: &Address) -> bool {
+    local_address(socket).is_ok_and(|at| at == *address)
+}
+
+/// Makes a socket of our own in the place of one that others hold, with its options, bound but not yet listening.
+/// The other is shut down: two cannot listen on one address.
+///
+/// # Errors
+/// That of `bind(2)`, above all when another holder of the old socket listens on it once more.
+pub fn bind_instead(old: &Socket, address: &Address, sharing: Sharing) -> io::Result<Socket> {
+    let name = name_of(address)?;
+    let socket = Socket::new(Domain::from(i32::from(name.family())), Type::STREAM, None)?;
+    if name.is_ipv6() {
+        socket.set_only_v6(old.only_v6().unwrap_or(false))?;
+    }
+    copy_options(old.as_fd(), socket.as_fd());
+    // The kernel lets two sockets have an address that do not listen, if both say so.
+    let _ = old.set_reuse_address(true);
+    let _ = old.shutdown(std::net::Shutdown::Both);
+    bind_socket(&socket, &name, sharing)?;
+    Ok(socket)
+}
+
 /// Whether `listen(2)` was called on it.
 #[must_use]
 pub fn is_listening(socket: &Socket) -> bool {
@@ -211,12 +265,17 @@ pub fn is_listening(socket: &Socket) -> bool {
 ///
 /// # Errors
 /// That of `bind(2)` above all.
-pub fn adopt(own: OwnedFd, address: &Address, umask: Option<u32>, sharing: Sharing) -> io::Result<Socket> {
-    let socket = Socket::from(own);
+pub fn adopt(own: &Foreign, address: &Address, umask: Option<u32>, sharing: Sharing) -> io::Result<Socket> {
+    // The original is closed when all is done, aside; this one becomes the listener.
+    let socket = Socket::from(own.as_fd().try_clone_to_owned()?);
     if socket.r#type()? != Type::STREAM {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
-    if address.is_ephemeral() || is_bound(&socket) {
+    if socket.peer_addr().is_ok() {
+        // As the kernel's own bind has it for a connection.
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    if is_bound(&socket) {
         // That it may have company can still be said.
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(sharing == Sharing::Group)?;
@@ -234,8 +293,8 @@ pub fn adopt(own: OwnedFd, address: &Address, umask: Option<u32>, sharing: Shari
 ///
 /// # Errors
 /// That of `bind(2)` above all.
-pub fn claim(own: &OwnedFd, address: &Address, sharing: Sharing) -> io::Result<()> {
-    bind_socket(&Socket::from(own.try_clone()?), &name_of(address)?, sharing)
+pub fn claim(own: &Foreign, address: &Address, sharing: Sharing) -> io::Result<()> {
+    bind_socket(&Socket::from(own.as_fd().try_clone_to_owned()?), &name_of(address)?, sharing)
 }
 
 /// Whether it has a port already.
@@ -295,17 +354,16 @@ fn name_of(address: &Address) -> io::Result<SockAddr> {
 /// # Errors
 /// When it is bound to nothing that has a name.
 pub fn local_address(socket: &Socket) -> io::Result<Address> {
-    let name = socket.local_addr()?;
+    address_of(&socket.local_addr()?).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+fn address_of(name: &SockAddr) -> Option<Address> {
     let unix = || name.as_pathname().map(|p| Address::Unix(p.to_owned()));
     let abstract_name = || {
         let bytes = name.as_abstract_namespace()?;
         Some(Address::Abstract(String::from_utf8_lossy(bytes).into_owned()))
     };
-    name.as_socket()
-        .map(Address::Tcp)
-        .or_else(unix)
-        .or_else(abstract_name)
-        .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+    name.as_socket().map(Address::Tcp).or_else(unix).or_else(abstract_name)
 }
 
 /// The same for a socket that somebody else owns.
@@ -322,6 +380,31 @@ pub fn local_address_of(socket: BorrowedFd<'_>) -> io::Result<Address> {
 pub fn queued(listener: BorrowedFd<'_>) -> u32 {
     tcp_info(listener).map_or(0, |info| info.tcpi_unacked)
 }
+
+/// What can be accepted from a socket that another process also holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// So many connections: whoever accepts no more than these waits for none, whatever the mode of the file is.
+    Known(u32),
+    /// The kernel does not tell; the file was made non-blocking a moment ago.
+    Unknown,
+}
+
+/// How many connections wait at a listening socket of which another process may clear `O_NONBLOCK` (`tcpi_unacked`,
+/// one call as the `accept` that it saves, which would only say that there are no more).
+///
+/// # Errors
+/// `EINVAL`, as `accept(2)` has it, when the socket does not listen any more: somebody shut it down, or connected it.
+pub fn waiting(listener: &Socket) -> io::Result<Waiting> {
+    match tcp_info(listener.as_fd()) {
+        Some(info) if info.tcpi_state == TCP_LISTEN => Ok(Waiting::Known(info.tcpi_unacked)),
+        Some(_) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        None => super::fd::set_nonblocking(listener.as_fd()).map(|()| Waiting::Unknown),
+    }
+}
+
+/// `TCP_LISTEN` (include/net/tcp_states.h).
+const TCP_LISTEN: u8 = 10;
 
 /// What TCP knows of a socket; nothing for other families.
 fn tcp_info(socket: BorrowedFd<'_>) -> Option<libc::tcp_info> {

@@ -106,6 +106,10 @@ impl Looking {
 
 /// Inodes of the connections that were accepted on these socket files.
 fn accepted_on(paths: &HashSet<PathBuf>) -> io::Result<HashSet<u64>> {
+    if let Ok(found) = sock_diag::accepted_on(paths) {
+        return Ok(found);
+    }
+    // A kernel without that (`CONFIG_UNIX_DIAG`).
     let all = procfs::net::unix().map_err(io::Error::other)?;
     // What `accept` returned has the listener's name.
     let accepted = |entry: &procfs::net::UnixNetEntry| {

@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A handle that becomes readable when the process ends, and that no other process can ever be
 /// meant by.
@@ -28,6 +28,32 @@ pub fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
 pub fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
     let status = waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG)?;
     Ok(exit_of(status))
+}
+
+/// Tells how the process behind a pidfd ended and leaves it there, so that nobody else can get its number;
+/// `None` while it runs.
+///
+/// # Errors
+/// As for [`reap`].
+pub fn how_it_ended(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    Ok(exit_of(waitid(Id::PIDFd(pidfd.as_fd()), look)?))
+}
+
+/// Sends a signal to the process behind a pidfd. One that is gone is no error.
+///
+/// # Errors
+/// `EPERM` when it changed its user.
+pub fn signal_process(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
+    // SAFETY: plain numbers and a null pointer, which means that the signal says who sent it.
+    let sent = unsafe {
+        let none = std::ptr::null::<libc::siginfo_t>();
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal as i32, none, 0)
+    };
+    match Errno::result(sent) {
+        Ok(_) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Waits for the end of any process, which need not be a child.

@@ -211,7 +211,7 @@ fn first_free_port() -> u16 {
 }
 
 fn read_user(thread: Pid) -> io::Result<User> {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status"))?;
+    let status = super::foreign::status(thread)?;
     let mut user = parse(&status).ok_or(io::ErrorKind::InvalidData)?;
     // Capabilities in a user namespace of its own are none here (`user_namespaces(7)`).
     let namespace = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/user")).ok();
@@ -233,6 +233,11 @@ fn parse(status: &str) -> Option<User> {
         groups: numbers("Groups")?,
         any_port: capabilities >> NET_BIND_SERVICE & 1 == 1,
     })
+}
+
+#[cfg(fuzzing)]
+pub(crate) fn read_any(bytes: &[u8]) {
+    let _ = parse(&String::from_utf8_lossy(bytes));
 }
 
 #[cfg(test)]

@@ -5,10 +5,12 @@ use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessa
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
+use netlink_packet_sock_diag::unix;
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 /// The kernel fills at most 32 KiB of a dump at a time (`NLMSG_GOODSIZE`, netlink(7)).
 const BUFFER: usize = 32 * 1024;
@@ -100,13 +102,44 @@ fn dump_family(
     states: StateFlags,
     each: &mut impl FnMut(u64, u64, SocketAddr),
 ) -> io::Result<()> {
+    let request = InetRequest { family, protocol: IPPROTO_TCP, extensions: ExtensionFlags::empty(), states, socket_id };
+    ask_for_all(SockDiagMessage::InetRequest(request), &mut |answer| {
+        if let SockDiagMessage::InetResponse(found) = answer {
+            let id = found.header.socket_id;
+            let cookie = u64::from_ne_bytes(id.cookie);
+            each(u64::from(found.header.inode), cookie, (id.source_address, id.source_port).into());
+        }
+    })
+}
+
+/// Inodes of the connections that were accepted on these socket files: what `accept` returns has the listener's
+/// name. In `/proc/net/unix` names are not told from lines, and anybody can choose one that breaks them.
+///
+/// # Errors
+/// As for [`connections_on`].
+pub fn accepted_on(paths: &HashSet<PathBuf>) -> io::Result<HashSet<u64>> {
+    let (state_flags, show_flags) = (unix::StateFlags::ESTABLISHED, unix::ShowFlags::NAME);
+    let request = unix::UnixRequest { state_flags, show_flags, inode: 0, cookie: [0xff; 8] };
+    let mut found = HashSet::new();
+    ask_for_all(SockDiagMessage::UnixRequest(request), &mut |answer| {
+        if let SockDiagMessage::UnixResponse(socket) = answer
+            && let Some(unix::nlas::UnixDiagName::Pathname(path)) = socket.name()
+            && paths.contains(Path::new(path))
+        {
+            found.insert(u64::from(socket.header.inode));
+        }
+    })?;
+    Ok(found)
+}
+
+/// Asks for all sockets of a kind.
+fn ask_for_all(request: SockDiagMessage, each: &mut impl FnMut(SockDiagMessage)) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&NetlinkAddr::new(0, 0))?;
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let request = InetRequest { family, protocol: IPPROTO_TCP, extensions: ExtensionFlags::empty(), states, socket_id };
-    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+    let mut message = NetlinkMessage::new(header, request.into());
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
@@ -115,23 +148,39 @@ fn dump_family(
     let mut buffer = vec![0; BUFFER];
     loop {
         let size = socket.recv(&mut &mut buffer[..], 0)?;
-        let mut rest = buffer.get(..size).unwrap_or(&buffer);
-        while !rest.is_empty() {
-            let message = <NetlinkMessage<SockDiagMessage>>::deserialize(rest).map_err(io::Error::other)?;
-            match message.payload {
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(found)) => {
-                    let id = found.header.socket_id;
-                    let cookie = u64::from_ne_bytes(id.cookie);
-                    each(u64::from(found.header.inode), cookie, (id.source_address, id.source_port).into());
-                }
-                NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                _ => {}
-            }
-            let length = (message.header.length as usize).next_multiple_of(4);
-            rest = rest.get(length.max(16)..).unwrap_or_default();
+        if read_piece(buffer.get(..size).unwrap_or(&buffer), each)? == Piece::Last {
+            return Ok(());
         }
     }
+}
+
+/// A piece of a dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Piece {
+    More,
+    Last,
+}
+
+fn read_piece(mut rest: &[u8], each: &mut impl FnMut(SockDiagMessage)) -> io::Result<Piece> {
+    while !rest.is_empty() {
+        let message = <NetlinkMessage<SockDiagMessage>>::deserialize(rest).map_err(io::Error::other)?;
+        match message.payload {
+            NetlinkPayload::InnerMessage(answer) => each(answer),
+            NetlinkPayload::Done(_) => return Ok(Piece::Last),
+            NetlinkPayload::Error(error) => {
+                return Err(io::Error::from_raw_os_error(error.raw_code().saturating_neg()));
+            }
+            _ => {}
+        }
+        let length = (message.header.length as usize).next_multiple_of(4);
+        rest = rest.get(length.max(16)..).unwrap_or_default();
+    }
+    Ok(Piece::More)
+}
+
+#[cfg(fuzzing)]
+pub(crate) fn read_any(bytes: &[u8]) {
+    let _ = read_piece(bytes, &mut |_| {});
 }
 
 /// A connection as the kernel can look it up.
@@ -282,5 +331,38 @@ mod tests {
             expected.sort_unstable();
             assert_eq!(gone, expected, "{address}");
         }
+    }
+
+    #[test]
+    fn any_error_is_an_error() {
+        let mut message = [20_u32, 2, 0, 0, 0].map(u32::to_ne_bytes);
+        for code in [i32::MIN, -libc::EPERM] {
+            message[4] = code.to_ne_bytes();
+            let error = read_piece(message.as_flattened(), &mut |_| {}).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(code.saturating_neg()));
+        }
+        // An acknowledgement says nothing.
+        message[4] = [0; 4];
+        assert!(read_piece(message.as_flattened(), &mut |_| {}).is_err());
+    }
+
+    #[test]
+    fn names_that_others_choose_hide_no_connection() {
+        use std::os::unix::net::{UnixListener, UnixStream};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        // Neither text nor of one line.
+        let strange = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        let name = [&[0, 0xff][..], format!("\n0: 3 0 0 1 3 7 {}\n\n", path.display()).as_bytes()].concat();
+        let name = std::os::unix::ffi::OsStringExt::from_vec(name);
+        strange.bind(&socket2::SockAddr::unix(std::ffi::OsString::from(name)).unwrap()).unwrap();
+        let client = UnixStream::connect(&path).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let inode = crate::sys::fd::inode(std::os::fd::AsFd::as_fd(&server)).unwrap();
+        let paths = HashSet::from([path]);
+        assert_eq!(accepted_on(&paths).unwrap(), HashSet::from([inode]));
+        drop((client, server));
+        assert_eq!(accepted_on(&paths).unwrap(), HashSet::new());
     }
 }

@@ -8,6 +8,7 @@ use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -63,6 +64,25 @@ impl SocketFile {
         self.made_by.act(restore).unwrap_or(false)
     }
 
+    /// Makes another socket in the place of this one, with its mode and with the same rights.
+    ///
+    /// # Errors
+    /// `EADDRINUSE` when the file is not this one any more; that of `bind(2)`.
+    pub fn replace<T>(&self, bind: impl FnOnce(&Path, u32) -> io::Result<T>) -> io::Result<(T, SocketFile)> {
+        let replace = || {
+            let directory = open_directory(&self.path)?;
+            if !self.is_ours(&directory, &self.path) {
+                return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+            }
+            let mode = fstatat(&directory, last(&self.path), AtFlags::AT_SYMLINK_NOFOLLOW)?.st_mode & 0o777;
+            unlink(&directory, &self.path);
+            unlink(&directory, &self.spare);
+            let made = bind(&self.path, mode)?;
+            Ok((made, SocketFile::own(&self.path)))
+        };
+        self.made_by.act(replace)?
+    }
+
     /// Removes both names, each only if it still is this file: somebody else may have bound there since.
     pub fn remove(&self) {
         let remove = || {
@@ -92,7 +112,7 @@ impl SocketFile {
 ///
 /// # Errors
 /// That of `open(2)`.
-pub fn open_directory(path: &Path) -> std::io::Result<OwnedFd> {
+pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
 }

@@ -257,11 +257,11 @@ fn read_report(report: &OwnedFd) -> Result<Option<Notifier>, (Step, io::Error)> 
     loop {
         let mut bytes = [0; 5];
         let received = super::fd::receive_blocking(report.as_fd(), &mut bytes).map_err(|e| (Step::Prepare, e))?;
-        let [fd, _] = received.fds;
-        match (received.len, fd) {
+        let (len, fds_lost) = (received.len, received.fds_lost);
+        match (len, received.into_first()) {
             (0, _) => return Ok(notifier),
             (_, Some(fd)) => notifier = Some(Notifier::new(fd)),
-            (_, None) if received.fds_lost => {
+            (_, None) if fds_lost => {
                 return Err((Step::Prepare, io::Error::from_raw_os_error(libc::EMFILE)));
             }
             (_, None) => {
@@ -425,15 +425,4 @@ pub fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     super::fd::set_nonblocking(read.as_fd())?;
     Ok((read, write))
-}
-
-/// Takes the descriptors that a service manager passed to this very process (`sd_listen_fds(3)`).
-///
-/// # Errors
-/// When a number that the environment promises is not open.
-pub fn take_listen_fds() -> io::Result<Vec<OwnedFd>> {
-    let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<i32>().ok());
-    let meant_for_us = number(crate::wire::environment::LISTEN_PID) == Some(Pid::this().as_raw());
-    let count = number(crate::wire::environment::LISTEN_FDS).filter(|_| meant_for_us).unwrap_or(0);
-    (3..3 + count.clamp(0, 1024)).map(super::fd::inherited).collect()
 }

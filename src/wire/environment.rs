@@ -19,6 +19,9 @@ pub const CHANNEL_INODE: &str = "MAITRED_CHANNEL_INODE";
 pub const DOOR: &str = "MAITRED_DOOR";
 /// Process id of the master.
 pub const MASTER: &str = "MAITRED_MASTER";
+/// Random; all that descends from one master has it, also when it was left behind: it tells whose a process
+/// is whose parents have ended.
+pub const FAMILY: &str = "MAITRED_FAMILY";
 /// Colon-separated paths of Unix sockets that the master holds; a worker's `unlink` of one of them
 /// must not take it from the others.
 pub const UNIX_PATHS: &str = "MAITRED_UNIX";

@@ -198,13 +198,13 @@ pub struct Packet {
     pub token: Option<String>,
 }
 
-/// Reads what a worker sent.
+/// Reads what a worker sent. Only a line feed ends a line: a carriage return may belong to a name.
 ///
 /// # Errors
 /// [`Malformed`], saying what is wrong; the rest of such a packet is not used.
 pub fn read(bytes: &[u8]) -> Result<Packet, Malformed> {
     let text = std::str::from_utf8(bytes).map_err(|_| Malformed::NotText)?;
-    let lines = text.lines().filter(|line| !line.is_empty());
+    let lines = text.split('\n').filter(|line| !line.is_empty());
     let fields = lines
         .map(|line| line.split_once('=').ok_or_else(|| Malformed::NoKey(line.chars().take(80).collect())))
         .collect::<Result<Vec<_>, _>>()?;
@@ -346,7 +346,7 @@ pub fn write_note(key: &str, address: &Address, id: RequestId, backlog: Option<u
 /// [`Malformed`]; the master speaks a protocol that this worker does not know.
 pub fn read_answer(bytes: &[u8]) -> Result<Option<ToWorker>, Malformed> {
     let text = std::str::from_utf8(bytes).map_err(|_| Malformed::NotText)?;
-    let fields = Fields(text.lines().filter_map(|line| line.split_once('=')).collect());
+    let fields = Fields(text.split('\n').filter_map(|line| line.split_once('=')).collect());
     let (via, count) = (fields.via(), fields.count());
     if let Some(address) = fields.address("LISTENING")? {
         let ownership = if fields.is_set("ADOPTED") { Ownership::Adopted } else { Ownership::Master };
@@ -467,6 +467,15 @@ mod tests {
         ] {
             assert_eq!(read_answer(write(&message).as_bytes()), Ok(Some(message)));
         }
+    }
+
+    #[test]
+    fn a_name_keeps_its_carriage_return() {
+        let path = Address::Unix("/run/a\r".into());
+        assert!(matches!(&read(b"LISTEN=unix:/run/a\r\nID=1\n").unwrap().says[..],
+            [FromWorker::Listen(Listen { address, .. })] if *address == path));
+        let message = ToWorker::Follows { address: path, id: 1, via: Via::Handoff, listens: Listens::Yes, count: None };
+        assert_eq!(read_answer(write(&message).as_bytes()), Ok(Some(message)));
     }
 
     proptest! {

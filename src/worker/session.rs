@@ -72,8 +72,7 @@ pub fn ask(address: SocketAddr) -> io::Result<Option<Seat>> {
                 return Err(io::Error::from_raw_os_error(errno));
             }
             Some(ToWorker::Listening { address, id: for_id, via, .. }) if for_id == id => {
-                let [socket, _] = received.fds;
-                let socket = socket.ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))?;
+                let socket = received.into_first().ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))?;
                 let Address::Tcp(address) = address else {
                     return Err(io::Error::new(
                         io::ErrorKind::InvalidData,
@@ -142,13 +141,13 @@ impl Drop for Seat {
 pub fn receive(socket: BorrowedFd<'_>) -> io::Result<(TcpStream, SocketAddr)> {
     let mut peer = [0; PEER_MAX];
     let received = fd::receive_blocking(socket, &mut peer)?;
-    let [connection, _] = received.fds;
-    match connection {
+    let (len, fds_lost) = (received.len, received.fds_lost);
+    match received.into_first() {
         Some(connection) => {
             let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-            Ok((TcpStream::from(connection), decode(peer.get(..received.len).unwrap_or_default()).unwrap_or(unknown)))
+            Ok((TcpStream::from(connection), decode(peer.get(..len).unwrap_or_default()).unwrap_or(unknown)))
         }
-        None if received.fds_lost => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+        None if fds_lost => Err(io::Error::from_raw_os_error(libc::EMFILE)),
         None => Err(io::Error::new(io::ErrorKind::BrokenPipe, "maitred is gone")),
     }
 }

@@ -214,7 +214,7 @@ fn what_cannot_be_counted_is_said() {
     let switches = Switches::new();
     let path = scratch("limited.sock");
     let bind = format!("unix:{}", path.display());
-    let maitred = start(&switches, &["--max-open", "5", "-b", &bind]);
+    let maitred = start(&switches, &["--max-open", "5", "--share-port-zero", "-b", &bind]);
     let said = maitred.wait_for(
         "connections here cannot be counted, so limits of open connections do not hold; they need TCP on a socket of this network namespace",
         1,

@@ -13,7 +13,12 @@
 //! - `native`: the protocol, spoken by hand and by the Rust library
 //! - `seccomp`: static binaries, supervised from outside
 //! - `supervision`: forking, crashing, stopping, scaling
+//! - `left_behind`: who ends with a worker, who with the master
+//! - `strangers`: others on the machine, and workers that attack: nothing freezes, leaks or is lost
 //! - `misbehaviour`: workers that do what they should not
+//! - `hostile`: a worker that turned against its master and a stranger, drawn from a seed
+//! - `hangups`: descriptors that others shut down, close or make block; an idle master sleeps
+//! - `inherited_numbers`: descriptors that the master is started with
 //! - `limits`: too few descriptors, too little room
 //! - `ready`: when a worker counts as ready
 //! - `reload`: other workers in the place of those that run
@@ -32,10 +37,14 @@ mod addresses;
 mod admission;
 mod bypass;
 mod check;
+mod hangups;
 mod health;
+mod hostile;
 mod inherit;
+mod inherited_numbers;
 mod kernel;
 mod lab;
+mod left_behind;
 mod limits;
 mod lives;
 mod messages;
@@ -50,5 +59,6 @@ mod rights;
 mod seccomp;
 mod serving;
 mod steering;
+mod strangers;
 mod supervision;
 mod upgrade;

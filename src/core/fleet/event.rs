@@ -69,6 +69,9 @@ pub enum Event {
     Emptied(WorkerId),
     /// The worker's process ended.
     Exited(WorkerId, Exit),
+    /// The worker's first process ended and others go on without it: nobody can look after those, so it never
+    /// served.
+    Daemonized(WorkerId),
     /// The worker could not be forked or its command not be executed.
     ForkFailed(WorkerId),
     /// Stop the fleet.

@@ -1,9 +1,9 @@
 //! Workers that end or do not do what they should, and how long their slot waits.
 
-use super::seat::{Drain, Life};
+use super::seat::{Drain, Life, Seat};
 use super::{AbortReason, Action, BOOT_ATTEMPTS, Fleet, KillReason, Stop, Wanted, kill, time_to_stop};
 use crate::core::backoff;
-use crate::core::ids::{Slot, WorkerId};
+use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
 
 impl Fleet {
@@ -37,6 +37,27 @@ impl Fleet {
             return self.abort(now, because, actions);
         }
         self.failed(now, slot, worker, booted, actions);
+    }
+
+    /// A worker went into the background. What was ready is gone, so it counts as one that never was; where
+    /// nobody else ever served that is the end, since the next one would do the same.
+    pub(super) fn daemonized(&mut self, now: Moment, worker: WorkerId, actions: &mut Vec<Action>) {
+        let few = |seat: &Seat| seat.restarts < u64::from(BOOT_ATTEMPTS);
+        let first = self.newest == Generation(1) && self.seats.iter().all(few);
+        let Some((_, seat, index)) = self.seat_of(worker) else { return };
+        if let Life::Ready { since, .. } = seat.occupants[index].life {
+            seat.occupants[index].life = Life::Starting { since };
+        }
+        let others = self.seats.iter().flat_map(|seat| &seat.occupants).any(|o| o.is_ready());
+        if first && !others {
+            self.was_ready = false;
+        }
+        if !self.was_ready
+            && let Some((_, seat, _)) = self.seat_of(worker)
+        {
+            seat.failures = seat.failures.max(BOOT_ATTEMPTS - 1);
+        }
+        self.gone(now, worker, AbortReason::Ended(worker), actions);
     }
 
     /// Counts a failure and decides how long the slot waits.

@@ -411,3 +411,23 @@ fn a_worn_worker_is_replaced_during_a_reload_of_the_whole_fleet_too() {
     let next = forked(&fleet.handle(now, Event::Recycle(new[1])))[0];
     assert!(is_ready(&mut fleet, now, next).contains(&Action::Admit { worker: next }));
 }
+
+#[test]
+fn a_first_generation_that_goes_into_the_background_is_given_up_though_it_was_ready() {
+    let (mut fleet, now, workers) = ready(2);
+    // The other one still looks as if it served.
+    let actions = fleet.handle(now, Event::Daemonized(workers[0]));
+    assert!(matches!(actions[..], [Action::Wait { failures: 1, .. }]), "{actions:?}");
+    let actions = fleet.handle(now, Event::Daemonized(workers[1]));
+    let [Action::GiveUp { slot: Slot(1), worker, .. }, Action::Finish] = actions[..] else { panic!("{actions:?}") };
+    assert_eq!(worker, workers[1]);
+}
+
+#[test]
+fn a_new_generation_that_goes_into_the_background_never_takes_down_the_good_one() {
+    let (mut fleet, now, workers) = ready(1);
+    let canary = forked(&fleet.handle(now, Event::ReloadAsked(Manner::Rolling)))[0];
+    let actions = fleet.handle(now, Event::Daemonized(canary));
+    assert!(matches!(actions[0], Action::ReloadAborted { because: AbortReason::Ended(_), .. }), "{actions:?}");
+    assert!(fleet.is_wanted(workers[0]) && !fleet.is_stopping());
+}

@@ -1,6 +1,7 @@
 //! The tasks that notice closes: hearing of them, weighing whether asking is cheaper, and looking again when
 //! something may have been missed.
 
+use super::super::bustle::next_second;
 use super::{LOOK_UNHEARD, Opens};
 use crate::core::notice::{ASK_EVERY, ASK_MAX, Notice};
 use crate::sys::clock;
@@ -60,6 +61,8 @@ pub async fn weigh(opens: Rc<Opens>) {
     let mut weighed = clock::now();
     loop {
         match opens.notice.get() {
+            // Nothing closes where nothing is open.
+            Notice::Hear if opens.total() == 0 => next_second(WEIGH_EVERY).await,
             Notice::Hear => sleep(WEIGH_EVERY).await,
             Notice::Ask => {
                 sleep(ASK_EVERY).await;

@@ -10,13 +10,21 @@ mod state;
 pub use check::{HANDSHAKE, handshake};
 pub use state::{FORMAT, State, StateError, read};
 
+#[cfg(fuzzing)]
+pub(crate) fn is_state(bytes: &[u8]) -> bool {
+    // What is understood can also be written down.
+    state::understand(bytes).is_ok_and(|state| serde_json::to_vec(&state).is_ok())
+}
+
 use super::event::Event;
 use super::reload::done;
 use super::run::{Master, refusal};
 use super::signals::Heed;
 use crate::adapt::elf;
 use crate::core::{fleet, visible};
+use crate::sys::dispose;
 use crate::sys::exec::Passing;
+use crate::sys::inherited::Inherited;
 use crate::sys::memfd;
 use crate::wire::environment;
 use nix::unistd::Pid;
@@ -44,6 +52,8 @@ pub struct Host {
     pub executable: PathBuf,
     /// Writes what is still to be logged, unless nobody reads it.
     pub settle_log: Box<dyn Fn()>,
+    /// Sockets that this process was started with.
+    pub inherited: Inherited,
     /// Where another program was, whose place this one takes.
     pub resume: Option<Box<State>>,
 }
@@ -107,6 +117,14 @@ impl Master {
         self.upgrade
             .as_ref()
             .is_some_and(|upgrade| matches!(upgrade.stage, Stage::Checking(checking, _) if checking == pid))
+    }
+
+    /// The process that tries the new binary, if there is one.
+    pub(super) fn checking(&self) -> Option<Pid> {
+        match self.upgrade.as_ref()?.stage {
+            Stage::Checking(pid, _) => Some(pid),
+            Stage::Waits | Stage::Checked(_) => None,
+        }
     }
 
     /// The new binary was tried.
@@ -176,6 +194,7 @@ impl Master {
             Ok(()) => self.replace_now(identity),
             Err(why) => Err(why),
         };
+        self.starter.door.go_on();
         self.signals.heed(Heed::Now);
         replaced
     }
@@ -222,7 +241,8 @@ impl Master {
             let in_hands = self.house.in_hands.get() > 0;
             let visitors = self.starter.door.is_busy();
             let clients = self.control.as_ref().is_some_and(|control| control.is_busy());
-            let busy = in_hands || visitors || clients;
+            // What is still to be closed would be closed by the call that executes the new program.
+            let busy = in_hands || visitors || clients || dispose::is_busy();
             if busy && Instant::now() >= deadline {
                 if in_hands {
                     return Err("connections that workers sent back find no other worker".to_owned());
@@ -230,8 +250,12 @@ impl Master {
                 warn!(visitors, clients, "an upgrade cuts somebody off who asked this maitred something");
                 return Ok(());
             }
-            if !busy && quiet >= QUIET_LOOKS {
-                return Ok(());
+            if !busy && quiet >= QUIET_LOOKS && self.starter.door.pause() {
+                if events.is_empty() {
+                    return Ok(());
+                }
+                self.starter.door.go_on();
+                continue;
             }
             if busy {
                 quiet = 0;

@@ -9,6 +9,7 @@ use super::super::group;
 use super::super::handoff::{self, Counters, Handoff};
 use super::super::health::{Health, rhythm};
 use super::super::holders::Holders;
+use super::super::leftovers::Leftovers;
 use super::super::listener::{self, House, Listener};
 use super::super::listeners::Listeners;
 use super::super::opens;
@@ -32,6 +33,7 @@ use crate::core::claim::Claim;
 use crate::core::fleet::{Drain, Fleet, Life, Occupant};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
+use crate::sys::dispose::{self, Foreign};
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::guard::{self, Guard};
 use crate::sys::taken::Taken;
@@ -41,9 +43,8 @@ use crate::wire::packet::RequestId;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -75,6 +76,8 @@ pub struct State {
     lost: u64,
     #[serde(default)]
     refused: refuse::Passed,
+    #[serde(default)]
+    refused_returned: u64,
     #[serde(default)]
     opens: opens::Passed,
     #[serde(default)]
@@ -110,6 +113,8 @@ struct PassedWorker {
     adapter: Chosen,
     since: Moment,
     token: String,
+    #[serde(default)]
+    channel_inode: u64,
     channel: Number,
     pidfd: Number,
     notify: Number,
@@ -164,20 +169,25 @@ pub enum StateError {
 /// # Errors
 /// [`StateError`].
 pub fn read(number: i32) -> Result<State, StateError> {
-    #[derive(Deserialize)]
-    struct OnlyFormat {
-        format: u32,
-    }
     let mut text = Vec::new();
     let file = std::fs::File::from(fd::inherited(number)?);
     // The writer's place in the file is shared, so it is read from its beginning.
     io::Seek::rewind(&mut &file)?;
     file.take(STATE_MAX).read_to_end(&mut text)?;
-    let OnlyFormat { format } = serde_json::from_slice(&text)?;
+    understand(&text)
+}
+
+/// Understands the state's text.
+pub(crate) fn understand(text: &[u8]) -> Result<State, StateError> {
+    #[derive(Deserialize)]
+    struct OnlyFormat {
+        format: u32,
+    }
+    let OnlyFormat { format } = serde_json::from_slice(text)?;
     if format != FORMAT {
         return Err(StateError::Format { found: format });
     }
-    Ok(serde_json::from_slice(&text)?)
+    Ok(serde_json::from_slice(text)?)
 }
 
 impl State {
@@ -258,6 +268,7 @@ impl Master {
             accepted_before: self.accepted_before,
             lost: self.house.lost.get(),
             refused: self.house.refused.pass(),
+            refused_returned: self.house.refused.returned.get(),
             opens: self.house.opens.pass(),
             provoked: self.house.provoked.pass(),
             descriptors: self.starter.descriptors,
@@ -300,9 +311,11 @@ impl Master {
         let house = Rc::new(House::new(&config, packet_cost, sender.clone(), Aside::start()?));
         house.lost.set(state.lost);
         house.refused.take(state.refused);
+        house.refused.returned.set(state.refused_returned);
         house.opens.take(state.opens);
         house.provoked.take(state.provoked);
         let output = Output::start()?;
+        dispose::start()?;
         if let Err(error) = limits::wake_without_preempting() {
             debug!(%error, "the master preempts its workers");
         }
@@ -345,7 +358,8 @@ impl Master {
         reloads.next = state.next_text.as_ref().map(made);
         let starter = Starter {
             config: Rc::clone(&config),
-            guard: Rc::new(Guard::take(state.guard, &taking)?),
+            guard: Rc::new(Guard::take(state.guard, &taking, config.life.detached)?),
+            leftovers: Leftovers::start(sender.clone())?,
             shim,
             old_shims: old_shims.into_iter().chain(old_shim).collect(),
             door: Door::take(state.door, &taking)?,
@@ -358,11 +372,14 @@ impl Master {
         let hard = limits::descriptor_limit()?.hard;
         let spare = hard.saturating_sub(DESCRIPTORS_OF_MASTER) / DESCRIPTORS_PER_WORKER;
         let client = state.client.map(|number| taking.take(number)).transpose()?;
+        let signals = forward_signals(&sender)?;
+        house.begin_to_accept()?;
         let mut master = Master {
             since: state.since,
             rhythm: Rc::new(Cell::new(rhythm(&config.life))),
             looked_at: clock::now(),
-            signals: forward_signals(&sender)?,
+            looked_at_rest: false,
+            signals,
             base_text: state.base_text,
             reloads,
             max_workers: WORKERS_MAX.min(u32::try_from(spare).unwrap_or(WORKERS_MAX)),
@@ -374,6 +391,8 @@ impl Master {
             house,
             listeners,
             accepted_before: state.accepted_before,
+            sockets_at_stop: HashSet::new(),
+            newest_worker: state.workers.iter().map(|worker| worker.id).max().unwrap_or(WorkerId(0)),
             closing: 0,
             fleet: state.fleet,
             workers: HashMap::new(),
@@ -398,6 +417,7 @@ impl Master {
             master.starter.output.add(stream);
         }
         master.begin_again(&all, sender)?;
+        master.clean_up_after_upgrade();
         master.upgrade_done(client.as_ref(), &state.version);
         Ok((master, events))
     }
@@ -415,7 +435,7 @@ impl Master {
         for request in passed.requests {
             let listener = listeners.get(request.listener).map(|(l, _)| Rc::clone(l)).ok_or_else(missing)?;
             let handoff = request.handoff.map(|place| handoffs.get(place).cloned().ok_or_else(missing)).transpose()?;
-            let own = request.own.map(|number| taking.take(number)).transpose()?;
+            let own = request.own.map(|number| taking.take(number).map(Foreign::from)).transpose()?;
             let holders = Holders::default();
             for number in request.holders {
                 holders.watch(taking.take(number)?, passed.id, request.id, &self.house.events)?;
@@ -436,10 +456,11 @@ impl Master {
             adapter: passed.adapter,
             since: passed.since,
             token: passed.token,
-            channel: watched(passed.channel)?,
+            channel_inode: passed.channel_inode,
+            channel: Rc::new(watch::readable(Foreign::from(taking.take(passed.channel)?))?),
             last_words: Arc::new(LastWords::again(passed.last_words)),
             pidfd: watched(passed.pidfd)?,
-            notify: watched(passed.notify)?,
+            notify: taking.take(passed.notify)?,
             notification: passed.notification.map(watched).transpose()?,
             requests,
             listened: passed.listened,
@@ -479,7 +500,7 @@ impl Master {
         let ids: Vec<WorkerId> = self.workers.keys().copied().collect();
         for id in ids {
             let Some(worker) = self.workers.get_mut(&id) else { continue };
-            self.starter.attend(worker);
+            self.starter.attend(worker)?;
             for request in worker.requests.iter().filter(|request| request.accepting) {
                 if let Some(handoff) = &request.handoff {
                     tokio::task::spawn_local(returned::serve(Rc::clone(&request.listener), Rc::clone(handoff)));
@@ -505,7 +526,7 @@ fn pass_worker(worker: &Worker, passing: &Passing, listeners: &[Rc<Listener>], t
     let request = |r: &Request| {
         let listener = listeners.iter().position(|l| Rc::ptr_eq(l, &r.listener))?;
         let handoff = r.handoff.as_ref().map(|handoff| table.place(handoff));
-        let own = r.own.as_ref().map(|own: &OwnedFd| passing.pass(own));
+        let own = r.own.as_ref().map(|own| passing.pass(own));
         let holders = r.holders.ends().iter().map(|end| passing.pass(end.get_ref())).collect();
         let (id, accepting, address, claim) = (r.id, r.accepting, Some(r.address.clone()), r.claim);
         Some(PassedRequest { id, listener, handoff, accepting, own, address, claim, holders })
@@ -519,9 +540,10 @@ fn pass_worker(worker: &Worker, passing: &Passing, listeners: &[Rc<Listener>], t
         adapter: worker.adapter,
         since: worker.since,
         token: worker.token.clone(),
+        channel_inode: worker.channel_inode,
         channel: passing.pass(worker.channel.get_ref()),
         pidfd: passing.pass(worker.pidfd.get_ref()),
-        notify: passing.pass(worker.notify.get_ref()),
+        notify: passing.pass(&worker.notify),
         notification: worker.notification.as_ref().map(|n| passing.pass(n.get_ref())),
         requests,
         supervised: worker.supervised.as_ref().map(|s| s.pass(passing, &mut |handoff| table.place(handoff))),

@@ -54,6 +54,7 @@ pub const SIGTERM: c_long = 15;
 pub const SIGCHLD: c_long = 17;
 
 pub const EINTR: c_int = 4;
+pub const EAGAIN: c_int = 11;
 pub const EINVAL: c_int = 22;
 pub const EMFILE: c_int = 24;
 pub const ENOTCONN: c_int = 107;
@@ -93,6 +94,7 @@ pub mod nr {
     pub const FCNTL: i64 = 72;
     pub const GETCWD: i64 = 79;
     pub const UMASK: i64 = 95;
+    pub const GETPGID: i64 = 121;
     pub const GETDENTS64: i64 = 217;
     pub const GETRANDOM: i64 = 318;
     pub const EXIT_GROUP: i64 = 231;
@@ -137,6 +139,7 @@ pub mod nr {
     pub const FCNTL: i64 = 25;
     pub const GETCWD: i64 = 17;
     pub const UMASK: i64 = 166;
+    pub const GETPGID: i64 = 155;
     pub const GETDENTS64: i64 = 61;
     pub const GETRANDOM: i64 = 278;
     pub const EXIT_GROUP: i64 = 94;

@@ -6,7 +6,7 @@ use super::channel::{request, tell};
 use super::process::owns_memory;
 use super::table::{Entry, State, find, lock};
 use super::text::{Asked, Packet, family_of, in_family, port_of, set_port, value};
-use super::{epoll, paths, settings, taken};
+use super::{end, epoll, paths, settings, taken};
 use core::ffi::{c_int, c_uint, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
@@ -343,7 +343,7 @@ pub unsafe fn take(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_
         let has_fd = message.control_len >= rights_len(1) && rights.level == SOL_SOCKET && rights.kind == SCM_RIGHTS;
         if !has_fd {
             if n == 0 {
-                return ended(entry);
+                return ended(fd, entry);
             }
             // Not a hand-off; nobody but the master can have sent it, and it means nothing.
             continue;
@@ -368,15 +368,63 @@ pub unsafe fn take(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_
     }
 }
 
-/// End of file on a hand-off socket: shut down by the program itself, or the master is gone.
-fn ended(entry: &'static Entry) -> c_int {
-    static ASKED: AtomicU32 = AtomicU32::new(0);
+/// End of file on a hand-off socket: shut down by the program itself, or the master is gone, or has ended
+/// with this process's first ancestor.
+fn ended(fd: c_int, entry: &'static Entry) -> c_int {
     if entry.state() != State::Shut {
-        // No worker outlives its master. The first time is a request, the second is not.
-        let signal = if ASKED.fetch_add(1, Relaxed) == 0 { SIGTERM } else { SIGKILL };
-        kernel!(nr::KILL, getpid(), signal);
+        // Nobody outlives the master, and its guard sees to that. But should that be gone as well, nothing here
+        // may burn a core: the socket is at its end for ever and would wake its reader again and again. So the
+        // program waits from now on at one that never becomes readable, asked once to end together with those
+        // who would start it again.
+        let asleep = put_to_sleep(fd, entry);
+        match end::ask() {
+            end::Asked::Now => {}
+            // It slept already, or nothing lets it sleep: this is no request.
+            end::Asked::Before if !asleep => {
+                kernel!(nr::KILL, getpid(), SIGKILL);
+                kernel!(nr::EXIT_GROUP, 1);
+            }
+            end::Asked::Before => {}
+        }
+        if asleep && kernel!(nr::FCNTL, fd, F_GETFL) & O_NONBLOCK != 0 {
+            return fail(EAGAIN);
+        }
     }
     fail(EINVAL)
+}
+
+/// Puts a socket that never becomes readable under all numbers of a hand-off socket; false when none can be
+/// had.
+fn put_to_sleep(fd: c_int, entry: &'static Entry) -> bool {
+    let mut pair = [-1 as c_int; 2];
+    if kernel!(nr::SOCKETPAIR, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair.as_mut_ptr()) < 0 {
+        return false;
+    }
+    let [asleep, other] = [pair[0], high_copy(pair[1])];
+    close(pair[1]);
+    if other < 0 {
+        close(asleep);
+        return false;
+    }
+    let nonblocking = kernel!(nr::FCNTL, fd, F_GETFL) & O_NONBLOCK != 0;
+    let mut locked = lock();
+    // Open for good: its end would be one for the sleeper, too.
+    locked.protect(other);
+    let mut number = if entry.refs() > 1 { locked.next_alias(entry, -1) } else { Some(fd) };
+    while let Some(fd) = number {
+        let cloexec = kernel!(nr::FCNTL, fd, F_GETFD) & FD_CLOEXEC;
+        // A process that this one was forked from may have the old socket, too: epoll then goes on watching it.
+        let registrations = epoll::take(fd);
+        kernel!(nr::DUP3, asleep, fd, if cloexec != 0 { SOCK_CLOEXEC } else { 0 });
+        registrations.restore(fd);
+        number = if entry.refs() > 1 { locked.next_alias(entry, fd) } else { None };
+    }
+    drop(locked);
+    close(asleep);
+    if nonblocking {
+        set_nonblocking(fd, true);
+    }
+    true
 }
 
 /// `connect` on a bound socket: it was a client's after all. `Some` is a failure.

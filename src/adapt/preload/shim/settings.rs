@@ -100,6 +100,11 @@ pub fn shares_port_zero() -> bool {
     SHARES_PORT_ZERO.load(Relaxed)
 }
 
+/// The master's process.
+pub fn master() -> c_int {
+    MASTER_PID.load(Relaxed)
+}
+
 /// The control channel's descriptor, if that number still is the channel: a wrapper may have closed
 /// it and opened something else there.
 pub fn channel() -> Option<c_int> {

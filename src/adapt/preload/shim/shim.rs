@@ -14,6 +14,7 @@
 
 pub mod abi;
 pub mod channel;
+pub mod end;
 #[path = "../../../wire/environment.rs"]
 pub mod environment;
 pub mod epoll;
@@ -34,6 +35,7 @@ extern "C" fn start() {
     abi::resolve();
     process::start();
     settings::read();
+    end::start();
     follow::start();
 }
 

@@ -7,6 +7,9 @@ use super::abi::{ADDRESS_MAX, AF_INET, AF_INET6, AF_UNIX, AT_FDCWD, kernel, nr, 
 use core::fmt::Write;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
+/// Longest address of a Unix socket (`struct sockaddr_un`).
+const UNIX_MAX: usize = 110;
+
 /// Longest packet.
 pub const PACKET_MAX: usize = 1024;
 
@@ -205,9 +208,13 @@ pub fn name_of(address: &str) -> Option<Name> {
             Some(name) => (3, name),
             None => (2, name),
         };
-        bytes.get_mut(first..first + name.len())?.copy_from_slice(name.as_bytes());
         // A path is terminated, an abstract name is not.
-        (AF_UNIX, first + name.len() + usize::from(first == 2))
+        let len = first + name.len() + usize::from(first == 2);
+        if len > UNIX_MAX {
+            return None;
+        }
+        bytes.get_mut(first..first + name.len())?.copy_from_slice(name.as_bytes());
+        (AF_UNIX, len)
     } else {
         match address.strip_prefix("tcp:")?.parse().ok()? {
             SocketAddr::V4(v4) => {

@@ -1,0 +1,57 @@
+//! Asking this process and those around it to end, when the master is gone.
+//!
+//! Once, and not once for each process: a server whose first process forks others starts a new one for each
+//! that ends, and would do so for ever (nginx does, hundreds of times a second). So all processes that were
+//! forked from one program share what was asked, and the whole group is asked, its first process included.
+
+use super::abi::{SIGTERM, getpid, kernel, nr, raw};
+use super::settings;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering::Relaxed};
+
+const PAGE: usize = 4096;
+
+/// The group that was asked last, shared by all forks.
+static ASKED: AtomicPtr<AtomicI32> = AtomicPtr::new(null_mut());
+/// The group that the master was in, or -1.
+static GROUP_OF_MASTER: AtomicI32 = AtomicI32::new(-1);
+
+/// Whether somebody was asked to end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// Just now.
+    Now,
+    /// By an earlier call, of whichever process.
+    Before,
+}
+
+/// Prepares the memory that forks share, while the program has not begun.
+pub fn start() {
+    const PROT_READ_WRITE: i32 = 3;
+    const MAP_SHARED_ANONYMOUS: i32 = 0x21;
+    if !settings::active() {
+        return;
+    }
+    GROUP_OF_MASTER.store(kernel!(nr::GETPGID, settings::master()) as i32, Relaxed);
+    let page = kernel!(nr::MMAP, 0, PAGE, PROT_READ_WRITE, MAP_SHARED_ANONYMOUS, -1, 0);
+    if page > 0 {
+        ASKED.store(page as *mut AtomicI32, Relaxed);
+    }
+}
+
+/// Asks the process group to end, unless it was asked before. Only this process where the group is none of
+/// ours: its own master's, say, of a worker that went there.
+pub fn ask() -> Asked {
+    static ALONE: AtomicI32 = AtomicI32::new(0);
+    let group = kernel!(nr::GETPGID, 0) as i32;
+    let shared = ASKED.load(Relaxed);
+    // SAFETY: null, or the page that `start` made and that is never unmapped.
+    let place = if shared.is_null() { &ALONE } else { unsafe { &*shared } };
+    if place.swap(group, Relaxed) == group {
+        return Asked::Before;
+    }
+    // Zero means the own group (kill(2)).
+    let whom = if group == GROUP_OF_MASTER.load(Relaxed) { getpid() } else { 0 };
+    kernel!(nr::KILL, whom, SIGTERM);
+    Asked::Now
+}

@@ -1,0 +1,319 @@
+//! Hearing those who come by a name that everybody can find: at the [`super::door`], and at the workers'
+//! notification sockets ([`super::notify`]).
+//!
+//! Anybody on the machine can connect and send there, and what a stranger sends must cost the master's loop nothing: even to
+//! drop it can take long, since with the last close of a socket that somebody else has prepared the kernel waits for
+//! as long as it was told to (see [`crate::sys::interrupt`]). So a thread of its own hears them. It asks the kernel who
+//! they are before it receives anything, hangs up on strangers, takes no descriptors where none are needed, and
+//! is interrupted where it would wait. What proven processes of workers say becomes events.
+
+use super::channel::{self, Said};
+use super::event::{Event, Events, FromWorker};
+use crate::core::ids::WorkerId;
+use crate::sys::dispose::Foreign;
+use crate::sys::interrupt::Interrupter;
+use crate::sys::{credentials, fd};
+use crate::wire::packet::{self, PACKET_MAX};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::unistd::Pid;
+use socket2::SockRef;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tracing::{debug, warn};
+
+/// Visitors that are heard at once; with one more the oldest has to go, who may come again.
+pub const VISITORS_MAX: usize = 64;
+/// How long a visitor may take to say what it wants.
+const VISIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause after no descriptor was to be had.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// Sockets with something to read that are looked at in one turn.
+const READY_MAX: usize = 32;
+/// Enough for a packet and a look into `/proc`.
+const STACK: usize = 256 * 1024;
+
+/// The door, among what is watched.
+const DOOR: u64 = 0;
+
+fn key_of(worker: WorkerId) -> u64 {
+    worker.0 * 2 + 1
+}
+
+/// What the loop and the thread share.
+#[derive(Debug)]
+pub struct Reception {
+    epoll: Epoll,
+    /// The secrets by which visitors say whose they are.
+    tokens: Mutex<HashMap<String, WorkerId>>,
+    notes: Mutex<HashMap<u64, Arc<Notes>>>,
+    /// Visitors who have not been heard to the end.
+    visitors: AtomicUsize,
+    /// Whether the thread has something in its hands.
+    works: AtomicBool,
+    /// Whether it is to take nothing up.
+    pauses: AtomicBool,
+}
+
+/// The notification socket of one worker.
+#[derive(Debug)]
+struct Notes {
+    socket: Foreign,
+    group: Pid,
+    worker: WorkerId,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Reception {
+    /// Nobody is heard yet.
+    ///
+    /// # Errors
+    /// When no descriptor is free.
+    pub fn new() -> io::Result<Arc<Reception>> {
+        Ok(Arc::new(Reception {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            tokens: Mutex::default(),
+            notes: Mutex::default(),
+            visitors: AtomicUsize::new(0),
+            works: AtomicBool::new(false),
+            pauses: AtomicBool::new(false),
+        }))
+    }
+
+    /// Hears a worker from now on: at the door by its token, and on its notification socket.
+    ///
+    /// # Errors
+    /// When the kernel cannot watch one socket more.
+    pub fn hear(&self, worker: WorkerId, token: &str, notify: BorrowedFd<'_>, group: Pid) -> io::Result<()> {
+        let socket = Foreign::from(notify.try_clone_to_owned()?);
+        self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, key_of(worker)))?;
+        lock(&self.notes).insert(key_of(worker), Arc::new(Notes { socket, group, worker }));
+        lock(&self.tokens).insert(token.to_owned(), worker);
+        Ok(())
+    }
+
+    /// Hears it no more.
+    pub fn forget(&self, worker: WorkerId, token: &str) {
+        lock(&self.tokens).remove(token);
+        if let Some(notes) = lock(&self.notes).remove(&key_of(worker)) {
+            let _ = self.epoll.delete(&notes.socket);
+        }
+    }
+
+    /// Whether somebody is being heard, who would be cut off now.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.visitors.load(Ordering::SeqCst) > 0 || self.works.load(Ordering::SeqCst)
+    }
+
+    /// Takes nothing up from now on; what comes waits in the sockets. False, and everything as before, when
+    /// somebody is being heard.
+    pub fn pause(&self) -> bool {
+        self.pauses.store(true, Ordering::SeqCst);
+        let busy = self.is_busy();
+        if busy {
+            self.go_on();
+        }
+        !busy
+    }
+
+    /// Goes on after a pause.
+    pub fn go_on(&self) {
+        self.pauses.store(false, Ordering::SeqCst);
+    }
+
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub fn start(self: &Arc<Self>, door: OwnedFd, events: Events) -> io::Result<()> {
+        self.epoll.add(&door, EpollEvent::new(EpollFlags::EPOLLIN, DOOR))?;
+        let shared = Arc::clone(self);
+        let begin = move || Receptionist::new(shared, door, events).work();
+        std::thread::Builder::new().name("reception".to_owned()).stack_size(STACK).spawn(begin)?;
+        Ok(())
+    }
+}
+
+/// Somebody who came in and is proven to be of a worker.
+#[derive(Debug)]
+struct Visitor {
+    key: u64,
+    socket: Foreign,
+    since: Instant,
+}
+
+/// Ends the thread: the master has.
+struct Ended;
+
+/// The thread.
+struct Receptionist {
+    shared: Arc<Reception>,
+    door: OwnedFd,
+    events: Events,
+    /// The oldest first.
+    visitors: VecDeque<Visitor>,
+    next_key: u64,
+    interrupter: Option<Interrupter>,
+}
+
+impl Receptionist {
+    fn new(shared: Arc<Reception>, door: OwnedFd, events: Events) -> Receptionist {
+        let interrupter = Interrupter::of_this_thread();
+        if let Err(error) = &interrupter {
+            warn!(%error, "no timer: a stranger's socket can hold up notifications of workers, though no connection");
+        }
+        Receptionist { shared, door, events, visitors: VecDeque::new(), next_key: 2, interrupter: interrupter.ok() }
+    }
+
+    /// Does something that a stranger can make last.
+    fn soon<T>(&self, doing: impl FnOnce() -> T) -> T {
+        match &self.interrupter {
+            Some(interrupter) => interrupter.during(doing),
+            None => doing(),
+        }
+    }
+
+    fn work(mut self) {
+        let mut ready = [EpollEvent::empty(); READY_MAX];
+        loop {
+            let count = self.shared.epoll.wait(&mut ready, self.timeout());
+            self.shared.works.store(true, Ordering::SeqCst);
+            if self.shared.pauses.load(Ordering::SeqCst) {
+                self.shared.works.store(false, Ordering::SeqCst);
+                std::thread::sleep(EXHAUSTED_PAUSE);
+                continue;
+            }
+            for event in ready.iter().take(count.unwrap_or(0)) {
+                let heard = match event.data() {
+                    DOOR => {
+                        self.open();
+                        Ok(())
+                    }
+                    key if key % 2 == 1 => self.note(key),
+                    key => self.visit(key),
+                };
+                if let Err(Ended) = heard {
+                    return;
+                }
+            }
+            self.send_away(|visitor| visitor.since.elapsed() >= VISIT_TIMEOUT);
+            self.shared.works.store(false, Ordering::SeqCst);
+        }
+    }
+
+    fn timeout(&self) -> EpollTimeout {
+        let left = self.visitors.front().map(|visitor| VISIT_TIMEOUT.saturating_sub(visitor.since.elapsed()));
+        // A millisecond more, so that it is over then.
+        left.and_then(|left| EpollTimeout::try_from(left + Duration::from_millis(1)).ok()).unwrap_or(EpollTimeout::NONE)
+    }
+
+    /// Lets one in, if it is of a worker.
+    fn open(&mut self) {
+        let visitor = match SockRef::from(&self.door).accept() {
+            Ok((visitor, _)) => OwnedFd::from(visitor),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => return,
+            Err(error) => {
+                warn!(%error, "cannot let a worker's process in");
+                return std::thread::sleep(EXHAUSTED_PAUSE);
+            }
+        };
+        let groups = |group: Pid| lock(&self.shared.notes).values().any(|notes| notes.group == group);
+        let trusted = credentials::peer(visitor.as_fd()).is_ok_and(|peer| credentials::is_trusted(&peer, groups));
+        if !trusted {
+            self.soon(|| drop(visitor));
+            return strange("a process of another user knocked that no worker started");
+        }
+        if self.visitors.len() >= VISITORS_MAX {
+            debug!(VISITORS_MAX, "too many visitors at once, the oldest has to go");
+            let oldest = self.visitors.front().map(|visitor| visitor.key);
+            self.send_away(|visitor| Some(visitor.key) == oldest);
+        }
+        let key = self.next_key;
+        self.next_key += 2;
+        if self.shared.epoll.add(&visitor, EpollEvent::new(EpollFlags::EPOLLIN, key)).is_ok() {
+            self.visitors.push_back(Visitor { key, socket: Foreign::from(visitor), since: Instant::now() });
+            self.shared.visitors.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn send_away(&mut self, whom: impl Fn(&Visitor) -> bool) {
+        let before = self.visitors.len();
+        self.visitors.retain(|visitor| !whom(visitor));
+        self.shared.visitors.fetch_sub(before - self.visitors.len(), Ordering::SeqCst);
+    }
+
+    /// Reads a visitor's packet and passes it on if its token is a worker's.
+    fn visit(&mut self, key: u64) -> Result<(), Ended> {
+        let found = self.visitors.iter().enumerate().find(|(_, visitor)| visitor.key == key);
+        let Some((index, visitor)) = found else { return Ok(()) };
+        let said = channel::read(visitor.socket.as_fd());
+        if matches!(&said, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            return Ok(());
+        }
+        let Some(visitor) = self.visitors.remove(index) else { return Ok(()) };
+        let _ = self.shared.epoll.delete(&visitor.socket);
+        let heard = match said {
+            Ok(Some(Said::Packet { packet, fds, sender })) => {
+                let worker = packet.token.as_ref().and_then(|token| lock(&self.shared.tokens).get(token).copied());
+                match worker {
+                    Some(worker) => {
+                        let door = Some(visitor.socket);
+                        self.tell(Event::Packet(FromWorker { worker, packet, fds, sender, door }))
+                    }
+                    None => {
+                        strange("a process without a worker's token knocked");
+                        Ok(())
+                    }
+                }
+            }
+            Ok(Some(Said::Malformed(_))) => {
+                strange("a process knocked and said nonsense");
+                Ok(())
+            }
+            Ok(None) | Err(_) => Ok(()),
+        };
+        self.shared.visitors.fetch_sub(1, Ordering::SeqCst);
+        heard
+    }
+
+    /// Reads a notification and passes it on. Addresses are asked for elsewhere.
+    fn note(&self, key: u64) -> Result<(), Ended> {
+        let Some(notes) = lock(&self.shared.notes).get(&key).cloned() else { return Ok(()) };
+        let mut buffer = [0; PACKET_MAX];
+        let Ok(received) = self.soon(|| fd::receive_words(notes.socket.as_fd(), &mut buffer)) else { return Ok(()) };
+        let is_group = |group| group == notes.group;
+        if !received.sender.is_some_and(|sender| credentials::is_trusted(&sender, is_group)) {
+            return Ok(());
+        }
+        let worker = notes.worker;
+        self.tell(match packet::read(buffer.get(..received.len).unwrap_or_default()) {
+            Ok(mut packet) => {
+                packet.says.retain(packet::FromWorker::is_notification);
+                Event::Packet(FromWorker { worker, packet, fds: Vec::new(), sender: received.sender, door: None })
+            }
+            Err(what) => Event::Malformed { worker, what },
+        })
+    }
+
+    /// Waits while the loop has more than enough to do.
+    fn tell(&self, event: Event) -> Result<(), Ended> {
+        self.events.blocking_send(event).map_err(|_| Ended)
+    }
+}
+
+/// Says that somebody knocked who should not, but not each time: anybody on the machine can knock.
+fn strange(what: &str) {
+    static KNOCKS: AtomicU64 = AtomicU64::new(0);
+    let knocks = KNOCKS.fetch_add(1, Ordering::Relaxed) + 1;
+    if knocks.is_power_of_two() {
+        warn!(knocks, "{what}");
+    }
+}
