@@ -25,7 +25,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a worker of a new generation must go on listening to count as ready: there are programs that bind and
 /// listen, find out what is wrong, and close.
-const STAYS: Duration = Duration::from_millis(100);
+const STAYS: Duration = Duration::from_millis(200);
 /// How long a worker of a new generation may listen on some addresses of the old and not on the others.
 const ALL_ADDRESSES: Duration = Duration::from_secs(2);
 
@@ -89,7 +89,8 @@ impl Master {
         if !missing.is_empty() {
             return self.await_addresses(id, &missing);
         }
-        if signal != Signal::Waited && self.see_whether_it_stays(id) {
+        let unsure = self.workers.get(&id).is_some_and(Worker::may_be_deaf);
+        if (signal != Signal::Waited || unsure) && self.see_whether_it_stays(id) {
             return;
         }
         let Some(worker) = self.workers.get(&id) else { return };

@@ -15,7 +15,14 @@ pub fn all() -> Vec<Case> {
     ]
     .into_iter()
     .flatten()
+    .filter(|case| !is_beyond_seccomp(case))
     .collect()
+}
+
+/// pyftpdlib registers its socket with epoll before it binds it. Seen from outside only the socket can be replaced,
+/// and not what epoll was told about it; where it stays the listener itself, nothing is replaced.
+fn is_beyond_seccomp(case: &Case) -> bool {
+    case.program.starts_with("pyftpdlib") && case.way.adapter == "seccomp" && case.way.mode != "shared"
 }
 
 /// Rounds in which every session downloads once.

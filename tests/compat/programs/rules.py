@@ -73,7 +73,7 @@ def pairs():
     yield from itertools.product(itertools.product(PLACES, SHARING), repeat=2)
 
 
-with open(file, "w") as out:
+with open(file + ".part", "w") as out:
     for number, (one, other) in enumerate(pairs()):
         # One sequence for each pair; the pairs beside it have the others.
         for sequence in SEQUENCES[number % len(SEQUENCES) :][:1]:
@@ -100,6 +100,8 @@ with open(file, "w") as out:
         results = [step({"a": made}, {"a": one[0]}, what) for what in ("aB", "aL")]
         made.close()
         out.write(f"{'/'.join(one)} after a child: {left} {' '.join(results)}\n")
+
+os.rename(file + ".part", file)
 
 if main != "-":
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
