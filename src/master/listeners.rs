@@ -266,7 +266,23 @@ impl Listeners {
             let waits = waits && listener.kept_until.get().is_none_or(|until| clock::now() < until);
             listener.origin == Origin::Worker && listener.given_up.get() && !waits && !in_use(listener)
         };
-        let dropped = self.all.extract_if(.., unused);
+        self.drop_those(unused)
+    }
+
+    /// Closes listeners that workers gave up and that would be in the way of another address with their port.
+    pub fn make_way(&mut self, asked: &Address, in_use: impl Fn(&Listener) -> bool) -> Vec<Rc<Listener>> {
+        let port = |address: &Address| if let Address::Tcp(address) = address { Some(address.port()) } else { None };
+        let in_the_way = |entry: &mut Entry| {
+            let listener = &entry.listener;
+            let overlaps = port(asked).is_some_and(|asked| asked != 0 && port(&listener.address) == Some(asked));
+            let given_up = listener.origin == Origin::Worker && listener.given_up.get() && !in_use(listener);
+            overlaps && given_up && listener.key.asked != *asked
+        };
+        self.drop_those(in_the_way)
+    }
+
+    fn drop_those(&mut self, which: impl FnMut(&mut Entry) -> bool) -> Vec<Rc<Listener>> {
+        let dropped = self.all.extract_if(.., which);
         dropped
             .map(|entry| {
                 if let Some(serving) = entry.serving {

@@ -234,6 +234,15 @@ impl Master {
         if worker.requests.len() >= REQUESTS_MAX {
             return Err(Errno::EMFILE.into());
         }
+        if !self.listeners.serves(&listen.address) {
+            let workers = &self.workers;
+            let in_use = |listener: &Listener| workers.values().any(|worker| worker.holds(listener));
+            for dropped in self.listeners.make_way(&listen.address, in_use) {
+                self.accepted_before += dropped.accepted.get();
+                self.remember_steered(&dropped);
+            }
+        }
+        let worker = self.workers.get_mut(&id).ok_or(Errno::ESRCH)?;
         let found = in_name_of(asker, &listen.address, &mut self.listeners, |listeners| {
             listeners.find_or_bind(listen, own, worker.slot, |listener| worker.holds(listener))
         })?;

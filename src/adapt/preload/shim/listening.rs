@@ -30,8 +30,12 @@ static CAREFUL_FROM: AtomicI32 = AtomicI32::new(0);
 /// # Safety
 /// `addr` must be readable for `len` bytes.
 pub unsafe fn bind(fd: c_int, addr: *const u8, len: c_uint) -> Option<c_int> {
-    if !settings::active() || find(fd).is_some() {
+    if !settings::active() {
         return None;
+    }
+    if let Some(entry) = find(fd) {
+        // It is bound; the kernel would look at the hand-off socket in its place.
+        return if entry.state() == State::Ephemeral { None } else { Some(fail(EINVAL)) };
     }
     // SAFETY: as the caller vouches.
     let family = unsafe { family_of(addr, len) }?;
