@@ -456,7 +456,7 @@ pub unsafe fn give_up_for_client(fd: c_int, entry: &'static Entry) -> Option<c_i
         let id = lock().detail(entry).id;
         note(entry, "CLOSE", id);
     }
-    forget(fd);
+    drop(forget(fd));
     if is_bound {
         return None;
     }
@@ -465,17 +465,31 @@ pub unsafe fn give_up_for_client(fd: c_int, entry: &'static Entry) -> Option<c_i
     (ret < 0).then_some(ret)
 }
 
+/// The end of a pipe that the master watches, to be closed after the socket: it then looks who still has that.
+#[must_use]
+pub struct Hold(c_int);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.0 >= 0 {
+            lock().discard(self.0);
+        }
+    }
+}
+
 /// Forgets one number of a listening socket; with the last one the master is told.
-pub fn forget(fd: c_int) {
-    let Some(entry) = find(fd).filter(|_| owns_memory()) else { return };
+pub fn forget(fd: c_int) -> Hold {
+    let Some(entry) = find(fd).filter(|_| owns_memory()) else { return Hold(-1) };
     let mut locked = lock();
     if !locked.forget(fd) {
-        return;
+        return Hold(-1);
     }
     let detail = locked.detail(entry);
     let (own, hold, id, mine) = (detail.own, detail.hold, detail.id, detail.owner == getpid());
     let known = entry.state() != State::Ephemeral;
-    [own, hold].into_iter().filter(|fd| *fd >= 0).for_each(|fd| locked.discard(fd));
+    if own >= 0 {
+        locked.discard(own);
+    }
     drop(locked);
     // Where the master does not see who has it: a forked child that closes its copy does not end the
     // listening of the worker.
@@ -483,6 +497,7 @@ pub fn forget(fd: c_int) {
         note(entry, "CLOSE", id);
     }
     lock().free(entry);
+    Hold(hold)
 }
 
 /// The program shut its listener down: nothing more comes, and what waits goes to other workers.
