@@ -1,5 +1,6 @@
 //! `bind` and `listen` of a supervised worker: what the shim says in packets, seen from outside.
 
+use super::event::Event;
 use super::handoff::Handoff;
 use super::requests::Answer;
 use super::run::Master;
@@ -13,7 +14,9 @@ use crate::wire::address::Address;
 use crate::wire::packet::{AnswerTo, Holder, Listen, Otherwise, Ownership, RequestId, ToWorker, Via};
 use crate::wire::peer::PEER_MAX;
 use nix::errno::Errno;
+use nix::unistd::Pid;
 use socket2::Socket;
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -303,11 +306,40 @@ impl Master {
     pub(super) fn forget_closed(&mut self, id: WorkerId, from: usize) {
         let Some(worker) = self.workers.get(&id).filter(|worker| worker.requests.len() >= from) else { return };
         let Some(supervised) = worker.supervised.clone() else { return };
-        let Some(open) = process::sockets_of_others(worker.pid) else { return };
-        for request in supervised.closed(&open) {
+        let Some(open) = process::sockets_of_others(worker.pid, &self.groups_beside(id)) else { return };
+        self.close_all(id, &supervised, &open);
+    }
+
+    /// The process groups of the other workers, which may have the same sockets.
+    fn groups_beside(&self, id: WorkerId) -> HashSet<Pid> {
+        self.workers.values().filter(|other| other.id != id).map(|other| other.pid).collect()
+    }
+
+    fn close_all(&mut self, id: WorkerId, supervised: &Supervised, open: &HashSet<u64>) {
+        for request in supervised.closed(open) {
             debug!(worker = id.0, request, "a supervised worker closed a listening socket");
             self.close(id, request);
         }
+    }
+
+    /// Looks now and then which sockets a supervised worker has closed, whether somebody waits there or not.
+    pub(super) fn look_at_supervised(&self, id: WorkerId) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(supervised) = &worker.supervised else { return };
+        let (pid, had, others) = (worker.pid, supervised.inodes(), self.groups_beside(id));
+        let (events, aside) = (self.house.events.clone(), self.house.aside.clone());
+        tokio::task::spawn_local(async move {
+            if let Ok(Some(open)) = aside.run(move || process::sockets_of_others(pid, &others)).await {
+                let _ = events.send(Event::SocketsOpen { worker: id, had, open }).await;
+            }
+        });
+    }
+
+    /// It was looked; a socket that came meanwhile could not be seen.
+    pub(super) fn sockets_open(&mut self, id: WorkerId, had: &HashSet<u64>, mut open: HashSet<u64>) {
+        let Some(supervised) = self.workers.get(&id).and_then(|worker| worker.supervised.clone()) else { return };
+        open.extend(supervised.inodes().difference(had));
+        self.close_all(id, &supervised, &open);
     }
 }
 

@@ -8,11 +8,11 @@ use super::run::Master;
 use super::worker::{Request, Worker};
 use crate::config::PortZero;
 use crate::core::claim::{Claim, Held, conflicts};
-use crate::core::fleet::{self, Sign};
+use crate::core::fleet::{self, KillReason, Sign};
 use crate::core::ids::WorkerId;
 use crate::sys::dispose::Foreign;
 use crate::sys::taken::Taken;
-use crate::sys::{fd, listen, process};
+use crate::sys::{fd, listen, process, socket_file};
 use crate::wire::address::Address;
 use crate::wire::packet::{Count, Follow, Listen, Listens, Otherwise, RequestId, ToWorker, Via};
 use nix::errno::Errno;
@@ -24,7 +24,7 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 /// How long a worker may listen nowhere before it counts as one that does not work.
-const DEAF_AFTER: Duration = Duration::from_millis(500);
+pub(super) const DEAF_AFTER: Duration = Duration::from_millis(500);
 /// From this age on, an address that a ready worker opens where nothing else says so is one for a client.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
@@ -37,6 +37,12 @@ impl Master {
         }
         if worker.config.private.iter().any(|private| private.covers(asked)) {
             return true;
+        }
+        if let Address::Unix(path) = asked
+            && !self.listeners.serves(asked)
+        {
+            // As with port 0, the name is of its own choice.
+            return socket_file::is_in_fresh_directory(path, worker.age());
         }
         asked.is_ephemeral()
             && self.config.port_zero == PortZero::Private
@@ -54,6 +60,11 @@ impl Master {
         asks: (&Address, Claim),
         whether: Whether,
     ) -> io::Result<()> {
+        let taken = |worker: &Worker| worker.requests.iter().any(|r| r.id != request && is_taken(asks, r, whether));
+        if self.workers.get(&id).is_some_and(|worker| worker.supervised.is_some() && taken(worker)) {
+            // What a supervised worker has closed nobody tells.
+            self.forget_closed(id, 1);
+        }
         let worker = self.workers.get(&id).ok_or(Errno::ESRCH)?;
         let others = worker.requests.iter().filter(|other| other.id != request && is_taken(asks, other, whether));
         let (gone, held): (Vec<_>, Vec<_>) = others.partition(|other| !is_held(worker, other));
@@ -66,18 +77,20 @@ impl Master {
         Ok(())
     }
 
-    /// Says that a worker opened an address late: it may be for one client, and all workers share it.
-    pub(super) fn notice_late_address(&mut self, id: WorkerId, address: &Address) {
-        let Some(worker) = self.workers.get(&id) else { return };
+    /// Says that a worker opened an address late: it may be for one client, and all workers share it. Returns
+    /// whether it is late.
+    pub(super) fn notice_late_address(&mut self, id: WorkerId, address: &Address) -> bool {
+        let Some(worker) = self.workers.get(&id) else { return false };
         let ready_for = worker.ready.then(|| worker.age());
         let has_served = worker.requests.iter().filter_map(|r| r.handoff.as_ref()).any(|handoff| handoff.given() > 0);
         if !worker.admitted || !(has_served || ready_for.is_some_and(|age| age >= SETTLED_AFTER)) {
-            return;
+            return false;
         }
         if let Some(told) = self.house.provoked.tell(id, Kind::OpenedLate) {
             let (slot, left_out) = (worker.slot.0, told.left_out);
             info!(slot, worker = id.0, %address, left_out, "a worker that was ready opened one more address, which all workers share now; if it is for one client or for its own processes, leave it alone with --private");
         }
+        true
     }
 
     /// `FOLLOW`: a program that was executed has a socket that its predecessor asked for.
@@ -90,11 +103,14 @@ impl Master {
         let request = worker.requests.iter().find(of_it).ok_or(Errno::ENOENT)?;
         let mut fds = Vec::new();
         if request.handoff.is_some() {
-            let like = match &request.own {
-                Some(own) => listen::with_options_of(own.as_fd())?,
-                None => listen::with_options_of(request.listener.socket().ok_or(Errno::ESHUTDOWN)?.as_fd())?,
-            };
-            fds.push(like);
+            let listener = request.listener.socket().ok_or(Errno::ESHUTDOWN)?;
+            let adopted = request.listener.adopted_from.get() == Some((id, request.id));
+            fds.push(match &request.own {
+                // The very one that it sent, so that what it sets there until it listens counts.
+                Some(own) => own.as_fd().try_clone_to_owned()?,
+                None if adopted => listener.as_fd().try_clone_to_owned()?,
+                None => listen::with_options_of(listener.as_fd())?,
+            });
         }
         // Without a pipe `/proc` tells.
         fds.extend(request.holders.add(id, request.id, &self.house.events).ok());
@@ -170,8 +186,23 @@ impl Master {
     /// The moment is over.
     pub(super) async fn deaf(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get(&id).filter(|worker| worker.is_deaf() && !worker.leaves) else { return };
-        let known = self.fleet.occupant(id).is_none_or(|o| !o.is_ready() || o.signs.has(Sign::Deaf));
-        if known || self.fleet.is_stopping() {
+        if self.fleet.is_stopping() {
+            return;
+        }
+        let brought = self.fleet.reloading() == Some(worker.generation);
+        if brought && self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting) {
+            let (slot, generation) = (worker.slot.0, worker.generation.0);
+            warn!(
+                slot,
+                worker = id.0,
+                generation,
+                "a new worker has closed the last socket that it listened on, so it cannot take the place of the old one"
+            );
+            self.failed_because = Some("it listened, and then closed the last socket that it listened on".to_owned());
+            return self.handle_fleet(fleet::Event::Condemned(id, KillReason::Elsewhere)).await;
+        }
+        let Some(worker) = self.workers.get(&id) else { return };
+        if self.fleet.occupant(id).is_none_or(|o| !o.is_ready() || o.signs.has(Sign::Deaf)) {
             return;
         }
         warn!(

@@ -13,7 +13,7 @@ use crate::sys::process::Usage;
 use crate::sys::seccomp::Call;
 use crate::wire::packet::{Malformed, Packet, RequestId};
 use nix::unistd::Pid;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use tokio::sync::{mpsc, oneshot};
 
@@ -41,6 +41,10 @@ pub enum Event {
     LetGo { worker: WorkerId, request: RequestId },
     /// It was looked whether a process of a worker has a listening socket.
     Looked { worker: WorkerId, request: RequestId, held: bool },
+    /// Sockets that processes had open when a supervised worker had these.
+    SocketsOpen { worker: WorkerId, had: HashSet<u64>, open: HashSet<u64> },
+    /// An address that nobody listens on any more had its moment to be asked for again.
+    GivenUp,
     /// A worker that stopped listening had its moment to listen again.
     Deaf { worker: WorkerId },
     /// A worker's first process ended; it is not reaped yet.

@@ -217,6 +217,10 @@ pub struct Listener {
     /// Whether the last worker that listened here closed its socket while it lived on. Death is no
     /// such thing: the next worker comes back here, and clients wait meanwhile.
     pub given_up: Cell<bool>,
+    /// Until when connections that wait keep it all the same.
+    pub kept_until: Cell<Option<Moment>>,
+    /// Whether a worker opened it only after it had served for a while.
+    pub opened_late: Cell<bool>,
     /// Whether descriptors or memory ran out and no connection was accepted since.
     pub exhausted: Cell<bool>,
     /// Who else has its socket.
@@ -256,6 +260,8 @@ impl Listener {
             served_since: Cell::new(None),
             adopted_from: Cell::new(None),
             given_up: Cell::new(false),
+            kept_until: Cell::new(None),
+            opened_late: Cell::new(false),
             exhausted: Cell::new(false),
             held_by: Cell::new(HeldBy::Master),
             failures: Cell::default(),
@@ -446,6 +452,7 @@ pub struct Passed {
     adopted_from: Option<(WorkerId, RequestId)>,
     given_up: bool,
     #[serde(default)]
+    opened_late: bool,
     held_by: HeldBy,
     styled: bool,
     path: Option<SocketFile>,
@@ -475,6 +482,7 @@ impl Listener {
             held: held.as_ref().map(|held| (passing.pass(&held.connection), held.peer().to_vec())),
             adopted_from: self.adopted_from.get(),
             given_up: self.given_up.get(),
+            opened_late: self.opened_late.get(),
             held_by: self.held_by.get(),
             styled: self.styled.get(),
             path: self.path.borrow().clone(),
@@ -516,6 +524,8 @@ impl Listener {
             served_since: Cell::new(None),
             adopted_from: Cell::new(passed.adopted_from),
             given_up: Cell::new(passed.given_up),
+            kept_until: Cell::new(None),
+            opened_late: Cell::new(passed.opened_late),
             exhausted: Cell::new(false),
             held_by: Cell::new(passed.held_by),
             failures: Cell::default(),

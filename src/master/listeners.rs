@@ -6,6 +6,7 @@ use super::{accept, steering};
 use crate::config::Mode;
 use crate::core::ids::{Slot, WorkerId};
 use crate::steer::{Kind, Steering, Wanted};
+use crate::sys::clock;
 use crate::sys::dispose::Foreign;
 use crate::sys::listen::{self, Sharing};
 use crate::wire::address::Address;
@@ -261,9 +262,27 @@ impl Listeners {
         let unused = |entry: &mut Entry| {
             let listener = &entry.listener;
             let waits = listener.seats.has_orphans() || listener.held.borrow().is_some();
+            // Nobody listens there, so the kernel would refuse them, too; but one who crashed comes back at once.
+            let waits = waits && listener.kept_until.get().is_none_or(|until| clock::now() < until);
             listener.origin == Origin::Worker && listener.given_up.get() && !waits && !in_use(listener)
         };
-        let dropped = self.all.extract_if(.., unused);
+        self.drop_those(unused)
+    }
+
+    /// Closes listeners that workers gave up and that would be in the way of another address with their port.
+    pub fn make_way(&mut self, asked: &Address, in_use: impl Fn(&Listener) -> bool) -> Vec<Rc<Listener>> {
+        let port = |address: &Address| if let Address::Tcp(address) = address { Some(address.port()) } else { None };
+        let in_the_way = |entry: &mut Entry| {
+            let listener = &entry.listener;
+            let overlaps = port(asked).is_some_and(|asked| asked != 0 && port(&listener.address) == Some(asked));
+            let given_up = listener.origin == Origin::Worker && listener.given_up.get() && !in_use(listener);
+            overlaps && given_up && listener.key.asked != *asked
+        };
+        self.drop_those(in_the_way)
+    }
+
+    fn drop_those(&mut self, which: impl FnMut(&mut Entry) -> bool) -> Vec<Rc<Listener>> {
+        let dropped = self.all.extract_if(.., which);
         dropped
             .map(|entry| {
                 if let Some(serving) = entry.serving {

@@ -4,6 +4,7 @@ use super::event::{Event, Events};
 use super::listener::Listener;
 use super::probe::{self, Found};
 use super::run::Master;
+use super::worker::Worker;
 use crate::adapt::Chosen;
 use crate::config::life::{Probe, Ready};
 use crate::core::fleet::{self, KillReason, Manner};
@@ -22,6 +23,9 @@ const SETTLES: Duration = Duration::from_secs(1);
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// How long one answer of a starting worker may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a worker of a new generation must go on listening to count as ready: there are programs that bind and
+/// listen, find out what is wrong, and close.
+const STAYS: Duration = Duration::from_millis(200);
 /// How long a worker of a new generation may listen on some addresses of the old and not on the others.
 const ALL_ADDRESSES: Duration = Duration::from_secs(2);
 
@@ -74,9 +78,20 @@ impl Master {
         if !self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting) {
             return;
         }
+        if signal == Signal::Waited {
+            // What a supervised worker has closed nobody tells.
+            self.forget_closed(id, 1);
+        }
+        if self.workers.get(&id).is_some_and(Worker::is_deaf) {
+            return;
+        }
         let missing = self.addresses_missing(id);
         if !missing.is_empty() {
             return self.await_addresses(id, &missing);
+        }
+        let unsure = self.workers.get(&id).is_some_and(Worker::may_be_deaf);
+        if (signal != Signal::Waited || unsure) && self.see_whether_it_stays(id) {
+            return;
         }
         let Some(worker) = self.workers.get(&id) else { return };
         let (slot, uptime_ms) = (worker.slot.0, worker.age().as_millis());
@@ -85,6 +100,24 @@ impl Master {
         }
         self.handle_fleet(fleet::Event::Ready(id)).await;
         self.drop_unused_listeners();
+    }
+
+    /// Lets the old generation serve for a moment more, in case a new worker closes again what it has just
+    /// listened on. False when none is there.
+    fn see_whether_it_stays(&mut self, id: WorkerId) -> bool {
+        let events = self.house.events.clone();
+        let reloading = self.fleet.reloading();
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| reloading == Some(worker.generation)) else {
+            return false;
+        };
+        let others_serve = self.fleet.seats().get(worker.slot.index()).is_some_and(|seat| seat.serving().is_some());
+        if others_serve {
+            worker.tasks.push(tokio::task::spawn_local(async move {
+                sleep(STAYS).await;
+                let _ = events.send(Event::Ready { worker: id, signal: Signal::Waited }).await;
+            }));
+        }
+        others_serve
     }
 
     /// Addresses that the workers of the old generation serve and this one of the new does not: taking
@@ -100,9 +133,8 @@ impl Master {
         let old = self.fleet.seats().get(worker.slot.index()).and_then(|seat| seat.serving());
         let Some(old) = old.and_then(|o| self.workers.get(&o.worker)) else { return Vec::new() };
         let accepting = old.requests.iter().filter(|r| r.accepting).map(|r| Rc::clone(&r.listener));
-        let (chance, chosen): (Vec<_>, Vec<_>) = accepting.partition(|listener| listener.key.asked.is_ephemeral());
-        // A port of the kernel's choice may be one that is opened on occasion, unless there is nothing else.
-        let mut served = if chosen.is_empty() { chance } else { chosen };
+        let (occasional, chosen): (Vec<_>, Vec<_>) = accepting.partition(|listener| is_occasional(listener));
+        let mut served = if chosen.is_empty() { occasional } else { chosen };
         served.retain(|l| !worker.serves(l));
         served
     }
@@ -171,6 +203,12 @@ impl Master {
             let _ = events.send(Event::Ready { worker: id, signal: Signal::Waited }).await;
         }));
     }
+}
+
+/// Whether a worker opened an address for something of its own, which the next need not open: at a port of the
+/// kernel's choice, or when it had served for a while.
+fn is_occasional(listener: &Listener) -> bool {
+    listener.key.asked.is_ephemeral() || listener.opened_late.get()
 }
 
 /// Waits for a line on the notification descriptor (s6's `notification-fd`).

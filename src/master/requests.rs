@@ -1,9 +1,9 @@
 //! What workers say, and what the master does about it.
 
 use super::bind::BACKLOG;
-use super::claims::{Whether, claim_of, with_real_port};
+use super::claims::{DEAF_AFTER, Whether, claim_of, with_real_port};
 use super::error::{RunError, advice};
-use super::event::FromWorker;
+use super::event::{Event, FromWorker};
 use super::handoff::{Handoff, Whose, count};
 use super::holders::Holders;
 use super::listener::{Listener, Phase};
@@ -12,12 +12,12 @@ use super::ready::Signal;
 use super::rights::in_name_of;
 use super::run::Master;
 use super::worker::{Asked, REQUESTS_MAX, Request, name_of};
-use super::{channel, returned, steering};
+use super::{channel, returned};
 use crate::config::Mode;
 use crate::core::ids::WorkerId;
 use crate::sys::clock;
 use crate::sys::dispose::Foreign;
-use crate::sys::listen::longest_queue;
+use crate::sys::listen::{copy_options, longest_queue};
 use crate::sys::rights::Asker;
 use crate::wire::address::Address;
 use crate::wire::packet::{self, AnswerTo, Holder, Listen, Otherwise, Ownership, RequestId, ToWorker, Via};
@@ -229,18 +229,26 @@ impl Master {
             return Ok(ToWorker::Private { id: listen.id }.into());
         }
         self.may(asker, &listen.address)?;
-        if !self.listeners.serves(&listen.address) {
-            self.notice_late_address(id, &listen.address);
-        }
+        let late = !self.listeners.serves(&listen.address) && self.notice_late_address(id, &listen.address);
         let worker = self.workers.get_mut(&id).ok_or(Errno::ESRCH)?;
         if worker.requests.len() >= REQUESTS_MAX {
             return Err(Errno::EMFILE.into());
         }
+        if !self.listeners.serves(&listen.address) {
+            let workers = &self.workers;
+            let in_use = |listener: &Listener| workers.values().any(|worker| worker.holds(listener));
+            for dropped in self.listeners.make_way(&listen.address, in_use) {
+                self.accepted_before += dropped.accepted.get();
+                self.remember_steered(&dropped);
+            }
+        }
+        let worker = self.workers.get_mut(&id).ok_or(Errno::ESRCH)?;
         let found = in_name_of(asker, &listen.address, &mut self.listeners, |listeners| {
             listeners.find_or_bind(listen, own, worker.slot, |listener| worker.holds(listener))
         })?;
         let listener = found.listener;
         listener.given_up.set(false);
+        listener.opened_late.set(listener.opened_late.get() || late);
         if found.ownership == Ownership::Adopted {
             listener.adopted_from.set(Some((id, listen.id)));
         }
@@ -257,6 +265,12 @@ impl Master {
                     Some(group) => group.socket_of(worker.slot)?,
                     None => listener.socket().ok_or(Errno::ESHUTDOWN)?,
                 };
+                // Now, because what the worker sets from here on it sets on this one.
+                match (&listener.group, &found.own) {
+                    (Some(_), Some(own)) => copy_options(own.as_fd(), socket.as_fd()),
+                    (None, Some(own)) => listener.style_after(own),
+                    (_, None) => {}
+                }
                 (Via::Shared, None, socket.as_fd().try_clone_to_owned()?)
             }
         };
@@ -347,7 +361,7 @@ impl Master {
         let listener = Rc::clone(&request.listener);
         let first = !request.accepting;
         let own = request.own.take();
-        if let Some(own) = &own {
+        if let (Some(own), Some(_)) = (&own, &request.handoff) {
             listener.style_after(own);
         }
         let backlog = backlog.map_or(BACKLOG, |asked| asked.clamp(1, longest_queue()));
@@ -363,7 +377,7 @@ impl Master {
             None => match &listener.group {
                 Some(group) => {
                     listener.backlog.set(backlog.max(listener.backlog.get()));
-                    steering::enter(group, slot, backlog, own.as_ref())
+                    group.listen(slot, Some(backlog))
                 }
                 None => listens,
             },
@@ -442,6 +456,12 @@ impl Master {
         }
         if !held {
             listener.given_up.set(true);
+            listener.kept_until.set(Some(clock::now() + DEAF_AFTER));
+            let events = self.house.events.clone();
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(DEAF_AFTER).await;
+                let _ = events.send(Event::GivenUp).await;
+            });
         }
         self.lost_listener(id);
         self.drop_unused_listeners();

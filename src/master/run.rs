@@ -244,6 +244,8 @@ impl Master {
             Event::LookForClosed { worker } => self.look_for_closed(worker),
             Event::LetGo { worker, request } => self.let_go(worker, request),
             Event::Looked { worker, request, held } => self.looked(worker, request, held),
+            Event::SocketsOpen { worker, had, open } => self.sockets_open(worker, &had, open),
+            Event::GivenUp => self.drop_unused_listeners(),
             Event::Deaf { worker } => self.deaf(worker).await,
             Event::WorkerEnded { worker } => self.ended(worker).await,
             Event::LeftBehind { worker, found } => self.left_behind(worker, found).await,

@@ -10,10 +10,8 @@ use crate::config::{Config, Mode};
 use crate::core::ids::{Slot, WorkerId};
 use crate::steer::Wanted;
 use crate::steer::order::Share;
-use crate::sys::dispose::Foreign;
-use crate::sys::{clock, listen};
+use crate::sys::clock;
 use std::io;
-use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -55,18 +53,6 @@ pub fn fill(group: &Group, shares: &[Share]) -> io::Result<()> {
     }
     group.order(shares);
     Ok(())
-}
-
-/// A worker listens on its slot's socket now. `own` is its own socket, if that did not become the
-/// slot's.
-///
-/// # Errors
-/// That of `listen(2)`, or what says that the kernel takes no socket more.
-pub fn enter(group: &Group, slot: Slot, backlog: u32, own: Option<&Foreign>) -> io::Result<()> {
-    if let Some(own) = own {
-        listen::copy_options(own.as_fd(), group.socket_of(slot)?.as_fd());
-    }
-    group.listen(slot, Some(backlog))
 }
 
 /// Reports a listener as closed once the workers have taken what waits. If it refuses new connections

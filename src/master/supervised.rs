@@ -395,8 +395,26 @@ impl Supervised {
         }
     }
 
+    /// Whether the worker called `bind` on the socket that a call is about, and not `listen` yet.
+    fn is_only_bound(&self, call: &Call) -> bool {
+        let Ok(Some(inode)) = foreign::socket_inode(call.thread, call.descriptor()) else { return false };
+        matches!(self.known.borrow().get(&inode), Some(Known::Bound(_) | Known::Prepared { .. }))
+    }
+
+    /// The inodes of all sockets that are known.
+    #[must_use]
+    pub fn inodes(&self) -> std::collections::HashSet<u64> {
+        self.known.borrow().keys().chain(self.doors.borrow().keys()).copied().collect()
+    }
+
     /// `getsockopt`: a hand-off socket must look like a listening TCP socket.
     fn kind(&self, call: &Call) {
+        let whether_it_listens = call.args[2] as i32 == libc::SO_ACCEPTCONN;
+        if whether_it_listens && self.is_only_bound(call) {
+            // It may be a socket on which others listen already.
+            let written = self.write_with_length(call, call.args[3], call.args[4], &0i32.to_ne_bytes());
+            return self.notifier().answer(call, written.map(|()| 0));
+        }
         let Some(door) = self.door(call) else { return self.notifier().pass(call) };
         let unix = i32::from(door.family) == libc::AF_UNIX;
         let value = match call.args[2] as i32 {

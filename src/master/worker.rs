@@ -136,6 +136,14 @@ impl Worker {
         matches!(reap::how_it_ended(self.pidfd.get_ref().as_fd()), Ok(None))
     }
 
+    /// Whether that is about to be found out: no process is known that has one of its sockets.
+    #[must_use]
+    pub fn may_be_deaf(&self) -> bool {
+        let let_go = |request: &Request| request.holders.are_gone() && !request.holders.unwatched.get();
+        let mut accepting = self.requests.iter().filter(|request| request.accepting).peekable();
+        accepting.peek().is_some() && accepting.all(let_go)
+    }
+
     /// Whether it has a socket on this listener.
     #[must_use]
     pub fn holds(&self, listener: &Listener) -> bool {

@@ -163,14 +163,17 @@ pub fn sockets(group: Pid) -> Sockets {
     sockets
 }
 
-/// Inodes of all sockets that other processes than this one have open, as far as we may look; nothing
-/// when we may not look at `must`, or cannot look at all.
+/// Inodes of all sockets that other processes than this one have open, as far as we may look, without those of
+/// some process groups; nothing when we may not look at `must`, or cannot look at all.
 #[must_use]
-pub fn sockets_of_others(must: Pid) -> Option<HashSet<u64>> {
+pub fn sockets_of_others(must: Pid, except: &HashSet<Pid>) -> Option<HashSet<u64>> {
     let myself = std::process::id() as i32;
     let mut sockets = HashSet::new();
     for process in all_processes().ok()? {
         let Some(process) = process.ok().filter(|process| process.pid() != myself) else { continue };
+        if !except.is_empty() && process.stat().is_ok_and(|stat| except.contains(&Pid::from_raw(stat.pgrp))) {
+            continue;
+        }
         let (pid, fds) = (process.pid(), process.fd());
         match fds {
             Ok(fds) => sockets.extend(fds.flatten().filter_map(|fd| match fd.target {

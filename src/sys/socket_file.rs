@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Device and inode.
 type FileId = (u64, u64);
@@ -144,6 +145,20 @@ fn remove_spares_of_the_dead(path: &Path, prefix: &str) {
             let _ = std::fs::remove_file(file.path());
         }
     }
+}
+
+/// Whether a socket file is in a directory that was made a shorter time ago than this, by who alone may use it, among
+/// everybody's temporary files (`mkdtemp(3)`): a name that nobody else can know.
+#[must_use]
+pub fn is_in_fresh_directory(path: &Path, for_less_than: Duration) -> bool {
+    const STICKY: u32 = 0o1000;
+    let within = |path: &Path| {
+        let (directory, around) = (path.parent()?.metadata().ok()?, path.parent()?.parent()?.metadata().ok()?);
+        // Where the file system does not remember when it was made, it is not fresh.
+        let age = directory.created().ok()?.elapsed().ok()?;
+        Some(directory.mode() & 0o077 == 0 && around.mode() & STICKY != 0 && age <= for_less_than)
+    };
+    within(path).unwrap_or(false)
 }
 
 #[cfg(test)]

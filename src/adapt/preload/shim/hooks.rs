@@ -88,7 +88,7 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
     if is_internal(fd) {
         return 0;
     }
-    listening::forget(fd);
+    let _hold = listening::forget(fd);
     // SAFETY: no pointers.
     unsafe { next::close(fd) }
 }
@@ -135,18 +135,14 @@ pub unsafe extern "C" fn dup(fd: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dup2(fd: c_int, to: c_int) -> c_int {
-    if fd != to {
-        listening::forget(to);
-    }
+    let _hold = (fd != to).then(|| listening::forget(to));
     // SAFETY: no pointers.
     copied(fd, unsafe { next::dup2(fd, to) })
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
-    if fd != to {
-        listening::forget(to);
-    }
+    let _hold = (fd != to).then(|| listening::forget(to));
     // SAFETY: no pointers.
     copied(fd, unsafe { next::dup3(fd, to, flags) })
 }

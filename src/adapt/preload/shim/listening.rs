@@ -30,8 +30,12 @@ static CAREFUL_FROM: AtomicI32 = AtomicI32::new(0);
 /// # Safety
 /// `addr` must be readable for `len` bytes.
 pub unsafe fn bind(fd: c_int, addr: *const u8, len: c_uint) -> Option<c_int> {
-    if !settings::active() || find(fd).is_some() {
+    if !settings::active() {
         return None;
+    }
+    if let Some(entry) = find(fd) {
+        // It is bound; the kernel would look at the hand-off socket in its place.
+        return if entry.state() == State::Ephemeral { None } else { Some(fail(EINVAL)) };
     }
     // SAFETY: as the caller vouches.
     let family = unsafe { family_of(addr, len) }?;
@@ -452,7 +456,7 @@ pub unsafe fn give_up_for_client(fd: c_int, entry: &'static Entry) -> Option<c_i
         let id = lock().detail(entry).id;
         note(entry, "CLOSE", id);
     }
-    forget(fd);
+    drop(forget(fd));
     if is_bound {
         return None;
     }
@@ -461,17 +465,31 @@ pub unsafe fn give_up_for_client(fd: c_int, entry: &'static Entry) -> Option<c_i
     (ret < 0).then_some(ret)
 }
 
+/// The end of a pipe that the master watches, to be closed after the socket: it then looks who still has that.
+#[must_use]
+pub struct Hold(c_int);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.0 >= 0 {
+            lock().discard(self.0);
+        }
+    }
+}
+
 /// Forgets one number of a listening socket; with the last one the master is told.
-pub fn forget(fd: c_int) {
-    let Some(entry) = find(fd).filter(|_| owns_memory()) else { return };
+pub fn forget(fd: c_int) -> Hold {
+    let Some(entry) = find(fd).filter(|_| owns_memory()) else { return Hold(-1) };
     let mut locked = lock();
     if !locked.forget(fd) {
-        return;
+        return Hold(-1);
     }
     let detail = locked.detail(entry);
     let (own, hold, id, mine) = (detail.own, detail.hold, detail.id, detail.owner == getpid());
     let known = entry.state() != State::Ephemeral;
-    [own, hold].into_iter().filter(|fd| *fd >= 0).for_each(|fd| locked.discard(fd));
+    if own >= 0 {
+        locked.discard(own);
+    }
     drop(locked);
     // Where the master does not see who has it: a forked child that closes its copy does not end the
     // listening of the worker.
@@ -479,6 +497,7 @@ pub fn forget(fd: c_int) {
         note(entry, "CLOSE", id);
     }
     lock().free(entry);
+    Hold(hold)
 }
 
 /// The program shut its listener down: nothing more comes, and what waits goes to other workers.

@@ -1,0 +1,67 @@
+//! Parents that bind and leave the accepting to their children: by `fork`, by `exec`, by a message.
+
+use crate::case::*;
+use crate::sockets::{descendants, free_ports, listening, local};
+use crate::support::*;
+use nix::sys::signal::Signal::SIGTERM;
+use std::collections::BTreeSet;
+
+pub fn all() -> Vec<Case> {
+    [
+        in_each_mode("HAProxy -W", &[HAPROXY], BOTH, |way| haproxy(way, "-W -db")),
+        in_each_mode("HAProxy -Ws", &[HAPROXY], BOTH, |way| haproxy(way, "-Ws -db")),
+        in_each_mode("a pre-forker whose parent closes", &[], BOTH, |way| python(way, "close_parent.py", &[])),
+        in_each_mode("bound by a parent, execv, then listen", &[], BOTH, |way| python(way, "exec.py", &["execv"])),
+        in_each_mode("bound by a parent, pass_fds, then listen", &[], BOTH, |way| python(way, "exec.py", &["pass"])),
+        in_each_mode("listened on by a parent, execv, then accept", &[], BOTH, |way| {
+            python(way, "exec.py", &["execv", "listen"])
+        }),
+        in_each_mode("bound by one child, sent to another", &[], BOTH, |way| python(way, "sent.py", &[])),
+        in_each_mode("listened on by one child, sent to another", &[], BOTH, |way| python(way, "sent.py", &["listen"])),
+        in_each_mode("options asked and set between bind and listen", &[], &["preload"], |way| {
+            python(way, "exec.py", &["execv", "options"])
+        }),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+const REQUESTS: usize = 30;
+
+fn haproxy(way: Way, how: &str) -> String {
+    let port = free_ports(1);
+    let file = scratch("haproxy.cfg");
+    let configuration = std::fs::read_to_string(root().join("tests/workers/haproxy.cfg")).unwrap();
+    std::fs::write(&file, configuration.replace("BIND", &local(port).to_string())).unwrap();
+    let line = format!("PATH=$PATH:/usr/sbin; exec haproxy {how} -f {}", file.display());
+    serves(way, port, "process", &["sh", "-c", &line])
+}
+
+fn python(way: Way, script: &str, words: &[&str]) -> String {
+    let port = free_ports(1);
+    serves(way, port, "as it was asked", &[&["python3", &program(script), &port.to_string()], words].concat())
+}
+
+/// Every slot is ready and answers, at the address that was asked for and nowhere else; a reload works, and
+/// nothing is left.
+fn serves(way: Way, port: u16, answer: &str, words: &[&str]) -> String {
+    let maitred = start(way, &["-w", "3", "--grace", "10s"], words);
+    let mut right = 0;
+    for _ in 0..2 {
+        all_ready(&maitred, 3);
+        let answers = answers(local(port), REQUESTS);
+        right += answers.iter().filter(|said| said.contains(answer)).count();
+        assert_eq!(right % REQUESTS, 0, "{answers:?}");
+        assert_eq!(listening(&descendants(maitred.child.id())), BTreeSet::from([local(port)]));
+        if right == REQUESTS {
+            maitred.told(&["reload", "--wait"]);
+        }
+    }
+    let pids = descendants(maitred.child.id());
+    maitred.signal(SIGTERM);
+    let (status, output) = maitred.wait();
+    assert_eq!(status.code(), Some(0), "{output}");
+    pids.into_iter().for_each(wait_gone);
+    all_of(right, 2 * REQUESTS)
+}
