@@ -2,6 +2,7 @@
 //! what happens when a worker's processes let go of a listening socket.
 
 use super::event::Event;
+use super::listener::Origin;
 use super::provoked::Kind;
 use super::requests::Answer;
 use super::run::Master;
@@ -12,7 +13,7 @@ use crate::core::fleet::{self, KillReason, Sign};
 use crate::core::ids::WorkerId;
 use crate::sys::dispose::Foreign;
 use crate::sys::taken::Taken;
-use crate::sys::{fd, listen, process, socket_file};
+use crate::sys::{clock, fd, listen, process, socket_file};
 use crate::wire::address::Address;
 use crate::wire::packet::{Count, Follow, Listen, Listens, Otherwise, RequestId, ToWorker, Via};
 use nix::errno::Errno;
@@ -25,6 +26,8 @@ use tracing::{debug, info, warn};
 
 /// How long a worker may listen nowhere before it counts as one that does not work.
 pub(super) const DEAF_AFTER: Duration = Duration::from_millis(500);
+/// So long an address stays that a dead worker had and no other has asked for, while all serve.
+const ABANDONED_AFTER: Duration = Duration::from_secs(5);
 /// From this age on, an address that a ready worker opens where nothing else says so is one for a client.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
@@ -166,6 +169,24 @@ impl Master {
         for request in worker.requests.iter().filter(|r| r.holders.unwatched.get() && r.holders.are_gone()) {
             self.look_who_holds(worker, request);
         }
+    }
+
+    /// Gives up addresses of workers that died, when those that came in their place do not ask for them.
+    pub(super) fn give_up_abandoned(&mut self) {
+        if self.fleet.is_stopping() || !self.fleet.all_ready() {
+            return;
+        }
+        let now = clock::now();
+        for listener in self.listeners.iter().filter(|l| l.origin == Origin::Worker) {
+            let held = self.workers.values().any(|worker| worker.holds(listener));
+            let since = (!held).then(|| listener.unheld_since.get().unwrap_or(now));
+            listener.unheld_since.set(since);
+            if since.is_some_and(|since| now.since(since) >= ABANDONED_AFTER) {
+                listener.given_up.set(true);
+                listener.kept_until.set(Some(now));
+            }
+        }
+        self.drop_unused_listeners();
     }
 
     /// A worker closed a socket: if it was the last on which it listened, it has a moment to listen again.

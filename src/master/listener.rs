@@ -217,6 +217,8 @@ pub struct Listener {
     /// Whether the last worker that listened here closed its socket while it lived on. Death is no
     /// such thing: the next worker comes back here, and clients wait meanwhile.
     pub given_up: Cell<bool>,
+    /// Since when nobody has it, although every slot has a worker that serves.
+    pub unheld_since: Cell<Option<Moment>>,
     /// Until when connections that wait keep it all the same.
     pub kept_until: Cell<Option<Moment>>,
     /// Whether a worker opened it only after it had served for a while.
@@ -260,6 +262,7 @@ impl Listener {
             served_since: Cell::new(None),
             adopted_from: Cell::new(None),
             given_up: Cell::new(false),
+            unheld_since: Cell::new(None),
             kept_until: Cell::new(None),
             opened_late: Cell::new(false),
             exhausted: Cell::new(false),
@@ -524,6 +527,7 @@ impl Listener {
             served_since: Cell::new(None),
             adopted_from: Cell::new(passed.adopted_from),
             given_up: Cell::new(passed.given_up),
+            unheld_since: Cell::new(None),
             kept_until: Cell::new(None),
             opened_late: Cell::new(passed.opened_late),
             exhausted: Cell::new(false),

@@ -22,6 +22,7 @@ impl Master {
     /// Looks whether a worker takes part as it should.
     pub(super) fn look_at(&mut self, id: WorkerId) {
         self.look_at_unwatched(id);
+        self.give_up_abandoned();
         self.look_at_supervised(id);
         let Some(worker) = self.workers.get(&id).filter(|worker| !worker.reported) else { return };
         let slot = worker.slot;

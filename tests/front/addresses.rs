@@ -224,3 +224,28 @@ fn two_masters_on_one_port_do_not_share_it_in_silence() {
     first.signal(SIGTERM);
     assert_eq!(first.wait().0.code(), Some(0));
 }
+
+#[test]
+fn an_address_of_a_dead_worker_that_its_successor_does_not_ask_for_is_closed() {
+    let (main, extra, mark) = (scratch("main.sock"), scratch("extra.sock"), scratch("mark"));
+    let script = "import os, socket, sys
+sockets = [socket.socket(socket.AF_UNIX) for _ in range(2)]
+for path, listener in zip(sys.argv[1:3], sockets):
+    if path == sys.argv[2] and os.path.exists(sys.argv[3]):
+        break
+    listener.bind(path)
+    listener.listen(8)
+open(sys.argv[3], 'w').close()
+while True:
+    sockets[0].accept()[0].close()";
+    let [main, extra, mark] = [&main, &extra, &mark].map(|path| path.to_str().unwrap());
+    let maitred = Maitred::start(&["-w", "1", "--", "python3", "-c", script, main, extra, mark]).ready(2);
+    assert_eq!(maitred.status()["listeners"].as_array().unwrap().len(), 2);
+    kill(maitred.pid(0), nix::sys::signal::SIGKILL);
+    maitred.wait_for("worker ready", 3);
+    let closed = maitred.wait_for("nobody listens here any more; closing the address", 1);
+    assert_eq!(closed[0]["address"], format!("unix:{extra}"));
+    assert_eq!(maitred.status()["listeners"].as_array().unwrap().len(), 1);
+    assert!(!std::path::Path::new(extra).exists());
+    maitred.stop();
+}
