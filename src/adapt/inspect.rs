@@ -4,10 +4,10 @@
 use super::elf::{self, Calls, Image};
 use super::wrappers;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Interpreters and wrappers that are followed.
@@ -161,7 +161,8 @@ enum Seen {
 }
 
 fn look_at(path: &Path) -> io::Result<Seen> {
-    let mut file = File::open(path)?;
+    // A pipe with a name must not hold us up.
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let mut start = Vec::new();
     Read::by_ref(&mut file).take(HASH_BANG_MAX).read_to_end(&mut start)?;
     if let Some(line) = start.strip_prefix(b"#!") {

@@ -126,3 +126,10 @@ fn status_of_nobody() {
 fn check_failure(args: &[&str], words: &[&str]) {
     check(&run(args), 1, words);
 }
+
+#[test]
+fn a_command_that_is_a_pipe_with_a_name_is_refused_at_once() {
+    let pipe = scratch("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    check(&run(&["-w", "1", "--", pipe.to_str().unwrap()]), 3, &["cannot execute", "ermission denied"]);
+}
