@@ -1,6 +1,6 @@
 //! The other way to the master, for processes whose wrapper closed the control channel: an abstract
 //! Unix socket. A connection carries one packet with the worker's token in it, and takes the answer. Who comes is
-//! heard by the [`super::reception`].
+//! heard by the `super::reception`.
 
 use super::event::Events;
 use super::reception::{Reception, VISITORS_MAX};

@@ -2,7 +2,7 @@
 
 use super::listener::{HeldBy, House, Key, Listener, Origin, Phase};
 use super::steering::Afterwards;
-use super::{accept, steering};
+use super::{accept, mend, steering};
 use crate::config::Mode;
 use crate::core::ids::{Slot, WorkerId};
 use crate::steer::{Kind, Steering, Wanted};
@@ -35,7 +35,16 @@ pub struct Listeners {
 #[derive(Debug)]
 struct Entry {
     listener: Rc<Listener>,
+    /// The task that accepts.
     serving: Option<JoinHandle<()>>,
+    /// The task that looks whether it still listens, where the workers accept.
+    watching: Option<JoinHandle<()>>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.watching.iter().for_each(JoinHandle::abort);
+    }
 }
 
 /// A listener for a worker, and whether its own socket became it.
@@ -67,7 +76,7 @@ impl Listeners {
     /// When no descriptor is free.
     pub fn add_bound(&mut self, listener: Listener) -> Rc<Listener> {
         let listener = Rc::new(listener);
-        self.all.push(Entry { listener: Rc::clone(&listener), serving: None });
+        self.all.push(Entry { listener: Rc::clone(&listener), serving: None, watching: None });
         self.serve(&listener);
         listener
     }
@@ -125,7 +134,7 @@ impl Listeners {
             listener.begin_group(slot, self.steering());
         }
         let listener = Rc::new(listener);
-        self.all.push(Entry { listener: Rc::clone(&listener), serving: None });
+        self.all.push(Entry { listener: Rc::clone(&listener), serving: None, watching: None });
         Ok(Found { listener, ownership, own: styled_after })
     }
 
@@ -138,7 +147,7 @@ impl Listeners {
     /// Adds one that was passed on.
     pub fn add_again(&mut self, listener: Listener) -> Rc<Listener> {
         let listener = Rc::new(listener);
-        self.all.push(Entry { listener: Rc::clone(&listener), serving: None });
+        self.all.push(Entry { listener: Rc::clone(&listener), serving: None, watching: None });
         listener
     }
 
@@ -214,8 +223,16 @@ impl Listeners {
     /// Begins to accept, if the master does that in this mode and has not begun yet.
     pub fn serve(&mut self, listener: &Rc<Listener>) {
         let entry = self.all.iter_mut().find(|entry| Rc::ptr_eq(&entry.listener, listener));
-        if let Some(entry) = entry.filter(|entry| self.mode == Mode::Handoff && entry.serving.is_none()) {
-            entry.serving = Some(tokio::task::spawn_local(accept::serve(Rc::clone(listener))));
+        let Some(entry) = entry.filter(|entry| entry.serving.is_none() && entry.watching.is_none()) else { return };
+        match (self.mode, &listener.group) {
+            (Mode::Handoff, _) => {
+                entry.serving = Some(tokio::task::spawn_local(accept::serve(Rc::clone(listener))));
+            }
+            (Mode::Shared | Mode::Kernel, None) if listener.backlog.get() > 0 => {
+                entry.watching = Some(tokio::task::spawn_local(mend::keep_listening(Rc::clone(listener))));
+            }
+            // A slot's socket is its worker's affair.
+            (Mode::Shared | Mode::Kernel, _) => {}
         }
     }
 
@@ -285,11 +302,11 @@ impl Listeners {
         let dropped = self.all.extract_if(.., which);
         dropped
             .map(|entry| {
-                if let Some(serving) = entry.serving {
+                if let Some(serving) = &entry.serving {
                     serving.abort();
                 }
                 entry.listener.close();
-                entry.listener
+                Rc::clone(&entry.listener)
             })
             .collect()
     }

@@ -3,12 +3,14 @@
 //! again, or one that only the master holds takes its place, or the address is given up: the other addresses go on.
 
 use super::accept::CannotAccept;
+use super::event::Event;
 use super::listener::{HeldBy, Listener, Phase};
 use crate::core::moment::Moment;
-use crate::sys::{clock, listen};
+use crate::sys::{clock, listen, watch};
 use std::io;
 use std::os::fd::AsFd;
 use std::pin::pin;
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
@@ -80,6 +82,44 @@ pub async fn mend(listener: &Listener, mut why: CannotAccept) -> Result<(), io::
                 return Ok(());
             }
             Err(error) => why = CannotAccept::Failed(error),
+        }
+    }
+}
+
+/// Watches a listening socket on which the workers accept by themselves: one that a worker shuts down listens again.
+/// Ends when the address is closed, or must be given up.
+pub async fn keep_listening(listener: Rc<Listener>) {
+    while let Some(socket) = listener.socket() {
+        let Ok(watched) = watch::shut(socket) else { return };
+        if watch::is_shut(&watched).await.is_err() {
+            return;
+        }
+        drop(watched);
+        if let Err(error) = listen_again(&listener).await {
+            let address = listener.address.to_string();
+            let _ = listener.house.events.send(Event::ListenerFailed { address, error }).await;
+            return;
+        }
+    }
+}
+
+async fn listen_again(listener: &Listener) -> io::Result<()> {
+    loop {
+        let failures = listener.failures.get().and_one(clock::now());
+        listener.failures.set(failures);
+        pause(listener, failures.pause()).await;
+        let Some(socket) = listener.socket().filter(|_| listener.phase.get() != Phase::Closing) else { return Ok(()) };
+        match listen::listen_again(&socket, &listener.address, listener.backlog.get()) {
+            Ok(()) => {
+                let (address, attempt) = (&listener.address, failures.count);
+                match attempt {
+                    1 => warn!(%address, "a worker shut the listening socket of all down; listening again"),
+                    _ => debug!(%address, attempt, "a worker shut the listening socket of all down again"),
+                }
+                return Ok(());
+            }
+            Err(error) if failures.count > FAILURES_MAX => return Err(error),
+            Err(_) => {}
         }
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// Threads that close. A file whose close nothing interrupts keeps one for itself.
 pub const CLOSERS: usize = 2;
-/// Descriptors that may wait to be closed. Whoever brings them waits from [`BUSY_FROM`] on; one more than this is
+/// Descriptors that may wait to be closed. Whoever brings them waits from `BUSY_FROM` on; one more than this is
 /// closed by who has it.
 pub const WAITING_MAX: usize = 4096;
 /// From so many on it is time to receive no more.

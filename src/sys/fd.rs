@@ -2,7 +2,7 @@
 //!
 //! One packet carries one connection. The hot path ([`send_connection`]) builds its control message
 //! on the stack; the rare packets of the control channel go through the `sendfd` crate. Everything is received
-//! through [`receive`].
+//! through [`receive()`].
 
 mod receive;
 

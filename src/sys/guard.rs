@@ -3,8 +3,8 @@
 //!
 //! The parent-death signal (`prctl(2)`) reaches a worker's first process only, not the children that
 //! it forked, nor the server behind a shell or `npm`, nor what went into a session of its own. The guard
-//! knows what it needs to recognise those from shared memory ([`memory`]) and learns of the master's end from
-//! a pipe. It is this very program, executed anew ([`watch`]): what it does then needs more than a forked
+//! knows what it needs to recognise those from shared memory (`memory`) and learns of the master's end from
+//! a pipe. It is this very program, executed anew (`watch`): what it does then needs more than a forked
 //! child of a process with threads may do (signal-safety(7)), and it can be started again while the master
 //! runs.
 

@@ -56,7 +56,7 @@ impl Interrupter {
         }
     }
 
-    /// Does something that then waits for [`PATIENCE`] in each call at the most.
+    /// Does something that then waits for `PATIENCE` in each call at the most.
     pub fn during<T>(&self, doing: impl FnOnce() -> T) -> T {
         self.set(PATIENCE);
         let done = doing();

@@ -10,7 +10,7 @@
 //! other holder can change it; a copy of the descriptor shares the mode; opening a socket a second time through
 //! `/proc` is not possible; io_uring accepts without waiting, but containers forbid it.
 //!
-//! It costs two stores in memory for each call, and while there are calls this thread looks once in [`TICK`]. While
+//! It costs two stores in memory for each call, and while there are calls this thread looks once in `TICK`. While
 //! there are none it sleeps.
 
 use std::cell::Cell;
