@@ -297,6 +297,7 @@ impl Fleet {
         if let Life::Ready { admitted, .. } = &mut seat.occupants[index].life {
             *admitted = Admitted::Yes;
         }
+        seat.reached = Some(seat.occupants[index].generation);
         actions.push(Action::Admit { worker });
         for other in seat.occupants.iter_mut().filter(|o| o.worker != worker && o.is_ready()) {
             drain(other, now, Some(grace), actions);
@@ -422,6 +423,7 @@ impl Fleet {
                 self.empty(now, index, actions);
             }
         }
+        self.make_room(now, actions);
         self.replace(now, actions);
         self.finish_reload(now, actions);
         self.exclude(actions);

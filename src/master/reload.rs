@@ -169,6 +169,14 @@ impl Master {
             AbortReason::Ended(worker) => format!("its worker {worker} ended before it was ready"),
             AbortReason::NotStarted(worker) => format!("its worker {worker} could not be started"),
             AbortReason::NotReady(worker) => format!("its worker {worker} was not ready in time"),
+            AbortReason::Waiting(worker) => {
+                format!("its worker {worker} ended before all of its generation were ready")
+            }
+            AbortReason::Again(worker) => {
+                format!(
+                    "its worker {worker} failed, as those before it in its slot; --max-restarts says how often that may be"
+                )
+            }
             AbortReason::Deaf(worker) => format!("its worker {worker} stopped listening"),
             AbortReason::Stopping => "the workers are being stopped".to_owned(),
         };

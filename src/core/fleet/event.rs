@@ -252,6 +252,8 @@ pub enum KillReason {
     Elsewhere,
     /// Its generation was given up.
     Aborted,
+    /// It was not ready yet when a reload came, and the new generation takes its slot.
+    Outdated,
 }
 
 /// Why a reload waits.
@@ -272,6 +274,10 @@ pub enum AbortReason {
     NotStarted(WorkerId),
     /// A new worker was not ready in time.
     NotReady(WorkerId),
+    /// A new worker was ready, and ended before all of its generation were.
+    Waiting(WorkerId),
+    /// New workers of a slot served, and failed too often.
+    Again(WorkerId),
     /// A new worker was ready, and then stopped listening.
     Deaf(WorkerId),
     /// The fleet stops, or is paused.

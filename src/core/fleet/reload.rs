@@ -1,6 +1,6 @@
 //! Replacing workers: a whole generation by the next, or one that had its time.
 
-use super::seat::{Admitted, Life, Occupant, Seat};
+use super::seat::{Life, Occupant, Seat};
 use super::{AbortReason, Action, Fleet, KillReason, Manner, WaitReason, Wanted, drain, kill};
 use crate::core::ids::{Generation, WorkerId};
 use crate::core::moment::Moment;
@@ -44,9 +44,20 @@ impl Fleet {
         self.reloading() == Some(generation)
     }
 
-    /// What a worker belongs to that is forked because a slot is empty.
+    /// What a worker belongs to that is forked because a slot is empty: the new generation, which people bring
+    /// to mend an old one that fails. While it is not proven one slot tries it, and the others keep what they had.
     pub(super) fn generation_to_fork(&self) -> Generation {
-        self.reload.filter(|reload| reload.proven).map_or(self.settled, |reload| reload.target)
+        self.reload.filter(|reload| self.may_bring(*reload)).map_or(self.settled, |reload| reload.target)
+    }
+
+    /// Whether a worker of the new generation may be started now: the first one of it goes ahead alone.
+    fn may_bring(&self, reload: Reload) -> bool {
+        reload.proven || reload.manner != Manner::Rolling || !self.is_on_its_way(reload.target)
+    }
+
+    /// Whether the generation that a reload brings may have an empty slot now.
+    pub(super) fn may_bring_more(&self) -> bool {
+        self.reload.is_some_and(|reload| self.may_bring(reload))
     }
 
     pub(super) fn ask_reload(&mut self, manner: Manner, actions: &mut Vec<Action>) {
@@ -110,13 +121,34 @@ impl Fleet {
         let generation = self.occupant(worker).map(|o| o.generation);
         if let Some(reload) = self.reload.as_mut().filter(|r| !r.proven && Some(r.target) == generation) {
             reload.proven = true;
-            actions.push(Action::CanaryServes { generation: reload.target });
+            let target = reload.target;
+            // What the old generation could not do the new one may.
+            self.wake_resting();
+            actions.push(Action::CanaryServes { generation: target });
         }
     }
 
     /// Whether a serving worker is to be replaced.
     fn is_outdated(&self, occupant: &Occupant) -> bool {
         occupant.worn || self.reload.is_some_and(|reload| occupant.generation != reload.target)
+    }
+
+    /// Where nobody serves, a worker of an old generation that still starts makes room for the new one: it may
+    /// well be what the reload is to mend, and it may take its whole boot timeout to fail again.
+    pub(super) fn make_room(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        for index in 0..self.wanted() as usize {
+            let Some(Reload { target, .. }) = self.reload.filter(|reload| self.may_bring(*reload)) else { return };
+            let seat = &mut self.seats[index];
+            if seat.serving().is_some() {
+                continue;
+            }
+            let outdated = |o: &&mut Occupant| o.is_starting() && o.generation != target;
+            if let Some(starting) = seat.occupants.iter_mut().find(outdated) {
+                kill(starting, now, KillReason::Outdated, actions);
+                (seat.next, seat.rests) = (Some(target), false);
+                self.fill(now, index, actions);
+            }
+        }
     }
 
     /// Starts replacements, and where a gap is allowed drains before one is there.
@@ -139,8 +171,7 @@ impl Fleet {
             }
             let to_reload = reload.filter(|reload| reload.target != serving.generation);
             let generation = to_reload.map_or_else(|| self.generation_to_fork(), |reload| reload.target);
-            let alone = to_reload.is_some_and(|reload| reload.manner == Manner::Rolling && !reload.proven);
-            if alone && self.is_on_its_way(generation) {
+            if to_reload.is_some_and(|reload| !self.may_bring(reload)) {
                 continue;
             }
             if surging < surge {
@@ -165,20 +196,28 @@ impl Fleet {
         self.seats.iter().any(|seat| coming(seat) || seat.next == Some(generation))
     }
 
-    /// Lets a whole generation serve at once, and sees the end of a reload.
+    /// Lets a whole generation serve at once, and sees the end of a reload. A slot has the new generation when
+    /// one of it has served there: if that fails again and again, the others do not wait for ever.
     pub(super) fn finish_reload(&mut self, now: Moment, actions: &mut Vec<Action>) {
         self.admit_who_waits_no_longer(now, actions);
         let Some(Reload { target, manner, .. }) = self.reload else { return };
         let wanted = self.wanted() as usize;
-        let of_target = |seat: &Seat| seat.occupants.iter().find(|o| o.generation == target && o.is_ready()).cloned();
-        let Some(ready) = self.seats[..wanted].iter().map(of_target).collect::<Option<Vec<_>>>() else { return };
+        let is_ready = |o: &&Occupant| o.generation == target && o.is_ready();
+        let has_it = |seat: &Seat| seat.reached == Some(target) || seat.occupants.iter().any(|o| is_ready(&o));
+        if !self.seats[..wanted].iter().all(has_it) {
+            return;
+        }
         if manner == Manner::Fleet {
-            let waiting = |o: &&Occupant| matches!(o.life, Life::Ready { admitted: Admitted::NotYet, .. });
-            for occupant in ready.iter().filter(waiting) {
-                self.admit(now, occupant.worker, actions);
+            let ready = self.seats[..wanted].iter().flat_map(|seat| &seat.occupants).filter(is_ready);
+            let waiting: Vec<_> = ready.filter(|o| o.waits()).map(|o| o.worker).collect();
+            for worker in waiting {
+                self.admit(now, worker, actions);
             }
         }
-        let done = |seat: &Seat| seat.serving().is_some_and(|o| o.generation == target);
+        let done = |seat: &Seat| match seat.serving() {
+            Some(serving) => serving.generation == target,
+            None => seat.reached == Some(target),
+        };
         if self.seats[..wanted].iter().all(done) && wanted > 0 {
             self.reload = None;
             self.settled = target;
@@ -189,8 +228,8 @@ impl Fleet {
     /// Whoever waited for its generation and need not any more serves: the worker of its slot died, or the
     /// reload is over.
     fn admit_who_waits_no_longer(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        let waiting = |o: &&Occupant| matches!(o.life, Life::Ready { admitted: Admitted::NotYet, .. });
-        let waiting: Vec<_> = self.seats.iter().flat_map(|s| &s.occupants).filter(waiting).map(|o| o.worker).collect();
+        let all = self.seats.iter().flat_map(|seat| &seat.occupants);
+        let waiting: Vec<_> = all.filter(|o| o.waits()).map(|o| o.worker).collect();
         for worker in waiting {
             if !self.is_stopping() && !self.waits_for_its_generation(worker) {
                 self.admit(now, worker, actions);

@@ -335,7 +335,8 @@ fn a_slot_that_fails_too_often_rests_until_somebody_cares() {
     let actions = fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
     assert_eq!(actions, [Action::Rest { slot: Slot(0), worker, failures: 4 }]);
     assert_eq!((fleet.wakes_at(), fleet.seats()[0].name()), (None, "stopped"));
-    assert_eq!(forked(&fleet.handle(now, Event::ReloadAsked(Manner::Rolling))).len(), 2);
+    let actions = fleet.handle(now, Event::ReloadAsked(Manner::Rolling));
+    assert!(matches!(actions[1..], [Action::Fork { slot: Slot(0), generation: Generation(2), .. }]), "{actions:?}");
 }
 
 #[test]
@@ -430,4 +431,155 @@ fn a_new_generation_that_goes_into_the_background_never_takes_down_the_good_one(
     let actions = fleet.handle(now, Event::Daemonized(canary));
     assert!(matches!(actions[0], Action::ReloadAborted { because: AbortReason::Ended(_), .. }), "{actions:?}");
     assert!(fleet.is_wanted(workers[0]) && !fleet.is_stopping());
+}
+
+/// A fleet of two of which the first slot fails again and again, and the moment at which it waits.
+fn one_of_two_fails(surge: u32, unavailable: u32, succession: Succession) -> (Fleet, Moment, WorkerId) {
+    let (mut fleet, mut now, w) = ready(2);
+    (fleet.plan.max_surge, fleet.plan.max_unavailable) = (surge, unavailable);
+    fleet.plan.succession = succession;
+    let mut worker = w[0];
+    for _ in 0..4 {
+        let mut actions = fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
+        if forked(&actions).is_empty() {
+            now = fleet.wakes_at().unwrap();
+            actions = fleet.handle(now, Event::Tick);
+        }
+        worker = forked(&actions)[0];
+    }
+    (fleet, now, worker)
+}
+
+/// Lets every worker do what it should until the reload is over; says what came of it.
+fn carry_on(fleet: &mut Fleet, now: Moment) -> Vec<Action> {
+    let mut done = Vec::new();
+    for _ in 0..20 {
+        let all = fleet.seats().iter().flat_map(|seat| &seat.occupants);
+        let events: Vec<Event> = all
+            .map(|o| match o.life {
+                Life::Draining { .. } => Event::Exited(o.worker, Exit::Code(0)),
+                Life::Starting { .. } | Life::Ready { .. } => Event::Ready(o.worker),
+            })
+            .collect();
+        for event in events {
+            done.extend(fleet.handle(now, event));
+        }
+    }
+    done
+}
+
+#[test]
+fn a_reload_mends_a_slot_that_fails_again_and_again() {
+    let kernel = (0, 1, Succession::AfterEnd);
+    for (surge, unavailable, succession) in [kernel, (0, 1, Succession::Overlapping), (1, 0, Succession::Overlapping)] {
+        for manner in [Manner::Rolling, Manner::Fleet, Manner::Restart] {
+            // While the slot waits for its next attempt.
+            let (mut fleet, now, worker) = one_of_two_fails(surge, unavailable, succession);
+            fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
+            let actions = fleet.handle(now, Event::ReloadAsked(manner));
+            let first = Action::Fork { slot: Slot(0), worker: WorkerId(7), generation: Generation(2) };
+            assert_eq!(actions[1], first, "{succession:?} {manner:?}");
+            let actions = carry_on(&mut fleet, now);
+            assert!(actions.contains(&Action::ReloadDone { generation: Generation(2) }), "{manner:?}: {actions:?}");
+            assert!(fleet.all_ready());
+        }
+    }
+}
+
+#[test]
+fn a_reload_does_not_wait_for_an_old_worker_that_takes_its_time_to_fail() {
+    for succession in [Succession::AfterEnd, Succession::Overlapping] {
+        for manner in [Manner::Rolling, Manner::Fleet] {
+            let (mut fleet, now, worker) = one_of_two_fails(0, 1, succession);
+            let actions = fleet.handle(now, Event::ReloadAsked(manner));
+            assert_eq!(actions[1], Action::Kill { worker, because: KillReason::Outdated }, "{actions:?}");
+            let actions = carry_on(&mut fleet, now);
+            assert!(actions.contains(&Action::ReloadDone { generation: Generation(2) }), "{manner:?}: {actions:?}");
+        }
+    }
+}
+
+#[test]
+fn of_several_empty_slots_one_tries_the_new_generation() {
+    let (mut fleet, now, w) = ready(3);
+    for worker in [w[0], w[1]] {
+        let next = forked(&fleet.handle(now, Event::Exited(worker, Exit::Code(1))))[0];
+        fleet.handle(now, Event::Exited(next, Exit::Code(1)));
+    }
+    let actions = fleet.handle(now, Event::ReloadAsked(Manner::Rolling));
+    let fork = |slot, worker, generation| Action::Fork {
+        slot: Slot(slot),
+        worker: WorkerId(worker),
+        generation: Generation(generation),
+    };
+    assert_eq!(actions[1..], [fork(0, 6, 2), fork(1, 7, 1)]);
+    // It is proven: what still starts of the old generation where nobody serves makes room.
+    let actions = is_ready(&mut fleet, now, WorkerId(6));
+    assert!(actions.contains(&Action::Kill { worker: WorkerId(7), because: KillReason::Outdated }), "{actions:?}");
+    assert!(actions.contains(&fork(1, 8, 2)), "{actions:?}");
+}
+
+#[test]
+fn an_old_worker_that_fails_too_often_does_not_end_the_reload() {
+    let (mut fleet, mut now, w) = ready(3);
+    fleet.plan.max_restarts = 3;
+    let canary = forked(&fleet.handle(now, Event::ReloadAsked(Manner::Rolling)))[0];
+    let mut worker = w[2];
+    let mut rested = false;
+    for _ in 0..8 {
+        let mut actions = fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
+        rested |= actions.iter().any(|action| matches!(action, Action::Rest { slot: Slot(2), .. }));
+        if rested {
+            break;
+        }
+        if forked(&actions).is_empty() {
+            now = fleet.wakes_at().unwrap();
+            actions = fleet.handle(now, Event::Tick);
+        }
+        worker = forked(&actions)[0];
+    }
+    assert!(rested && fleet.reloading().is_some(), "the slot rests, and the canary goes on");
+    // It serves: the slot gets one of the new generation.
+    let new = forked(&is_ready(&mut fleet, now, canary));
+    assert!(new.iter().any(|worker| fleet.seats()[2].occupants.iter().any(|o| o.worker == *worker)), "{new:?}");
+    let actions = carry_on(&mut fleet, now);
+    assert!(actions.contains(&Action::ReloadDone { generation: Generation(2) }), "{actions:?}");
+}
+
+#[test]
+fn a_reload_ends_while_new_workers_of_two_slots_never_serve_at_the_same_time() {
+    for manner in [Manner::Rolling, Manner::Fleet] {
+        let (mut fleet, mut now, w) = ready(2);
+        fleet.plan.restart_window = Duration::from_secs(1);
+        // Nobody serves when the reload begins, so both slots get the new generation at once.
+        for worker in w {
+            let next = forked(&fleet.handle(now, Event::Exited(worker, Exit::Code(1))))[0];
+            fleet.handle(now, Event::Exited(next, Exit::Code(1)));
+        }
+        let mut new = forked(&fleet.handle(now, Event::ReloadAsked(manner)));
+        assert_eq!(new.len(), 2);
+        let mut done = false;
+        for turn in 0..100 {
+            let worker = new[turn % 2];
+            done |= is_ready(&mut fleet, now, worker).contains(&Action::ReloadDone { generation: Generation(2) });
+            // As soon as it serves it fails, and the other one starts meanwhile.
+            let mut actions = fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
+            while forked(&actions).is_empty() {
+                now = fleet.wakes_at().unwrap();
+                actions = fleet.handle(now, Event::Tick);
+            }
+            new[turn % 2] = forked(&actions)[0];
+        }
+        assert!(done, "{manner:?}");
+    }
+}
+
+#[test]
+fn a_new_worker_that_ends_while_it_waits_for_its_generation_ends_the_reload() {
+    let (mut fleet, now, _) = ready(2);
+    let new = forked(&fleet.handle(now, Event::ReloadAsked(Manner::Fleet)));
+    assert_eq!(is_ready(&mut fleet, now, new[0]), []);
+    let actions = fleet.handle(now, Event::Exited(new[0], Exit::Code(1)));
+    let because = AbortReason::Waiting(new[0]);
+    assert!(actions.contains(&Action::ReloadAborted { generation: Generation(2), because }), "{actions:?}");
 }
