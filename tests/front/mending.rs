@@ -53,3 +53,28 @@ fn a_reload_does_not_wait_for_a_slot_whose_worker_is_never_ready() {
         maitred.stop();
     }
 }
+
+#[test]
+fn a_reload_that_is_given_up_leaves_as_many_workers_as_there_were() {
+    let switches = Switches::new();
+    let file = scratch("maitred.toml");
+    write(&file, &switches, "workers = 2", "true");
+    let maitred = Maitred::start(&["--config", file.to_str().unwrap()]).ready(2);
+    switches.on("broken");
+    // The first new worker fails, and then the first in one of the slots that were added.
+    for (workers, slot, forked) in [(4, 0, 3), (1, 0, 4), (3, 2, 7)] {
+        write(&file, &switches, &format!("workers = {workers}"), "exit 1");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace("$MAITRED_SLOT = 0", &format!("$MAITRED_SLOT = {slot}"))).unwrap();
+        let why = maitred.refused(&["reload", "--wait"]);
+        assert!(why.contains("given up"), "{why:?}");
+        maitred.wait_for("worker forked", forked);
+        let before = |s: &serde_json::Value| {
+            let workers = s["workers"].as_array().unwrap();
+            let serves = |w: &serde_json::Value| w["state"] == "ready" && w["generation"] == 1;
+            workers.len() == 2 && workers.iter().all(serves)
+        };
+        maitred.status_until(before);
+    }
+    maitred.stop();
+}

@@ -55,6 +55,15 @@ pub enum Resize {
     By(i32),
 }
 
+/// How many workers a reload brings. Should it be given up, that changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// As many as there are.
+    Same,
+    /// What the new configuration says: so many, unless the one in force says the same.
+    Configured(u32),
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -81,7 +90,7 @@ pub enum Event {
     /// Drain all workers and go on without any, until a reload or another number is asked for (`WINCH`).
     Pause,
     /// Replace all workers by a new generation.
-    ReloadAsked(Manner),
+    ReloadAsked(Manner, Workers),
     /// The worker had its time: replace it.
     Recycle(WorkerId),
     /// A sign that the worker does not work.
