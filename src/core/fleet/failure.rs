@@ -50,6 +50,7 @@ impl Fleet {
         let Some((_, seat, index)) = self.seat_of(worker) else { return };
         if let Life::Ready { since, .. } = seat.occupants[index].life {
             seat.occupants[index].life = Life::Starting { since };
+            seat.rests = false;
         }
         let others = self.seats.iter().flat_map(|seat| &seat.occupants).any(|o| o.is_ready());
         if first && !others {
@@ -68,6 +69,10 @@ impl Fleet {
         let (worker, booted) = (who.worker, who.is_ready());
         let (first_boot, random, plan) = (!self.was_ready, self.random(), self.plan);
         let seat = &mut self.seats[slot.index()];
+        if booted && std::mem::take(&mut seat.rests) {
+            // Its replacements failed, and it served on. Now nobody does, so the slot begins anew.
+            (seat.failures, seat.backoff) = (0, None);
+        }
         seat.failures += 1;
         seat.recent.push_back(now);
         while seat.recent.front().is_some_and(|&at| now.since(at) > plan.restart_window) {

@@ -653,3 +653,56 @@ fn a_number_chosen_by_hand_outlives_reloads_that_ask_for_no_other() {
     fleet.handle(now, Event::Exited(next, Exit::Code(1)));
     assert_eq!((fleet.reloading(), fleet.wanted()), (None, 4));
 }
+
+/// Lets whoever starts in a slot fail until the slot rests.
+fn until_it_rests(fleet: &mut Fleet, mut now: Moment, slot: usize) -> Moment {
+    for _ in 0..100 {
+        let starting = fleet.seats()[slot].occupants.iter().find(|o| o.is_starting()).map(|o| o.worker);
+        if let Some(worker) = starting {
+            fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
+        }
+        if fleet.seats()[slot].rests() {
+            return now;
+        }
+        now = fleet.wakes_at().unwrap_or(now).max(now);
+        fleet.handle(now, Event::Tick);
+    }
+    panic!("it never rests: {:?}", fleet.seats()[slot]);
+}
+
+#[test]
+fn who_served_on_while_its_replacements_failed_is_followed_when_it_ends() {
+    // One that had its time, and one of a generation that was given up.
+    for given_up in [false, true] {
+        let (mut fleet, now, w) = ready(2);
+        fleet.plan.max_restarts = 3;
+        let mut serves = w[0];
+        if given_up {
+            serves = forked(&fleet.handle(now, reload_to(2)))[0];
+            let next = forked(&is_ready(&mut fleet, now, serves))[0];
+            fleet.handle(now, Event::Exited(next, Exit::Code(1)));
+        } else {
+            fleet.handle(now, Event::Recycle(serves));
+        }
+        let now = until_it_rests(&mut fleet, now, 0);
+        assert_eq!(fleet.seats()[0].serving().map(|o| o.worker), Some(serves));
+        let ends = [
+            Event::Exited(serves, Exit::Code(1)),
+            Event::Condemned(serves, KillReason::Watchdog),
+            Event::Daemonized(serves),
+        ];
+        for end in ends {
+            let mut fleet = fleet.clone();
+            let what = format!("{given_up} {end:?}");
+            let mut follows = forked(&fleet.handle(now, end));
+            let mut now = now;
+            if follows.is_empty() {
+                now = fleet.wakes_at().unwrap();
+                follows = forked(&fleet.handle(now, Event::Tick));
+            }
+            assert_eq!(follows.len(), 1, "{what}");
+            is_ready(&mut fleet, now, follows[0]);
+            assert!(fleet.seats()[0].serving().is_some() && fleet.resting().next().is_none());
+        }
+    }
+}
