@@ -39,6 +39,38 @@ fn pids(status: &Value) -> Vec<i64> {
     status["workers"].as_array().unwrap().iter().map(|w| w["pid"].as_i64().unwrap()).collect()
 }
 
+/// The scheduling policy of a process, `proc_pid_stat(5)`.
+fn policy(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The second field is a name in parentheses; this is the 41st.
+    stat.rsplit(") ").next().unwrap().split(' ').nth(41 - 3).unwrap().parse().unwrap()
+}
+
+#[test]
+fn workers_compete_as_they_would_without_us_after_an_upgrade_too() {
+    let others = ["-w", "1", "--", &server(), "epoll", "0"];
+    let batch = "import os, sys
+os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+os.execv(sys.argv[1], sys.argv[1:])";
+    // What the operator has chosen is kept, SCHED_BATCH too.
+    for (before, chosen) in [(&[][..], 0), (&["python3", "-c", batch][..], 3)] {
+        let binary = copy();
+        let words: Vec<&str> = before.iter().copied().chain([binary.to_str().unwrap()]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        let maitred = Maitred::start_as(command, &others).ready(1);
+        assert_eq!((policy(maitred.pid(0)), policy(maitred.status()["pid"].as_i64().unwrap() as i32)), (chosen, 3));
+        for upgrades in 1..=2 {
+            assert_eq!(upgrade(&maitred).0, 0);
+            kill(maitred.pid(0), SIGKILL);
+            maitred.status_until(|s| s["workers"][0]["state"] == "ready" && s["workers"][0]["restarts"] == upgrades);
+            assert_eq!(policy(maitred.pid(0)), chosen, "after {upgrades} upgrades");
+        }
+        assert_eq!(policy(maitred.status()["pid"].as_i64().unwrap() as i32), 3);
+        maitred.stop();
+    }
+}
+
 /// Upgrades again and again under load and checks that nobody notices.
 fn nobody_notices(mode: &str, command: &[&str], times: u64) {
     let args = [&["-w", "2", "--mode", mode, "--"], command].concat();
