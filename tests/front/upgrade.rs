@@ -192,22 +192,23 @@ fn a_binary_that_cannot_go_on_leaves_the_old_one_running() {
 
 #[test]
 fn a_worker_that_drains_goes_on_draining_under_the_new_binary() {
-    let script = "import http.server as h, time
-class H(h.BaseHTTPRequestHandler):
-    def do_GET(self):
-        time.sleep(1)  # a slow answer, which synchronises nothing
-        self.send_response(200); self.end_headers(); self.wfile.write(b'late')
-    def log_message(self, *words): pass
-h.HTTPServer(('127.0.0.1', 0), H).serve_forever()";
-    let maitred = start(&copy(), &["-w", "1", "--", "python3", "-c", script]).ready(1);
+    let switches = Switches::new();
+    let maitred = start(&copy(), &[&["-w", "1", "--"], &*switches.pages(&[])].concat()).ready(1);
     let (address, old) = (maitred.address(), maitred.pid(0));
     std::thread::scope(|scope| {
-        let client = scope.spawn(|| request(address));
+        let client = scope.spawn(|| get(address, "/wait"));
         maitred.status_until(|s| s["workers"][0]["taken"] == 1);
         maitred.signal(nix::sys::signal::SIGHUP);
         maitred.status_until(|s| s["leaving"][0]["open"] == 1);
         assert_eq!(upgrade(&maitred).0, 0);
-        assert_eq!(client.join().unwrap(), Reply::Body("late".into()));
+        // It still drains: the new program neither ended it nor lets it serve again.
+        let status = maitred.status();
+        let leaves = &status["leaving"][0];
+        assert_eq!((leaves["pid"].as_i64(), &leaves["state"]), (Some(old.into()), &"draining".into()), "{status:#}");
+        assert!(runs(old));
+        switches.on("go");
+        let Reply::Body(body) = client.join().unwrap() else { panic!("no answer") };
+        assert!(body.contains("generation 1 ") && body.contains(&format!("process {old} ")), "{body}");
     });
     wait_gone(old);
     maitred.status_until(|s| s["leaving"].as_array().unwrap().is_empty());
