@@ -14,7 +14,7 @@ mod failure;
 mod reload;
 mod seat;
 
-pub use event::{AbortReason, Action, Event, Exit, KillReason, Manner, Resize, SizeRefused, Stop, WaitReason};
+pub use event::{AbortReason, Action, Event, Exit, KillReason, Manner, Resize, SizeRefused, Stop, WaitReason, Workers};
 pub use seat::{Admitted, Drain, Life, OCCUPANTS_MAX, Occupant, Seat, Sign, Signs};
 
 use super::ids::{Generation, Slot, WorkerId};
@@ -41,7 +41,7 @@ pub fn time_to_stop(grace: Duration) -> Duration {
 /// What the fleet is told to be.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Plan {
-    /// How many workers are wanted at the start.
+    /// How many workers the configuration in force asks for; so many are wanted at the start.
     pub workers: u32,
     /// The most that can be asked for later.
     pub max_workers: u32,
@@ -105,6 +105,9 @@ pub struct Fleet {
     reload: Option<Reload>,
     /// A reload that waits for its turn. The last one asked for counts.
     pending: Option<Manner>,
+    /// How many workers its configuration asks for.
+    #[serde(default)]
+    pending_workers: Option<u32>,
     next_worker: u64,
     random: u64,
     /// While the fleet stops: until when workers still get what waited in the accept queues.
@@ -129,6 +132,7 @@ impl Fleet {
             newest: Generation(1),
             reload: None,
             pending: None,
+            pending_workers: None,
             next_worker: 1,
             // Xorshift must not start at zero.
             random: plan.seed | 1,
@@ -259,7 +263,7 @@ impl Fleet {
             Event::StopAsked(stop) => self.stop(now, stop, &mut actions),
             Event::Resize(resize) => self.resize(resize, &mut actions),
             Event::Pause => self.pause(now, &mut actions),
-            Event::ReloadAsked(manner) => self.ask_reload(manner, &mut actions),
+            Event::ReloadAsked(manner, workers) => self.ask_reload(manner, workers, &mut actions),
             Event::Recycle(worker) => self.wear(worker),
             Event::Stalled(worker, sign) => self.stalled(now, worker, sign, &mut actions),
             Event::Recovered(worker, sign) => self.recovered(worker, sign),
@@ -297,6 +301,7 @@ impl Fleet {
         if let Life::Ready { admitted, .. } = &mut seat.occupants[index].life {
             *admitted = Admitted::Yes;
         }
+        seat.reached = Some(seat.occupants[index].generation);
         actions.push(Action::Admit { worker });
         for other in seat.occupants.iter_mut().filter(|o| o.worker != worker && o.is_ready()) {
             drain(other, now, Some(grace), actions);
@@ -342,9 +347,11 @@ impl Fleet {
     }
 
     fn pause(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        if let Wanted::Running(workers) = self.wanted {
+        if matches!(self.wanted, Wanted::Running(_)) {
             self.drop_pending(actions);
             self.abort(now, AbortReason::Stopping, actions);
+        }
+        if let Wanted::Running(workers) = self.wanted {
             self.wanted = Wanted::Paused(workers);
         }
     }
@@ -353,6 +360,7 @@ impl Fleet {
         match self.size_after(resize) {
             Ok(workers) => {
                 self.wanted = Wanted::Running(workers);
+                self.forget_number();
                 self.wake_resting();
                 actions.push(Action::Resized { workers });
             }
@@ -422,6 +430,7 @@ impl Fleet {
                 self.empty(now, index, actions);
             }
         }
+        self.make_room(now, actions);
         self.replace(now, actions);
         self.finish_reload(now, actions);
         self.exclude(actions);

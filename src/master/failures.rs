@@ -44,7 +44,11 @@ impl Master {
             KillReason::BootTimeout => "was not ready within --boot-timeout",
             KillReason::Stalled => "was stalled for longer than --stall-kill",
             KillReason::Watchdog => "missed its watchdog",
-            KillReason::GraceOver | KillReason::Immediate | KillReason::Elsewhere | KillReason::Aborted => return,
+            KillReason::GraceOver
+            | KillReason::Immediate
+            | KillReason::Elsewhere
+            | KillReason::Aborted
+            | KillReason::Outdated => return,
         };
         let failed = format!("`{}` {why} and was killed; {}", command_of(worker), said(&worker.last_words.now()));
         let late = because == KillReason::BootTimeout;

@@ -44,6 +44,9 @@ pub enum ReloadError {
     /// The command cannot be executed, or cannot take part.
     #[error(transparent)]
     Command(#[from] StartError),
+    /// There cannot be as many workers as it asks for.
+    #[error(transparent)]
+    Size(#[from] fleet::SizeRefused),
     /// Too many wait already.
     #[error("{WAITERS_MAX} clients wait for a reload already; ask without --wait")]
     Crowded,
@@ -75,12 +78,10 @@ impl Master {
         }
         let config = Rc::new(config);
         self.starter.look(&config)?;
-        let workers = (config.workers != self.config.workers).then_some(config.workers);
+        let workers = config.workers;
+        self.fleet.size_after(fleet::Resize::To(workers))?;
         self.reloads.next = Some(config);
-        if let Some(workers) = workers {
-            self.handle_fleet(fleet::Event::Resize(fleet::Resize::To(workers))).await;
-        }
-        self.handle_fleet(fleet::Event::ReloadAsked(manner)).await;
+        self.handle_fleet(fleet::Event::ReloadAsked(manner, fleet::Workers::Configured(workers))).await;
         Ok(())
     }
 
@@ -157,8 +158,7 @@ impl Master {
             self.fleet.replan(config.plan(self.max_workers));
             self.rhythm.set(rhythm(&config.life));
         }
-        let alive = self.fleet.generations();
-        self.reloads.of.retain(|old, _| *old == generation || alive.contains(old));
+        self.forget_configurations();
         self.reloads.last = Some(format!("generation {generation} serves"));
         self.tell_waiters(generation, &done(&format!("generation {generation} serves")));
     }
@@ -169,15 +169,30 @@ impl Master {
             AbortReason::Ended(worker) => format!("its worker {worker} ended before it was ready"),
             AbortReason::NotStarted(worker) => format!("its worker {worker} could not be started"),
             AbortReason::NotReady(worker) => format!("its worker {worker} was not ready in time"),
+            AbortReason::Waiting(worker) => {
+                format!("its worker {worker} ended before all of its generation were ready")
+            }
+            AbortReason::Again(worker) => {
+                format!(
+                    "its worker {worker} failed, as those before it in its slot; --max-restarts says how often that may be"
+                )
+            }
             AbortReason::Deaf(worker) => format!("its worker {worker} stopped listening"),
             AbortReason::Stopping => "the workers are being stopped".to_owned(),
         };
         let why = self.failed_because.take().map_or(why.clone(), |more| format!("{why}: {more}"));
         warn!(generation = generation.0, why, "reload given up; the old configuration stays in force");
         self.fleet.replan(self.config.plan(self.max_workers));
+        self.forget_configurations();
         self.reloads.last = Some(format!("generation {generation} was given up: {why}"));
         let text = format!("generation {generation} was given up: {why}; the old workers serve on");
         self.tell_waiters(generation, &super::run::refusal(&text));
+    }
+
+    /// Forgets the configurations of generations of which nobody lives or comes back.
+    fn forget_configurations(&mut self) {
+        let (alive, settled) = (self.fleet.generations(), self.fleet.generation());
+        self.reloads.of.retain(|generation, _| *generation == settled || alive.contains(generation));
     }
 
     fn tell_waiters(&mut self, generation: Generation, text: &str) {

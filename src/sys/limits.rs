@@ -1,6 +1,7 @@
 //! What this process may use, and what it is to its descendants.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -44,6 +45,32 @@ pub fn become_subreaper() -> io::Result<()> {
     Ok(nix::sys::prctl::set_child_subreaper(true)?)
 }
 
+/// Whose choice this process's scheduling policy is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Chosen {
+    /// Of [`wake_without_preempting`]. A master that did not say so has chosen it too, as long as it could.
+    #[default]
+    Here,
+    /// Of whoever started the master, or nobody's.
+    Outside,
+}
+
+/// Whose choice the policy is now.
+#[must_use]
+pub fn policy_chosen() -> Chosen {
+    if CHANGED.load(Relaxed) { Chosen::Here } else { Chosen::Outside }
+}
+
+/// Goes back to the policy that this process's first program was started with: `execve(2)` keeps the one that the
+/// last program chose, which must not pass for the operator's choice. To be called before threads are started.
+pub fn policy_of_the_start(chosen: Chosen) {
+    // SAFETY: it reads nothing of ours; 0 means the calling thread.
+    let batch = unsafe { libc::sched_getscheduler(0) } == libc::SCHED_BATCH;
+    if chosen == Chosen::Here && batch {
+        ordinary();
+    }
+}
+
 /// Whether [`wake_without_preempting`] changed this process's policy.
 static CHANGED: AtomicBool = AtomicBool::new(false);
 
@@ -78,11 +105,16 @@ pub fn wake_without_preempting() -> io::Result<()> {
 /// Gives a freshly forked child the policy that its master was started with: a worker is to compete
 /// as it would without us. Async-signal-safe.
 pub fn like_before() {
-    let ordinary = libc::sched_param { sched_priority: 0 };
     if CHANGED.load(Relaxed) {
-        // SAFETY: the kernel reads one valid structure; 0 means the calling thread.
-        unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const ordinary) };
+        ordinary();
     }
+}
+
+/// Gives this thread the ordinary policy, which everybody may have. Async-signal-safe.
+fn ordinary() {
+    let ordinary = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the kernel reads one valid structure; 0 means the calling thread.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const ordinary) };
 }
 
 /// Whether this process has privileges that its executable gave it (file capabilities, setuid): a

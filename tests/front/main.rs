@@ -22,6 +22,7 @@
 //! - `limits`: too few descriptors, too little room
 //! - `ready`: when a worker counts as ready
 //! - `reload`: other workers in the place of those that run
+//! - `mending`: a reload of a fleet of which a part fails, and one that is given up
 //! - `health`: stalls, probes, heartbeats, watchdogs, and workers that had their time
 //! - `lives`: draining, scaling, crash loops, pausing, the control socket
 //! - `lab`: measuring with `maitred bench`
@@ -47,6 +48,7 @@ mod lab;
 mod left_behind;
 mod limits;
 mod lives;
+mod mending;
 mod messages;
 mod misbehaviour;
 mod native;

@@ -39,6 +39,38 @@ fn pids(status: &Value) -> Vec<i64> {
     status["workers"].as_array().unwrap().iter().map(|w| w["pid"].as_i64().unwrap()).collect()
 }
 
+/// The scheduling policy of a process, `proc_pid_stat(5)`.
+fn policy(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The second field is a name in parentheses; this is the 41st.
+    stat.rsplit(") ").next().unwrap().split(' ').nth(41 - 3).unwrap().parse().unwrap()
+}
+
+#[test]
+fn workers_compete_as_they_would_without_us_after_an_upgrade_too() {
+    let others = ["-w", "1", "--", &server(), "epoll", "0"];
+    let batch = "import os, sys
+os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+os.execv(sys.argv[1], sys.argv[1:])";
+    // What the operator has chosen is kept, SCHED_BATCH too.
+    for (before, chosen) in [(&[][..], 0), (&["python3", "-c", batch][..], 3)] {
+        let binary = copy();
+        let words: Vec<&str> = before.iter().copied().chain([binary.to_str().unwrap()]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        let maitred = Maitred::start_as(command, &others).ready(1);
+        assert_eq!((policy(maitred.pid(0)), policy(maitred.status()["pid"].as_i64().unwrap() as i32)), (chosen, 3));
+        for upgrades in 1..=2 {
+            assert_eq!(upgrade(&maitred).0, 0);
+            kill(maitred.pid(0), SIGKILL);
+            maitred.status_until(|s| s["workers"][0]["state"] == "ready" && s["workers"][0]["restarts"] == upgrades);
+            assert_eq!(policy(maitred.pid(0)), chosen, "after {upgrades} upgrades");
+        }
+        assert_eq!(policy(maitred.status()["pid"].as_i64().unwrap() as i32), 3);
+        maitred.stop();
+    }
+}
+
 /// Upgrades again and again under load and checks that nobody notices.
 fn nobody_notices(mode: &str, command: &[&str], times: u64) {
     let args = [&["-w", "2", "--mode", mode, "--"], command].concat();
@@ -160,22 +192,23 @@ fn a_binary_that_cannot_go_on_leaves_the_old_one_running() {
 
 #[test]
 fn a_worker_that_drains_goes_on_draining_under_the_new_binary() {
-    let script = "import http.server as h, time
-class H(h.BaseHTTPRequestHandler):
-    def do_GET(self):
-        time.sleep(1)  # a slow answer, which synchronises nothing
-        self.send_response(200); self.end_headers(); self.wfile.write(b'late')
-    def log_message(self, *words): pass
-h.HTTPServer(('127.0.0.1', 0), H).serve_forever()";
-    let maitred = start(&copy(), &["-w", "1", "--", "python3", "-c", script]).ready(1);
+    let switches = Switches::new();
+    let maitred = start(&copy(), &[&["-w", "1", "--"], &*switches.pages(&[])].concat()).ready(1);
     let (address, old) = (maitred.address(), maitred.pid(0));
     std::thread::scope(|scope| {
-        let client = scope.spawn(|| request(address));
+        let client = scope.spawn(|| get(address, "/wait"));
         maitred.status_until(|s| s["workers"][0]["taken"] == 1);
         maitred.signal(nix::sys::signal::SIGHUP);
         maitred.status_until(|s| s["leaving"][0]["open"] == 1);
         assert_eq!(upgrade(&maitred).0, 0);
-        assert_eq!(client.join().unwrap(), Reply::Body("late".into()));
+        // It still drains: the new program neither ended it nor lets it serve again.
+        let status = maitred.status();
+        let leaves = &status["leaving"][0];
+        assert_eq!((leaves["pid"].as_i64(), &leaves["state"]), (Some(old.into()), &"draining".into()), "{status:#}");
+        assert!(runs(old));
+        switches.on("go");
+        let Reply::Body(body) = client.join().unwrap() else { panic!("no answer") };
+        assert!(body.contains("generation 1 ") && body.contains(&format!("process {old} ")), "{body}");
     });
     wait_gone(old);
     maitred.status_until(|s| s["leaving"].as_array().unwrap().is_empty());

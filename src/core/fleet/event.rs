@@ -55,6 +55,15 @@ pub enum Resize {
     By(i32),
 }
 
+/// How many workers a reload brings. Should it be given up, that changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// As many as there are.
+    Same,
+    /// What the new configuration says: so many, unless the one in force says the same.
+    Configured(u32),
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -81,7 +90,7 @@ pub enum Event {
     /// Drain all workers and go on without any, until a reload or another number is asked for (`WINCH`).
     Pause,
     /// Replace all workers by a new generation.
-    ReloadAsked(Manner),
+    ReloadAsked(Manner, Workers),
     /// The worker had its time: replace it.
     Recycle(WorkerId),
     /// A sign that the worker does not work.
@@ -252,6 +261,8 @@ pub enum KillReason {
     Elsewhere,
     /// Its generation was given up.
     Aborted,
+    /// It was not ready yet when a reload came, and the new generation takes its slot.
+    Outdated,
 }
 
 /// Why a reload waits.
@@ -272,6 +283,10 @@ pub enum AbortReason {
     NotStarted(WorkerId),
     /// A new worker was not ready in time.
     NotReady(WorkerId),
+    /// A new worker was ready, and ended before all of its generation were.
+    Waiting(WorkerId),
+    /// New workers of a slot served, and failed too often.
+    Again(WorkerId),
     /// A new worker was ready, and then stopped listening.
     Deaf(WorkerId),
     /// The fleet stops, or is paused.

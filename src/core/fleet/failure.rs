@@ -1,6 +1,6 @@
 //! Workers that end or do not do what they should, and how long their slot waits.
 
-use super::seat::{Drain, Life, Seat};
+use super::seat::{Admitted, Drain, Life, Occupant, Seat};
 use super::{AbortReason, Action, BOOT_ATTEMPTS, Fleet, KillReason, Stop, Wanted, kill, time_to_stop};
 use crate::core::backoff;
 use crate::core::ids::{Generation, Slot, WorkerId};
@@ -9,7 +9,7 @@ use crate::core::moment::Moment;
 impl Fleet {
     /// A worker's process is no more.
     pub(super) fn gone(&mut self, now: Moment, worker: WorkerId, because: AbortReason, actions: &mut Vec<Action>) {
-        let stopping = self.is_stopping();
+        let (stopping, target) = (self.is_stopping(), self.reloading());
         let Some((slot, seat, index)) = self.seat_of(worker) else { return };
         let occupant = seat.occupants.remove(index);
         seat.last_worker = Some(worker);
@@ -23,6 +23,9 @@ impl Fleet {
                 return;
             }
             Life::Starting { .. } => false,
+            Life::Ready { admitted: Admitted::NotYet, .. } if target == Some(occupant.generation) => {
+                return self.abort(now, AbortReason::Waiting(worker), actions);
+            }
             Life::Ready { since, .. } => {
                 if now.since(since) >= backoff::HEALTHY {
                     seat.failures = 0;
@@ -33,10 +36,10 @@ impl Fleet {
         if stopping {
             return;
         }
-        if !booted && self.is_target(occupant.generation) {
+        if !booted && target == Some(occupant.generation) {
             return self.abort(now, because, actions);
         }
-        self.failed(now, slot, worker, booted, actions);
+        self.failed(now, slot, &occupant, actions);
     }
 
     /// A worker went into the background. What was ready is gone, so it counts as one that never was; where
@@ -47,6 +50,7 @@ impl Fleet {
         let Some((_, seat, index)) = self.seat_of(worker) else { return };
         if let Life::Ready { since, .. } = seat.occupants[index].life {
             seat.occupants[index].life = Life::Starting { since };
+            seat.rests = false;
         }
         let others = self.seats.iter().flat_map(|seat| &seat.occupants).any(|o| o.is_ready());
         if first && !others {
@@ -61,9 +65,14 @@ impl Fleet {
     }
 
     /// Counts a failure and decides how long the slot waits.
-    fn failed(&mut self, now: Moment, slot: Slot, worker: WorkerId, booted: bool, actions: &mut Vec<Action>) {
+    fn failed(&mut self, now: Moment, slot: Slot, who: &Occupant, actions: &mut Vec<Action>) {
+        let (worker, booted) = (who.worker, who.is_ready());
         let (first_boot, random, plan) = (!self.was_ready, self.random(), self.plan);
         let seat = &mut self.seats[slot.index()];
+        if booted && std::mem::take(&mut seat.rests) {
+            // Its replacements failed, and it served on. Now nobody does, so the slot begins anew.
+            (seat.failures, seat.backoff) = (0, None);
+        }
         seat.failures += 1;
         seat.recent.push_back(now);
         while seat.recent.front().is_some_and(|&at| now.since(at) > plan.restart_window) {
@@ -75,18 +84,20 @@ impl Fleet {
             return actions.push(Action::GiveUp { slot, worker, attempts });
         }
         if !first_boot && seat.recent.len() > plan.max_restarts as usize {
-            if self.reload.is_some() {
-                // What the new generation cannot do the old one may: it gets the slot back.
-                self.seats[slot.index()].recent.clear();
-                return self.abort(now, AbortReason::Ended(worker), actions);
-            }
-            let seat = &mut self.seats[slot.index()];
             let failures = u32::try_from(seat.recent.len()).unwrap_or(u32::MAX);
-            seat.rests = true;
             seat.recent.clear();
-            seat.backoff = None;
-            return actions.push(Action::Rest { slot, worker, failures });
+            if self.is_target(who.generation) {
+                // What the new generation cannot do the old one may: it gets the slot back.
+                return self.abort(now, AbortReason::Again(worker), actions);
+            }
+            // Where a new generation comes, the slot's next worker is one of it.
+            if !self.may_bring_more() {
+                let seat = &mut self.seats[slot.index()];
+                (seat.rests, seat.backoff) = (true, None);
+                return actions.push(Action::Rest { slot, worker, failures });
+            }
         }
+        let seat = &mut self.seats[slot.index()];
         // A worker that served and crashed for the first time is replaced at once: until then its
         // share of the work is missing. Only a repetition waits.
         let failures = if booted { seat.failures - 1 } else { seat.failures };
@@ -145,7 +156,7 @@ impl Fleet {
     ) {
         let Some((slot, seat, index)) = self.seat_of(worker) else { return };
         let occupant = &mut seat.occupants[index];
-        let (booted, generation) = (occupant.is_ready(), occupant.generation);
+        let was = occupant.clone();
         if matches!(occupant.life, Life::Ready { since, .. } if now.since(since) >= backoff::HEALTHY) {
             seat.failures = 0;
         }
@@ -154,10 +165,17 @@ impl Fleet {
         }
         kill(occupant, now, because, actions);
         seat.last_worker = Some(worker);
-        match (booted, self.is_target(generation)) {
+        match was.life {
             _ if self.is_stopping() => {}
-            (false, true) => self.abort(now, AbortReason::NotReady(worker), actions),
-            _ => self.failed(now, slot, worker, booted, actions),
+            Life::Starting { .. } if self.is_target(was.generation) => {
+                self.abort(now, AbortReason::NotReady(worker), actions);
+            }
+            Life::Ready { admitted: Admitted::NotYet, .. } if self.is_target(was.generation) => {
+                self.abort(now, AbortReason::Waiting(worker), actions);
+            }
+            Life::Starting { .. } | Life::Ready { .. } | Life::Draining { .. } => {
+                self.failed(now, slot, &was, actions);
+            }
         }
     }
 }

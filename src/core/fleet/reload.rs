@@ -1,7 +1,7 @@
 //! Replacing workers: a whole generation by the next, or one that had its time.
 
-use super::seat::{Admitted, Life, Occupant, Seat};
-use super::{AbortReason, Action, Fleet, KillReason, Manner, WaitReason, Wanted, drain, kill};
+use super::seat::{Life, Occupant, Seat};
+use super::{AbortReason, Action, Fleet, KillReason, Manner, WaitReason, Wanted, Workers, drain, kill};
 use crate::core::ids::{Generation, WorkerId};
 use crate::core::moment::Moment;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,15 @@ pub(super) struct Reload {
     manner: Manner,
     /// Whether the first worker of the new generation was ready.
     proven: bool,
+    /// How many workers its configuration asks for, if that is known.
+    #[serde(default)]
+    configured: Option<u32>,
+    /// How many workers there are to be when it is done, if that changes.
+    #[serde(default)]
+    workers: Option<u32>,
+    /// How many were wanted before it added some.
+    #[serde(default)]
+    before: Option<u32>,
 }
 
 impl Fleet {
@@ -44,12 +53,23 @@ impl Fleet {
         self.reloading() == Some(generation)
     }
 
-    /// What a worker belongs to that is forked because a slot is empty.
+    /// What a worker belongs to that is forked because a slot is empty: the new generation, which people bring
+    /// to mend an old one that fails. While it is not proven one slot tries it, and the others keep what they had.
     pub(super) fn generation_to_fork(&self) -> Generation {
-        self.reload.filter(|reload| reload.proven).map_or(self.settled, |reload| reload.target)
+        self.reload.filter(|reload| self.may_bring(*reload)).map_or(self.settled, |reload| reload.target)
     }
 
-    pub(super) fn ask_reload(&mut self, manner: Manner, actions: &mut Vec<Action>) {
+    /// Whether a worker of the new generation may be started now: the first one of it goes ahead alone.
+    fn may_bring(&self, reload: Reload) -> bool {
+        reload.proven || reload.manner != Manner::Rolling || !self.is_on_its_way(reload.target)
+    }
+
+    /// Whether the generation that a reload brings may have an empty slot now.
+    pub(super) fn may_bring_more(&self) -> bool {
+        self.reload.is_some_and(|reload| self.may_bring(reload))
+    }
+
+    pub(super) fn ask_reload(&mut self, manner: Manner, workers: Workers, actions: &mut Vec<Action>) {
         let because = match self.reload {
             _ if self.is_stopping() => return,
             Some(_) => Some(WaitReason::AnotherRuns),
@@ -58,6 +78,10 @@ impl Fleet {
         };
         self.wake_resting();
         self.pending = Some(manner);
+        self.pending_workers = match workers {
+            Workers::Same => None,
+            Workers::Configured(workers) => Some(workers),
+        };
         actions.extend(because.map(|because| Action::ReloadWaits { because }));
     }
 
@@ -89,12 +113,45 @@ impl Fleet {
         }
         self.newest = Generation(self.newest.0 + 1);
         let nobody_serves = !self.seats.iter().any(|seat| seat.serving().is_some());
-        self.reload = Some(Reload { target: self.newest, manner, proven: nobody_serves });
+        let configured = self.pending_workers.take();
+        // A number that somebody chose since by hand stays while the configuration says what it said.
+        let workers = configured.filter(|workers| *workers != self.plan.workers);
+        let (target, before) = (self.newest, None);
+        self.reload = Some(Reload { target, manner, proven: nobody_serves, configured, workers, before });
         self.wake_resting();
         for seat in &mut self.seats {
             seat.backoff = None;
         }
         actions.push(Action::ReloadBegun { generation: self.newest, manner });
+        if nobody_serves {
+            self.add_slots(actions);
+        }
+    }
+
+    /// Adds the slots that the new configuration asks for, when its first worker serves. Fewer it gets at its end,
+    /// so that all can go on as it was when the reload is given up.
+    fn add_slots(&mut self, actions: &mut Vec<Action>) {
+        let Wanted::Running(before) = self.wanted else { return };
+        let Some(reload) = &mut self.reload else { return };
+        if let Some(workers) = reload.workers.filter(|workers| *workers > before) {
+            reload.before = Some(before);
+            self.wanted = Wanted::Running(workers);
+            self.seats.resize(self.seats.len().max(workers as usize), Seat::default());
+            actions.push(Action::Resized { workers });
+        }
+    }
+
+    /// How many slots get the new generation.
+    fn span(&self) -> usize {
+        let after = self.reload.and_then(|reload| reload.workers);
+        after.map_or(self.wanted(), |after| after.min(self.wanted())) as usize
+    }
+
+    /// Somebody chose another number by hand: it stays, whatever becomes of the reload.
+    pub(super) fn forget_number(&mut self) {
+        if let Some(reload) = &mut self.reload {
+            (reload.workers, reload.before) = (None, None);
+        }
     }
 
     /// Whether a ready worker must wait for the others of its generation.
@@ -110,13 +167,35 @@ impl Fleet {
         let generation = self.occupant(worker).map(|o| o.generation);
         if let Some(reload) = self.reload.as_mut().filter(|r| !r.proven && Some(r.target) == generation) {
             reload.proven = true;
-            actions.push(Action::CanaryServes { generation: reload.target });
+            let target = reload.target;
+            // What the old generation could not do the new one may.
+            self.wake_resting();
+            actions.push(Action::CanaryServes { generation: target });
+            self.add_slots(actions);
         }
     }
 
     /// Whether a serving worker is to be replaced.
     fn is_outdated(&self, occupant: &Occupant) -> bool {
         occupant.worn || self.reload.is_some_and(|reload| occupant.generation != reload.target)
+    }
+
+    /// Where nobody serves, a worker of an old generation that still starts makes room for the new one: it may
+    /// well be what the reload is to mend, and it may take its whole boot timeout to fail again.
+    pub(super) fn make_room(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        for index in 0..self.span() {
+            let Some(Reload { target, .. }) = self.reload.filter(|reload| self.may_bring(*reload)) else { return };
+            let seat = &mut self.seats[index];
+            if seat.serving().is_some() {
+                continue;
+            }
+            let outdated = |o: &&mut Occupant| o.is_starting() && o.generation != target;
+            if let Some(starting) = seat.occupants.iter_mut().find(outdated) {
+                kill(starting, now, KillReason::Outdated, actions);
+                (seat.next, seat.rests) = (Some(target), false);
+                self.fill(now, index, actions);
+            }
+        }
     }
 
     /// Starts replacements, and where a gap is allowed drains before one is there.
@@ -131,6 +210,7 @@ impl Fleet {
             Some(Manner::Restart) => (0, wanted),
             Some(Manner::Rolling) | None => (self.plan.max_surge as usize, self.plan.max_unavailable as usize),
         };
+        let span = self.span();
         for index in 0..wanted {
             let seat = &self.seats[index];
             let Some(serving) = seat.serving().filter(|o| self.is_outdated(o)) else { continue };
@@ -138,9 +218,11 @@ impl Fleet {
                 continue;
             }
             let to_reload = reload.filter(|reload| reload.target != serving.generation);
+            if to_reload.is_some() && index >= span {
+                continue;
+            }
             let generation = to_reload.map_or_else(|| self.generation_to_fork(), |reload| reload.target);
-            let alone = to_reload.is_some_and(|reload| reload.manner == Manner::Rolling && !reload.proven);
-            if alone && self.is_on_its_way(generation) {
+            if to_reload.is_some_and(|reload| !self.may_bring(reload)) {
                 continue;
             }
             if surging < surge {
@@ -165,23 +247,36 @@ impl Fleet {
         self.seats.iter().any(|seat| coming(seat) || seat.next == Some(generation))
     }
 
-    /// Lets a whole generation serve at once, and sees the end of a reload.
+    /// Lets a whole generation serve at once, and sees the end of a reload. A slot has the new generation when
+    /// one of it has served there: if that fails again and again, the others do not wait for ever.
     pub(super) fn finish_reload(&mut self, now: Moment, actions: &mut Vec<Action>) {
         self.admit_who_waits_no_longer(now, actions);
-        let Some(Reload { target, manner, .. }) = self.reload else { return };
-        let wanted = self.wanted() as usize;
-        let of_target = |seat: &Seat| seat.occupants.iter().find(|o| o.generation == target && o.is_ready()).cloned();
-        let Some(ready) = self.seats[..wanted].iter().map(of_target).collect::<Option<Vec<_>>>() else { return };
+        let Some(Reload { target, manner, configured, workers, .. }) = self.reload else { return };
+        let wanted = self.span();
+        let is_ready = |o: &&Occupant| o.generation == target && o.is_ready();
+        let has_it = |seat: &Seat| seat.reached == Some(target) || seat.occupants.iter().any(|o| is_ready(&o));
+        if !self.seats[..wanted].iter().all(has_it) {
+            return;
+        }
         if manner == Manner::Fleet {
-            let waiting = |o: &&Occupant| matches!(o.life, Life::Ready { admitted: Admitted::NotYet, .. });
-            for occupant in ready.iter().filter(waiting) {
-                self.admit(now, occupant.worker, actions);
+            let ready = self.seats[..wanted].iter().flat_map(|seat| &seat.occupants).filter(is_ready);
+            let waiting: Vec<_> = ready.filter(|o| o.waits()).map(|o| o.worker).collect();
+            for worker in waiting {
+                self.admit(now, worker, actions);
             }
         }
-        let done = |seat: &Seat| seat.serving().is_some_and(|o| o.generation == target);
+        let done = |seat: &Seat| match seat.serving() {
+            Some(serving) => serving.generation == target,
+            None => seat.reached == Some(target),
+        };
         if self.seats[..wanted].iter().all(done) && wanted > 0 {
             self.reload = None;
             self.settled = target;
+            self.plan.workers = configured.unwrap_or(self.plan.workers);
+            if let Some(workers) = workers.filter(|workers| *workers < self.wanted()) {
+                self.wanted = Wanted::Running(workers);
+                actions.push(Action::Resized { workers });
+            }
             actions.push(Action::ReloadDone { generation: target });
         }
     }
@@ -189,8 +284,8 @@ impl Fleet {
     /// Whoever waited for its generation and need not any more serves: the worker of its slot died, or the
     /// reload is over.
     fn admit_who_waits_no_longer(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        let waiting = |o: &&Occupant| matches!(o.life, Life::Ready { admitted: Admitted::NotYet, .. });
-        let waiting: Vec<_> = self.seats.iter().flat_map(|s| &s.occupants).filter(waiting).map(|o| o.worker).collect();
+        let all = self.seats.iter().flat_map(|seat| &seat.occupants);
+        let waiting: Vec<_> = all.filter(|o| o.waits()).map(|o| o.worker).collect();
         for worker in waiting {
             if !self.is_stopping() && !self.waits_for_its_generation(worker) {
                 self.admit(now, worker, actions);
@@ -199,9 +294,9 @@ impl Fleet {
     }
 
     /// Gives the new generation up. Those of it that serve go on until the old generation is back in
-    /// their slots, the others end.
+    /// their slots, the others end; as many workers are wanted as before.
     pub(super) fn abort(&mut self, now: Moment, because: AbortReason, actions: &mut Vec<Action>) {
-        let Some(Reload { target, .. }) = self.reload.take() else { return };
+        let Some(Reload { target, before, .. }) = self.reload.take() else { return };
         let grace = self.plan.grace;
         for seat in &mut self.seats {
             seat.next = seat.next.filter(|next| *next != target);
@@ -216,6 +311,10 @@ impl Fleet {
             }
         }
         actions.push(Action::ReloadAborted { generation: target, because });
+        if let (Wanted::Running(_), Some(workers)) = (self.wanted, before) {
+            self.wanted = Wanted::Running(workers);
+            actions.push(Action::Resized { workers });
+        }
     }
 }
 

@@ -28,6 +28,9 @@ pub struct Seat {
     pub(super) rests: bool,
     /// The generation that its next worker belongs to, if not the usual one.
     pub(super) next: Option<Generation>,
+    /// The generation that served here last.
+    #[serde(default)]
+    pub(super) reached: Option<Generation>,
 }
 
 /// A worker in a slot.
@@ -185,6 +188,12 @@ impl Occupant {
     #[must_use]
     pub fn serves(&self) -> bool {
         matches!(self.life, Life::Ready { admitted: Admitted::Yes, .. })
+    }
+
+    /// Ready, and waiting for its whole generation.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        matches!(self.life, Life::Ready { admitted: Admitted::NotYet, .. })
     }
 
     /// On its way out.

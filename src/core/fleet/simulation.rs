@@ -222,7 +222,7 @@ impl World {
             (13..=15, _) => self.somebody_is_empty().map_or(Event::Tick, Event::Emptied),
             (16, _) => Event::Resize(Resize::By(self.pick(5) as i32 - 2)),
             (17, _) => Event::Resize(Resize::To(self.pick(12) as u32)),
-            (18..=20, _) => Event::ReloadAsked(manner),
+            (18..=20, _) => Event::ReloadAsked(manner, Workers::Same),
             (21, Some(worker)) => Event::Recycle(worker),
             (22 | 23, Some(worker)) => Event::Stalled(worker, sign),
             (24 | 25, Some(worker)) => Event::Recovered(worker, sign),

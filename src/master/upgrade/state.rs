@@ -83,6 +83,8 @@ pub struct State {
     #[serde(default)]
     provoked: provoked::Passed,
     descriptors: u64,
+    #[serde(default)]
+    policy: limits::Chosen,
     last_words: Vec<(Slot, String)>,
     last_reload: Option<String>,
     handoffs: Vec<handoff::Passed>,
@@ -272,6 +274,7 @@ impl Master {
             opens: self.house.opens.pass(),
             provoked: self.house.provoked.pass(),
             descriptors: self.starter.descriptors,
+            policy: limits::policy_chosen(),
             last_words: self.last_words.iter().map(|(slot, words)| (*slot, words.clone())).collect(),
             last_reload: self.reloads.last.clone(),
             handoffs: table.0.iter().map(|handoff| handoff.pass(passing)).collect(),
@@ -302,6 +305,7 @@ impl Master {
         host: Host,
         state: State,
     ) -> Result<(Master, mpsc::Receiver<Event>), RunError> {
+        limits::policy_of_the_start(state.policy);
         let taking = Taking::default();
         state.keep_base(&mut config).map_err(io::Error::other)?;
         config.name = state.name.clone();
