@@ -178,6 +178,10 @@ impl Master {
             }
             Some(prepared @ Known::Prepared { .. }) => Ok(prepared),
             Some(Known::Bound(address)) => {
+                let ask = asking(address.clone(), supervised.next_request());
+                if self.workers.get(&id).is_some_and(|worker| self.is_private(worker, &ask)) {
+                    return Verdict::Pass;
+                }
                 let own = OwnSocket::of(call).and_then(OwnSocket::copy);
                 asker.and_then(|asker| self.ask_for(id, supervised, &address, own, None, &asker))
             }
@@ -311,7 +315,7 @@ impl Master {
     }
 
     /// The process groups of the other workers, which may have the same sockets.
-    fn groups_beside(&self, id: WorkerId) -> HashSet<Pid> {
+    pub(super) fn groups_beside(&self, id: WorkerId) -> HashSet<Pid> {
         self.workers.values().filter(|other| other.id != id).map(|other| other.pid).collect()
     }
 

@@ -13,10 +13,13 @@ use crate::core::fleet::{self, KillReason, Sign};
 use crate::core::ids::WorkerId;
 use crate::sys::dispose::Foreign;
 use crate::sys::taken::Taken;
-use crate::sys::{clock, fd, listen, process, socket_file};
+use crate::sys::{clock, descent, fd, listen, socket_file};
 use crate::wire::address::Address;
 use crate::wire::packet::{Count, Follow, Listen, Listens, Otherwise, RequestId, ToWorker, Via};
 use nix::errno::Errno;
+use nix::unistd::Pid;
+use std::cell::OnceCell;
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -69,13 +72,21 @@ impl Master {
             self.forget_closed(id, 1);
         }
         let worker = self.workers.get(&id).ok_or(Errno::ESRCH)?;
-        let others = worker.requests.iter().filter(|other| other.id != request && is_taken(asks, other, whether));
-        let (gone, held): (Vec<_>, Vec<_>) = others.partition(|other| !is_held(worker, other));
-        if let Some(other) = held.first() {
-            debug!(worker = id.0, address = %other.address, "a worker has the address already");
-            return Err(Errno::EADDRINUSE.into());
+        let beside = self.groups_beside(id);
+        // Looked up once, and only where the pipes say that nobody has one of them any more.
+        let open = OnceCell::new();
+        let is_held = |other: &Request| {
+            let open = || open.get_or_init(|| descent::sockets_below(Pid::this(), &beside));
+            !other.holders.are_gone() || is_among(inode(worker, other), open().as_ref())
+        };
+        let mut gone = Vec::new();
+        for other in worker.requests.iter().filter(|other| other.id != request && is_taken(asks, other, whether)) {
+            if is_held(other) {
+                debug!(worker = id.0, address = %other.address, "a worker has the address already");
+                return Err(Errno::EADDRINUSE.into());
+            }
+            gone.push(other.id);
         }
-        let gone: Vec<RequestId> = gone.iter().map(|other| other.id).collect();
         gone.into_iter().for_each(|request| self.close(id, request));
         Ok(())
     }
@@ -115,8 +126,10 @@ impl Master {
                 None => listen::with_options_of(listener.as_fd())?,
             });
         }
+        let hold = request.holders.add(id, request.id, &self.house.events).ok();
         // Without a pipe `/proc` tells.
-        fds.extend(request.holders.add(id, request.id, &self.house.events).ok());
+        request.holders.unwatched.set(request.holders.unwatched.get() || hold.is_none());
+        fds.extend(hold);
         let via = if request.handoff.is_some() { Via::Handoff } else { Via::Shared };
         let listens = if request.accepting { Listens::Yes } else { Listens::NotYet };
         let count = self.count_of(worker);
@@ -144,11 +157,11 @@ impl Master {
     /// for a pipe yet or never will.
     fn look_who_holds(&self, worker: &Worker, request: &Request) {
         let Some(inode) = inode(worker, request) else { return };
-        let (id, request, group, events) = (worker.id, request.id, worker.pid, self.house.events.clone());
-        let aside = self.house.aside.clone();
+        let (id, request, events) = (worker.id, request.id, self.house.events.clone());
+        let (aside, beside) = (self.house.aside.clone(), self.groups_beside(worker.id));
         tokio::task::spawn_local(async move {
-            let look = move || process::sockets(group).inodes.contains(&inode);
-            let held = aside.run(look).await.unwrap_or(false);
+            let look = move || is_among(Some(inode), descent::sockets_below(Pid::this(), &beside).as_ref());
+            let held = aside.run(look).await.unwrap_or(true);
             let _ = events.send(Event::Looked { worker: id, request, held }).await;
         });
     }
@@ -198,10 +211,13 @@ impl Master {
         if self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting) {
             worker.ready = false;
         }
-        worker.tasks.push(tokio::task::spawn_local(async move {
+        let moment = tokio::task::spawn_local(async move {
             sleep(DEAF_AFTER).await;
             let _ = events.send(Event::Deaf { worker: id }).await;
-        }));
+        });
+        if let Some(before) = worker.deaf_moment.replace(moment) {
+            before.abort();
+        }
     }
 
     /// The moment is over.
@@ -271,12 +287,9 @@ fn is_taken((asked, claim): (&Address, Claim), other: &Request, whether: Whether
     }
 }
 
-/// Whether a process of the worker still has the socket.
-fn is_held(worker: &Worker, request: &Request) -> bool {
-    if !request.holders.are_gone() {
-        return true;
-    }
-    inode(worker, request).is_some_and(|inode| process::sockets(worker.pid).inodes.contains(&inode))
+/// Whether a socket is among those that are open; where nobody could look it may be.
+fn is_among(inode: Option<u64>, open: Option<&HashSet<u64>>) -> bool {
+    inode.is_some_and(|inode| open.is_none_or(|open| open.contains(&inode)))
 }
 
 /// The inode of the socket that a worker's processes have.

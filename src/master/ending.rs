@@ -8,7 +8,7 @@ use super::worker::Worker;
 use crate::adapt::daemons;
 use crate::core::fleet::{self, Exit, KillReason};
 use crate::core::ids::WorkerId;
-use crate::sys::descent::{Kin, left_its_group};
+use crate::sys::descent::{self, Kin, left_its_group};
 use crate::sys::guard::{Detached, Guard};
 use crate::sys::sweep::Patience;
 use crate::sys::{fd, reap, watch};
@@ -177,7 +177,7 @@ impl Master {
         let events = self.house.events.clone();
         tokio::task::spawn_local(async move {
             sleep(patience.to_end + patience.to_die + OVERDUE).await;
-            warn!("looking for what workers left behind takes too long; ending without");
+            warn!("looking for what workers left behind takes too long; ending without, and the guard goes on");
             let _ = events.send(Event::NobodyLeft { but: Vec::new() }).await;
         });
     }
@@ -205,10 +205,12 @@ impl Master {
     /// What there is to know for who looks for leftovers; `of` is about to be forgotten.
     fn scene(&self, of: Option<WorkerId>) -> Scene {
         let firsts = self.workers.values().filter(|worker| worker.runs()).map(|worker| worker.pid);
+        // What this process had before it was maitred, as the log reader of a start script, is not ours to end.
+        let earlier = descent::still_there(&self.starter.earlier);
         let newest = self.workers.keys().copied().chain([self.newest_worker]).max().unwrap_or(WorkerId(0));
         Scene {
             family: self.starter.guard.family(),
-            without: firsts.chain([self.starter.guard.process()]).chain(self.checking()).collect(),
+            without: firsts.chain([self.starter.guard.process()]).chain(self.checking()).chain(earlier).collect(),
             living: self.workers.keys().copied().filter(|id| Some(*id) != of).collect(),
             newest,
             sockets: self.our_sockets().union(&self.sockets_at_stop).copied().collect(),

@@ -62,7 +62,8 @@ pub async fn mend(listener: &Listener, mut why: CannotAccept) -> Result<(), io::
         let failures = listener.failures.get().and_one(clock::now());
         listener.failures.set(failures);
         let (attempt, address) = (failures.count, &listener.address);
-        if attempt > FAILURES_MAX {
+        // One that only blocks does listen.
+        if attempt > FAILURES_MAX && !matches!(why, CannotAccept::Blocked) {
             return Err(why.into());
         }
         match attempt {
@@ -96,6 +97,10 @@ pub async fn keep_listening(listener: Rc<Listener>) {
         }
         drop(watched);
         if let Err(error) = listen_again(&listener).await {
+            if listener.phase.get() != Phase::Closing {
+                listener.phase.set(Phase::GivenUp);
+            }
+            listener.close();
             let address = listener.address.to_string();
             let _ = listener.house.events.send(Event::ListenerFailed { address, error }).await;
             return;

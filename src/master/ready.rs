@@ -95,8 +95,16 @@ impl Master {
         }
         let Some(worker) = self.workers.get(&id) else { return };
         let (slot, uptime_ms) = (worker.slot.0, worker.age().as_millis());
-        if signal != Signal::Listens {
-            info!(slot, worker = id.0, uptime_ms, "worker counts as ready");
+        match (&worker.config.life.ready, signal) {
+            (_, Signal::Listens) => {}
+            // It went on listening for a moment.
+            (Ready::Listen, Signal::Waited) if worker.listened => {
+                for request in worker.requests.iter().filter(|request| request.accepting) {
+                    let address = &request.listener.address;
+                    info!(slot, worker = id.0, %address, uptime_ms, "worker ready");
+                }
+            }
+            _ => info!(slot, worker = id.0, uptime_ms, "worker counts as ready"),
         }
         self.handle_fleet(fleet::Event::Ready(id)).await;
         self.drop_unused_listeners();

@@ -25,6 +25,7 @@ use nix::errno::Errno;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
 /// A listener in which a worker takes part now, and its hand-off socket there.
@@ -196,13 +197,15 @@ impl Master {
 
     /// Says that a worker cannot have an address, and remembers that as the reason should it not boot.
     pub(super) fn refused(&mut self, id: WorkerId, address: &Address, error: &io::Error) {
-        let address = address.to_string();
+        let (asked, address) = (address.clone(), address.to_string());
         if let Some(told) = self.house.provoked.tell(id, Kind::Refused) {
             let left_out = told.left_out;
             warn!(worker = id.0, %address, %error, left_out, "a worker cannot have the address{}", advice(&address, error));
         }
         if let Some(errno) =
             error.raw_os_error().filter(|errno| *errno == libc::EADDRINUSE && self.fleet.was_never_ready())
+            // Another address will do for a second socket of the same worker, as it would without a master.
+            && !self.workers.get(&id).is_some_and(|worker| worker.requests.iter().any(|r| r.address.covers(&asked)))
         {
             let address = address.trim_start_matches("tcp:").to_owned();
             self.boot_failure = Some(RunError::Bind { address, source: io::Error::from_raw_os_error(errno) });
@@ -318,7 +321,7 @@ impl Master {
         let Some(worker) = self.workers.get_mut(&id) else { return Ok(None) };
         let Some(index) = worker.requests.iter().position(|r| r.id == request) else {
             debug!(worker = id.0, "a worker accepts on an address that it did not ask for");
-            return Ok(None);
+            return Err(Errno::EINVAL.into());
         };
         self.rehome(id, index)?;
         match self.enter(id, index, backlog) {
@@ -334,6 +337,7 @@ impl Master {
     pub(super) async fn listens(&mut self, id: WorkerId, (listener, handoff): Entered) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.listened = true;
+        worker.deaf_moment.take().iter().for_each(JoinHandle::abort);
         let (slot, uptime_ms) = (worker.slot.0, worker.age().as_millis());
         if let Some(handoff) = handoff {
             tokio::task::spawn_local(returned::serve(Rc::clone(&listener), handoff));

@@ -31,7 +31,7 @@ use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::sys::guard::Guard;
 use crate::sys::taken::Taken;
-use crate::sys::{clock, dispose, fd, limits, process, reap};
+use crate::sys::{clock, descent, dispose, fd, limits, process, reap};
 use crate::wire::packet::ToWorker;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -145,6 +145,7 @@ impl Master {
         let spare = limit.hard.saturating_sub(DESCRIPTORS_OF_MASTER) / DESCRIPTORS_PER_WORKER;
         limits::become_subreaper()?;
         let needs = |what| move |source| RunError::Needs { what, source };
+        let earlier = descent::descendants(nix::unistd::Pid::this(), &HashSet::new()).unwrap_or_default();
         let guard = Guard::start(config.life.detached).map_err(needs("the process that guards the workers"))?;
         let guard = Rc::new(guard);
         let output = Output::start().map_err(needs("the thread that passes output on"))?;
@@ -165,6 +166,7 @@ impl Master {
             config: Rc::clone(&config),
             guard,
             leftovers,
+            earlier,
             shim: Shim::new()?,
             old_shims: Vec::new(),
             door: Door::open()?,

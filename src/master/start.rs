@@ -21,6 +21,7 @@ use crate::adapt::{self, Chosen};
 use crate::config::life::Ready;
 use crate::config::{Config, Mode, PortZero};
 use crate::core::ids::{Generation, Slot, WorkerId};
+use crate::sys::descent::Kin;
 use crate::sys::dispose::Foreign;
 use crate::sys::guard::Guard;
 use crate::sys::seccomp::Watched;
@@ -87,6 +88,8 @@ pub struct Starter {
     pub guard: Rc<Guard>,
     /// The thread that ends what workers leave behind.
     pub leftovers: Leftovers,
+    /// Children that this process had before it was maitred.
+    pub earlier: Vec<Kin>,
     /// The shim, as a file for the loader.
     pub shim: Shim,
     /// Those of older versions, which workers that live still have.
@@ -264,6 +267,7 @@ impl Starter {
             notify: notify_socket,
             notification,
             requests: Vec::new(),
+            deaf_moment: None,
             listened: false,
             tasks: Vec::new(),
             supervised,

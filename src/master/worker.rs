@@ -69,6 +69,8 @@ pub struct Worker {
     pub uses_inherited: bool,
     /// Whether the log says already that it does not take part as it should.
     pub reported: bool,
+    /// The moment that it has to listen again, after it stopped.
+    pub deaf_moment: Option<JoinHandle<()>>,
     /// Whether it ever listened on an address of the master's.
     pub listened: bool,
     /// Whether it is ready by the measure that was chosen.
@@ -179,7 +181,7 @@ impl Worker {
 
     /// Stops watching it, after its end.
     pub fn forget(&self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.tasks.iter().chain(&self.deaf_moment).for_each(JoinHandle::abort);
         self.supervised.iter().for_each(|supervised| supervised.end());
         self.requests.iter().filter_map(|request| request.handoff.as_ref()).for_each(|handoff| handoff.finish());
     }

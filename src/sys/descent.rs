@@ -128,6 +128,40 @@ pub fn descendants(of: Pid, without: &HashSet<Pid>) -> io::Result<Vec<Kin>> {
     Ok(found)
 }
 
+impl Kin {
+    /// What names this process for ever: its id, and when it began.
+    #[must_use]
+    pub fn identity(&self) -> (i32, u64) {
+        (self.pid.as_raw(), self.began)
+    }
+
+    /// The process that this names, if it still runs.
+    #[must_use]
+    pub fn again((pid, began): (i32, u64)) -> Option<Kin> {
+        look_at(Pid::from_raw(pid)).filter(|kin| kin.began == began)
+    }
+}
+
+/// Those of these processes that still are what they were: a number may be another's by now.
+pub fn still_there(of: &[Kin]) -> impl Iterator<Item = Pid> {
+    of.iter().filter(|kin| look_at(kin.pid).is_some_and(|now| now.began == kin.began)).map(|kin| kin.pid)
+}
+
+/// The inodes of all sockets of the processes that descend from one, without those of some process groups; nothing
+/// when one of them may not be looked at, since it may have any.
+#[must_use]
+pub fn sockets_below(of: Pid, except: &HashSet<Pid>) -> Option<HashSet<u64>> {
+    let mut sockets = HashSet::new();
+    for kin in descendants(of, &HashSet::new()).ok()?.into_iter().filter(|kin| !except.contains(&kin.group)) {
+        match sockets_of(kin.pid) {
+            Ok(found) => sockets.extend(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => return None,
+        }
+    }
+    Some(sockets)
+}
+
 /// The children of a process, of all its threads (`/proc/PID/task/TID/children`, proc(5)); where the kernel
 /// has no such file (`CONFIG_PROC_CHILDREN`) all processes are asked for their parent.
 fn children(of: Pid) -> io::Result<Vec<Pid>> {

@@ -1,7 +1,7 @@
 //! Passing descriptors over `SOCK_SEQPACKET` pairs (`unix(7)`, `SCM_RIGHTS`).
 //!
 //! One packet carries one connection. The hot path ([`send_connection`]) builds its control message
-//! on the stack; the rare packets of the control channel go through the `sendfd` crate. Everything is received
+//! on the stack. Everything is received
 //! through [`receive()`].
 
 mod receive;
@@ -86,11 +86,24 @@ pub fn send_connection(socket: BorrowedFd<'_>, connection: BorrowedFd<'_>, peer:
 /// # Errors
 /// `WouldBlock` when the other side does not read; `BrokenPipe` when it is gone.
 pub fn send_packet(socket: BorrowedFd<'_>, text: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let rights = if fds.is_empty() { &[][..] } else { &rights };
+    // The socket may be the worker's, who can make it block at any moment.
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    sendmsg::<()>(socket.as_raw_fd(), &[io::IoSlice::new(text.as_bytes())], rights, flags, None)?;
+    Ok(())
+}
+
+/// Sends a connection back on a worker's own hand-off socket; waits where that blocks.
+///
+/// # Errors
+/// `WouldBlock` where it does not; `BrokenPipe` when the master is gone.
+pub fn send_back(socket: BorrowedFd<'_>, connection: BorrowedFd<'_>) -> io::Result<()> {
     // sendfd knows the socket types of std; a SEQPACKET socket sends as a datagram one does.
     let socket = UnixDatagram::from(socket.try_clone_to_owned()?);
-    socket.set_nonblocking(true)?;
-    let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-    socket.send_with_fd(text.as_bytes(), &fds)?;
+    socket.send_with_fd(b"\0\0", &[connection.as_raw_fd()])?;
     Ok(())
 }
 

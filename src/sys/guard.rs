@@ -57,6 +57,9 @@ pub struct Guard {
     standing: RefCell<Standing>,
 }
 
+/// How long a guard that is dismissed may take to end.
+const TIME_TO_GO: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// The process that stands guard now.
 #[derive(Debug)]
 struct Standing {
@@ -96,7 +99,11 @@ impl Drop for Standing {
         self.life = None;
         // It ends soon then; a reaper elsewhere may have been faster, and its number be another child's.
         if let Some(pidfd) = &self.pidfd {
-            let _ = reap::wait(pidfd.as_fd());
+            if !reap::wait_for(pidfd.as_fd(), TIME_TO_GO) {
+                // Stopped or frozen; there is nothing left for it to do.
+                let _ = nix::sys::signal::kill(self.process, nix::sys::signal::Signal::SIGKILL);
+                let _ = reap::wait_for(pidfd.as_fd(), TIME_TO_GO);
+            }
             let _ = reap::reap(pidfd.as_fd());
         }
     }

@@ -130,12 +130,15 @@ struct InPlaceOf {
     uid: u32,
     gid: u32,
     groups: Vec<u32>,
+    /// Whether others of this user may look at the process (`PR_SET_DUMPABLE`, prctl(2)).
+    dumpable: bool,
 }
 
 impl InPlaceOf {
     fn take(user: &User) -> io::Result<InPlaceOf> {
         let groups = nix::unistd::getgroups()?.into_iter().map(nix::unistd::Gid::as_raw).collect();
-        let before = InPlaceOf { uid: geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), groups };
+        let dumpable = nix::sys::prctl::get_dumpable().unwrap_or(true);
+        let before = InPlaceOf { uid: geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), groups, dumpable };
         set_groups(&user.groups)?;
         set_ids(user.gid, user.uid);
         // The calls do not fail, they just do not do it (`setfsuid(2)`, BUGS).
@@ -158,6 +161,8 @@ impl Drop for InPlaceOf {
         }
         // Groups that it has too few of cost root nothing, so one failure (for want of memory) is let pass.
         let _ = set_groups(&self.groups);
+        // A change of the user hides this process's `/proc` entries (`commit_creds` in kernel/cred.c).
+        let _ = nix::sys::prctl::set_dumpable(self.dumpable);
         if ids() != (self.gid, self.uid) {
             // For want of memory (`prepare_creds` in kernel/cred.c); a master that went on with somebody else's
             // rights would be worse than none, and the guard ends what it leaves.

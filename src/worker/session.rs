@@ -118,11 +118,7 @@ impl Seat {
     /// # Errors
     /// When the master is gone.
     pub fn give_back(&self, stream: &TcpStream) -> io::Result<()> {
-        match fd::send_connection(self.socket.as_fd(), stream.as_fd(), b"\0\0")? {
-            fd::Sent::Sent => Ok(()),
-            fd::Sent::Full | fd::Sent::TooManyInFlight => Err(io::ErrorKind::WouldBlock.into()),
-            fd::Sent::Closed => Err(io::ErrorKind::BrokenPipe.into()),
-        }
+        fd::send_back(self.socket.as_fd(), stream.as_fd())
     }
 }
 

@@ -33,6 +33,7 @@ use crate::core::claim::Claim;
 use crate::core::fleet::{Drain, Fleet, Life, Occupant};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
+use crate::sys::descent::Kin;
 use crate::sys::dispose::{self, Foreign};
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::guard::{self, Guard};
@@ -96,6 +97,8 @@ pub struct State {
     control: Option<server::Passed>,
     shim: Number,
     old_shims: Vec<Number>,
+    #[serde(default)]
+    earlier: Vec<(i32, u64)>,
     taken: Option<Number>,
     client: Option<Number>,
 }
@@ -285,6 +288,7 @@ impl Master {
             door: self.starter.door.pass(passing),
             control: self.control.as_ref().map(|control| control.pass(passing)),
             shim,
+            earlier: self.starter.earlier.iter().map(Kin::identity).collect(),
             old_shims: self.starter.old_shims.iter().map(|file| passing.pass(file)).collect(),
             taken: self.starter.taken.as_ref().map(|taken| taken.pass(passing)),
             client: self
@@ -364,6 +368,7 @@ impl Master {
             config: Rc::clone(&config),
             guard: Rc::new(Guard::take(state.guard, &taking, config.life.detached)?),
             leftovers: Leftovers::start(sender.clone())?,
+            earlier: state.earlier.into_iter().filter_map(Kin::again).collect(),
             shim,
             old_shims: old_shims.into_iter().chain(old_shim).collect(),
             door: Door::take(state.door, &taking)?,
@@ -467,6 +472,7 @@ impl Master {
             notify: taking.take(passed.notify)?,
             notification: passed.notification.map(watched).transpose()?,
             requests,
+            deaf_moment: None,
             listened: passed.listened,
             tasks: Vec::new(),
             supervised: supervised.transpose()?,
@@ -516,6 +522,7 @@ impl Master {
                 self.ask_until_ready(id);
             }
             self.probe_if_asked(id);
+            self.lost_listener(id);
             let draining =
                 matches!(self.fleet.occupant(id).map(|o| o.life), Some(Life::Draining { phase: Drain::Emptying, .. }));
             if draining {

@@ -12,7 +12,7 @@ use super::listening::move_up;
 use super::process::owns_memory;
 use super::table::{Entry, State, find, lock};
 use super::text::{Packet, name_of, value};
-use super::{numbers, settings, taken};
+use super::{numbers, paths, settings, taken};
 use core::ffi::{c_int, c_uint};
 
 /// Looks at everything that this program has open at its beginning.
@@ -89,8 +89,10 @@ fn enter(fd: c_int, text: &[u8], [first, second]: [c_int; 2]) -> Option<&'static
     };
     let mut locked = lock();
     if let Some(entry) = locked.named(id) {
-        // Another number of the same socket, which this process has by its first.
-        locked.alias(entry, fd);
+        // Another number of the same socket, which this process has by its first; or another thread was faster.
+        if find(fd).is_none() {
+            locked.alias(entry, fd);
+        }
         drop(locked);
         [own, hold].into_iter().filter(|fd| *fd >= 0).for_each(close);
         return Some(entry);
@@ -100,6 +102,12 @@ fn enter(fd: c_int, text: &[u8], [first, second]: [c_int; 2]) -> Option<&'static
     [own, hold].into_iter().filter(|fd| *fd >= 0).for_each(|fd| locked.protect(fd));
     let detail = locked.detail(entry);
     (detail.id, detail.own, detail.hold) = (id, own, hold);
+    // Others have the socket: without a pipe the master looks itself who still does.
+    detail.owner = 0;
     (detail.name, detail.name_len, detail.ephemeral) = (name.bytes, name.len as c_uint, false);
+    drop(locked);
+    if let Some(path) = value(text, "FOLLOWS").and_then(|address| address.strip_prefix("unix:/")) {
+        paths::remember_absolute(path);
+    }
     Some(entry)
 }

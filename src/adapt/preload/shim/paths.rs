@@ -32,6 +32,16 @@ pub fn remember(path: &[u8]) {
     }
 }
 
+/// The same for an absolute path without its first slash.
+pub fn remember_absolute(rest: &str) {
+    let mut path = [0u8; PATH_MAX];
+    path[0] = b'/';
+    if let Some(place) = path.get_mut(1..=rest.len()) {
+        place.copy_from_slice(rest.as_bytes());
+        remember(&path[..=rest.len()]);
+    }
+}
+
 /// Whether the master holds this (absolute) path.
 pub fn holds(path: &[u8]) -> bool {
     if settings::unix_paths().split(|&b| b == b':').any(|held| held == path) {
