@@ -71,7 +71,6 @@ impl Fleet {
 
     pub(super) fn ask_reload(&mut self, manner: Manner, workers: Workers, actions: &mut Vec<Action>) {
         let because = match self.reload {
-            _ if self.is_stopping() => return,
             Some(_) => Some(WaitReason::AnotherRuns),
             None if self.is_crowded(Some(manner)) => Some(WaitReason::OldGenerations),
             None => None,
