@@ -122,7 +122,8 @@ impl Fleet {
         self.reload = Some(Reload { target, manner, proven: nobody_serves, configured, workers, before });
         self.wake_resting();
         for seat in &mut self.seats {
-            seat.backoff = None;
+            // Also what was to follow a worn worker is of the past.
+            (seat.backoff, seat.next, seat.failures_of_new) = (None, None, 0);
         }
         actions.push(Action::ReloadBegun { generation: self.newest, manner });
         if nobody_serves {

@@ -28,6 +28,9 @@ pub struct Seat {
     pub(super) rests: bool,
     /// The generation that its next worker belongs to, if not the usual one.
     pub(super) next: Option<Generation>,
+    /// Failures of the generation that a reload under way brings.
+    #[serde(default)]
+    pub(super) failures_of_new: u32,
     /// The generation that served here last.
     #[serde(default)]
     pub(super) reached: Option<Generation>,

@@ -57,6 +57,15 @@ impl World {
             }
             self.carry_out(action, &event, &mut excused);
         }
+        // Before that nobody could know.
+        let turns = |a: &Action| matches!(a, Action::ReloadBegun { .. } | Action::CanaryServes { .. });
+        let since = &actions[actions.iter().rposition(turns).unwrap_or(0)..];
+        let forked = |worker| since.iter().any(|a| matches!(a, Action::Fork { worker: w, .. } if *w == worker));
+        let in_vain = |action: &Action| match action {
+            Action::Kill { worker, because: KillReason::Outdated } => forked(*worker),
+            _ => false,
+        };
+        self.must(!actions.iter().any(in_vain), "forked only to be killed");
         if surged {
             let bound = before.surge.max(self.most_surging());
             self.must(self.surging() <= bound, "more workers surge than may");
