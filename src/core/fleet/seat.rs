@@ -153,7 +153,7 @@ impl Signs {
         all.into_iter().filter(|sign| self.has(*sign)).map(Sign::name).collect::<Vec<_>>().join(", ")
     }
 
-    pub(super) fn set(&mut self, sign: Sign) {
+    pub(in crate::core) fn set(&mut self, sign: Sign) {
         self.0 |= sign as u8;
     }
 
