@@ -223,6 +223,12 @@ impl World {
         self.must(self.waiters == (0, 0), "somebody waits for a reload that never comes");
         let mends = matches!(curse, Curse::OldFails | Curse::OldHangs) && !stopped;
         self.must(!mends || self.last_reload.is_some(), "a reload does not mend a slot");
+        // Where nothing has to wait for them, slots that fail for good do not end the reload either.
+        let plan = self.fleet.plan;
+        let surges = plan.max_surge > 0 && plan.succession == Succession::Overlapping;
+        let time = plan.max_restarts >= 2 * self.fleet.wanted() + 2;
+        let goes_on = curse == Curse::ServesBriefly && surges && time && !stopped;
+        self.must(!goes_on || self.last_reload.is_some(), "a slot that fails for good ends a reload");
         let brief = |slot: usize| curse == Curse::ServesBriefly && slot < 2;
         let wanted = self.fleet.wanted() as usize;
         let mut served = self.fleet.seats()[..wanted].iter().enumerate();

@@ -19,10 +19,11 @@ impl World {
             stopping: self.fleet.is_stopping(),
             paused: matches!(self.fleet.wanted, Wanted::Paused(_)),
         };
-        let mut excused = BTreeSet::new();
+        let (mut excused, mut served) = (BTreeSet::new(), None);
         match event {
             Event::Exited(worker, _) | Event::ForkFailed(worker) | Event::Daemonized(worker) => {
                 let process = self.alive.remove(&worker).unwrap();
+                served = process.serves().then_some(process.slot);
                 excused.insert(process.slot);
                 self.backlog += process.waiting;
                 if process.withdrawn.is_none() {
@@ -70,6 +71,9 @@ impl World {
             let bound = before.surge.max(self.most_surging());
             self.must(self.surging() <= bound, "more workers surge than may");
         }
+        let rests = served.and_then(|slot| self.fleet.seats().get(slot)).is_some_and(Seat::rests);
+        let rested = actions.iter().any(|action| matches!(action, Action::Rest { .. }));
+        self.must(!rests || rested || before.stopping, "nobody follows one that served");
         let runs = matches!(self.fleet.wanted, Wanted::Running(_));
         if runs && !begun && !before.paused && self.reload.is_none() {
             self.must(self.fleet.wanted() == self.number, "another number of workers than was asked for");
