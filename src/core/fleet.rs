@@ -13,6 +13,7 @@ mod event;
 mod failure;
 mod reload;
 mod seat;
+mod table;
 
 pub use event::{AbortReason, Action, Event, Exit, KillReason, Manner, Resize, SizeRefused, Stop, WaitReason, Workers};
 pub use seat::{Admitted, Drain, Life, OCCUPANTS_MAX, Occupant, Seat, Sign, Signs};
@@ -252,23 +253,7 @@ impl Fleet {
     /// Takes in what happened; the actions are to be carried out in order.
     pub fn handle(&mut self, now: Moment, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
-        match event {
-            Event::Begin | Event::Tick => {}
-            Event::Ready(worker) => self.ready(now, worker, &mut actions),
-            Event::ListenersClosed => self.closing = None,
-            Event::Emptied(worker) => self.emptied(worker, &mut actions),
-            Event::Exited(worker, _) => self.gone(now, worker, AbortReason::Ended(worker), &mut actions),
-            Event::Daemonized(worker) => self.daemonized(now, worker, &mut actions),
-            Event::ForkFailed(worker) => self.gone(now, worker, AbortReason::NotStarted(worker), &mut actions),
-            Event::StopAsked(stop) => self.stop(now, stop, &mut actions),
-            Event::Resize(resize) => self.resize(resize, &mut actions),
-            Event::Pause => self.pause(now, &mut actions),
-            Event::ReloadAsked(manner, workers) => self.ask_reload(manner, workers, &mut actions),
-            Event::Recycle(worker) => self.wear(worker),
-            Event::Stalled(worker, sign) => self.stalled(now, worker, sign, &mut actions),
-            Event::Recovered(worker, sign) => self.recovered(worker, sign),
-            Event::Condemned(worker, because) => self.kill_failed(now, worker, because, &mut actions),
-        }
+        self.take_in(now, event, &mut actions);
         self.reconcile(now, &mut actions);
         actions
     }
@@ -285,8 +270,7 @@ impl Fleet {
     }
 
     fn ready(&mut self, now: Moment, worker: WorkerId, actions: &mut Vec<Action>) {
-        // It listens on a further address, or says so twice; a draining one stays so.
-        let Some(occupant) = self.occupant_mut(worker).filter(|o| o.is_starting()) else { return };
+        let Some(occupant) = self.occupant_mut(worker) else { return };
         occupant.life = Life::Ready { since: now, admitted: Admitted::NotYet };
         self.was_ready = true;
         if !self.is_stopping() && !self.waits_for_its_generation(worker) {
@@ -311,7 +295,6 @@ impl Fleet {
 
     fn emptied(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {
         let Some(occupant) = self.occupant_mut(worker) else { return };
-        // Otherwise a crash, a kill or the clock was faster.
         if let Life::Draining { phase: phase @ Drain::Emptying, .. } = &mut occupant.life {
             *phase = Drain::Stopping;
             actions.push(Action::Terminate { worker });
@@ -347,10 +330,8 @@ impl Fleet {
     }
 
     fn pause(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        if matches!(self.wanted, Wanted::Running(_)) {
-            self.drop_pending(actions);
-            self.abort(now, AbortReason::Stopping, actions);
-        }
+        self.drop_pending(actions);
+        self.abort(now, AbortReason::Stopping, actions);
         if let Wanted::Running(workers) = self.wanted {
             self.wanted = Wanted::Paused(workers);
         }
@@ -378,13 +359,13 @@ impl Fleet {
     }
 
     fn wear(&mut self, worker: WorkerId) {
-        if let Some(occupant) = self.occupant_mut(worker).filter(|o| o.is_ready()) {
+        if let Some(occupant) = self.occupant_mut(worker) {
             occupant.worn = true;
         }
     }
 
     fn stalled(&mut self, now: Moment, worker: WorkerId, sign: Sign, actions: &mut Vec<Action>) {
-        let Some(occupant) = self.occupant_mut(worker).filter(|o| o.is_ready()) else { return };
+        let Some(occupant) = self.occupant_mut(worker) else { return };
         occupant.signs.set(sign);
         occupant.stalled_since.get_or_insert(now);
         let generation = occupant.generation;

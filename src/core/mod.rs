@@ -9,6 +9,7 @@ pub mod chance;
 pub mod claim;
 pub mod fairness;
 pub mod fleet;
+pub mod health;
 pub mod ids;
 pub mod jitter;
 pub mod moment;

@@ -10,6 +10,7 @@ use crate::adapt::Chosen;
 use crate::config::Mode;
 use crate::config::life::{Life, Probing};
 use crate::core::fleet::{self, KillReason, Sign};
+use crate::core::health::{Facts, Limits, Verdict};
 use crate::core::ids::WorkerId;
 use crate::core::jitter;
 use crate::core::moment::Moment;
@@ -18,7 +19,6 @@ use crate::sys::taken::Taken;
 use crate::sys::{clock, listen, own_pair, process};
 use crate::wire::packet::ToWorker;
 use nix::unistd::Pid;
-use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -36,45 +36,24 @@ const LOOK_FOR_RECOVERY: Duration = Duration::from_secs(10);
 const LOOK_AT_MEMORY: Duration = Duration::from_secs(2);
 /// So many looks may be missed before it is clear that this process stood still.
 const LOOKS_MISSED: u32 = 4;
-/// A native worker may miss so many of its `PING`s.
-const PINGS_MISSED: u32 = 3;
-
-/// What is known of the health of one worker.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Health {
-    /// Connections that it had taken when it was last looked at.
-    taken: u64,
-    /// When it last took one, or had none to take.
-    moved: Moment,
-    /// What the kernel had counted for its slot when it came, where the kernel counts.
-    pub base: u64,
-    /// Since when it gets connections; its share grows from then on.
-    #[serde(default)]
-    pub serves_since: Moment,
-    pinged: Option<Moment>,
-    ping: u64,
-    /// When it last answered a `PING`; a worker that never did is not held to it.
-    pub ponged: Option<Moment>,
-    /// When it last sent `WATCHDOG=1`; the same.
-    pub watchdog: Option<Moment>,
-    /// Whether its replacement was asked for.
-    worn: bool,
-}
-
-impl Health {
-    /// Does not count a time in which nobody could have heard of the worker.
-    fn excuse(&mut self, time: Duration) {
-        self.moved = self.moved + time;
-        for at in [&mut self.pinged, &mut self.ponged, &mut self.watchdog] {
-            *at = at.map(|at| at + time);
-        }
-    }
-}
 
 /// How often the workers are looked at.
 #[must_use]
 pub fn rhythm(life: &Life) -> Duration {
     life.stall.map_or(LOOK_AT_LEAST, |stall| stall / 4).clamp(LOOK_AT_MOST, LOOK_AT_LEAST)
+}
+
+/// What is asked of this worker.
+fn limits(id: WorkerId, life: &Life) -> Limits {
+    Limits {
+        stall: life.stall,
+        heartbeat: life.heartbeat,
+        watchdog: life.watchdog,
+        max_connections: life.max_connections,
+        max_age: life.max_age,
+        max_rss: life.max_rss,
+        share: jitter::share(id, u64::from(std::process::id())),
+    }
 }
 
 impl Master {
@@ -202,63 +181,62 @@ impl Master {
     }
 
     fn look_after_worker(&mut self, id: WorkerId, now: Moment) -> Vec<fleet::Event> {
-        let mut events = Vec::new();
+        let (mut events, mut bait) = (Vec::new(), false);
         let Some(occupant) = self.fleet.occupant(id) else { return events };
         let (signs, excluded) = (occupant.signs, occupant.excluded);
         let Some(worker) = self.workers.get(&id) else { return events };
         let (waiting, taken) = self.waiting_and_taken(worker);
         let counted = self.counted_by_others(worker);
         let Some(worker) = self.workers.get_mut(&id) else { return events };
-        let (life, health, slot) = (&worker.config.life, &mut worker.health, worker.slot.0);
-        let moves = taken > health.taken;
-        if moves || (waiting == 0 && !excluded) {
-            health.moved = now;
-        }
-        health.taken = taken;
-        let stalled = signs.has(Sign::Untaken);
-        if stalled && moves {
-            info!(slot, worker = id.0, "a stalled worker takes connections again");
-            events.push(fleet::Event::Recovered(id, Sign::Untaken));
-        } else if !stalled && life.stall.is_some_and(|stall| now.since(health.moved) >= stall) && waiting > 0 {
-            let for_ms = now.since(health.moved).as_millis();
-            warn!(slot, worker = id.0, waiting, for_ms, "a worker takes none of the connections that wait for it");
-            events.push(fleet::Event::Stalled(id, Sign::Untaken));
-        }
-        if let Some(every) = life.heartbeat {
-            if health.pinged.is_none_or(|at| now.since(at) >= every) {
-                health.pinged = Some(now);
-                health.ping += 1;
-                let ping = ToWorker::Ping(health.ping);
-                worker.tell(&ping);
-            }
-            let health = &worker.health;
-            let late = health.ponged.is_some_and(|at| now.since(at) > every.saturating_mul(PINGS_MISSED));
-            if late && !signs.has(Sign::Heartbeat) {
-                warn!(slot, worker = id.0, "a worker does not answer PING any more");
-                events.push(fleet::Event::Stalled(id, Sign::Heartbeat));
-            } else if !late && signs.has(Sign::Heartbeat) {
-                info!(slot, worker = id.0, "a worker answers PING again");
-                events.push(fleet::Event::Recovered(id, Sign::Heartbeat));
-            }
-        }
-        let (life, health) = (&worker.config.life, &mut worker.health);
-        if let Some((limit, at)) = life.watchdog.zip(health.watchdog).filter(|(limit, at)| now.since(*at) > *limit) {
-            let (limit_ms, for_ms) = (limit.as_millis(), now.since(at).as_millis());
-            warn!(slot, worker = id.0, limit_ms, for_ms, "a worker missed its watchdog");
-            health.watchdog = None;
-            events.push(fleet::Event::Condemned(id, KillReason::Watchdog));
-        }
-        let share = jitter::share(id, u64::from(std::process::id()));
+        let (slot, age) = (worker.slot.0, worker.age());
         let connections = worker.given() + counted.saturating_sub(worker.health.base);
-        let age = worker.age();
-        let life = &worker.config.life;
-        let enough = life.max_connections.is_some_and(|most| connections as f64 >= most as f64 * share);
-        let old = life.max_age.is_some_and(|most| age >= most.mul_f64(share));
-        if (enough || old) && !std::mem::replace(&mut worker.health.worn, true) {
-            info!(slot, worker = id.0, connections, age_s = age.as_secs(), "a worker had its time, replacing it");
-            events.push(fleet::Event::Recycle(id));
+        let limits = limits(id, &worker.config.life);
+        let facts = Facts { waiting, taken, connections, age, signs, excluded };
+        for verdict in worker.health.look(now, &facts, &limits) {
+            match verdict {
+                Verdict::Stalled(sign @ Sign::Heartbeat, _) => {
+                    warn!(slot, worker = id.0, "a worker does not answer PING any more");
+                    events.push(fleet::Event::Stalled(id, sign));
+                }
+                Verdict::Stalled(sign, still) => {
+                    let for_ms = still.as_millis();
+                    warn!(
+                        slot,
+                        worker = id.0,
+                        waiting,
+                        for_ms,
+                        "a worker takes none of the connections that wait for it"
+                    );
+                    events.push(fleet::Event::Stalled(id, sign));
+                }
+                Verdict::Recovered(sign @ Sign::Heartbeat) => {
+                    info!(slot, worker = id.0, "a worker answers PING again");
+                    events.push(fleet::Event::Recovered(id, sign));
+                }
+                Verdict::Recovered(sign) => {
+                    info!(slot, worker = id.0, "a stalled worker takes connections again");
+                    events.push(fleet::Event::Recovered(id, sign));
+                }
+                Verdict::Ping(number) => worker.tell(&ToWorker::Ping(number)),
+                Verdict::MissedWatchdog { limit, silent } => {
+                    let (limit_ms, for_ms) = (limit.as_millis(), silent.as_millis());
+                    warn!(slot, worker = id.0, limit_ms, for_ms, "a worker missed its watchdog");
+                    events.push(fleet::Event::Condemned(id, KillReason::Watchdog));
+                }
+                Verdict::Worn => {
+                    info!(
+                        slot,
+                        worker = id.0,
+                        connections,
+                        age_s = age.as_secs(),
+                        "a worker had its time, replacing it"
+                    );
+                    events.push(fleet::Event::Recycle(id));
+                }
+                Verdict::Bait => bait = true,
+            }
         }
-        if excluded && stalled && waiting == 0 && !moves {
+        if bait {
             self.lay_bait(id);
         }
         events
@@ -299,11 +277,10 @@ impl Master {
     pub(super) async fn memory(&mut self, usage: HashMap<Pid, Usage>) {
         let mut grown = Vec::new();
         for worker in self.workers.values_mut() {
-            let share = jitter::share(worker.id, u64::from(std::process::id()));
-            let (Some(most), Some(usage)) = (worker.config.life.max_rss, usage.get(&worker.pid)) else { continue };
-            let too_big = usage.rss_bytes as f64 >= most as f64 * share;
+            let Some(usage) = usage.get(&worker.pid) else { continue };
+            let limits = limits(worker.id, &worker.config.life);
             let serves = self.fleet.occupant(worker.id).is_some_and(fleet::Occupant::serves);
-            if too_big && serves && !std::mem::replace(&mut worker.health.worn, true) {
+            if serves && worker.health.has_grown(usage.rss_bytes, &limits) {
                 let rss_bytes = usage.rss_bytes;
                 info!(
                     slot = worker.slot.0,

@@ -1,7 +1,6 @@
 //! One worker as the master knows it.
 
 use super::handoff::Handoff;
-use super::health::Health;
 use super::holders::Holders;
 use super::listener::{Listener, Origin};
 use super::output::LastWords;
@@ -10,6 +9,7 @@ use super::supervised::Supervised;
 use crate::adapt::Chosen;
 use crate::config::Config;
 use crate::core::claim::Claim;
+use crate::core::health::Health;
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::sys::dispose::Foreign;

@@ -66,7 +66,7 @@ impl Fleet {
 
     /// Counts a failure and decides how long the slot waits.
     fn failed(&mut self, now: Moment, slot: Slot, who: &Occupant, actions: &mut Vec<Action>) {
-        let (worker, booted) = (who.worker, who.is_ready());
+        let (worker, booted, is_new) = (who.worker, who.is_ready(), self.is_target(who.generation));
         let (first_boot, random, plan) = (!self.was_ready, self.random(), self.plan);
         let seat = &mut self.seats[slot.index()];
         if booted && std::mem::take(&mut seat.rests) {
@@ -83,13 +83,19 @@ impl Fleet {
             self.wanted = Wanted::Stopped(Stop::Immediate);
             return actions.push(Action::GiveUp { slot, worker, attempts });
         }
-        if !first_boot && seat.recent.len() > plan.max_restarts as usize {
+        if is_new {
+            // However slowly they come: others may wait for the slot to be served before they leave.
+            seat.failures_of_new += 1;
+        }
+        let too_often = seat.recent.len() > plan.max_restarts as usize;
+        if is_new && !first_boot && (too_often || seat.failures_of_new > plan.max_restarts) {
+            // What the new generation cannot do the old one may: it gets the slot back.
+            seat.recent.clear();
+            return self.abort(now, AbortReason::Again(worker), actions);
+        }
+        if !first_boot && too_often {
             let failures = u32::try_from(seat.recent.len()).unwrap_or(u32::MAX);
             seat.recent.clear();
-            if self.is_target(who.generation) {
-                // What the new generation cannot do the old one may: it gets the slot back.
-                return self.abort(now, AbortReason::Again(worker), actions);
-            }
             // Where a new generation comes, the slot's next worker is one of it.
             if !self.may_bring_more() {
                 let seat = &mut self.seats[slot.index()];

@@ -7,8 +7,8 @@ use crate::core::moment::Moment;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// The most generations that live at once, those that are leaving included. A reload that would make
-/// one more waits; `--grace` bounds for how long.
+/// The most generations that live at once, of which all but one are leaving. A reload that would make one more
+/// waits; `--grace` bounds for how long.
 pub const GENERATIONS_MAX: usize = 4;
 
 /// A reload under way.
@@ -71,7 +71,6 @@ impl Fleet {
 
     pub(super) fn ask_reload(&mut self, manner: Manner, workers: Workers, actions: &mut Vec<Action>) {
         let because = match self.reload {
-            _ if self.is_stopping() => return,
             Some(_) => Some(WaitReason::AnotherRuns),
             None if self.is_crowded(Some(manner)) => Some(WaitReason::OldGenerations),
             None => None,
@@ -85,9 +84,12 @@ impl Fleet {
         actions.extend(because.map(|because| Action::ReloadWaits { because }));
     }
 
-    /// Whether one generation more would be too many. A restart ends those that are there.
+    /// Whether one generation more would be too many. A restart ends those that are there, and for one that is not
+    /// about to leave there would be nothing to wait for: the reload is what replaces it.
     fn is_crowded(&self, manner: Option<Manner>) -> bool {
-        manner != Some(Manner::Restart) && self.generations().len() >= GENERATIONS_MAX
+        let leaving = self.seats.iter().flat_map(|seat| &seat.occupants).filter(|o| o.is_leaving());
+        let leaving = leaving.map(|o| o.generation).collect::<BTreeSet<_>>().len();
+        manner != Some(Manner::Restart) && leaving + 1 >= GENERATIONS_MAX
     }
 
     /// The reload that waits will not come.
@@ -120,7 +122,8 @@ impl Fleet {
         self.reload = Some(Reload { target, manner, proven: nobody_serves, configured, workers, before });
         self.wake_resting();
         for seat in &mut self.seats {
-            seat.backoff = None;
+            // Also what was to follow a worn worker is of the past.
+            (seat.backoff, seat.next, seat.failures_of_new) = (None, None, 0);
         }
         actions.push(Action::ReloadBegun { generation: self.newest, manner });
         if nobody_serves {

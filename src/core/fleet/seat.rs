@@ -28,6 +28,9 @@ pub struct Seat {
     pub(super) rests: bool,
     /// The generation that its next worker belongs to, if not the usual one.
     pub(super) next: Option<Generation>,
+    /// Failures of the generation that a reload under way brings.
+    #[serde(default)]
+    pub(super) failures_of_new: u32,
     /// The generation that served here last.
     #[serde(default)]
     pub(super) reached: Option<Generation>,
@@ -150,7 +153,7 @@ impl Signs {
         all.into_iter().filter(|sign| self.has(*sign)).map(Sign::name).collect::<Vec<_>>().join(", ")
     }
 
-    pub(super) fn set(&mut self, sign: Sign) {
+    pub(in crate::core) fn set(&mut self, sign: Sign) {
         self.0 |= sign as u8;
     }
 

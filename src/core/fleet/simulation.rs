@@ -1,20 +1,21 @@
 //! Random histories of a fleet with connections: crashes, slow boots, stalls, reloads in reloads,
-//! scaling in reloads, clock jumps. After every step the promises are checked.
+//! scaling in reloads, clock jumps. After every step the promises are checked, see [`promises`].
 //!
 //! `MAITRED_HISTORIES` sets how many, by default as many as take a few seconds; each is made from its
 //! number, which a failure names.
 
-use super::reload::GENERATIONS_MAX;
+mod promises;
+
 use super::tests::plan;
 use super::*;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 const STEPS: u32 = 120;
 /// Rounds in which a fleet without further troubles must come to rest.
-const CALM_ROUNDS: u32 = 60;
+const CALM_ROUNDS: u32 = 80;
 const HISTORIES: u64 = if cfg!(debug_assertions) { 2_000 } else { 50_000 };
 /// Connections that a simulated worker may have waiting.
-const DEPTH: usize = 4;
+const DEPTH: u32 = 4;
 
 #[test]
 fn random_histories_keep_the_promises() {
@@ -29,23 +30,54 @@ fn random_histories_keep_the_promises() {
 }
 
 /// A worker's process as the world knows it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Process {
+    slot: usize,
+    generation: Generation,
     admitted: bool,
     excluded: bool,
-    withdrawn: bool,
-    told: bool,
+    /// Since when it gets nothing new.
+    withdrawn: Option<Moment>,
+    told: Option<Moment>,
     killed: bool,
-    waiting: VecDeque<u32>,
-    open: Vec<u32>,
+    signs: BTreeSet<&'static str>,
+    waiting: u32,
+    open: u32,
 }
 
-/// How a connection ended.
+impl Process {
+    fn new(slot: usize, generation: Generation) -> Process {
+        let (admitted, excluded, killed, signs) = (false, false, false, BTreeSet::new());
+        let (withdrawn, told, waiting, open) = (None, None, 0, 0);
+        Process { slot, generation, admitted, excluded, withdrawn, told, killed, signs, waiting, open }
+    }
+
+    fn serves(&self) -> bool {
+        self.admitted && self.withdrawn.is_none()
+    }
+}
+
+/// What goes wrong for good when all else is well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
-    Served,
-    DiedWithWorker,
-    LeftAtTheEnd,
+enum Curse {
+    Nothing,
+    /// Whoever serves in the first two slots ends at once.
+    ServesBriefly,
+    /// In the first slot, what there is fails to start; what comes with the next reload does not.
+    OldFails,
+    /// The same, and it takes its whole boot timeout.
+    OldHangs,
+}
+
+/// A reload as those see it who asked for it.
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    generation: Generation,
+    manner: Manner,
+    proven: bool,
+    /// How many workers its configuration asks for, and how many there are to be if that changes.
+    configured: Option<u32>,
+    workers: Option<u32>,
 }
 
 struct World {
@@ -55,28 +87,41 @@ struct World {
     now: Moment,
     alive: BTreeMap<WorkerId, Process>,
     used: BTreeSet<WorkerId>,
-    /// Connections that nobody has; the number of a connection is its place in `endings`.
-    backlog: VecDeque<u32>,
-    endings: Vec<Option<Ending>>,
+    /// Connections that nobody has.
+    backlog: u32,
     turn: usize,
-    reload: Option<(Generation, Manner)>,
-    restarted: bool,
+    reload: Option<Running>,
+    /// How the last reload ended: the generation that serves, if it did not fail.
+    last_reload: Option<Generation>,
+    /// Clients that wait for a reload that has not begun, and for the one under way.
+    waiters: (u32, u32),
+    /// The number of workers of the last configuration that was asked for, and of the one in force.
+    asked_workers: Option<u32>,
+    configured: u32,
+    /// How many workers there are to be while no reload runs.
+    number: u32,
+    /// Failures of each slot.
+    failures: BTreeMap<usize, Vec<Moment>>,
     done: bool,
 }
 
 impl World {
     fn new(seed: u64) -> World {
+        let max_surge = (seed / 5 % 3) as u32;
+        let max_unavailable = if max_surge == 0 { 1 } else { (seed / 10 % 2) as u32 };
         let plan = Plan {
             workers: 1 + (seed % 5) as u32,
             max_workers: 8,
-            max_surge: 1 + (seed / 5 % 2) as u32,
-            max_unavailable: (seed / 10 % 2) as u32,
+            max_surge,
+            max_unavailable,
             max_restarts: 3 + (seed / 20 % 10) as u32,
-            succession: if (seed / 10 % 2, seed / 40 % 3) == (1, 0) {
+            succession: if (max_unavailable, seed / 40 % 3) == (1, 0) {
                 Succession::AfterEnd
             } else {
                 Succession::Overlapping
             },
+            // Failures that are slower than the limit can count go on for ever.
+            restart_window: Duration::from_secs(if seed.is_multiple_of(3) { 1 } else { 900 }),
             stall_kill: (seed / 200).is_multiple_of(2).then_some(Duration::from_secs(20)),
             seed,
             ..plan(1)
@@ -88,11 +133,15 @@ impl World {
             now: Moment::default(),
             alive: BTreeMap::new(),
             used: BTreeSet::new(),
-            backlog: VecDeque::new(),
-            endings: Vec::new(),
+            backlog: 0,
             turn: 0,
             reload: None,
-            restarted: false,
+            last_reload: None,
+            waiters: (0, 0),
+            asked_workers: None,
+            configured: plan.workers,
+            number: plan.workers,
+            failures: BTreeMap::new(),
             done: false,
         }
     }
@@ -114,97 +163,138 @@ impl World {
             let event = self.something();
             self.tell(event);
         }
-        self.calm_down();
+        let curses = [Curse::Nothing, Curse::ServesBriefly, Curse::OldFails, Curse::OldHangs];
+        let curse = curses[self.pick(curses.len())];
+        self.calm_down(curse);
         self.end();
     }
 
-    /// From here on every worker does what it should: then every reload ends and every slot is served.
-    fn calm_down(&mut self) {
+    /// From here on every worker does what it should, but for those under the curse: then every reload ends and every
+    /// slot is served.
+    fn calm_down(&mut self, curse: Curse) {
+        let mends = matches!(curse, Curse::OldFails | Curse::OldHangs);
+        let stopped = self.fleet.is_stopping();
+        let old = self.fleet.newest;
+        if curse != Curse::Nothing {
+            self.tell(Event::ReloadAsked(Manner::Rolling, Workers::Same));
+        }
         for _ in 0..CALM_ROUNDS {
             if self.done {
                 return;
             }
+            self.connections();
             let workers: Vec<WorkerId> = self.alive.keys().copied().collect();
-            for worker in workers {
+            for &worker in &workers {
                 for sign in [Sign::Untaken, Sign::Probe, Sign::Heartbeat] {
                     self.tell(Event::Recovered(worker, sign));
                 }
                 let Some(process) = self.alive.get_mut(&worker) else { continue };
-                if process.told || process.killed {
+                let (slot, is_old, serves) = (process.slot, process.generation <= old, process.serves());
+                if process.told.is_some() || process.killed {
                     self.tell(Event::Exited(worker, Exit::Code(0)));
-                } else if process.withdrawn {
-                    let served: Vec<u32> = process.open.drain(..).collect();
-                    served.into_iter().for_each(|connection| self.ends(connection, Ending::Served));
+                } else if process.withdrawn.is_some() {
+                    (process.open, process.waiting) = (0, 0);
                     self.tell(Event::Emptied(worker));
+                } else if mends && slot == 0 && is_old {
+                    match (curse, serves) {
+                        (Curse::OldHangs, false) => {}
+                        _ => self.tell(Event::Exited(worker, Exit::Code(1))),
+                    }
                 } else {
+                    (process.open, process.waiting) = (0, 0);
                     self.tell(Event::Ready(worker));
+                    let brief = curse == Curse::ServesBriefly && slot < 2;
+                    if brief && self.alive.get(&worker).is_some_and(Process::serves) {
+                        self.tell(Event::Exited(worker, Exit::Code(1)));
+                    }
                 }
             }
-            self.now = self.fleet.wakes_at().unwrap_or(self.now).max(self.now);
+            // Whoever is new does something first.
+            if self.alive.keys().all(|worker| workers.contains(worker)) {
+                self.now = self.fleet.wakes_at().unwrap_or(self.now).max(self.now);
+            }
             self.tell(if self.fleet.is_stopping() { Event::ListenersClosed } else { Event::Tick });
         }
-        let seed = self.seed;
-        assert_eq!(self.fleet.reloading(), None, "history {seed}: a reload never ends");
-        let served = |seat: &Seat| seat.serving().is_some() || seat.rests();
+        self.is_calm(curse, stopped);
+    }
+
+    fn is_calm(&mut self, curse: Curse, stopped: bool) {
+        self.must(self.fleet.reloading().is_none(), "a reload never ends");
+        self.must(self.waiters == (0, 0), "somebody waits for a reload that never comes");
+        let mends = matches!(curse, Curse::OldFails | Curse::OldHangs) && !stopped;
+        self.must(!mends || self.last_reload.is_some(), "a reload does not mend a slot");
+        // Where nothing has to wait for them, slots that fail for good do not end the reload either.
+        let plan = self.fleet.plan;
+        let surges = plan.max_surge > 0 && plan.succession == Succession::Overlapping;
+        let time = plan.max_restarts >= 2 * self.fleet.wanted() + 2;
+        let goes_on = curse == Curse::ServesBriefly && surges && time && !stopped;
+        self.must(!goes_on || self.last_reload.is_some(), "a slot that fails for good ends a reload");
+        let brief = |slot: usize| curse == Curse::ServesBriefly && slot < 2;
         let wanted = self.fleet.wanted() as usize;
-        assert!(self.fleet.seats()[..wanted].iter().all(served), "history {seed}: a slot is never served again");
-        assert!(
-            self.fleet.is_stopping() || self.fleet.generations().len() <= 1 + self.fleet.resting().count(),
-            "history {seed}: {:?}",
-            self.fleet.generations()
-        );
+        let mut served = self.fleet.seats()[..wanted].iter().enumerate();
+        let served = served.all(|(slot, seat)| seat.serving().is_some() || seat.rests() || brief(slot));
+        self.must(served, "a slot is never served again");
+        let generations = self.fleet.generations().len();
+        let few = generations <= 1 + self.fleet.resting().count();
+        // Slots that are never served for long leave no gap for the sake of another.
+        let may_stay = self.fleet.is_stopping() || curse == Curse::ServesBriefly;
+        self.must(may_stay || few, "old generations stay");
+        self.connections();
+        let somebody = self.alive.values().any(Process::serves);
+        self.must(self.backlog == 0 || !somebody || curse != Curse::Nothing, "connections wait and workers serve");
     }
 
     /// Stops the fleet and checks that everything has come to its end.
     fn end(mut self) {
-        for _ in 0..2 {
-            self.now = self.now + SAME_REQUEST;
-            if !self.done {
-                self.tell(Event::StopAsked(Stop::Graceful));
+        let asked = self.now + SAME_REQUEST;
+        self.now = asked;
+        if !self.done {
+            self.tell(Event::StopAsked(Stop::Graceful));
+        }
+        if self.pick(2) == 0 {
+            // Nobody does what it is told.
+            while !self.alive.values().all(|process| process.killed) {
+                let wakes = self.fleet.wakes_at();
+                self.must(wakes.is_some(), "a graceful stop has no deadline");
+                self.now = wakes.unwrap_or(self.now);
+                self.tell(Event::Tick);
             }
+            let grace = self.fleet.plan.grace;
+            let latest = asked + grace * 2 + time_to_stop(grace);
+            self.must(self.now <= latest, "a graceful stop is late");
+        } else if !self.done {
+            self.now = self.now + SAME_REQUEST;
+            self.tell(Event::StopAsked(Stop::Graceful));
+            self.must(self.alive.values().all(|process| process.killed), "the second request to stop kills at once");
         }
         while let Some(&worker) = self.alive.keys().next() {
             self.tell(Event::Exited(worker, Exit::Signal(9)));
         }
-        assert!(self.done, "history {}: a stopped fleet without workers must end", self.seed);
-        assert_eq!(self.reload, None, "history {}: a reload has no end", self.seed);
-        while let Some(left) = self.backlog.pop_front() {
-            self.ends(left, Ending::LeftAtTheEnd);
-        }
-        let unended = self.endings.iter().filter(|ending| ending.is_none()).count();
-        assert_eq!(unended, 0, "history {}: connections without an ending", self.seed);
-    }
-
-    fn ends(&mut self, connection: u32, ending: Ending) {
-        let before = self.endings[connection as usize].replace(ending);
-        assert_eq!(before, None, "history {}: a connection ended twice", self.seed);
+        self.must(self.done, "a stopped fleet without workers must end");
+        self.must(self.reload.is_none() && self.waiters == (0, 0), "a reload has no end");
     }
 
     /// Some connections come, some are taken, some are served.
     fn connections(&mut self) {
-        for _ in 0..self.pick(4) {
-            self.backlog.push_back(self.endings.len() as u32);
-            self.endings.push(None);
-        }
-        let may = |p: &Process| p.admitted && !p.withdrawn && !p.excluded && p.waiting.len() < DEPTH;
-        while let Some(connection) = self.backlog.pop_front() {
+        self.backlog += self.pick(4) as u32;
+        let may = |p: &Process| p.serves() && !p.excluded && p.waiting < DEPTH;
+        while self.backlog > 0 {
             let eligible: Vec<WorkerId> = self.alive.iter().filter(|(_, p)| may(p)).map(|(id, _)| *id).collect();
             if eligible.is_empty() {
-                self.backlog.push_front(connection);
                 break;
             }
             self.turn += 1;
             let chosen = eligible[self.turn % eligible.len()];
-            self.alive.get_mut(&chosen).unwrap().waiting.push_back(connection);
+            self.backlog -= 1;
+            self.alive.get_mut(&chosen).unwrap().waiting += 1;
         }
         let workers: Vec<WorkerId> = self.alive.keys().copied().collect();
         for worker in workers {
-            let (takes, serves) = (self.pick(3), self.pick(3));
+            let (takes, serves) = (self.pick(3) as u32, self.pick(3) as u32);
             let process = self.alive.get_mut(&worker).unwrap();
-            let taken: Vec<u32> = process.waiting.drain(..takes.min(process.waiting.len())).collect();
-            process.open.extend(taken);
-            let served: Vec<u32> = process.open.drain(..serves.min(process.open.len())).collect();
-            served.into_iter().for_each(|connection| self.ends(connection, Ending::Served));
+            let taken = takes.min(process.waiting);
+            process.waiting -= taken;
+            process.open = (process.open + taken).saturating_sub(serves);
         }
     }
 
@@ -212,7 +302,7 @@ impl World {
         let workers: Vec<WorkerId> = self.alive.keys().copied().collect();
         let some = (!workers.is_empty()).then(|| workers[self.pick(workers.len())]);
         let manner = [Manner::Rolling, Manner::Rolling, Manner::Rolling, Manner::Fleet, Manner::Restart][self.pick(5)];
-        let sign = [Sign::Untaken, Sign::Probe, Sign::Heartbeat][self.pick(3)];
+        let sign = [Sign::Untaken, Sign::Probe, Sign::Heartbeat, Sign::Deaf][self.pick(4)];
         match (self.pick(32), some) {
             (0..=8, Some(worker)) => Event::Ready(worker),
             (9..=11, Some(worker)) => Event::Exited(worker, Exit::Code(1)),
@@ -222,11 +312,13 @@ impl World {
             (13..=15, _) => self.somebody_is_empty().map_or(Event::Tick, Event::Emptied),
             (16, _) => Event::Resize(Resize::By(self.pick(5) as i32 - 2)),
             (17, _) => Event::Resize(Resize::To(self.pick(12) as u32)),
-            (18..=20, _) => Event::ReloadAsked(manner, Workers::Same),
+            (18 | 19, _) => Event::ReloadAsked(manner, Workers::Same),
+            (20, _) => Event::ReloadAsked(manner, Workers::Configured(1 + self.pick(8) as u32)),
             (21, Some(worker)) => Event::Recycle(worker),
             (22 | 23, Some(worker)) => Event::Stalled(worker, sign),
             (24 | 25, Some(worker)) => Event::Recovered(worker, sign),
             (26, Some(worker)) if self.pick(4) == 0 => Event::Condemned(worker, KillReason::Watchdog),
+            (26, Some(worker)) if self.pick(8) == 0 => Event::Daemonized(worker),
             (27, _) if self.pick(10) == 0 => Event::Pause,
             (28, _) if self.pick(60) == 0 => Event::StopAsked(Stop::Patient),
             (29, _) if self.fleet.is_stopping() => Event::ListenersClosed,
@@ -240,148 +332,11 @@ impl World {
     }
 
     fn somebody_is_empty(&self) -> Option<WorkerId> {
-        let empty = |p: &&Process| p.withdrawn && p.waiting.is_empty() && p.open.is_empty();
+        let empty = |p: &&Process| p.withdrawn.is_some() && p.waiting == 0 && p.open == 0;
         self.alive.iter().find(|(_, p)| empty(p)).map(|(id, _)| *id)
     }
 
-    fn tell(&mut self, event: Event) {
-        let before: BTreeSet<usize> = self.serving_slots();
-        let mut excused = BTreeSet::new();
-        if let Event::Exited(worker, _) | Event::ForkFailed(worker) = event {
-            excused.extend(self.slot_of(worker));
-            let process = self.alive.remove(&worker).unwrap();
-            // What it never took goes to others, as the master's own end of the socket allows.
-            self.backlog.extend(process.waiting);
-            process.open.into_iter().for_each(|connection| self.ends(connection, Ending::DiedWithWorker));
-        }
-        let actions = self.fleet.handle(self.now, event.clone());
-        for action in &actions {
-            self.carry_out(action, &event, &mut excused);
-        }
-        self.check(&event, &before, &excused);
-    }
-
-    fn process(&mut self, worker: WorkerId, event: &Event) -> &mut Process {
-        let seed = self.seed;
-        self.alive.get_mut(&worker).unwrap_or_else(|| panic!("history {seed}: {event:?} touches a dead worker"))
-    }
-
-    fn carry_out(&mut self, action: &Action, event: &Event, excused: &mut BTreeSet<usize>) {
-        let seed = self.seed;
-        match *action {
-            Action::Fork { worker, .. } => {
-                assert!(!self.fleet.is_stopping(), "history {seed}: fork while stopping");
-                assert!(self.used.insert(worker), "history {seed}: an id used twice");
-                self.alive.insert(worker, Process::default());
-            }
-            Action::Admit { worker } => {
-                let process = self.process(worker, event);
-                assert!(!process.admitted && !process.withdrawn, "history {seed}: admitted twice, or too late");
-                process.admitted = true;
-            }
-            Action::Withdraw { worker } => {
-                let process = self.process(worker, event);
-                assert!(!std::mem::replace(&mut process.withdrawn, true), "history {seed}: withdrawn twice");
-                let rescued = std::mem::take(&mut process.waiting);
-                self.backlog.extend(rescued);
-            }
-            Action::Exclude { worker } => {
-                let process = self.process(worker, event);
-                assert!(!std::mem::replace(&mut process.excluded, true), "history {seed}: excluded twice");
-                let rescued = std::mem::take(&mut process.waiting);
-                self.backlog.extend(rescued);
-            }
-            Action::Readmit { worker } => {
-                let process = self.process(worker, event);
-                assert!(std::mem::replace(&mut process.excluded, false), "history {seed}: readmitted for nothing");
-            }
-            Action::Terminate { worker } => {
-                let process = self.process(worker, event);
-                assert!(!std::mem::replace(&mut process.told, true), "history {seed}: told twice");
-            }
-            Action::Kill { worker, because } => {
-                if matches!(because, KillReason::Stalled | KillReason::Watchdog | KillReason::Immediate) {
-                    excused.extend(self.slot_of(worker));
-                }
-                let process = self.process(worker, event);
-                assert!(!std::mem::replace(&mut process.killed, true), "history {seed}: killed twice");
-                process.withdrawn = true;
-            }
-            Action::ReloadBegun { generation, manner } => {
-                assert_eq!(self.reload.replace((generation, manner)), None, "history {seed}: two reloads");
-                self.restarted |= manner == Manner::Restart;
-            }
-            Action::ReloadDone { generation } | Action::ReloadAborted { generation, .. } => {
-                let ended = self.reload.take().map(|(generation, _)| generation);
-                assert_eq!(ended, Some(generation), "history {seed}: a reload ended that did not run");
-            }
-            Action::Finish => assert!(!std::mem::replace(&mut self.done, true), "history {seed}: ended twice"),
-            Action::GiveUp { .. }
-            | Action::NobodyLeft
-            | Action::Rest { .. }
-            | Action::CanaryServes { .. }
-            | Action::ReloadDropped
-            | Action::ReloadWaits { .. }
-            | Action::CloseListeners
-            | Action::Wait { .. }
-            | Action::StopAtOnce
-            | Action::SizeRefused(_)
-            | Action::Resized { .. } => {}
-        }
-    }
-
-    fn slot_of(&self, worker: WorkerId) -> Option<usize> {
-        self.fleet.seats().iter().position(|seat| seat.occupants.iter().any(|o| o.worker == worker))
-    }
-
-    fn serving_slots(&self) -> BTreeSet<usize> {
-        let wanted = self.fleet.wanted() as usize;
-        (0..self.fleet.seats().len().min(wanted)).filter(|&i| self.fleet.seats()[i].serving().is_some()).collect()
-    }
-
-    fn check(&self, event: &Event, before: &BTreeSet<usize>, excused: &BTreeSet<usize>) {
-        let (seed, seats, wanted) = (self.seed, self.fleet.seats(), self.fleet.wanted() as usize);
-        let seated: BTreeSet<WorkerId> = seats.iter().flat_map(|s| &s.occupants).map(|o| o.worker).collect();
-        let alive: BTreeSet<WorkerId> = self.alive.keys().copied().collect();
-        assert_eq!(seated, alive, "history {seed}: every living worker has one seat");
-        for seat in seats {
-            let count = |is: fn(&Occupant) -> bool| seat.occupants.iter().filter(|o| is(o)).count();
-            assert!(seat.occupants.len() <= OCCUPANTS_MAX, "history {seed}: processes of a slot are bounded");
-            assert!(count(Occupant::is_starting) <= 1, "history {seed}: one starts at a time in a slot");
-            assert!(count(Occupant::serves) <= 1, "history {seed}: one serves in a slot");
-        }
-        for (id, process) in &self.alive {
-            let occupant = self.fleet.occupant(*id).unwrap();
-            let serves = process.admitted && !process.withdrawn;
-            assert_eq!(
-                serves,
-                occupant.serves(),
-                "history {seed}: {event:?}: who serves is admitted and not withdrawn"
-            );
-        }
-        // Nobody leaves for the fleet's own reasons before there is another, but for an allowed gap.
-        let now_serving = self.serving_slots();
-        let gaps: Vec<_> =
-            before.iter().filter(|s| **s < wanted && !now_serving.contains(s) && !excused.contains(s)).collect();
-        let restarting = self.reload.is_some_and(|(_, manner)| manner == Manner::Restart);
-        let missing = (0..wanted.min(seats.len())).filter(|slot| !now_serving.contains(slot)).count();
-        if !gaps.is_empty() && !restarting {
-            let allowed = self.fleet.plan.max_unavailable as usize;
-            assert!(missing <= allowed, "history {seed}: {event:?} left slots {gaps:?} without a worker");
-        }
-        let serving = || seats.iter().flat_map(|s| &s.occupants).filter(|o| o.serves());
-        let some_serve = serving().next().is_none() || serving().any(|o| !o.excluded);
-        assert!(some_serve, "history {seed}: all are excluded");
-        // The settled one may come back beside the others when a slot is filled after an abort.
-        let generations = self.fleet.generations().len();
-        assert!(self.restarted || generations <= GENERATIONS_MAX + 1, "history {seed}: {generations} generations");
-        assert!(seats.len() <= 8, "history {seed}: slots are bounded");
-        if let Some(at) = self.fleet.wakes_at() {
-            assert!(at > self.now, "history {seed}: {event:?}: a deadline in the past would spin");
-        }
-        if self.random.is_multiple_of(64) {
-            let copy: Fleet = serde_json::from_str(&serde_json::to_string(&self.fleet).unwrap()).unwrap();
-            assert_eq!(format!("{copy:?}"), format!("{:?}", self.fleet), "history {seed}: written down and read again");
-        }
+    fn must(&self, holds: bool, what: &str) {
+        assert!(holds, "history {}: {what}", self.seed);
     }
 }

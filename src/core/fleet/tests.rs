@@ -575,6 +575,31 @@ fn a_reload_ends_while_new_workers_of_two_slots_never_serve_at_the_same_time() {
 }
 
 #[test]
+fn a_new_generation_that_fails_slowly_and_leaves_no_gap_for_the_others_is_given_up() {
+    let (mut fleet, mut now, w) = ready(3);
+    (fleet.plan.max_surge, fleet.plan.max_unavailable, fleet.plan.max_restarts) = (0, 1, 5);
+    fleet.plan.restart_window = Duration::from_secs(1);
+    for worker in [w[0], w[1]] {
+        let next = forked(&fleet.handle(now, Event::Exited(worker, Exit::Code(1))))[0];
+        fleet.handle(now, Event::Exited(next, Exit::Code(1)));
+    }
+    // The first two slots serve for a moment only, and never both; the third one still has its old worker.
+    fleet.handle(now, Event::ReloadAsked(Manner::Rolling, Workers::Same));
+    for _ in 0..100 {
+        let starting = fleet.seats().iter().flat_map(|seat| &seat.occupants).find(|o| o.is_starting());
+        if let Some(worker) = starting.map(|o| o.worker) {
+            fleet.handle(now, Event::Ready(worker));
+            fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
+        } else {
+            now = fleet.wakes_at().unwrap();
+            fleet.handle(now, Event::Tick);
+        }
+    }
+    assert_eq!(fleet.reloading(), None);
+    assert!(fleet.is_wanted(w[2]));
+}
+
+#[test]
 fn a_new_worker_that_ends_while_it_waits_for_its_generation_ends_the_reload() {
     let (mut fleet, now, _) = ready(2);
     let new = forked(&fleet.handle(now, Event::ReloadAsked(Manner::Fleet, Workers::Same)));

@@ -7,7 +7,7 @@ use super::super::error::RunError;
 use super::super::event::{EVENTS_MAX, Event};
 use super::super::group;
 use super::super::handoff::{self, Counters, Handoff};
-use super::super::health::{Health, rhythm};
+use super::super::health::rhythm;
 use super::super::holders::Holders;
 use super::super::leftovers::Leftovers;
 use super::super::listener::{self, House, Listener};
@@ -31,6 +31,7 @@ use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, WORKE
 use crate::control::server::{self, ControlSocket};
 use crate::core::claim::Claim;
 use crate::core::fleet::{Drain, Fleet, Life, Occupant};
+use crate::core::health::Health;
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::sys::descent::Kin;
