@@ -3,6 +3,7 @@
 use crate::support::*;
 use nix::sys::signal::{SIGHUP, SIGKILL, SIGTERM};
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// A master of servers with habits, and who noted itself.
@@ -231,10 +232,10 @@ fn without_master_and_guard_nobody_burns_a_core() {
 
 #[test]
 fn what_the_start_script_began_before_the_master_is_left_alone() {
-    let line = format!("sleep 1000 & echo $! >\"$1\"; shift; exec \"$@\"");
+    let line = "sleep 1000 & echo $! >\"$1\"; shift; exec \"$@\"";
     let mark = scratch("earlier");
     let mut command = Command::new("sh");
-    command.args(["-c", &line, "sh"]).arg(&mark).arg(env!("CARGO_BIN_EXE_maitred"));
+    command.args(["-c", line, "sh"]).arg(&mark).arg(env!("CARGO_BIN_EXE_maitred"));
     let maitred = Maitred::start_as(command, &["-w", "1", "--", &server(), "poll", "0"]).ready(1);
     let earlier: i32 = std::fs::read_to_string(&mark).unwrap().trim().parse().unwrap();
     maitred.signal(nix::sys::signal::SIGTERM);
