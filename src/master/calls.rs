@@ -170,6 +170,14 @@ impl Master {
         // As the kernel takes it: a negative one is the longest.
         let backlog = call.args[1] as u32;
         let known = supervised.take_known(inode);
+        if known.is_none()
+            && let Some(request) = supervised.copy_of(inode)
+        {
+            return match self.install_beside(id, supervised, call, request, inode) {
+                Ok(()) => self.now_accepting(id, request, backlog).await,
+                Err(error) => error.into(),
+            };
+        }
         let bound = if let Some(Known::Bound(address)) = &known { Some(address.clone()) } else { None };
         let prepared = match known {
             Some(Known::Listening { request }) => {
@@ -199,10 +207,13 @@ impl Master {
                 asker.and_then(|asker| self.ask_for(id, supervised, &address, Some(own), None, &asker))
             }
         };
+        let own_inode = inode;
         let installed = prepared.and_then(|prepared| self.install(id, supervised, call, prepared, inode));
         match installed {
             Ok((request, inode)) => {
                 supervised.remember(inode, Known::Listening { request });
+                // Other processes may have the worker's own socket, by which they mean the same.
+                supervised.remember_copy(own_inode, request);
                 self.now_accepting(id, request, backlog).await
             }
             Err(error) => {
@@ -213,6 +224,32 @@ impl Master {
                 error.into()
             }
         }
+    }
+
+    /// Puts the master's socket also in the place of a copy of the worker's own that another process inherited
+    /// before it was replaced.
+    fn install_beside(
+        &self,
+        id: WorkerId,
+        supervised: &Supervised,
+        call: &Call,
+        request: RequestId,
+        inode: u64,
+    ) -> io::Result<()> {
+        let Some(worker) = self.workers.get(&id) else { return Ok(()) };
+        let Some(asked) = worker.requests.iter().find(|asked| asked.id == request) else { return Ok(()) };
+        let socket = match (&asked.handoff, &asked.listener.group) {
+            (Some(handoff), _) => handoff.receiver().try_clone_to_owned()?,
+            (None, Some(group)) => group.socket_of(worker.slot)?.as_fd().try_clone_to_owned()?,
+            (None, None) => match asked.listener.socket() {
+                Some(socket) => socket.as_fd().try_clone_to_owned()?,
+                None => return Ok(()),
+            },
+        };
+        if fd::inode(socket.as_fd())? != inode {
+            self.put_in_place(id, supervised, call, request, &socket, inode)?;
+        }
+        Ok(())
     }
 
     async fn now_accepting(&mut self, id: WorkerId, request: RequestId, backlog: u32) -> Verdict {

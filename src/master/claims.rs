@@ -23,6 +23,7 @@ use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
@@ -87,7 +88,7 @@ impl Master {
             }
             gone.push(other.id);
         }
-        gone.into_iter().for_each(|request| self.close(id, request));
+        gone.into_iter().for_each(|request| self.close_what_is_gone(id, request));
         Ok(())
     }
 
@@ -172,8 +173,22 @@ impl Master {
         let Some(asked) = worker.requests.iter().find(|r| r.id == request && r.holders.are_gone()) else { return };
         asked.holders.unwatched.set(held);
         if !held {
-            self.close(id, request);
+            self.close_what_is_gone(id, request);
         }
+    }
+
+    /// Closes a request whose socket no process has any more. A socket that became the listener is no client's, so
+    /// others who were given it go on with it.
+    fn close_what_is_gone(&mut self, id: WorkerId, request: RequestId) {
+        let requests = || self.workers.values().flat_map(|worker| worker.requests.iter().map(move |r| (worker.id, r)));
+        let is_it = |(of, r): &(WorkerId, &Request)| *of == id && r.id == request;
+        let listener = requests().find(is_it).map(|(_, r)| Rc::clone(&r.listener));
+        if let Some(listener) = listener.filter(|listener| listener.adopted_from.get() == Some((id, request)))
+            && requests().any(|other| !is_it(&other) && Rc::ptr_eq(&other.1.listener, &listener))
+        {
+            listener.adopted_from.set(None);
+        }
+        self.close(id, request);
     }
 
     /// Looks again for those sockets of a worker of which nothing else tells when they are closed.

@@ -6,6 +6,7 @@ use super::probe::{self, Found};
 use super::run::Master;
 use super::worker::Worker;
 use crate::adapt::Chosen;
+use crate::config::Mode;
 use crate::config::life::{Probe, Ready};
 use crate::core::fleet::{self, KillReason, Manner};
 use crate::core::ids::WorkerId;
@@ -118,7 +119,9 @@ impl Master {
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| reloading == Some(worker.generation)) else {
             return false;
         };
-        let others_serve = self.fleet.seats().get(worker.slot.index()).is_some_and(|seat| seat.serving().is_some());
+        // In kernel mode the old one has left before; what comes meanwhile waits.
+        let others_serve = self.config.mode == Mode::Kernel
+            || self.fleet.seats().get(worker.slot.index()).is_some_and(|seat| seat.serving().is_some());
         if others_serve {
             worker.tasks.push(tokio::task::spawn_local(async move {
                 sleep(STAYS).await;

@@ -92,6 +92,9 @@ pub struct Supervised {
     notifier: AsyncFd<Notifier>,
     house: Rc<House>,
     known: RefCell<HashMap<u64, Known>>,
+    /// Inodes of the worker's own sockets in whose place the master's stand, and which request that is: a process that
+    /// inherited one before has it still.
+    copies: RefCell<HashMap<u64, RequestId>>,
     /// Inodes of bound sockets, the oldest first.
     bound: RefCell<VecDeque<u64>>,
     doors: RefCell<HashMap<u64, Rc<Door>>>,
@@ -122,6 +125,7 @@ impl Supervised {
             highest: Cell::new(0),
             blind: Cell::new(false),
             known: RefCell::default(),
+            copies: RefCell::default(),
             bound: RefCell::default(),
             doors: RefCell::default(),
             next_request: RefCell::new(1),
@@ -164,6 +168,17 @@ impl Supervised {
         all.insert(inode, known);
     }
 
+    /// Remembers that a socket of the worker was replaced.
+    pub fn remember_copy(&self, inode: u64, request: RequestId) {
+        self.copies.borrow_mut().insert(inode, request);
+    }
+
+    /// The request whose socket stands in the place of this one.
+    #[must_use]
+    pub fn copy_of(&self, inode: u64) -> Option<RequestId> {
+        self.copies.borrow().get(&inode).copied()
+    }
+
     /// Whether the worker has taken connections since this was last asked, having taken so many in all.
     pub fn takes(&self, taken: u64) -> bool {
         self.taken.replace(taken) < taken
@@ -176,6 +191,7 @@ impl Supervised {
 
     /// The requests whose sockets are not among these; they are forgotten.
     pub fn closed(&self, open: &std::collections::HashSet<u64>) -> Vec<RequestId> {
+        self.copies.borrow_mut().retain(|inode, _| open.contains(inode));
         let mut doors = self.doors.borrow_mut();
         let shut: Vec<Rc<Door>> = doors.extract_if(|inode, _| !open.contains(inode)).map(|(_, door)| door).collect();
         // A door has the inode of the worker's own socket, too, of which only copies may be left.

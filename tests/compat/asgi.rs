@@ -45,7 +45,7 @@ fn serves(way: Way, command: &str) -> String {
     all_ready(&maitred, 2);
     let mut right = answers(local(port), REQUESTS).iter().filter(|answer| answer.contains("served by")).count();
     only_there(&maitred, port);
-    maitred.told(&["reload", "--wait"]);
+    reload(&maitred);
     right += answers(local(port), REQUESTS).iter().filter(|answer| answer.contains("served by")).count();
     only_there(&maitred, port);
     let pids = descendants(maitred.child.id());

@@ -101,6 +101,12 @@ pub fn all_ready(maitred: &Maitred, workers: usize) -> serde_json::Value {
     maitred.status_until(ready)
 }
 
+/// Replaces all workers, and waits for the end of the old ones: in shared mode they go on accepting until then.
+pub fn reload(maitred: &Maitred) {
+    maitred.told(&["reload", "--wait"]);
+    maitred.status_until(|status| status["leaving"].as_array().unwrap().is_empty());
+}
+
 /// The answers to so many requests, one after the other.
 pub fn answers(address: std::net::SocketAddr, count: usize) -> Vec<String> {
     let answer = |number| match request(address) {

@@ -114,7 +114,7 @@ fn own_words(way: Way) -> String {
         assert!(!said.is_empty() && said.is_subset(&expected), "{said:?} of {expected:?}");
     };
     check(1);
-    maitred.told(&["reload", "--wait"]);
+    reload(&maitred);
     check(2);
     maitred.stop();
     "replaced".to_owned()

@@ -55,7 +55,7 @@ fn serves(way: Way, port: u16, answer: &str, words: &[&str]) -> String {
         assert_eq!(right % REQUESTS, 0, "{answers:?}");
         assert_eq!(listening(&descendants(maitred.child.id())), BTreeSet::from([local(port)]));
         if right == REQUESTS {
-            maitred.told(&["reload", "--wait"]);
+            reload(&maitred);
         }
     }
     let pids = descendants(maitred.child.id());
