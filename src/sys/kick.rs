@@ -77,6 +77,12 @@ impl Kicker {
         // Written before it is read whether the thread sleeps, as the thread says that it sleeps before it reads this:
         // one of both sees the other.
         TURNS.store(self.turns.get(), SeqCst);
+        self.wake();
+    }
+
+    /// Wakes the thread where it sleeps. After what it looks for was written: one of both sees the other.
+    #[inline]
+    fn wake(&self) {
         if ASLEEP.load(SeqCst) && ASLEEP.swap(false, SeqCst) {
             self.thread.unpark();
         }
@@ -88,6 +94,8 @@ impl Kicker {
         self.calls.set(self.calls.get() + 1);
         SOCKET.store(socket.as_raw_fd(), Relaxed);
         CALL.store(self.calls.get(), SeqCst);
+        // A loop that gets little of a processor may seem to be done between two calls.
+        self.wake();
         let done = call();
         CALL.store(0, SeqCst);
         if KICKING.load(SeqCst) {
@@ -104,6 +112,7 @@ impl Kicker {
         self.calls.set(self.calls.get() + 1);
         SOCKET.store(-1, Relaxed);
         CALL.store(self.calls.get(), SeqCst);
+        self.wake();
         drop(connection);
         CALL.store(0, SeqCst);
         if KICKING.load(SeqCst) {
@@ -160,7 +169,7 @@ fn watch(target: libc::pthread_t) {
             continue;
         }
         ASLEEP.store(true, SeqCst);
-        if TURNS.load(SeqCst) == turns && !ENDED.load(SeqCst) {
+        if TURNS.load(SeqCst) == turns && CALL.load(SeqCst) == 0 && !ENDED.load(SeqCst) {
             std::thread::park();
         }
         ASLEEP.store(false, SeqCst);
