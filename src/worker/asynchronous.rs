@@ -16,8 +16,11 @@ pub struct AsyncListener(Source);
 
 #[derive(Debug)]
 enum Source {
-    /// Started without maitred, or in shared mode.
-    Kernel(TcpListener, #[allow(dead_code, reason = "its drop says CLOSE")] Option<Seat>),
+    /// Started without maitred, or in shared mode; then the seat's drop says CLOSE.
+    Kernel {
+        listener: TcpListener,
+        _seat: Option<Seat>,
+    },
     Master(AsyncFd<OwnedFd>, Seat),
 }
 
@@ -28,13 +31,13 @@ impl AsyncListener {
     /// Those of `bind(2)`.
     pub async fn bind(address: SocketAddr) -> io::Result<AsyncListener> {
         Ok(AsyncListener(match session::ask(address)? {
-            None => Source::Kernel(TcpListener::bind(address).await?, None),
+            None => Source::Kernel { listener: TcpListener::bind(address).await?, _seat: None },
             Some(seat) if seat.via == Via::Shared => {
                 let listener = std::net::TcpListener::from(seat.socket.try_clone()?);
                 listener.set_nonblocking(true)?;
                 socket2::SockRef::from(&listener).listen(BACKLOG)?;
                 seat.accepting(BACKLOG as u32)?;
-                Source::Kernel(TcpListener::from_std(listener)?, Some(seat))
+                Source::Kernel { listener: TcpListener::from_std(listener)?, _seat: Some(seat) }
             }
             Some(seat) => {
                 let socket = seat.socket.try_clone()?;
@@ -52,7 +55,7 @@ impl AsyncListener {
     /// As for [`TcpListener::accept`]; `BrokenPipe` when the master is gone.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         match &self.0 {
-            Source::Kernel(listener, _) => listener.accept().await,
+            Source::Kernel { listener, .. } => listener.accept().await,
             Source::Master(socket, _) => loop {
                 let mut ready = socket.readable().await?;
                 if let Ok(received) = ready.try_io(|socket| session::receive(socket.get_ref().as_fd())) {
@@ -70,7 +73,7 @@ impl AsyncListener {
     /// As for [`TcpListener::local_addr`].
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.0 {
-            Source::Kernel(listener, _) => listener.local_addr(),
+            Source::Kernel { listener, .. } => listener.local_addr(),
             Source::Master(_, seat) => Ok(seat.address),
         }
     }

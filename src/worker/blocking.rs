@@ -12,8 +12,11 @@ pub struct Listener(Source);
 
 #[derive(Debug)]
 enum Source {
-    /// Started without maitred, or in shared mode.
-    Kernel(TcpListener, #[allow(dead_code, reason = "its drop says CLOSE")] Option<Seat>),
+    /// Started without maitred, or in shared mode; then the seat's drop says CLOSE.
+    Kernel {
+        listener: TcpListener,
+        _seat: Option<Seat>,
+    },
     Master(Seat),
 }
 
@@ -24,12 +27,12 @@ impl Listener {
     /// Those of `bind(2)`.
     pub fn bind(address: SocketAddr) -> io::Result<Listener> {
         Ok(Listener(match session::ask(address)? {
-            None => Source::Kernel(TcpListener::bind(address)?, None),
+            None => Source::Kernel { listener: TcpListener::bind(address)?, _seat: None },
             Some(seat) if seat.via == Via::Shared => {
                 let listener = TcpListener::from(seat.socket.try_clone()?);
                 socket2::SockRef::from(&listener).listen(BACKLOG)?;
                 seat.accepting(BACKLOG as u32)?;
-                Source::Kernel(listener, Some(seat))
+                Source::Kernel { listener, _seat: Some(seat) }
             }
             Some(seat) => {
                 seat.accepting(BACKLOG as u32)?;
@@ -44,7 +47,7 @@ impl Listener {
     /// As for [`TcpListener::accept`]; `BrokenPipe` when the master is gone.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         match &self.0 {
-            Source::Kernel(listener, _) => listener.accept(),
+            Source::Kernel { listener, .. } => listener.accept(),
             Source::Master(seat) => session::receive(seat.socket.as_fd()),
         }
     }
@@ -55,7 +58,7 @@ impl Listener {
     /// `Unsupported` when no master stands behind this listener.
     pub fn give_back(&self, stream: TcpStream) -> io::Result<()> {
         match &self.0 {
-            Source::Kernel(..) => Err(io::ErrorKind::Unsupported.into()),
+            Source::Kernel { .. } => Err(io::ErrorKind::Unsupported.into()),
             Source::Master(seat) => seat.give_back(&stream),
         }
     }
@@ -66,7 +69,7 @@ impl Listener {
     /// As for [`TcpListener::local_addr`].
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.0 {
-            Source::Kernel(listener, _) => listener.local_addr(),
+            Source::Kernel { listener, .. } => listener.local_addr(),
             Source::Master(seat) => Ok(seat.address),
         }
     }

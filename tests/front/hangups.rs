@@ -34,6 +34,7 @@ fn check_rests(maitred: &Maitred, what: &str) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let (before, begun) = (spent(pid), Instant::now());
+        // The window is what is measured over; it synchronises nothing.
         std::thread::sleep(WINDOW);
         let (after, seconds) = (spent(pid), begun.elapsed().as_secs_f64());
         let wakeups = (after.0 - before.0) as f64 / seconds;

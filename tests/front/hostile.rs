@@ -77,6 +77,7 @@ fn ask_until(address: SocketAddr, stop: &AtomicBool) -> Met {
                         Err(failed) => met.failed.push(failed),
                     }
                     drop(met);
+                    // The rhythm of the clients; it synchronises nothing.
                     std::thread::sleep(PAUSE);
                 }
             });
@@ -172,6 +173,7 @@ fn a_hostile_worker_and_a_stranger_harm_nobody_else() {
                     "seed {seed}: {status:#}"
                 );
             }
+            // How often is looked during the attack, whose length is given; it synchronises nothing.
             std::thread::sleep(Duration::from_millis(50));
         }
         drop(stopping);

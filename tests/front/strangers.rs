@@ -85,6 +85,7 @@ fn no_leak(maitred: &Maitred, before: usize) {
             return;
         }
         assert!(Instant::now() < deadline, "the master had {before} descriptors open, and has {now}");
+        // Nothing tells when another process closes; the number is what is waited for, and this how often it is read.
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -189,7 +190,7 @@ fn one_connection_that_comes_back_without_end_bothers_nobody() {
     let tally = load(maitred.address(), 3, 3);
     assert_eq!((tally.answered, tally.hung), (3, 0), "{:?}", tally.failed);
     maitred.wait_for("the worker says", 1);
-    // It is busy with its attack; whoever meets another slot notices nothing.
+    // It is busy with its attack; whoever meets another slot notices nothing. The second is how long the load lasts.
     let (tally, ()) = maitred.with_load(2, || std::thread::sleep(Duration::from_secs(1)));
     assert!(tally.answered > 0 && tally.hung == 0, "{:?}", tally.failed);
     assert!(before.elapsed() < PATIENCE);

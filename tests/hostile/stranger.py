@@ -211,7 +211,7 @@ while time.monotonic() < until:
     deeds += 1
     while len(keep) > HELD:
         dispose(keep.pop(0).detach())
-    time.sleep(0.01)
+    time.sleep(0.01)  # the rhythm of the attack
 for path in made:
     for remove in (os.unlink, os.rmdir):
         try:

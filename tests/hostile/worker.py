@@ -29,6 +29,8 @@ channel = socket.socket(fileno=os.dup(NUMBER))
 CLIENT_TIMEOUT = 2
 # Processes of its own that it has at once.
 CHILDREN = 12
+# Where it wants an answer it waits for one so long; to much of what it says there is none.
+ANSWER_TIMEOUT = 0.02
 
 
 def ask(packet, fds=()):
@@ -371,7 +373,7 @@ def own_listener():
     send(channel, f"LISTEN={where}\nID={identity}\n{more}".encode(), [os.dup(fds[0])] + fds[1:])
     if chance.random() < 0.7:
         send(channel, f"ACCEPTING={where}\nID={identity}\nBACKLOG={chance.choice([-1, 0, 1, 511])}\n".encode())
-    time.sleep(0.02)
+    select.select([channel], [], [], ANSWER_TIMEOUT)
     try:
         own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 20))
         own.setblocking(True)
@@ -444,7 +446,7 @@ def child():
         os.close(NUMBER)
     if how == 4:
         os.execvp("sleep", ["sleep", "600"])
-    time.sleep(600)
+    time.sleep(600)  # stays behind, for the master to find
     os._exit(0)
 
 

@@ -4,10 +4,10 @@
 //! libc, which every program here has.
 #![no_main]
 
-#[allow(dead_code, unused_macros, unused_imports)]
+#[allow(dead_code, unused_macros, unused_imports, reason = "the target calls a part of the shim's file")]
 #[path = "../../../src/adapt/preload/shim/abi.rs"]
 mod abi;
-#[allow(dead_code, unused_imports)]
+#[allow(dead_code, unused_imports, reason = "the target calls a part of the shim's file")]
 #[path = "../../../src/adapt/preload/shim/text.rs"]
 mod text;
 
