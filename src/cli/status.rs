@@ -118,6 +118,12 @@ fn table(status: &Status) -> String {
             "accepted {}  handed {}  returned {}  rescued {}  refused {}  lost {}\n",
             t.accepted, t.handed, t.returned, t.rescued, t.refused, t.lost
         );
+        if t.held > 0 {
+            text += &format!("{} connections wait in the master\n", t.held);
+        }
+        if t.unaccounted != 0 {
+            text += &format!("{} connections are in no sum (below 0: in two); please report this\n", t.unaccounted);
+        }
     }
     text += &admission(&status.admission);
     text += &format!("fairness: Jain {:.4}  max/mean {:.4}  min {}  max {}\n", f.jain, f.max_over_mean, f.min, f.max);

@@ -209,4 +209,11 @@ pub struct Totals {
     pub refused: u64,
     /// Connections that could be given to nobody; must be 0.
     pub lost: u64,
+    /// Connections that the master has because nobody can have them yet.
+    #[serde(default)]
+    pub held: u64,
+    /// What is missing when `accepted + returned + rescued` is compared with `handed + refused + lost + held`; must
+    /// be 0, and below it when more ended than came. Only hand-off mode can know it.
+    #[serde(default)]
+    pub unaccounted: i64,
 }

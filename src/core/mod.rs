@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod health;
 pub mod ids;
 pub mod jitter;
+pub mod ledger;
 pub mod moment;
 pub mod notice;
 pub mod policy;

@@ -6,7 +6,7 @@
 
 use super::admission::{hand_over, hold, may_accept, place_held};
 use super::event::Event;
-use super::handoff::{Handoff, count};
+use super::handoff::{Handoff, NotTaken, count};
 use super::listener::{HeldBy, Listener, Phase};
 use super::mend::mend;
 use super::seats::{Comes, Offered};
@@ -30,6 +30,8 @@ use tracing::{debug, info, warn};
 const BURST: u32 = 64;
 /// Pause after descriptors or memory ran out; nothing says when there are some again.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// Pause while no descriptor is free because what was given on a moment ago waits to be closed.
+const CLOSING_PAUSE: Duration = Duration::from_millis(5);
 /// Pause after the user's limit of descriptors in flight was met. Any process of the user may hold
 /// them, so no event of ours says when one arrives.
 const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(5);
@@ -241,7 +243,7 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> Result<(u32, Next),
         let mut got = accept(socket, kicker)?;
         if let Accepted::Exhausted(_) = got {
             // One connection at a time still goes through, on the reserve descriptor.
-            drop(listener.house.reserve.borrow_mut().take());
+            let _ = listener.house.reserve.free_one();
             got = accept(socket, kicker)?;
         }
         match got {
@@ -251,8 +253,8 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> Result<(u32, Next),
                     info!(listener = %listener.address, "accepting again");
                 }
                 let next = hand_over(listener, connection, listen::peer_bytes(&peer));
-                if listener.house.reserve.borrow().is_none() {
-                    listener.house.refill_reserve();
+                if !listener.house.reserve.is_there() {
+                    listener.house.reserve.refill();
                 }
                 if next != Next::Again {
                     return Ok((accepted + 1, next));
@@ -273,7 +275,7 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> Result<(u32, Next),
                 if !listener.exhausted.replace(true) {
                     warn!(listener = %listener.address, %error, pause_ms, "cannot accept, pausing; raise the limit with ulimit -n");
                 }
-                listener.house.refill_reserve();
+                listener.house.reserve.refill();
                 return Ok((accepted, Next::Pause(EXHAUSTED_PAUSE)));
             }
         }
@@ -317,10 +319,8 @@ async fn place_waiting(listener: &Listener) -> Next {
     if held != Next::Again && !waits_for_a_place || !listener.seats.has_orphans() {
         return held;
     }
-    // Taking back needs a free descriptor; without one the kernel would drop the connection.
-    drop(listener.house.reserve.borrow_mut().take());
     let next = rescue(listener);
-    listener.house.refill_reserve();
+    listener.house.reserve.refill();
     for worker in listener.seats.drop_empty_orphans() {
         let _ = listener.house.events.send(Event::HandoffEmptied { worker }).await;
     }
@@ -341,6 +341,9 @@ fn rescue_from(listener: &Listener, orphan: &Handoff) -> Next {
         if !listener.seats.has_room() {
             break Next::AwaitRoom;
         }
+        if !listener.house.reserve.free_one() {
+            break Next::Pause(CLOSING_PAUSE);
+        }
         match orphan.take_back() {
             Ok(taken) => {
                 rescued += 1;
@@ -358,11 +361,17 @@ fn rescue_from(listener: &Listener, orphan: &Handoff) -> Next {
                     break wait_after(listener, &offered);
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Next::Again,
-            Err(error) => {
-                count(&orphan.counters.rescued);
+            Err(NotTaken::Nothing | NotTaken::Ended) => break Next::Again,
+            Err(why @ NotTaken::Lost) => {
                 count(&listener.house.lost);
-                warn!(worker = orphan.worker.0, %error, "a connection was lost while it was taken back");
+                warn!(worker = orphan.worker.0, %why, "a connection was lost while it was taken back");
+            }
+            Err(NotTaken::Failed(error)) => {
+                // Nothing was taken out, and the next attempt would say the same.
+                if !orphan.failing.replace(true) {
+                    warn!(worker = orphan.worker.0, %error, "cannot take connections back, trying again");
+                }
+                break Next::Pause(EXHAUSTED_PAUSE);
             }
         }
     };

@@ -5,18 +5,19 @@
 use super::event::Events;
 use super::reception::{Reception, VISITORS_MAX};
 use crate::core::ids::WorkerId;
+use crate::sys::dispose::Foreign;
 use crate::sys::exec::{Number, Passing, Taking};
 use nix::unistd::Pid;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// The abstract socket.
 #[derive(Debug)]
 pub struct Door {
     name: String,
-    socket: OwnedFd,
+    socket: Arc<OwnedFd>,
     reception: Arc<Reception>,
 }
 
@@ -31,7 +32,7 @@ impl Door {
         socket.bind(&SockAddr::unix(format!("\0{name}"))?)?;
         socket.listen(VISITORS_MAX as i32)?;
         socket.set_nonblocking(true)?;
-        Ok(Door { name, socket: socket.into(), reception: Reception::new()? })
+        Ok(Door { name, socket: Arc::new(socket.into()), reception: Reception::new()? })
     }
 
     /// The socket's abstract name.
@@ -44,7 +45,7 @@ impl Door {
     ///
     /// # Errors
     /// When the kernel cannot watch one socket more.
-    pub fn hear(&self, worker: WorkerId, token: &str, notify: BorrowedFd<'_>, group: Pid) -> io::Result<()> {
+    pub fn hear(&self, worker: WorkerId, token: &str, notify: &Arc<Foreign>, group: Pid) -> io::Result<()> {
         self.reception.hear(worker, token, notify, group)
     }
 
@@ -71,7 +72,7 @@ impl Door {
 
     /// Passes it on to the next program of this process: its name and its socket.
     pub fn pass(&self, passing: &Passing) -> (String, Number) {
-        (self.name.clone(), passing.pass(&self.socket))
+        (self.name.clone(), passing.pass(&*self.socket))
     }
 
     /// Takes over a door that was passed on; those who may come in are told later.
@@ -79,7 +80,7 @@ impl Door {
     /// # Errors
     /// When the descriptor is missing.
     pub fn take((name, number): (String, Number), taking: &Taking) -> io::Result<Door> {
-        Ok(Door { name, socket: taking.take(number)?, reception: Reception::new()? })
+        Ok(Door { name, socket: Arc::new(taking.take(number)?), reception: Reception::new()? })
     }
 
     /// Hears visitors from now on.
@@ -87,7 +88,7 @@ impl Door {
     /// # Errors
     /// When the thread that does it cannot be had.
     pub fn serve(&self, events: Events) -> io::Result<()> {
-        self.reception.start(self.socket.try_clone()?, events)
+        self.reception.start(Arc::clone(&self.socket), events)
     }
 }
 

@@ -119,8 +119,36 @@ pub struct Handoff {
     taken_back: Cell<u64>,
     /// Whether it gets nothing for now.
     suspended: Cell<bool>,
+    /// Whether it was said that nothing can be taken back.
+    pub failing: Cell<bool>,
     /// Woken once, when the worker can return nothing more.
     finished: Notify,
+}
+
+/// Why no connection came out of a hand-off socket.
+#[derive(Debug, thiserror::Error)]
+pub enum NotTaken {
+    /// None waits.
+    #[error("none waits")]
+    Nothing,
+    /// None waits, and the worker shut its end down.
+    #[error("none waits, and none can come any more")]
+    Ended,
+    /// One was taken out and could not be kept.
+    #[error("no descriptor was free for it; raise the limit with ulimit -n")]
+    Lost,
+    /// The system has something against it, memory say, and nothing was taken out.
+    #[error(transparent)]
+    Failed(io::Error),
+}
+
+impl NotTaken {
+    fn of(error: io::Error) -> NotTaken {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => NotTaken::Nothing,
+            _ => NotTaken::Failed(error),
+        }
+    }
 }
 
 /// A connection that was taken back, with its payload.
@@ -275,6 +303,7 @@ impl Handoff {
             own_sent: Cell::new(0),
             taken_back: Cell::new(0),
             suspended: Cell::new(false),
+            failing: Cell::new(false),
             finished: Notify::new(),
         }
     }
@@ -350,7 +379,8 @@ impl Handoff {
 
     /// Whether a connection is one of the master's own; a port may be a client's by now, a cookie is never
     /// used twice.
-    fn is_own(&self, connection: BorrowedFd<'_>) -> bool {
+    #[must_use]
+    pub fn is_own(&self, connection: BorrowedFd<'_>) -> bool {
         let own = self.own.borrow();
         !own.is_empty() && listen::cookie(connection).is_some_and(|cookie| own.contains(&cookie))
     }
@@ -380,43 +410,44 @@ impl Handoff {
     }
 
     /// Takes back one connection that the worker has not taken. Each packet is received by exactly
-    /// one side, so this is right while the worker lives, too.
+    /// one side, so this is right while the worker lives, too. One that is lost counts as taken back, too.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing waits; `Other` when the connection was lost because the master had
-    /// no free descriptor.
-    pub fn take_back(&self) -> io::Result<TakenBack> {
+    /// When there is none.
+    pub fn take_back(&self) -> Result<TakenBack, NotTaken> {
         loop {
-            let taken = self.take().map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => io::ErrorKind::WouldBlock.into(),
-                _ => error,
-            })?;
-            count(&self.taken_back);
-            // Nobody waits for one of our own.
-            if !self.is_own(taken.connection.as_fd()) {
-                count(&self.counters.rescued);
-                return Ok(taken);
+            let taken = self.take();
+            if matches!(taken, Ok(_) | Err(NotTaken::Lost)) {
+                count(&self.taken_back);
             }
+            // Nobody waits for one of our own.
+            if taken.as_ref().is_ok_and(|taken| self.is_own(taken.connection.as_fd())) {
+                continue;
+            }
+            if matches!(taken, Ok(_) | Err(NotTaken::Lost)) {
+                count(&self.counters.rescued);
+            }
+            return taken;
         }
     }
 
     /// Takes one connection as the worker would, in whose name that is.
     ///
     /// # Errors
-    /// As for [`Handoff::take_back`]; `UnexpectedEof` when the worker shut its end down and nothing is left.
-    pub fn take(&self) -> io::Result<TakenBack> {
+    /// When there is none.
+    pub fn take(&self) -> Result<TakenBack, NotTaken> {
         loop {
             let mut peer = [0; PEER_MAX];
-            let received = fd::receive(self.receive.as_fd(), &mut peer)?;
+            let received = fd::receive(self.receive.as_fd(), &mut peer).map_err(NotTaken::of)?;
             let (peer_len, fds_lost) = (received.len.min(PEER_MAX), received.fds_lost);
             if let Some(connection) = received.into_first() {
                 return Ok(TakenBack { connection, peer, peer_len });
             }
             if fds_lost {
-                return Err(io::Error::other("no descriptor free"));
+                return Err(NotTaken::Lost);
             }
             if peer_len == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+                return Err(NotTaken::Ended);
             }
         }
     }

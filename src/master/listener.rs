@@ -10,6 +10,7 @@ use super::mend::Failures;
 use super::opens::{Countable, Opens};
 use super::provoked::Provoked;
 use super::refuse::Refused;
+use super::returned::Returning;
 use super::returns::Returns;
 use super::seats::{self, Choice, Seats};
 use crate::config::admission::Admission;
@@ -22,6 +23,7 @@ use crate::sys::dispose::{self, Foreign};
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::kick::Kicker;
 use crate::sys::listen::Sharing;
+use crate::sys::reserve::Reserve;
 use crate::sys::rights::Asker;
 use crate::sys::room::RoomWatch;
 use crate::sys::socket_file::SocketFile;
@@ -32,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use socket2::Socket;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use tokio::sync::Notify;
 
@@ -42,7 +44,7 @@ pub struct House {
     /// How full a worker may get.
     pub depth: Depth,
     /// Kept open so that there is a descriptor to be had when all others are used up.
-    pub reserve: RefCell<Option<OwnedFd>>,
+    pub reserve: Reserve,
     /// Connections that could be given to nobody.
     pub lost: Cell<u64>,
     /// Where the accept loops report.
@@ -57,6 +59,8 @@ pub struct House {
     pub refused: Refused,
     /// Connections that workers sent back.
     pub returns: Returns,
+    /// Where more of those may come from.
+    pub returning: Returning,
     /// Whose turn it is to get the next place.
     pub line: Line,
     /// Lines of the log that workers provoked.
@@ -74,9 +78,9 @@ impl House {
     /// With nothing in it yet.
     #[must_use]
     pub fn new(config: &Rc<Config>, packet_cost: u32, events: Events, aside: Aside) -> House {
-        let house = House {
+        House {
             depth: Depth { connections: config.depth, packet_cost },
-            reserve: RefCell::new(None),
+            reserve: Reserve::new(),
             lost: Cell::new(0),
             events,
             in_hands: Cell::new(0),
@@ -84,15 +88,14 @@ impl House {
             opens: Rc::new(Opens::new(config, aside.clone())),
             refused: Refused::default(),
             returns: Returns::default(),
+            returning: Returning::default(),
             line: Line::default(),
             provoked: Provoked::default(),
             aside,
             kicker: OnceCell::new(),
             bustle: Bustle::default(),
             config: Rc::clone(config),
-        };
-        house.refill_reserve();
-        house
+        }
     }
 
     /// Makes what the accept loops need, in the mode in which there are any. Call after it was said which thread
@@ -123,14 +126,6 @@ impl House {
         }
         let choice = Choice::new(&self.config, Rc::clone(&self.opens), countable);
         Seats::new(self.config.policy.begin(seed()), choice)
-    }
-
-    /// Opens the reserve descriptor again, if that is possible now.
-    pub fn refill_reserve(&self) {
-        let mut reserve = self.reserve.borrow_mut();
-        if reserve.is_none() {
-            *reserve = std::fs::File::open("/dev/null").ok().map(OwnedFd::from);
-        }
     }
 }
 
@@ -290,6 +285,12 @@ impl Listener {
             *self.socket.borrow_mut() = other;
         }
         found
+    }
+
+    /// Whether it has no socket any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.socket.borrow().is_none()
     }
 
     /// Marks the socket file as the master's: kept while it runs, removed at its end.

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use socket2::SockRef;
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -61,7 +61,7 @@ pub struct Reception {
 /// The notification socket of one worker.
 #[derive(Debug)]
 struct Notes {
-    socket: Foreign,
+    socket: Arc<Foreign>,
     group: Pid,
     worker: WorkerId,
 }
@@ -90,9 +90,9 @@ impl Reception {
     ///
     /// # Errors
     /// When the kernel cannot watch one socket more.
-    pub fn hear(&self, worker: WorkerId, token: &str, notify: BorrowedFd<'_>, group: Pid) -> io::Result<()> {
-        let socket = Foreign::from(notify.try_clone_to_owned()?);
-        self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, key_of(worker)))?;
+    pub fn hear(&self, worker: WorkerId, token: &str, notify: &Arc<Foreign>, group: Pid) -> io::Result<()> {
+        let socket = Arc::clone(notify);
+        self.epoll.add(&*socket, EpollEvent::new(EpollFlags::EPOLLIN, key_of(worker)))?;
         lock(&self.notes).insert(key_of(worker), Arc::new(Notes { socket, group, worker }));
         lock(&self.tokens).insert(token.to_owned(), worker);
         Ok(())
@@ -102,7 +102,7 @@ impl Reception {
     pub fn forget(&self, worker: WorkerId, token: &str) {
         lock(&self.tokens).remove(token);
         if let Some(notes) = lock(&self.notes).remove(&key_of(worker)) {
-            let _ = self.epoll.delete(&notes.socket);
+            let _ = self.epoll.delete(&*notes.socket);
         }
     }
 
@@ -132,8 +132,8 @@ impl Reception {
     ///
     /// # Errors
     /// When it cannot be had.
-    pub fn start(self: &Arc<Self>, door: OwnedFd, events: Events) -> io::Result<()> {
-        self.epoll.add(&door, EpollEvent::new(EpollFlags::EPOLLIN, DOOR))?;
+    pub fn start(self: &Arc<Self>, door: Arc<OwnedFd>, events: Events) -> io::Result<()> {
+        self.epoll.add(&*door, EpollEvent::new(EpollFlags::EPOLLIN, DOOR))?;
         let shared = Arc::clone(self);
         let begin = move || Receptionist::new(shared, door, events).work();
         std::thread::Builder::new().name("reception".to_owned()).stack_size(STACK).spawn(begin)?;
@@ -155,7 +155,7 @@ struct Ended;
 /// The thread.
 struct Receptionist {
     shared: Arc<Reception>,
-    door: OwnedFd,
+    door: Arc<OwnedFd>,
     events: Events,
     /// The oldest first.
     visitors: VecDeque<Visitor>,
@@ -164,7 +164,7 @@ struct Receptionist {
 }
 
 impl Receptionist {
-    fn new(shared: Arc<Reception>, door: OwnedFd, events: Events) -> Receptionist {
+    fn new(shared: Arc<Reception>, door: Arc<OwnedFd>, events: Events) -> Receptionist {
         let interrupter = Interrupter::of_this_thread();
         if let Err(error) = &interrupter {
             warn!(%error, "no timer: a stranger's socket can hold up notifications of workers, though no connection");
@@ -216,7 +216,7 @@ impl Receptionist {
 
     /// Lets one in, if it is of a worker.
     fn open(&mut self) {
-        let visitor = match SockRef::from(&self.door).accept() {
+        let visitor = match SockRef::from(&*self.door).accept() {
             Ok((visitor, _)) => OwnedFd::from(visitor),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => return,

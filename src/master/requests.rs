@@ -240,10 +240,8 @@ impl Master {
         if !self.listeners.serves(&listen.address) {
             let workers = &self.workers;
             let in_use = |listener: &Listener| workers.values().any(|worker| worker.holds(listener));
-            for dropped in self.listeners.make_way(&listen.address, in_use) {
-                self.accepted_before += dropped.accepted.get();
-                self.remember_steered(&dropped);
-            }
+            let dropped = self.listeners.make_way(&listen.address, in_use);
+            dropped.iter().for_each(|dropped| self.close_account(dropped));
         }
         let worker = self.workers.get_mut(&id).ok_or(Errno::ESRCH)?;
         let found = in_name_of(asker, &listen.address, &mut self.listeners, |listeners| {
@@ -410,6 +408,7 @@ impl Master {
         if found {
             debug!(worker = id.0, address = %listener.address, "a client's socket was taken for a listener");
             self.listeners.discard(&listener);
+            self.close_account(&listener);
         }
         found
     }
@@ -455,6 +454,7 @@ impl Master {
                 listener.adopted_from.set(None);
             } else if listener.backlog.get() == 0 {
                 self.listeners.discard(&listener);
+                self.close_account(&listener);
                 return self.lost_listener(id);
             }
         }
@@ -480,8 +480,14 @@ impl Master {
         let in_use = |listener: &Listener| self.workers.values().any(|worker| worker.holds(listener));
         for dropped in self.listeners.drop_unused(in_use) {
             info!(address = %dropped.address, "nobody listens here any more; closing the address");
-            self.accepted_before += dropped.accepted.get();
-            self.remember_steered(&dropped);
+            self.close_account(&dropped);
         }
+    }
+
+    /// Keeps what a listener counted, before it is forgotten, and ends what nobody can have any more.
+    fn close_account(&mut self, listener: &Listener) {
+        self.accepted_before += listener.accepted.get();
+        self.remember_steered(listener);
+        self.lose_waiting(listener);
     }
 }

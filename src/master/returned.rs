@@ -1,14 +1,17 @@
 //! Connections that a worker sends back on its hand-off socket because it will not have them.
 
 use super::handoff::{Handoff, count};
-use super::listener::Listener;
+use super::listener::{House, Listener};
 use super::provoked::Kind;
 use super::refuse::{Because, refuse_returned};
 use super::returns::{Came, Pace};
 use super::seats::{Comes, Guest, Offered};
 use crate::sys::dispose::{Foreign, keep_up};
+use crate::sys::fd::Received;
 use crate::sys::{clock, fd, listen};
+use crate::wire::address::Address;
 use crate::wire::peer::PEER_MAX;
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -20,9 +23,86 @@ use tracing::{debug, warn};
 /// worker that refuses everything cannot make the two of us spin.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Pause while no descriptor is free.
+const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(5);
+
+/// The hand-off sockets of all workers that may send something back.
+#[derive(Debug, Default)]
+pub struct Returning(RefCell<Vec<(Address, Rc<Handoff>)>>);
+
+impl Returning {
+    /// Ends what waits in them, when nobody is left who could have it.
+    pub fn lose_all(&self, house: &House) {
+        for (address, handoff) in self.0.take() {
+            while let Ok(received) = fd::receive(handoff.sender(), &mut [0; PEER_MAX]) {
+                match sort(received, house, &address, &handoff) {
+                    Sent::Back(..) | Sent::Lost => {
+                        count(&handoff.counters.returned);
+                        count(&house.lost);
+                    }
+                    Sent::Nothing => break,
+                    Sent::Nonsense => {}
+                }
+            }
+        }
+    }
+}
+
+/// One of them, as long as somebody reads from it.
+struct Read {
+    listener: Rc<Listener>,
+    handoff: Rc<Handoff>,
+}
+
+impl Read {
+    fn begin(listener: &Rc<Listener>, handoff: &Rc<Handoff>) -> Read {
+        let entry = (listener.address.clone(), Rc::clone(handoff));
+        listener.house.returning.0.borrow_mut().push(entry);
+        Read { listener: Rc::clone(listener), handoff: Rc::clone(handoff) }
+    }
+}
+
+impl Drop for Read {
+    fn drop(&mut self) {
+        self.listener.house.returning.0.borrow_mut().retain(|(_, handoff)| !Rc::ptr_eq(handoff, &self.handoff));
+    }
+}
+
+/// What a worker sent on its hand-off socket.
+enum Sent {
+    /// A connection that it had from us.
+    Back(Foreign, Came),
+    /// A connection that could not be received.
+    Lost,
+    /// Nothing: the worker is gone.
+    Nothing,
+    /// Anything else.
+    Nonsense,
+}
+
+fn sort(received: Received, house: &House, address: &Address, handoff: &Handoff) -> Sent {
+    let (len, lost) = (received.len, received.fds_lost);
+    let [connection, _] = received.fds;
+    let Some(connection) = connection.filter(|c| listen::is_accepted_at(c.as_fd(), address)) else {
+        return match len {
+            0 if fd::is_hung_up(handoff.sender()) => Sent::Nothing,
+            _ if lost => Sent::Lost,
+            _ => Sent::Nonsense,
+        };
+    };
+    // Nobody waits for one of our own, and a copy is no connection.
+    match house.returns.came(connection.as_fd(), handoff.worker) {
+        Came::Copy => Sent::Nonsense,
+        _ if handoff.is_own(connection.as_fd()) => Sent::Nonsense,
+        came => Sent::Back(connection, came),
+    }
+}
+
 /// Reads what the worker returns and gives it to others, one at a time; further ones wait in the
 /// socket. Ends when the worker can return nothing more and everything was read.
 pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
+    let _read = Read::begin(&listener, &handoff);
+    let house = &listener.house;
     let mut pace = Pace::default();
     let mut finished = false;
     loop {
@@ -40,7 +120,13 @@ pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
             let (slot, worker) = (handoff.slot.0, handoff.worker.0);
             warn!(slot, worker, waits, "a worker sends back more than it may in a second; the rest waits");
         }
-        let received = match fd::receive(handoff.sender(), &mut [0; PEER_MAX]) {
+        if !house.reserve.free_one() {
+            sleep(NO_DESCRIPTOR_PAUSE).await;
+            continue;
+        }
+        let received = fd::receive(handoff.sender(), &mut [0; PEER_MAX]);
+        house.reserve.refill();
+        let received = match received {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => match ready {
                 Some(mut ready) => {
@@ -54,24 +140,28 @@ pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
                 return;
             }
         };
-        let len = received.len;
-        let [connection, _] = received.fds;
-        let connection = connection.filter(|c| listen::is_accepted_at(c.as_fd(), &listener.address));
-        let came = connection.as_ref().map(|c| listener.house.returns.came(c.as_fd(), handoff.worker));
-        match connection.zip(came).filter(|(_, came)| *came != Came::Copy) {
-            Some((connection, came)) => {
+        match sort(received, house, &listener.address, &handoff) {
+            Sent::Back(connection, came) => {
                 count(&handoff.counters.returned);
-                let in_hands = &listener.house.in_hands;
-                in_hands.set(in_hands.get() + 1);
+                house.in_hands.set(house.in_hands.get() + 1);
                 match came {
                     Came::TooOften => give_up(&listener, connection, Because::Returned),
                     Came::Welcome | Came::Copy => place(&listener, &handoff, connection).await,
                 }
-                in_hands.set(in_hands.get() - 1);
+                house.in_hands.set(house.in_hands.get().saturating_sub(1));
             }
-            None if len == 0 && fd::is_hung_up(handoff.sender()) => return,
-            None => {
-                if let Some(told) = listener.house.provoked.tell(handoff.worker, Kind::NoConnection) {
+            Sent::Lost => {
+                count(&handoff.counters.returned);
+                count(&house.lost);
+                warn!(
+                    slot = handoff.slot.0,
+                    worker = handoff.worker.0,
+                    "a connection that came back is lost: no descriptor was free; raise the limit with ulimit -n"
+                );
+            }
+            Sent::Nothing => return,
+            Sent::Nonsense => {
+                if let Some(told) = house.provoked.tell(handoff.worker, Kind::NoConnection) {
                     let (slot, worker, nonsense, left_out) =
                         (handoff.slot.0, handoff.worker.0, told.seen, told.left_out);
                     warn!(slot, worker, nonsense, left_out, "a worker sent something that is no connection back");
@@ -97,6 +187,9 @@ async fn place(listener: &Listener, handoff: &Handoff, connection: Foreign) {
         }
         if until.is_some_and(|until| until <= clock::now()) && !listener.seats.is_empty() {
             return refuse_returned(listener, connection, Because::Expired);
+        }
+        if listener.is_closed() && listener.seats.is_empty() {
+            return count(&listener.house.lost);
         }
         if except.is_some() && listener.seats.anybody_but(handoff.slot) {
             // Others are only full for now.

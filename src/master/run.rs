@@ -25,7 +25,7 @@ use super::worker::{Asked, Worker};
 use crate::adapt::preload::Shim;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode, Prefix, WORKERS_MAX};
 use crate::control::server::ControlSocket;
-use crate::control::{self, Refusal};
+use crate::control::{self, Refusal, status};
 use crate::core::fleet::{self, Action, Fleet, Resize, Stop, WaitReason};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
@@ -107,6 +107,8 @@ pub(super) struct Master {
     pub(super) listeners: Listeners,
     /// Connections accepted on listeners that are closed by now.
     pub(super) accepted_before: u64,
+    /// What the sum of all connections lacked when it was looked at last.
+    pub(super) unaccounted: Cell<i64>,
     /// Our sockets when the listeners were told to close.
     pub(super) sockets_at_stop: HashSet<u64>,
     /// The highest number that a worker got.
@@ -212,6 +214,7 @@ impl Master {
             house,
             listeners,
             accepted_before: 0,
+            unaccounted: Cell::new(0),
             sockets_at_stop: HashSet::new(),
             newest_worker: WorkerId(0),
             closing: 0,
@@ -439,12 +442,12 @@ impl Master {
     }
 
     pub(super) fn finish(&mut self) {
-        // Taken out rather than counted: some may be the master's own.
-        let untaken: u64 = self.listeners.iter().map(|listener| listener.seats.take_all()).sum();
-        let held = self.listeners.iter().filter_map(|l| l.held.take());
-        let held = held.map(|held| dispose::dispose(held.connection)).count() as u64;
+        self.listeners.iter().for_each(|listener| self.lose_waiting(listener));
+        self.house.returning.lose_all(&self.house);
         let at_slots: u64 = self.listeners.iter().filter_map(|l| l.group.as_ref()).map(Group::queued).sum();
-        self.house.lost.set(self.house.lost.get() + untaken + held + at_slots);
+        // Those that a task has in its hands end with the task.
+        let in_hands = self.house.in_hands.take() as u64;
+        self.house.lost.set(self.house.lost.get() + in_hands + at_slots);
         self.listeners.iter().for_each(|listener| listener.close());
         if self.fleet.resting().next().is_some() {
             self.failure.get_or_insert(RunError::SlotsRest(self.why_slots_rest()));
@@ -452,8 +455,35 @@ impl Master {
         let totals = self.view().status().totals;
         let (accepted, handed, rescued) = (totals.accepted, totals.handed, totals.rescued);
         let (refused, lost) = (totals.refused, totals.lost);
+        self.check_sum(&totals);
         info!(accepted, handed, rescued, refused, lost, uptime_s = clock::now().since(self.since).as_secs(), "stopped");
         self.finished = true;
+    }
+
+    /// Ends what waits at a listener, of which nobody can have anything any more.
+    pub(super) fn lose_waiting(&self, listener: &Listener) {
+        // Taken out rather than counted: some may be the master's own.
+        let untaken = listener.seats.take_all();
+        let held = listener.held.take().map(|held| dispose::dispose(held.connection)).into_iter().count() as u64;
+        self.house.lost.set(self.house.lost.get() + untaken + held);
+    }
+
+    /// Says so when a connection is in no sum, or in two.
+    pub(super) fn check_sum(&self, totals: &status::Totals) {
+        if self.unaccounted.replace(totals.unaccounted) != totals.unaccounted && totals.unaccounted != 0 {
+            let status::Totals { accepted, handed, returned, rescued, refused, lost, held, unaccounted } = *totals;
+            error!(
+                unaccounted,
+                accepted,
+                handed,
+                returned,
+                rescued,
+                refused,
+                lost,
+                held,
+                "connections are in no sum, or in two; please report this"
+            );
+        }
     }
 
     fn has_untaken(&self, worker: WorkerId) -> bool {
@@ -541,6 +571,7 @@ impl Master {
         self.house.opens.ask_now();
         let view = self.view();
         let (mut status, groups, ports) = (view.status(), view.groups(), view.ports());
+        self.check_sum(&status.totals);
         let looked = match self.house.aside.place() {
             Ok(place) => place.run(move || {
                 add_usage(&mut status, &process::usage(&groups, &ports));

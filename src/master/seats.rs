@@ -1,7 +1,7 @@
 //! Who may get a connection of one listener: the workers that accept there, by slot, and whose turn
 //! it is. Also the queues of those that may get nothing more.
 
-use super::handoff::{Handoff, Suspended};
+use super::handoff::{Handoff, NotTaken, Suspended};
 use super::opens::{Countable, Load, Opens};
 use crate::config::Config;
 use crate::config::choice::{self, Weights};
@@ -433,11 +433,18 @@ impl Seats {
 
     /// Takes all untaken connections out, which ends them; returns how many there were.
     pub fn take_all(&self) -> u64 {
-        let taken = self.all().map(|handoff| {
-            let each = std::iter::from_fn(|| handoff.take_back().ok());
-            each.map(|taken| dispose(taken.connection)).count() as u64
-        });
-        taken.sum()
+        let take = |handoff: Rc<Handoff>| {
+            let mut taken = 0;
+            loop {
+                match handoff.take_back() {
+                    Ok(connection) => dispose(connection.connection),
+                    Err(NotTaken::Lost) => {}
+                    Err(NotTaken::Nothing | NotTaken::Ended | NotTaken::Failed(_)) => return taken,
+                }
+                taken += 1;
+            }
+        };
+        self.all().map(take).sum::<u64>()
     }
 
     /// Whether `worker` still has a socket here, orphaned or not.

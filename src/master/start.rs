@@ -264,7 +264,7 @@ impl Starter {
             channel,
             last_words,
             pidfd,
-            notify: notify_socket,
+            notify: Arc::new(Foreign::from(notify_socket)),
             notification,
             requests: Vec::new(),
             deaf_moment: None,
@@ -294,7 +294,7 @@ impl Starter {
         let (id, events) = (worker.id, &self.house.events);
         // What is asked for on the channel is done with the rights of who asks.
         let _ = socket2::SockRef::from(worker.channel.get_ref()).set_passcred(true);
-        self.door.hear(id, &worker.token, worker.notify.as_fd(), worker.pid)?;
+        self.door.hear(id, &worker.token, &worker.notify, worker.pid)?;
         self.guard.add(worker.pid, Some(worker.channel_inode).filter(|inode| *inode > 0));
         worker.tasks.extend([
             tokio::task::spawn_local(channel::serve(Rc::clone(&worker.channel), id, events.clone())),

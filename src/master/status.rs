@@ -12,6 +12,7 @@ use crate::control::status;
 use crate::core::fairness::Fairness;
 use crate::core::fleet::{Fleet, Occupant, Seat};
 use crate::core::ids::{Slot, WorkerId};
+use crate::core::ledger::Ledger;
 use crate::core::moment::Moment;
 use crate::sys::clock;
 use crate::sys::process::Usage;
@@ -58,7 +59,6 @@ impl View<'_> {
     pub fn status(&self) -> status::Status {
         let workers: Vec<_> =
             self.fleet.seats().iter().zip((0..).map(Slot)).map(|(seat, slot)| self.worker(slot, seat)).collect();
-        let sum = |of: fn(&Counters) -> &Cell<u64>| self.counters.iter().map(|c| of(c).get()).sum();
         let served: Vec<u64> = workers
             .iter()
             .map(|w| if self.config.mode == Mode::Shared { w.taken } else { w.handed.max(w.taken) })
@@ -70,7 +70,8 @@ impl View<'_> {
         let steering = groups.find(|(_, reason)| reason.is_some()).or(first);
         let steered: u64 = (0..self.counters.len()).map(|slot| self.steered_to(Slot(slot as u32)).unwrap_or(0)).sum();
         // What the kernel steers is never accepted by the master; counting it as such keeps the sums.
-        let in_kernel = if self.config.mode == Mode::Kernel { sum(|c| &c.handed) + steered } else { 0 };
+        let ledger = self.ledger();
+        let in_kernel = if self.config.mode == Mode::Kernel { ledger.handed + steered } else { 0 };
         status::Status {
             name: self.config.name.clone(),
             pid: std::process::id() as i32,
@@ -90,16 +91,36 @@ impl View<'_> {
             upgrades: self.upgrades,
             log_left_out: self.house.provoked.left_out(),
             totals: status::Totals {
-                accepted: self.accepted_before
-                    + self.listeners.iter().map(|l| l.accepted.get()).sum::<u64>()
-                    + in_kernel,
-                handed: sum(|c| &c.handed) + steered,
-                returned: sum(|c| &c.returned),
-                rescued: sum(|c| &c.rescued),
-                refused: self.house.refused.total(),
-                lost: self.house.lost.get(),
+                accepted: self.accepted() + in_kernel,
+                handed: ledger.handed + steered,
+                returned: ledger.returned,
+                rescued: ledger.rescued,
+                refused: ledger.refused,
+                lost: ledger.lost,
+                held: ledger.held,
+                unaccounted: if self.config.mode == Mode::Handoff { ledger.unaccounted() } else { 0 },
             },
             fairness: Fairness::of(&served),
+        }
+    }
+
+    /// Connections that the master itself accepted.
+    fn accepted(&self) -> u64 {
+        self.accepted_before + self.listeners.iter().map(|l| l.accepted.get()).sum::<u64>()
+    }
+
+    /// Where those are.
+    fn ledger(&self) -> Ledger {
+        let sum = |of: fn(&Counters) -> &Cell<u64>| self.counters.iter().map(|c| of(c).get()).sum();
+        let held = self.listeners.iter().filter(|l| l.held.borrow().is_some()).count();
+        Ledger {
+            accepted: self.accepted(),
+            handed: sum(|c| &c.handed),
+            returned: sum(|c| &c.returned),
+            rescued: sum(|c| &c.rescued),
+            refused: self.house.refused.total(),
+            lost: self.house.lost.get(),
+            held: (held + self.house.in_hands.get()) as u64,
         }
     }
 

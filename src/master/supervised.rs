@@ -6,7 +6,7 @@ mod passing;
 pub use passing::Passed;
 
 use super::event::{Event, Events};
-use super::handoff::{Handoff, TakenBack, count};
+use super::handoff::{Handoff, NotTaken, TakenBack, count};
 use super::listener::House;
 use super::provoked::Kind;
 use crate::core::ids::WorkerId;
@@ -267,8 +267,10 @@ impl Supervised {
     /// Answers a call of `accept`, unless nothing is there.
     fn take(&self, call: &Call, door: &Door) -> Taken {
         let careful = self.highest.get() >= self.careful_from;
-        if careful {
-            drop(self.house.reserve.borrow_mut().take());
+        if careful && !self.house.reserve.free_one() {
+            // The connection stays where it is. The kernel says the same when no file is to be had (accept(2)).
+            self.notifier().answer(call, Err(Errno::ENFILE));
+            return Taken::Answered;
         }
         let taken = door.handoff.take();
         let done = match taken {
@@ -277,25 +279,31 @@ impl Supervised {
                 self.deliver(call, door, connection);
                 Taken::Answered
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Taken::Nothing,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(NotTaken::Nothing) => Taken::Nothing,
+            Err(NotTaken::Ended) => {
                 // As for a listening socket that was shut down (accept(2)).
                 self.notifier().answer(call, Err(Errno::EINVAL));
                 Taken::Answered
             }
-            Err(error) => {
+            Err(why @ NotTaken::Lost) => {
+                // It was handed to the worker, and is the master's again.
+                count(&door.handoff.counters.rescued);
                 count(&self.house.lost);
                 self.highest.set(RawFd::MAX);
                 if let Some(told) = self.house.provoked.tell(self.worker, Kind::Undelivered) {
                     let left_out = told.left_out;
-                    warn!(worker = self.worker.0, %error, left_out, "a connection is lost: raise the limit of the master with ulimit -n");
+                    warn!(worker = self.worker.0, %why, left_out, "a connection is lost");
                 }
                 self.notifier().answer(call, Err(Errno::ECONNABORTED));
                 Taken::Answered
             }
+            Err(NotTaken::Failed(error)) => {
+                self.notifier().answer(call, Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::ENOMEM))));
+                Taken::Answered
+            }
         };
         if careful {
-            self.house.refill_reserve();
+            self.house.reserve.refill();
         }
         done
     }
@@ -376,6 +384,7 @@ impl Supervised {
                     let _ = socket2::SockRef::from(&taken.connection).set_nonblocking(false);
                 }
                 if !door.handoff.put_back(&taken) {
+                    count(&door.handoff.counters.rescued);
                     count(&self.house.lost);
                 }
                 if errno != Errno::ESRCH {

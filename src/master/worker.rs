@@ -56,7 +56,7 @@ pub struct Worker {
     /// Readable when its process has ended.
     pub pidfd: Rc<AsyncFd<OwnedFd>>,
     /// Its notification socket.
-    pub notify: OwnedFd,
+    pub notify: Arc<Foreign>,
     /// The other end of its notification descriptor, if it has one.
     pub notification: Option<Rc<AsyncFd<OwnedFd>>>,
     /// What it asked for.

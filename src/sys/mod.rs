@@ -29,6 +29,7 @@ pub mod outlet;
 pub mod own_pair;
 pub mod process;
 pub mod reap;
+pub mod reserve;
 pub mod rights;
 pub mod room;
 pub mod seccomp;

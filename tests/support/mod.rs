@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 /// Long enough that only a hang meets it, on a loaded machine too.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// So many lines of the log are shown when a test fails.
+const SHOWN_LINES: usize = 100;
+
 /// The directory of the sources.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -360,6 +363,7 @@ impl Maitred {
     pub fn stop(self) {
         let status = self.status();
         assert_eq!(status["totals"]["lost"], 0, "{status:#}");
+        assert_eq!(status["totals"]["unaccounted"], 0, "{status:#}");
         self.signal(nix::sys::signal::SIGTERM);
         let (status, output) = self.wait();
         assert_eq!(status.code(), Some(0), "{output}");
@@ -368,6 +372,14 @@ impl Maitred {
 
 impl Drop for Maitred {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let lines = self.log.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            println!("the last that maitred {} logged:", self.child.id());
+            lines.iter().skip(lines.len().saturating_sub(SHOWN_LINES)).for_each(|line| println!("{line}"));
+        } else {
+            let unaccounted = self.logged("connections are in no sum, or in two; please report this");
+            assert!(unaccounted.is_empty(), "{unaccounted:#?}");
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

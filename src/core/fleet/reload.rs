@@ -124,6 +124,8 @@ impl Fleet {
         for seat in &mut self.seats {
             // Also what was to follow a worn worker is of the past.
             (seat.backoff, seat.next, seat.failures_of_new) = (None, None, 0);
+            // What the old generation did is not the new one's fault.
+            seat.recent.clear();
         }
         actions.push(Action::ReloadBegun { generation: self.newest, manner });
         if nobody_serves {

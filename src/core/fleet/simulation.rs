@@ -240,6 +240,11 @@ impl World {
         let may_stay = self.fleet.is_stopping() || curse == Curse::ServesBriefly;
         self.must(may_stay || few, "old generations stay");
         self.connections();
+        // Nothing new comes, and whoever gets something takes it at once.
+        for _ in 0..self.backlog {
+            self.alive.values_mut().for_each(|process| process.waiting = 0);
+            self.spread();
+        }
         let somebody = self.alive.values().any(Process::serves);
         self.must(self.backlog == 0 || !somebody || curse != Curse::Nothing, "connections wait and workers serve");
     }
@@ -277,6 +282,19 @@ impl World {
     /// Some connections come, some are taken, some are served.
     fn connections(&mut self) {
         self.backlog += self.pick(4) as u32;
+        self.spread();
+        let workers: Vec<WorkerId> = self.alive.keys().copied().collect();
+        for worker in workers {
+            let (takes, serves) = (self.pick(3) as u32, self.pick(3) as u32);
+            let process = self.alive.get_mut(&worker).unwrap();
+            let taken = takes.min(process.waiting);
+            process.waiting -= taken;
+            process.open = (process.open + taken).saturating_sub(serves);
+        }
+    }
+
+    /// Gives the workers what waits, in turn.
+    fn spread(&mut self) {
         let may = |p: &Process| p.serves() && !p.excluded && p.waiting < DEPTH;
         while self.backlog > 0 {
             let eligible: Vec<WorkerId> = self.alive.iter().filter(|(_, p)| may(p)).map(|(id, _)| *id).collect();
@@ -287,14 +305,6 @@ impl World {
             let chosen = eligible[self.turn % eligible.len()];
             self.backlog -= 1;
             self.alive.get_mut(&chosen).unwrap().waiting += 1;
-        }
-        let workers: Vec<WorkerId> = self.alive.keys().copied().collect();
-        for worker in workers {
-            let (takes, serves) = (self.pick(3) as u32, self.pick(3) as u32);
-            let process = self.alive.get_mut(&worker).unwrap();
-            let taken = takes.min(process.waiting);
-            process.waiting -= taken;
-            process.open = (process.open + taken).saturating_sub(serves);
         }
     }
 

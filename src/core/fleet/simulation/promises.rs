@@ -78,7 +78,11 @@ impl World {
         if runs && !begun && !before.paused && self.reload.is_none() {
             self.must(self.fleet.wanted() == self.number, "another number of workers than was asked for");
         }
-        self.check(&event, &before.serving, &excused);
+        // When one event makes the fleet smaller and larger again, nobody can serve yet in what was added.
+        let resized =
+            actions.iter().filter_map(|a| if let Action::Resized { workers } = a { Some(*workers) } else { None });
+        let least = resized.fold(self.fleet.wanted(), u32::min) as usize;
+        self.check(&event, &before.serving, (&excused, least));
     }
 
     /// Slots in which a worker serves and another one is about to.
@@ -252,7 +256,7 @@ impl World {
         (0..self.fleet.seats().len().min(wanted)).filter(|&i| self.fleet.seats()[i].serving().is_some()).collect()
     }
 
-    fn check(&self, event: &Event, before: &BTreeSet<usize>, excused: &BTreeSet<usize>) {
+    fn check(&self, event: &Event, before: &BTreeSet<usize>, (excused, least): (&BTreeSet<usize>, usize)) {
         let (seed, seats, wanted) = (self.seed, self.fleet.seats(), self.fleet.wanted() as usize);
         let seated: BTreeSet<WorkerId> = seats.iter().flat_map(|s| &s.occupants).map(|o| o.worker).collect();
         let alive: BTreeSet<WorkerId> = self.alive.keys().copied().collect();
@@ -272,7 +276,7 @@ impl World {
         let gaps: Vec<_> =
             before.iter().filter(|s| **s < wanted && !now_serving.contains(s) && !excused.contains(s)).collect();
         let restarting = self.reload.is_some_and(|reload| reload.manner == Manner::Restart);
-        let missing = (0..wanted.min(seats.len())).filter(|slot| !now_serving.contains(slot)).count();
+        let missing = (0..least.min(seats.len())).filter(|slot| !now_serving.contains(slot)).count();
         if !gaps.is_empty() && !restarting {
             let allowed = self.fleet.plan.max_unavailable as usize;
             assert!(missing <= allowed, "history {seed}: {event:?} left slots {gaps:?} without a worker");
