@@ -82,13 +82,16 @@ enum Sent {
 
 fn sort(received: Received, house: &House, address: &Address, handoff: &Handoff) -> Sent {
     let (len, lost) = (received.len, received.fds_lost);
-    let [connection, _] = received.fds;
-    let Some(connection) = connection.filter(|c| listen::is_accepted_at(c.as_fd(), address)) else {
+    let [first, _] = received.fds;
+    let Some(first) = first else {
         return match len {
             0 if fd::is_hung_up(handoff.sender()) => Sent::Nothing,
             _ if lost => Sent::Lost,
             _ => Sent::Nonsense,
         };
+    };
+    let Some(connection) = Some(first).filter(|first| listen::is_accepted_at(first.as_fd(), address)) else {
+        return Sent::Nonsense;
     };
     // Nobody waits for one of our own, and a copy is no connection.
     match house.returns.came(connection.as_fd(), handoff.worker) {
@@ -153,11 +156,16 @@ pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
             Sent::Lost => {
                 count(&handoff.counters.returned);
                 count(&house.lost);
-                warn!(
-                    slot = handoff.slot.0,
-                    worker = handoff.worker.0,
-                    "a connection that came back is lost: no descriptor was free; raise the limit with ulimit -n"
-                );
+                if let Some(told) = house.provoked.tell(handoff.worker, Kind::Undelivered) {
+                    let (slot, worker, left_out) = (handoff.slot.0, handoff.worker.0, told.left_out);
+                    warn!(
+                        slot,
+                        worker,
+                        left_out,
+                        "a connection that came back is lost: no descriptor was free; raise the limit with ulimit -n"
+                    );
+                }
+                keep_up().await;
             }
             Sent::Nothing => return,
             Sent::Nonsense => {

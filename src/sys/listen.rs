@@ -327,6 +327,17 @@ fn bind_socket(socket: &Socket, name: &SockAddr, sharing: Sharing) -> io::Result
     if name.is_unix() {
         return socket.bind(name);
     }
+    let before = (socket.reuse_address()?, socket.reuse_port()?);
+    let bound = bind_with_company(socket, name, sharing);
+    if bound.is_err() {
+        // It stays the worker's, as it was.
+        socket.set_reuse_address(before.0)?;
+        socket.set_reuse_port(before.1)?;
+    }
+    bound
+}
+
+fn bind_with_company(socket: &Socket, name: &SockAddr, sharing: Sharing) -> io::Result<()> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(sharing == Sharing::Group)?;
     let chosen = name.as_socket().is_some_and(|address| address.port() != 0);

@@ -37,6 +37,7 @@ mod support;
 mod addresses;
 mod admission;
 mod bypass;
+mod calls;
 mod check;
 mod hangups;
 mod health;

@@ -32,6 +32,8 @@ pub const F_SETFL: c_int = 4;
 pub const F_DUPFD_CLOEXEC: c_int = 1030;
 pub const FIONBIO: c_long = 0x5421;
 pub const SOL_SOCKET: c_int = 1;
+pub const IPPROTO_IPV6: c_int = 41;
+pub const IPV6_V6ONLY: c_int = 26;
 pub const SO_TYPE: c_int = 3;
 pub const SO_RCVTIMEO: c_int = 20;
 pub const SO_SNDTIMEO: c_int = 21;
@@ -44,6 +46,7 @@ pub const SCM_RIGHTS: c_int = 1;
 pub const MSG_CTRUNC: c_int = 0x8;
 pub const MSG_DONTWAIT: c_int = 0x40;
 pub const MSG_NOSIGNAL: c_int = 0x4000;
+pub const MSG_FASTOPEN: c_int = 0x2000_0000;
 pub const MSG_CMSG_CLOEXEC: c_int = 0x4000_0000;
 pub const POLLIN: i16 = 1;
 pub const EPOLL_CTL_ADD: c_long = 1;
@@ -51,12 +54,14 @@ pub const EPOLL_CTL_DEL: c_long = 2;
 pub const RLIMIT_NOFILE: c_long = 7;
 pub const SIGKILL: c_long = 9;
 pub const SIGTERM: c_long = 15;
-pub const SIGCHLD: c_long = 17;
 
 pub const EINTR: c_int = 4;
+pub const EBADF: c_int = 9;
 pub const EAGAIN: c_int = 11;
 pub const EINVAL: c_int = 22;
 pub const EMFILE: c_int = 24;
+pub const EADDRINUSE: c_int = 98;
+pub const EISCONN: c_int = 106;
 pub const ENOTCONN: c_int = 107;
 pub const ETIMEDOUT: c_int = 110;
 
@@ -75,10 +80,12 @@ pub mod nr {
     pub const SCHED_YIELD: i64 = 24;
     pub const MADVISE: i64 = 28;
     pub const DUP: i64 = 32;
+    pub const DUP2: i64 = 33;
     pub const GETPID: i64 = 39;
     pub const SOCKET: i64 = 41;
     pub const CONNECT: i64 = 42;
     pub const ACCEPT: i64 = 43;
+    pub const SENDTO: i64 = 44;
     pub const SENDMSG: i64 = 46;
     pub const RECVMSG: i64 = 47;
     pub const SHUTDOWN: i64 = 48;
@@ -89,11 +96,11 @@ pub mod nr {
     pub const SOCKETPAIR: i64 = 53;
     pub const SETSOCKOPT: i64 = 54;
     pub const GETSOCKOPT: i64 = 55;
-    pub const CLONE: i64 = 56;
     pub const KILL: i64 = 62;
     pub const FCNTL: i64 = 72;
     pub const GETCWD: i64 = 79;
-    pub const UMASK: i64 = 95;
+    pub const UNLINK: i64 = 87;
+    pub const GETPPID: i64 = 110;
     pub const GETPGID: i64 = 121;
     pub const GETDENTS64: i64 = 217;
     pub const GETRANDOM: i64 = 318;
@@ -105,7 +112,13 @@ pub mod nr {
     pub const PPOLL: i64 = 271;
     pub const ACCEPT4: i64 = 288;
     pub const DUP3: i64 = 292;
+    pub const UNSHARE: i64 = 272;
     pub const PRLIMIT64: i64 = 302;
+    pub const SENDMMSG: i64 = 307;
+    pub const KCMP: i64 = 312;
+    pub const CLOSE_RANGE: i64 = 436;
+    /// clone, fork and clone3.
+    pub const FORKS: [i64; 3] = [56, 57, 435];
 }
 
 /// System call numbers; only those that the shim itself uses.
@@ -124,6 +137,7 @@ pub mod nr {
     pub const SOCKET: i64 = 198;
     pub const CONNECT: i64 = 203;
     pub const ACCEPT: i64 = 202;
+    pub const SENDTO: i64 = 206;
     pub const SENDMSG: i64 = 211;
     pub const RECVMSG: i64 = 212;
     pub const SHUTDOWN: i64 = 210;
@@ -134,11 +148,10 @@ pub mod nr {
     pub const SOCKETPAIR: i64 = 199;
     pub const SETSOCKOPT: i64 = 208;
     pub const GETSOCKOPT: i64 = 209;
-    pub const CLONE: i64 = 220;
     pub const KILL: i64 = 129;
     pub const FCNTL: i64 = 25;
     pub const GETCWD: i64 = 17;
-    pub const UMASK: i64 = 166;
+    pub const GETPPID: i64 = 173;
     pub const GETPGID: i64 = 155;
     pub const GETDENTS64: i64 = 61;
     pub const GETRANDOM: i64 = 278;
@@ -150,7 +163,13 @@ pub mod nr {
     pub const PPOLL: i64 = 73;
     pub const ACCEPT4: i64 = 242;
     pub const DUP3: i64 = 24;
+    pub const UNSHARE: i64 = 97;
     pub const PRLIMIT64: i64 = 261;
+    pub const SENDMMSG: i64 = 269;
+    pub const KCMP: i64 = 272;
+    pub const CLOSE_RANGE: i64 = 436;
+    /// clone and clone3.
+    pub const FORKS: [i64; 2] = [220, 435];
 }
 
 #[repr(C)]
@@ -259,11 +278,26 @@ unsafe extern "C" {
     fn __errno_location() -> *mut c_int;
     fn recvmsg(fd: c_int, message: *mut MsgHdr, flags: c_int) -> isize;
     fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
+    fn __register_atfork(
+        prepare: Option<extern "C" fn()>,
+        parent: Option<extern "C" fn()>,
+        child: Option<extern "C" fn()>,
+        object: *mut c_void,
+    ) -> c_int;
+    fn pthread_atfork(
+        prepare: Option<extern "C" fn()>,
+        parent: Option<extern "C" fn()>,
+        child: Option<extern "C" fn()>,
+    ) -> c_int;
+    fn fileno(stream: *mut c_void) -> c_int;
+    fn fflush(stream: *mut c_void) -> c_int;
     static environ: *const *const c_char;
 }
 // Before glibc 2.34 `dlsym` lives in libdl, which the worker may not load: then the address is
 // null and the shim falls back on system calls.
 core::arch::global_asm!(".weak dlsym");
+// One is glibc's, the other musl's.
+core::arch::global_asm!(".weak __register_atfork", ".weak pthread_atfork");
 
 /// The process's environment, as `NAME=value` strings, ended by null.
 pub fn environment() -> *const *const c_char {
@@ -329,7 +363,7 @@ pub fn socket_option(fd: c_int, option: c_int) -> Option<c_int> {
 
 /// The functions for which the shim stands in, as the next object in load order defines them.
 macro_rules! next {
-    ($($name:ident ( $($arg:ident : $ty:ty),* ) else $fallback:expr;)*) => {
+    ($($name:ident ( $($arg:ident : $ty:ty),* ) -> $ret:ty, else $fallback:expr;)*) => {
         pub mod next {
             use super::*;
             $(
@@ -341,13 +375,13 @@ macro_rules! next {
                 ///
                 /// # Safety
                 /// As for the function of that name in libc.
-                pub unsafe fn $name($($arg: $ty),*) -> c_int {
+                pub unsafe fn $name($($arg: $ty),*) -> $ret {
                     let at = $name::AT.load(Ordering::Relaxed);
                     if at.is_null() {
-                        return outcome($fallback);
+                        return outcome($fallback) as $ret;
                     }
                     // SAFETY: `at` is libc's function of this name, which has this signature.
-                    unsafe { transmute::<*mut c_void, unsafe extern "C" fn($($ty),*) -> c_int>(at)($($arg),*) }
+                    unsafe { transmute::<*mut c_void, unsafe extern "C" fn($($ty),*) -> $ret>(at)($($arg),*) }
                 }
             )*
         }
@@ -369,23 +403,65 @@ macro_rules! next {
 }
 
 next! {
-    fork() else kernel!(nr::CLONE, SIGCHLD, 0, 0, 0);
-    bind(fd: c_int, addr: *const u8, len: c_uint) else kernel!(nr::BIND, fd, addr, len);
-    listen(fd: c_int, backlog: c_int) else kernel!(nr::LISTEN, fd, backlog);
-    connect(fd: c_int, addr: *const u8, len: c_uint) else kernel!(nr::CONNECT, fd, addr, len);
-    accept(fd: c_int, addr: *mut u8, len: *mut c_uint) else kernel!(nr::ACCEPT, fd, addr, len);
-    accept4(fd: c_int, addr: *mut u8, len: *mut c_uint, flags: c_int) else kernel!(nr::ACCEPT4, fd, addr, len, flags);
-    close(fd: c_int) else kernel!(nr::CLOSE, fd);
-    shutdown(fd: c_int, how: c_int) else kernel!(nr::SHUTDOWN, fd, how);
-    dup(fd: c_int) else kernel!(nr::DUP, fd);
-    dup3(fd: c_int, to: c_int, flags: c_int) else kernel!(nr::DUP3, fd, to, flags);
-    dup2(fd: c_int, to: c_int) else if fd == to { kernel!(nr::FCNTL, fd, F_GETFD).min(0) + fd as c_long } else { kernel!(nr::DUP3, fd, to, 0) };
-    fcntl(fd: c_int, command: c_int, arg: c_long) else kernel!(nr::FCNTL, fd, command, arg);
-    getsockname(fd: c_int, addr: *mut u8, len: *mut c_uint) else kernel!(nr::GETSOCKNAME, fd, addr, len);
-    getpeername(fd: c_int, addr: *mut u8, len: *mut c_uint) else kernel!(nr::GETPEERNAME, fd, addr, len);
-    getsockopt(fd: c_int, level: c_int, option: c_int, value: *mut c_void, len: *mut c_uint) else kernel!(nr::GETSOCKOPT, fd, level, option, value, len);
-    setsockopt(fd: c_int, level: c_int, option: c_int, value: *const c_void, len: c_uint) else kernel!(nr::SETSOCKOPT, fd, level, option, value, len);
-    unlink(path: *const c_char) else kernel!(nr::UNLINKAT, AT_FDCWD, path, 0);
-    unlinkat(dir: c_int, path: *const c_char, flags: c_int) else kernel!(nr::UNLINKAT, dir, path, flags);
-    remove(path: *const c_char) else kernel!(nr::UNLINKAT, AT_FDCWD, path, 0);
+    bind(fd: c_int, addr: *const u8, len: c_uint) -> c_int, else kernel!(nr::BIND, fd, addr, len);
+    listen(fd: c_int, backlog: c_int) -> c_int, else kernel!(nr::LISTEN, fd, backlog);
+    connect(fd: c_int, addr: *const u8, len: c_uint) -> c_int, else kernel!(nr::CONNECT, fd, addr, len);
+    accept(fd: c_int, addr: *mut u8, len: *mut c_uint) -> c_int, else kernel!(nr::ACCEPT, fd, addr, len);
+    accept4(fd: c_int, addr: *mut u8, len: *mut c_uint, flags: c_int) -> c_int, else kernel!(nr::ACCEPT4, fd, addr, len, flags);
+    close(fd: c_int) -> c_int, else kernel!(nr::CLOSE, fd);
+    shutdown(fd: c_int, how: c_int) -> c_int, else kernel!(nr::SHUTDOWN, fd, how);
+    dup(fd: c_int) -> c_int, else kernel!(nr::DUP, fd);
+    dup3(fd: c_int, to: c_int, flags: c_int) -> c_int, else kernel!(nr::DUP3, fd, to, flags);
+    dup2(fd: c_int, to: c_int) -> c_int, else if fd == to { kernel!(nr::FCNTL, fd, F_GETFD).min(0) + fd as c_long } else { kernel!(nr::DUP3, fd, to, 0) };
+    fcntl(fd: c_int, command: c_int, arg: c_long) -> c_int, else kernel!(nr::FCNTL, fd, command, arg);
+    getsockname(fd: c_int, addr: *mut u8, len: *mut c_uint) -> c_int, else kernel!(nr::GETSOCKNAME, fd, addr, len);
+    getpeername(fd: c_int, addr: *mut u8, len: *mut c_uint) -> c_int, else kernel!(nr::GETPEERNAME, fd, addr, len);
+    getsockopt(fd: c_int, level: c_int, option: c_int, value: *mut c_void, len: *mut c_uint) -> c_int, else kernel!(nr::GETSOCKOPT, fd, level, option, value, len);
+    setsockopt(fd: c_int, level: c_int, option: c_int, value: *const c_void, len: c_uint) -> c_int, else kernel!(nr::SETSOCKOPT, fd, level, option, value, len);
+    unlink(path: *const c_char) -> c_int, else kernel!(nr::UNLINKAT, AT_FDCWD, path, 0);
+    unlinkat(dir: c_int, path: *const c_char, flags: c_int) -> c_int, else kernel!(nr::UNLINKAT, dir, path, flags);
+    remove(path: *const c_char) -> c_int, else kernel!(nr::UNLINKAT, AT_FDCWD, path, 0);
+    sendto(fd: c_int, bytes: *const c_void, len: usize, flags: c_int, addr: *const u8, addr_len: c_uint) -> isize, else kernel!(nr::SENDTO, fd, bytes, len, flags, addr, addr_len);
+    sendmsg(fd: c_int, message: *const c_void, flags: c_int) -> isize, else kernel!(nr::SENDMSG, fd, message, flags);
+    sendmmsg(fd: c_int, messages: *mut c_void, count: c_uint, flags: c_int) -> c_int, else kernel!(nr::SENDMMSG, fd, messages, count, flags);
+    fclose(stream: *mut c_void) -> c_int, else close_stream(stream);
+}
+
+/// Closes a stream where the next `fclose` cannot be asked for: its buffer is written, and its descriptor closed.
+fn close_stream(stream: *mut c_void) -> c_long {
+    // SAFETY: the program's own stream, which it gives up.
+    let (flushed, fd) = unsafe { (fflush(stream), fileno(stream)) };
+    let failed = -c_long::from(errno());
+    let closed = kernel!(nr::CLOSE, fd);
+    if flushed < 0 { failed } else { closed }
+}
+
+/// The descriptor of a stream, or -1.
+///
+/// # Safety
+/// `stream` must be open.
+pub unsafe fn number_of(stream: *mut c_void) -> c_int {
+    let before = errno();
+    // SAFETY: the caller vouches for it.
+    let fd = unsafe { fileno(stream) };
+    if fd < 0 {
+        fail(before);
+    }
+    fd
+}
+
+/// Has libc call a function in each child that it forks, by whatever name (`pthread_atfork(3)`).
+pub fn at_fork(child: extern "C" fn()) {
+    let (glibc, musl) = (__register_atfork as *const (), pthread_atfork as *const ());
+    // Hidden from the optimiser, which takes a function's address for never null.
+    let [glibc, musl] = core::hint::black_box([glibc, musl]);
+    // SAFETY: the libc that has the symbol has it with this signature; null stands for nothing, and for an object
+    // that is never unloaded.
+    unsafe {
+        if !glibc.is_null() {
+            __register_atfork(None, None, Some(child), null_mut());
+        } else if !musl.is_null() {
+            pthread_atfork(None, None, Some(child));
+        }
+    }
 }

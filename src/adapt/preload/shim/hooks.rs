@@ -1,18 +1,22 @@
 //! The functions that stand before libc's. Each asks [`find`] whether the descriptor is one of
 //! ours, which costs a descriptor that is not a single load, and otherwise passes the call on.
+//!
+//! Which functions there are, and what becomes of the others that take or make a descriptor, is in
+//! `tests/front/entry_points`, and checked against the libc that is there.
 
 #![allow(clippy::missing_safety_doc, reason = "each is as safe as libc's function of its name")]
+
+pub mod by_number;
+pub mod descriptors;
+pub mod files;
 
 use super::abi::*;
 use super::follow;
 use super::inherited;
 use super::listening;
-use super::paths;
-use super::process::owns_memory;
-use super::table::{State, find, is_internal, lock};
+use super::table::{State, find};
 use super::taken;
-use super::text::{absolute, absolute_at};
-use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
+use core::ffi::{c_int, c_uint, c_void};
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bind(fd: c_int, addr: *const u8, len: c_uint) -> c_int {
@@ -84,86 +88,81 @@ pub unsafe extern "C" fn connect(fd: c_int, addr: *const u8, len: c_uint) -> c_i
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn close(fd: c_int) -> c_int {
-    if is_internal(fd) {
-        return 0;
+pub unsafe extern "C" fn __connect(fd: c_int, addr: *const u8, len: c_uint) -> c_int {
+    // SAFETY: the program's own arguments.
+    unsafe { connect(fd, addr, len) }
+}
+
+/// With `MSG_FASTOPEN` it connects.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sendto(
+    fd: c_int,
+    bytes: *const c_void,
+    len: usize,
+    flags: c_int,
+    addr: *const u8,
+    addr_len: c_uint,
+) -> isize {
+    // SAFETY: the program's own arguments.
+    unsafe {
+        match becomes_client(fd, flags) {
+            Some(failed) => failed as isize,
+            None => next::sendto(fd, bytes, len, flags, addr, addr_len),
+        }
     }
-    let _hold = listening::forget(fd);
-    // SAFETY: no pointers.
-    unsafe { next::close(fd) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sendmsg(fd: c_int, message: *const c_void, flags: c_int) -> isize {
+    // SAFETY: the program's own arguments.
+    unsafe {
+        match becomes_client(fd, flags) {
+            Some(failed) => failed as isize,
+            None => next::sendmsg(fd, message, flags),
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sendmmsg(fd: c_int, messages: *mut c_void, count: c_uint, flags: c_int) -> c_int {
+    // SAFETY: the program's own arguments.
+    unsafe {
+        match becomes_client(fd, flags) {
+            Some(failed) => failed,
+            None => next::sendmmsg(fd, messages, count, flags),
+        }
+    }
+}
+
+/// A bound socket that is sent from with `MSG_FASTOPEN` was a client's after all (tcp(7)). `Some` is a failure.
+unsafe fn becomes_client(fd: c_int, flags: c_int) -> Option<c_int> {
+    if flags & MSG_FASTOPEN == 0 {
+        return None;
+    }
+    // SAFETY: as for `connect`.
+    find(fd).and_then(|entry| unsafe { listening::give_up_for_client(fd, entry) })
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
-    if let Some(entry) = find(fd).filter(|e| matches!(e.state(), State::Handoff | State::Shared))
-        && listening::shut(entry)
-    {
-        return 0;
+    const SHUT_RD: c_int = 0;
+    const SHUT_RDWR: c_int = 2;
+    let entry = find(fd).filter(|_| (SHUT_RD..=SHUT_RDWR).contains(&how));
+    match entry.map(|entry| (entry, entry.state())) {
+        // A Unix socket only notes it (`unix_shutdown` in net/unix/af_unix.c).
+        Some((entry, State::Bound | State::SharedBound)) => {
+            if entry.family() == AF_UNIX {
+                0
+            } else {
+                fail(ENOTCONN)
+            }
+        }
+        // Only the other direction brings connections (`inet_shutdown` in net/ipv4/af_inet.c).
+        Some((_, State::Handoff | State::Shared)) if how != SHUT_RD && how != SHUT_RDWR => 0,
+        Some((entry, State::Handoff | State::Shared)) if listening::shut(entry) => 0,
+        // SAFETY: no pointers.
+        _ => unsafe { next::shutdown(fd, how) },
     }
-    // SAFETY: no pointers.
-    unsafe { next::shutdown(fd, how) }
-}
-
-/// The child takes its memory over at once, before it may lend it to a child of its own by `vfork`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fork() -> c_int {
-    // SAFETY: no pointers.
-    let child = unsafe { next::fork() };
-    if child == 0 {
-        owns_memory();
-    }
-    child
-}
-
-/// After a successful `dup*` the copy means what the original means.
-fn copied(fd: c_int, copy: c_int) -> c_int {
-    if copy >= 0
-        && copy != fd
-        && let Some(entry) = find(fd)
-        && owns_memory()
-    {
-        lock().alias(entry, copy);
-    }
-    copy
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dup(fd: c_int) -> c_int {
-    // SAFETY: no pointers.
-    copied(fd, unsafe { next::dup(fd) })
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dup2(fd: c_int, to: c_int) -> c_int {
-    let _hold = (fd != to).then(|| listening::forget(to));
-    // SAFETY: no pointers.
-    copied(fd, unsafe { next::dup2(fd, to) })
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
-    let _hold = (fd != to).then(|| listening::forget(to));
-    // SAFETY: no pointers.
-    copied(fd, unsafe { next::dup3(fd, to, flags) })
-}
-
-/// `fcntl(2)`. It is variadic in C; its one optional argument is passed in a register like any
-/// other on the machines that the shim is built for.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fcntl(fd: c_int, command: c_int, arg: c_long) -> c_int {
-    // SAFETY: the program's own arguments.
-    let ret = unsafe { next::fcntl(fd, command, arg) };
-    match command {
-        F_DUPFD | F_DUPFD_CLOEXEC => copied(fd, ret),
-        _ => ret,
-    }
-}
-
-/// The name under which glibc exports `fcntl` for programs with 64-bit file offsets.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fcntl64(fd: c_int, command: c_int, arg: c_long) -> c_int {
-    // SAFETY: the program's own arguments.
-    unsafe { fcntl(fd, command, arg) }
 }
 
 #[unsafe(no_mangle)]
@@ -217,18 +216,19 @@ pub unsafe extern "C" fn getsockopt(
 ) -> c_int {
     let asks_what_it_is = level == SOL_SOCKET && [SO_TYPE, SO_ACCEPTCONN, SO_PROTOCOL, SO_DOMAIN].contains(&option);
     let entry = find(fd).or_else(|| asks_what_it_is.then(|| follow::recognise(fd)).flatten());
-    if let Some(entry) = entry {
-        let whether = level == SOL_SOCKET && option == SO_ACCEPTCONN;
-        // SAFETY: `len` says how much of `value` is writable.
-        if whether && !value.is_null() && !len.is_null() && unsafe { *len } >= 4 {
-            // SAFETY: as above.
-            unsafe {
-                let listens = matches!(entry.state(), State::Handoff | State::Shared);
-                value.cast::<c_int>().write_unaligned(c_int::from(listens));
-                *len = 4;
-            }
-            return 0;
-        }
+    if let Some(entry) = entry.filter(|_| level == SOL_SOCKET && option == SO_ACCEPTCONN)
+        && !value.is_null()
+        && !len.is_null()
+    {
+        let listens = c_int::from(matches!(entry.state(), State::Handoff | State::Shared));
+        // SAFETY: the program's own arguments, not null; `len` says how much of `value` is writable.
+        return unsafe {
+            let Ok(room) = usize::try_from((*len).cast_signed()) else { return fail(EINVAL) };
+            let n = room.min(size_of::<c_int>());
+            value.cast::<u8>().copy_from_nonoverlapping(listens.to_ne_bytes().as_ptr(), n);
+            *len = n as c_uint;
+            0
+        };
     }
     let fd = entry.map_or(fd, |entry| listening::options_of(fd, entry));
     // SAFETY: the program's own arguments.
@@ -255,63 +255,4 @@ pub unsafe extern "C" fn setsockopt(
     }
     // SAFETY: the program's own arguments.
     unsafe { next::setsockopt(listening::options_of(fd, entry), level, option, value, len) }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn unlink(path: *const c_char) -> c_int {
-    // SAFETY: the program's own argument.
-    unsafe { if kept(AT_FDCWD, path) { 0 } else { next::unlink(path) } }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn unlinkat(dir: c_int, path: *const c_char, flags: c_int) -> c_int {
-    // SAFETY: the program's own arguments.
-    unsafe { if flags == 0 && kept(dir, path) { 0 } else { next::unlinkat(dir, path, flags) } }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn remove(path: *const c_char) -> c_int {
-    // SAFETY: the program's own argument.
-    unsafe { if kept(AT_FDCWD, path) { 0 } else { next::remove(path) } }
-}
-
-/// Whether the master holds the Unix socket at `path` for all workers.
-unsafe fn kept(dir: c_int, path: *const c_char) -> bool {
-    if path.is_null() || !super::settings::active() {
-        return false;
-    }
-    // SAFETY: not null, and terminated as `unlink(2)` wants it.
-    let path = unsafe { CStr::from_ptr(path) }.to_bytes();
-    let full = if dir == AT_FDCWD { absolute(path) } else { absolute_at(dir, path) };
-    full.is_some_and(|(path, len)| paths::holds(&path[..len]))
-}
-
-/// `syscall(2)`: libuv closes descriptors this way, and others accept.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn syscall(
-    number: c_long,
-    a: c_long,
-    b: c_long,
-    c: c_long,
-    d: c_long,
-    e: c_long,
-    f: c_long,
-) -> c_long {
-    // SAFETY: the program's own arguments, in the meaning of the call with that number.
-    unsafe {
-        match number {
-            nr::CLOSE => c_long::from(close(a as c_int)),
-            nr::BIND => c_long::from(bind(a as c_int, b as *const u8, c as c_uint)),
-            nr::LISTEN => c_long::from(listen(a as c_int, b as c_int)),
-            nr::ACCEPT => c_long::from(accept(a as c_int, b as *mut u8, c as *mut c_uint)),
-            nr::ACCEPT4 => c_long::from(accept4(a as c_int, b as *mut u8, c as *mut c_uint, d as c_int)),
-            nr::DUP => c_long::from(dup(a as c_int)),
-            nr::DUP3 => c_long::from(dup3(a as c_int, b as c_int, c as c_int)),
-            nr::GETSOCKNAME => c_long::from(getsockname(a as c_int, b as *mut u8, c as *mut c_uint)),
-            _ => match raw(number, [a, b, c, d, e, f]) {
-                ret @ -4095..=-1 => c_long::from(fail(-ret as c_int)),
-                ret => ret,
-            },
-        }
-    }
 }

@@ -3,7 +3,7 @@
 
 use super::abi::*;
 use super::channel::{request, tell};
-use super::process::owns_memory;
+use super::process::{self, owns_memory};
 use super::table::{Entry, State, find, lock};
 use super::text::{Asked, Packet, family_of, in_family, port_of, set_port, value};
 use super::{end, epoll, paths, settings, taken};
@@ -34,8 +34,10 @@ pub unsafe fn bind(fd: c_int, addr: *const u8, len: c_uint) -> Option<c_int> {
         return None;
     }
     if let Some(entry) = find(fd) {
-        // It is bound; the kernel would look at the hand-off socket in its place.
-        return if entry.state() == State::Ephemeral { None } else { Some(fail(EINVAL)) };
+        // It is bound; the kernel would look at the hand-off socket in its place, and of a file it first looks
+        // whether that is there (`unix_bind_bsd` in net/unix/af_unix.c).
+        let errno = if entry.family() == AF_UNIX { EADDRINUSE } else { EINVAL };
+        return if entry.state() == State::Ephemeral { None } else { Some(fail(errno)) };
     }
     // SAFETY: as the caller vouches.
     let family = unsafe { family_of(addr, len) }?;
@@ -127,8 +129,10 @@ fn ask(fd: c_int, entry: &'static Entry, asked: &Asked) -> Result<Served, c_int>
     asked.write(&mut packet, "LISTEN");
     packet.line("ID", format_args!("{id}"));
     packet.push(b"ALONE=1\nHOLD=1\n");
-    if let Asked::Path(..) = asked {
-        packet.line("UMASK", format_args!("{:o}", umask()));
+    if let Asked::Path(..) = asked
+        && let Some(mask) = process::umask()
+    {
+        packet.line("UMASK", format_args!("{mask:o}"));
     }
     let answer = request(&mut packet, Some(fd))?;
     let text = answer.text();
@@ -169,6 +173,11 @@ fn ask(fd: c_int, entry: &'static Entry, asked: &Asked) -> Result<Served, c_int>
             if by_handoff {
                 copy_timeouts(own, given);
             }
+            if !adopted && entry.family() == AF_INET6 && !is_unspecified(&locked.detail(entry).name) {
+                // As `bind` to an address of that family only has it (`__inet6_bind` in net/ipv6/af_inet6.c).
+                let on: c_int = 1;
+                kernel!(nr::SETSOCKOPT, own, IPPROTO_IPV6, IPV6_V6ONLY, &raw const on, size_of::<c_int>());
+            }
         }
         drop(locked);
         put_in_place(fd, entry, given);
@@ -180,6 +189,11 @@ fn ask(fd: c_int, entry: &'static Entry, asked: &Asked) -> Result<Served, c_int>
     Ok(Served::ByMaster)
 }
 
+/// Whether an IPv6 name (`struct sockaddr_in6`) means all addresses.
+fn is_unspecified(name: &[u8; ADDRESS_MAX]) -> bool {
+    name[8..24].iter().all(|byte| *byte == 0)
+}
+
 /// A timeout bounds a blocking `accept`, which is a receive on the hand-off socket.
 fn copy_timeouts(from: c_int, to: c_int) {
     for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
@@ -189,14 +203,6 @@ fn copy_timeouts(from: c_int, to: c_int) {
             kernel!(nr::SETSOCKOPT, to, SOL_SOCKET, option, time.as_ptr(), len);
         }
     }
-}
-
-/// The file mode mask, which can only be read by setting it.
-fn umask() -> c_int {
-    let _signals_wait = lock();
-    let mask = kernel!(nr::UMASK, 0o777);
-    kernel!(nr::UMASK, mask);
-    mask as c_int
 }
 
 /// Asks for an address whose port the kernel chose, now that it is known to be a listener. What nobody
@@ -443,8 +449,11 @@ pub unsafe fn give_up_for_client(fd: c_int, entry: &'static Entry) -> Option<c_i
     let is_bound = detail.ephemeral || detail.adopted;
     let was = entry.state();
     drop(locked);
-    if !matches!(was, State::Ephemeral | State::Bound | State::SharedBound) {
-        return None;
+    match was {
+        State::Ephemeral | State::Bound | State::SharedBound => {}
+        // It listens (`__inet_stream_connect` in net/ipv4/af_inet.c; a Unix socket says something else).
+        State::Handoff if entry.family() != AF_UNIX => return Some(fail(EISCONN)),
+        _ => return None,
     }
     if own >= 0 {
         let flags = kernel!(nr::FCNTL, fd, F_GETFL) & O_NONBLOCK != 0;
@@ -452,9 +461,15 @@ pub unsafe fn give_up_for_client(fd: c_int, entry: &'static Entry) -> Option<c_i
         set_nonblocking(fd, flags);
     }
     if was != State::Ephemeral {
-        // At once: nobody can listen where a client is.
+        // At once: nobody can listen where a client is. The master's copy of the socket is closed when this is
+        // answered, be it by the end of the connection that brings the answer.
         let id = lock().detail(entry).id;
-        note(entry, "CLOSE", id);
+        let mut packet = Packet::default();
+        if about(entry, &mut packet, "CLOSE", id)
+            && let Ok(answer) = request(&mut packet, None)
+        {
+            answer.discard();
+        }
     }
     drop(forget(fd));
     if is_bound {
@@ -500,6 +515,12 @@ pub fn forget(fd: c_int) -> Hold {
     Hold(hold)
 }
 
+/// Moves a descriptor of the shim's own out of the way of one that the program puts there.
+pub fn make_way(fd: c_int) {
+    let copy = high_copy(fd);
+    lock().moved(fd, copy);
+}
+
 /// The program shut its listener down: nothing more comes, and what waits goes to other workers.
 /// True when the descriptor is the listening socket of all workers, which must stay open.
 pub fn shut(entry: &'static Entry) -> bool {
@@ -517,6 +538,11 @@ pub fn shut(entry: &'static Entry) -> bool {
 /// # Safety
 /// As for `getsockname(2)`.
 pub unsafe fn name(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_uint) -> c_int {
+    if entry.state() == State::Ephemeral && !owns_memory() {
+        // Whether it is a listener is its parent's affair, and bound it is.
+        // SAFETY: as the caller vouches.
+        return unsafe { next::getsockname(fd, addr, len) };
+    }
     match settle(fd, entry) {
         Ok(Served::ByMaster) => {}
         // SAFETY: as the caller vouches.
@@ -527,6 +553,9 @@ pub unsafe fn name(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_
     let detail = locked.detail(entry);
     // SAFETY: as the caller vouches; what does not fit is cut.
     unsafe {
+        if (*len).cast_signed() < 0 {
+            return fail(EINVAL);
+        }
         let room = (*len).min(detail.name_len) as usize;
         addr.copy_from_nonoverlapping(detail.name.as_ptr(), room);
         *len = detail.name_len;

@@ -6,7 +6,7 @@
 //! programs that way. The kernel tells the two apart: it empties a page marked `MADV_WIPEONFORK` in
 //! a forked child (`madvise(2)`), and a borrowed memory is not a forked one.
 
-use super::abi::{getpid, kernel, nr, raw};
+use super::abi::{AT_FDCWD, O_RDONLY_CLOEXEC, at_fork, close, getpid, kernel, nr, raw};
 use core::ffi::c_int;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering::Relaxed};
@@ -30,6 +30,18 @@ pub fn start() {
     // SAFETY: a fresh page of our own, aligned and zeroed.
     unsafe { (*mark).store(1, Relaxed) };
     MARK.store(mark, Relaxed);
+    at_fork(forked);
+}
+
+/// The process whose memory this one runs in: itself, or between `vfork` and `exec` its parent.
+pub fn owner() -> c_int {
+    if owns_memory() { getpid() } else { OWNER.load(Relaxed) }
+}
+
+/// A forked child takes its memory over at once, before it may lend it to a child of its own by `vfork`: it would
+/// find nothing in the page, as a forked child does.
+extern "C" fn forked() {
+    owns_memory();
 }
 
 /// Whether this process may change what is in its memory; false between `vfork` and `exec`.
@@ -40,9 +52,38 @@ pub fn owns_memory() -> bool {
     }
     let mark = MARK.load(Relaxed);
     // SAFETY: null, or the page that `start` made and that is never unmapped.
-    let borrowed = !mark.is_null() && unsafe { (*mark).swap(1, Relaxed) } == 1;
+    let marked = !mark.is_null() && unsafe { (*mark).load(Relaxed) } == 1;
+    // An empty page says that it was forked from the owner, or borrows from one who was and did nothing yet.
+    let borrowed = marked || shares_memory_with_parent(me);
     if !borrowed {
         OWNER.store(me, Relaxed);
+        if !mark.is_null() {
+            // SAFETY: as above.
+            unsafe { (*mark).store(1, Relaxed) };
+        }
     }
     !borrowed
+}
+
+/// Whether the kernel says that this process's memory is its parent's (`kcmp(2)`); it may be built without that, or
+/// forbid it.
+fn shares_memory_with_parent(me: c_int) -> bool {
+    const KCMP_VM: c_int = 1;
+    kernel!(nr::KCMP, me, kernel!(nr::GETPPID), KCMP_VM, 0, 0) == 0
+}
+
+/// The file mode mask, as `/proc` tells it (Linux 4.7): `umask(2)` tells it only to those who change it, for all
+/// threads.
+pub fn umask() -> Option<u32> {
+    // It stands behind the name, which has at most 64 bytes, all of them escaped.
+    let mut text = [0u8; 512];
+    let file = kernel!(nr::OPENAT, AT_FDCWD, c"/proc/self/status".as_ptr(), O_RDONLY_CLOEXEC) as c_int;
+    if file < 0 {
+        return None;
+    }
+    let n = kernel!(nr::READ, file, text.as_mut_ptr(), text.len());
+    close(file);
+    let text = core::str::from_utf8(text.get(..usize::try_from(n).ok()?)?).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Umask:"))?;
+    u32::from_str_radix(line.trim(), 8).ok()
 }

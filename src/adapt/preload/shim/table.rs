@@ -6,6 +6,7 @@
 //! deadlock with the code that it interrupted.
 
 use super::abi::{ADDRESS_MAX, getpid, kernel, nr, raw};
+use super::process::owner;
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_uint};
 use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU16, AtomicU32, Ordering::*};
@@ -20,8 +21,8 @@ const INTERNAL: u8 = 255;
 
 static SLOT: [AtomicU8; DESCRIPTORS] = [const { AtomicU8::new(0) }; DESCRIPTORS];
 static POOL: [Entry; ENTRIES] = [const { Entry::new() }; ENTRIES];
-/// Process that holds the lock, 0 when free. A forked child may inherit it held by its parent,
-/// whose id is not its own: that lock is void.
+/// Whose memory the holder of the lock runs in, 0 when free. A forked child may inherit it held by its parent,
+/// whose id is not its own: that lock is void. A child that borrows its parent's memory waits like a thread of it.
 static LOCK: AtomicI32 = AtomicI32::new(0);
 
 /// How far a listening socket has come.
@@ -137,6 +138,12 @@ pub fn is_internal(fd: c_int) -> bool {
     usize::try_from(fd).ok().and_then(|fd| SLOT.get(fd)).is_some_and(|s| s.load(Relaxed) == INTERNAL)
 }
 
+/// The lowest number from this one on that is a listening socket of ours, or that the shim holds.
+pub fn next_special(from: c_uint) -> Option<c_uint> {
+    let rest = SLOT.get(from as usize..)?;
+    rest.iter().position(|slot| slot.load(Relaxed) != 0).map(|more| from + more as c_uint)
+}
+
 /// The lock, held. All changes go through it.
 pub struct Locked {
     signals: u64,
@@ -148,7 +155,7 @@ pub fn lock() -> Locked {
     let all = u64::MAX;
     let mut signals = 0u64;
     kernel!(nr::RT_SIGPROCMASK, SIG_SETMASK, &raw const all, &raw mut signals, 8);
-    let me = getpid();
+    let me = owner();
     loop {
         match LOCK.compare_exchange(0, me, Acquire, Relaxed) {
             Ok(_) => break,
@@ -244,5 +251,19 @@ impl Locked {
             slot.store(0, Relaxed);
             super::abi::close(fd);
         }
+    }
+
+    /// Notes that a descriptor of the shim's own has another number now, or -1 when it could not be kept.
+    pub fn moved(&mut self, from: c_int, to: c_int) {
+        for entry in POOL.iter().filter(|entry| entry.state() != State::Free) {
+            let detail = self.detail(entry);
+            for kept in [&mut detail.own, &mut detail.hold].into_iter().filter(|kept| **kept == from) {
+                *kept = to;
+            }
+        }
+        if let Some(slot) = usize::try_from(from).ok().and_then(|fd| SLOT.get(fd)) {
+            slot.store(0, Relaxed);
+        }
+        self.protect(to);
     }
 }
