@@ -1,14 +1,16 @@
 //! What an ELF file (`elf(5)`) says of itself: its machine, its loader, its language.
 
+use object::elf::{ELFCLASS64, ELFDATA2LSB, EM_AARCH64, EM_X86_64, FileHeader64, Machine, PT_INTERP};
+use object::read::elf::{FileHeader, ProgramHeader};
+use object::{LittleEndian, ReadCache};
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek};
 
-/// Most program headers that are looked at.
-const HEADERS_MAX: u16 = 512;
-/// Most bytes of a loader's name or of a note that are read.
+/// Longest loader's name, and longest notes, that are read (`PATH_MAX`).
 const SEGMENT_MAX: u64 = 4096;
-/// The first bytes of every such file.
+/// The first bytes of every such file (`ELFMAG`).
 pub const MAGIC: &[u8] = b"\x7fELF";
+const MACHINE: Machine = if cfg!(target_arch = "aarch64") { EM_AARCH64 } else { EM_X86_64 };
 
 /// How a program gets its libc.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,43 +37,55 @@ pub enum Calls {
     ByItself,
 }
 
-const CLASS_64: u8 = 2;
-const LITTLE_ENDIAN: u8 = 1;
-const PT_INTERP: u32 = 3;
-const PT_NOTE: u32 = 4;
-const MACHINE: u16 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
+type Header = FileHeader64<LittleEndian>;
 
 /// Reads the program headers.
 ///
 /// # Errors
-/// When the file is cut short.
-pub fn read(file: &mut File, header: &[u8]) -> io::Result<Image> {
-    let short = || io::Error::from(io::ErrorKind::UnexpectedEof);
-    if header.get(4) != Some(&CLASS_64) || header.get(5) != Some(&LITTLE_ENDIAN) || u16_at(header, 18) != Some(MACHINE)
-    {
+/// When the file cannot be read, is cut short, or contradicts itself.
+pub fn read(file: &File) -> io::Result<Image> {
+    let data = ReadCache::new(file);
+    // A file for another machine may be laid out otherwise, so it is asked first.
+    let Ok(header) = Header::parse(&data) else { return other_or_short(file) };
+    if header.e_machine.get(LittleEndian) != MACHINE {
         return Ok(Image::OtherMachine);
     }
-    let offset = u64_at(header, 32).ok_or_else(short)?;
-    let size = u16_at(header, 54).ok_or_else(short)?;
-    let count = u16_at(header, 56).ok_or_else(short)?.min(HEADERS_MAX);
     let (mut loader, mut calls) = (None, Calls::ThroughLibc);
-    for index in 0..u64::from(count) {
-        let mut program_header = [0; 56];
-        file.seek(SeekFrom::Start(offset.saturating_add(index * u64::from(size))))?;
-        file.read_exact(&mut program_header)?;
-        let kind = u32::from_le_bytes([program_header[0], program_header[1], program_header[2], program_header[3]]);
-        if kind == PT_INTERP {
-            let name = segment(file, &program_header).ok_or_else(short)?;
-            loader = Some(String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned());
+    for segment in header.program_headers(LittleEndian, &data).map_err(malformed)? {
+        if segment.p_type(LittleEndian) == PT_INTERP {
+            if segment.p_filesz(LittleEndian) > SEGMENT_MAX {
+                return Err(malformed("the loader's name is too long"));
+            }
+            let name = segment.interpreter(LittleEndian, &data).map_err(malformed)?;
+            loader = name.map(|name| String::from_utf8_lossy(name).into_owned());
         }
-        // A note of the owner `Go` (Go's cmd/link, data.go); notes and what is in them are aligned to four.
-        if kind == PT_NOTE
-            && segment(file, &program_header).is_some_and(|notes| notes.chunks(4).any(|word| word == b"Go\0\0"))
+        // The owner of Go's notes (cmd/link of Go, data.go).
+        if segment.p_filesz(LittleEndian) <= SEGMENT_MAX
+            && let Ok(Some(mut notes)) = segment.notes(LittleEndian, &data)
         {
-            calls = Calls::ByItself;
+            while let Ok(Some(note)) = notes.next() {
+                if note.name() == b"Go" {
+                    calls = Calls::ByItself;
+                }
+            }
         }
     }
     Ok(loader.map_or(Image::Static, |loader| Image::Dynamic { loader, calls }))
+}
+
+/// What is no ELF file as this machine has them.
+fn other_or_short(mut file: &File) -> io::Result<Image> {
+    let mut ident = [0; 6];
+    file.rewind()?;
+    file.read_exact(&mut ident)?;
+    match ident {
+        [.., class, data] if (class, data) != (ELFCLASS64.0, ELFDATA2LSB.0) => Ok(Image::OtherMachine),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+fn malformed(what: impl ToString) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_string())
 }
 
 /// Whether a file has all that its header says: the table of sections, which linkers write last, lies
@@ -79,31 +93,14 @@ pub fn read(file: &mut File, header: &[u8]) -> io::Result<Image> {
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn is_whole(file: &mut File) -> io::Result<bool> {
-    let mut header = Vec::new();
+pub fn is_whole(mut file: &File) -> io::Result<bool> {
+    let mut start = Vec::new();
     file.rewind()?;
-    file.by_ref().take(64).read_to_end(&mut header)?;
-    if !header.starts_with(MAGIC) {
+    file.take(MAGIC.len() as u64).read_to_end(&mut start)?;
+    if start != MAGIC {
         // A script, say.
-        return Ok(!header.is_empty());
+        return Ok(!start.is_empty());
     }
-    let (table, size, count) = (u64_at(&header, 40), u16_at(&header, 58), u16_at(&header, 60));
-    let (Some(table), Some(size), Some(count)) = (table, size, count) else { return Ok(false) };
-    Ok(table.saturating_add(u64::from(size) * u64::from(count)) <= file.metadata()?.len())
-}
-
-fn segment(file: &mut File, program_header: &[u8; 56]) -> Option<Vec<u8>> {
-    let (at, length) = (u64_at(program_header, 8)?, u64_at(program_header, 32)?.min(SEGMENT_MAX));
-    file.seek(SeekFrom::Start(at)).ok()?;
-    let mut bytes = Vec::new();
-    file.take(length).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..)?.first_chunk::<2>().map(|b| u16::from_le_bytes(*b))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..)?.first_chunk::<8>().map(|b| u64::from_le_bytes(*b))
+    let data = ReadCache::new(file);
+    Ok(Header::parse(&data).is_ok_and(|header| header.section_headers(LittleEndian, &data).is_ok()))
 }

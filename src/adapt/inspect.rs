@@ -173,7 +173,7 @@ fn look_at(path: &Path) -> io::Result<Seen> {
     if !start.starts_with(elf::MAGIC) {
         return Ok(Seen::Program(Linkage::Unknown));
     }
-    let linkage = match elf::read(&mut file, &start)? {
+    let linkage = match elf::read(&file)? {
         Image::OtherMachine => Linkage::OtherMachine,
         Image::Static => Linkage::Static,
         Image::Dynamic { calls: Calls::ByItself, .. } => Linkage::OwnCalls,

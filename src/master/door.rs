@@ -97,8 +97,7 @@ impl Door {
 /// # Errors
 /// When the system has no randomness to give.
 pub fn secret() -> io::Result<String> {
-    use std::io::Read;
     let mut bytes = [0; 16];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    getrandom::fill(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -8,6 +8,9 @@
 //!
 //! The shim itself, in `shim/`, is a crate of its own that `build.rs` compiles.
 
+#[cfg(test)]
+mod entry_points;
+
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::spawn::PLACED_MAX;
 use crate::sys::trusted::{Absent, Directory};

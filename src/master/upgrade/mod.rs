@@ -168,7 +168,7 @@ impl Master {
 
     fn begin_check(&mut self) -> io::Result<()> {
         let identity = Identity::of(&self.host.executable)?;
-        if !elf::is_whole(&mut std::fs::File::open(&self.host.executable)?)? {
+        if !elf::is_whole(&std::fs::File::open(&self.host.executable)?)? {
             return Err(io::Error::other("the file is not complete"));
         }
         let passing = Passing::default();

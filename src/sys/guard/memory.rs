@@ -5,7 +5,7 @@ use super::Detached;
 use crate::sys::memfd;
 use nix::unistd::Pid;
 use std::collections::HashSet;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering::SeqCst};
@@ -56,7 +56,7 @@ impl Memory {
     pub fn new(detached: Detached) -> io::Result<Memory> {
         let memory = Memory::map(memfd::shared(c"maitred-guard", size_of::<Table>())?)?;
         let mut family = [0; FAMILY];
-        std::fs::File::open("/dev/urandom")?.read_exact(&mut family)?;
+        getrandom::fill(&mut family)?;
         let table = memory.table();
         table.family.iter().zip(family).for_each(|(place, byte)| place.store(byte, SeqCst));
         table.layout.store(LAYOUT, SeqCst);

@@ -2,7 +2,7 @@
 //! ours, which costs a descriptor that is not a single load, and otherwise passes the call on.
 //!
 //! Which functions there are, and what becomes of the others that take or make a descriptor, is in
-//! `tests/front/entry_points`, and checked against the libc that is there.
+//! `src/adapt/preload/entry_points`, and checked against the libc that is there.
 
 #![allow(clippy::missing_safety_doc, reason = "each is as safe as libc's function of its name")]
 
