@@ -138,7 +138,7 @@ fn once(command: &Command, around: &Around, time: u64, stop: &Stop) -> io::Resul
         descriptors: limits::descriptor_limit()?.soft,
         watched: None,
     };
-    let child = spawn::spawn(&program).map_err(io::Error::other)?;
+    let child = spawn::spawn_and_wait(&program).map_err(io::Error::other)?;
     // Our own copy of the writing end would keep the pipe open.
     drop(program);
     let mut said = Said { pipe: read.into(), tail: Vec::new() };

@@ -224,7 +224,8 @@ impl<'a> Stage<'a> {
             descriptors: self.descriptors,
             watched: None,
         };
-        let child = spawn::spawn(&program).map_err(|source| BenchError::Spawn { name: name.to_owned(), source })?;
+        let child =
+            spawn::spawn_and_wait(&program).map_err(|source| BenchError::Spawn { name: name.to_owned(), source })?;
         self.guard.add(child.pid, None);
         let output = Output::read(read).map_err(own("start a thread"))?;
         Ok(Process { child, output })

@@ -4,7 +4,7 @@ use super::error::RunError;
 use super::event::Event;
 use super::leftovers::{self, Dead, Left, Scene, TIME_TO_DIE, TIME_TO_END};
 use super::run::Master;
-use super::worker::Worker;
+use super::worker::{Executes, Worker};
 use crate::adapt::daemons;
 use crate::core::fleet::{self, Exit, KillReason};
 use crate::core::ids::WorkerId;
@@ -17,6 +17,7 @@ use nix::unistd::Pid;
 use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
@@ -104,7 +105,7 @@ impl Master {
         match may_be_daemon {
             // The group is left alone until then: who is in there goes into the background perhaps.
             true => self.starter.leftovers.look(id, dead, self.scene(Some(id))),
-            false => self.bury(id, exit, None).await,
+            false => self.bury_when_heard(id, exit, None).await,
         }
     }
 
@@ -123,11 +124,26 @@ impl Master {
         let starting = self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting);
         // Before it listens nobody knows who of them is the server.
         let daemons: Vec<Kin> = found.into_iter().filter(|left| left.holds || starting).map(|left| left.kin).collect();
-        self.bury(id, Exit::Code(0), Some(daemons).filter(|daemons| !daemons.is_empty())).await;
+        self.bury_when_heard(id, Exit::Code(0), Some(daemons).filter(|daemons| !daemons.is_empty())).await;
+    }
+
+    /// The same, after what a worker that never served wrote to its standard error has been read: another process
+    /// may have that, too, and not close it for long.
+    async fn bury_when_heard(&mut self, id: WorkerId, exit: Exit, daemons: Option<Vec<Kin>>) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let starting = daemons.is_some() || self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting);
+        if !starting || worker.executes == Executes::Never {
+            return self.bury(id, exit, daemons).await;
+        }
+        let (last_words, events) = (Arc::clone(&worker.last_words), self.house.events.clone());
+        tokio::task::spawn_local(async move {
+            last_words.wait().await;
+            let _ = events.send(Event::WordsHeard { worker: id, exit, daemons }).await;
+        });
     }
 
     /// Reaps a worker's first process, ends what is left of it, and tells the fleet.
-    async fn bury(&mut self, id: WorkerId, exit: Exit, daemons: Option<Vec<Kin>>) {
+    pub(super) async fn bury(&mut self, id: WorkerId, exit: Exit, daemons: Option<Vec<Kin>>) {
         let Some(worker) = self.workers.get(&id) else { return };
         let (slot, dead, grace) = (worker.slot, dead(worker), worker.config.grace);
         // While the dead process still holds the group's number.
@@ -140,7 +156,7 @@ impl Master {
             None => ("", true),
         };
         if state != "draining" {
-            self.remember_words(id, exit, advice.as_deref()).await;
+            self.remember_words(id, exit, advice.as_deref());
         }
         if let (Some(daemons), Some(advice)) = (&daemons, &advice) {
             let processes = leftovers::names(daemons.iter());
@@ -156,6 +172,7 @@ impl Master {
         // Its own sockets are known as long as it is.
         let scene = self.scene(Some(id));
         let worker = self.workers.remove(&id);
+        let executes = worker.as_ref().map_or(Executes::Yes, |worker| worker.executes);
         self.starter.leftovers.clean(Some(dead), scene, Patience { to_end, to_die: TIME_TO_DIE });
         if let Some(worker) = worker.filter(|_| state == "draining") {
             self.give_up_addresses(&worker);
@@ -163,6 +180,7 @@ impl Master {
         self.reap_strangers();
         self.handle_fleet(match daemons {
             Some(_) => fleet::Event::Daemonized(id),
+            None if executes == Executes::Never => fleet::Event::ForkFailed(id),
             None => fleet::Event::Exited(id, exit),
         })
         .await;

@@ -5,12 +5,13 @@ use super::leftovers::Left;
 use super::ready::Signal;
 use super::shares::Look;
 use crate::control::Request;
-use crate::core::fleet::Stop;
+use crate::core::fleet::{Exit, Stop};
 use crate::core::ids::WorkerId;
 use crate::sys::descent::Kin;
 use crate::sys::dispose::Foreign;
 use crate::sys::process::Usage;
-use crate::sys::seccomp::Call;
+use crate::sys::seccomp::{Call, Notifier};
+use crate::sys::spawn::SpawnError;
 use crate::wire::packet::{Malformed, Packet, RequestId};
 use nix::unistd::Pid;
 use std::collections::{HashMap, HashSet};
@@ -49,6 +50,10 @@ pub enum Event {
     Deaf { worker: WorkerId },
     /// A worker's first process ended; it is not reaped yet.
     WorkerEnded { worker: WorkerId },
+    /// A worker's process executes its program now, or cannot.
+    Executed { worker: WorkerId, result: Result<Option<Notifier>, SpawnError> },
+    /// What a worker that ended while it started had to say was heard.
+    WordsHeard { worker: WorkerId, exit: Exit, daemons: Option<Vec<Kin>> },
     /// Who is left of a worker whose first process ended with 0.
     LeftBehind { worker: WorkerId, found: Vec<Left> },
     /// A worker was killed, and had its time to die.

@@ -2,20 +2,56 @@
 
 use super::error::RunError;
 use super::run::Master;
-use super::worker::Worker;
+use super::start::StartError;
+use super::worker::{Executes, Worker};
 use crate::core::fleet::{self, Exit, KillReason};
-use crate::core::ids::{Slot, WorkerId};
+use crate::core::ids::{Generation, Slot, WorkerId};
+use crate::sys::reap;
+use crate::sys::seccomp::Notifier;
+use crate::sys::spawn::SpawnError;
+use nix::sys::signal::Signal;
 use tracing::error;
 
 impl Master {
+    /// Keeps why a worker could not be started.
+    pub(super) fn cannot_start(&mut self, slot: Slot, id: WorkerId, generation: Generation, error: StartError) {
+        error!(slot = slot.0, worker = id.0, %error, "cannot start a worker");
+        if self.fleet.reloading() == Some(generation) {
+            self.failed_because = Some(error.to_string());
+        }
+        self.last_words.insert(slot, error.to_string());
+        self.boot_failure = Some(RunError::Start(error));
+    }
+
+    /// A worker's process executes its program, or says what keeps it from that. It ends then.
+    pub(super) fn executed(&mut self, id: WorkerId, result: Result<Option<Notifier>, SpawnError>) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.executes = Executes::Yes;
+        let supervised = match result {
+            Ok(None) => return,
+            Ok(Some(notifier)) => self.starter.supervise(worker, notifier).map_err(StartError::from),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = supervised {
+            worker.executes = Executes::Never;
+            let (slot, generation) = (worker.slot, worker.generation);
+            // Where the report was lost on our side it would wait for ever.
+            let _ = reap::signal_group(worker.pid, Signal::SIGKILL);
+            self.cannot_start(slot, id, generation, error);
+        }
+    }
+
     /// Keeps what a worker said before it failed, for those who ask why; with advice if it went into the
     /// background.
-    pub(super) async fn remember_words(&mut self, id: WorkerId, exit: Exit, background: Option<&str>) {
+    pub(super) fn remember_words(&mut self, id: WorkerId, exit: Exit, background: Option<&str>) {
         let Some(worker) = self.workers.get(&id) else { return };
         // One that went into the background never served.
         let starting = background.is_some() || self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting);
-        let words = if starting { worker.last_words.wait().await } else { worker.last_words.now() };
-        let said = said(&words);
+        if worker.executes == Executes::Never {
+            // What kept it from that is known.
+            return;
+        }
+        let said = said(&worker.last_words.now());
         let ended = match background {
             None => format!("`{}` ended with {exit}", command_of(worker)),
             Some(advice) => format!("`{}` went into the background, which ends it here: {advice}", command_of(worker)),

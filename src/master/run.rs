@@ -253,6 +253,8 @@ impl Master {
             Event::GivenUp => self.drop_unused_listeners(),
             Event::Deaf { worker } => self.deaf(worker).await,
             Event::WorkerEnded { worker } => self.ended(worker).await,
+            Event::Executed { worker, result } => self.executed(worker, result),
+            Event::WordsHeard { worker, exit, daemons } => self.bury(worker, exit, daemons).await,
             Event::LeftBehind { worker, found } => self.left_behind(worker, found).await,
             Event::Unkillable { worker } => self.unkillable(worker).await,
             Event::NobodyLeft { but } => self.nobody_left_running(&but),
@@ -409,12 +411,7 @@ impl Master {
                 None
             }
             Err(error) => {
-                error!(slot = slot.0, worker = id.0, %error, "cannot start a worker");
-                if self.fleet.reloading() == Some(generation) {
-                    self.failed_because = Some(error.to_string());
-                }
-                self.last_words.insert(slot, error.to_string());
-                self.boot_failure = Some(RunError::Start(error));
+                self.cannot_start(slot, id, generation, error);
                 Some(fleet::Event::ForkFailed(id))
             }
         }

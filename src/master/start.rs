@@ -12,7 +12,7 @@ use super::look::LOOKS;
 use super::notify;
 use super::output::{Kind, LastWords, Output, Prefixed, Stream};
 use super::supervised::Supervised;
-use super::worker::Worker;
+use super::worker::{Executes, Worker};
 use crate::adapt::inspect::Executable;
 use crate::adapt::preload::Shim;
 use crate::adapt::preset::{self, Input, Offered};
@@ -24,7 +24,8 @@ use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::sys::descent::Kin;
 use crate::sys::dispose::Foreign;
 use crate::sys::guard::Guard;
-use crate::sys::seccomp::Watched;
+use crate::sys::seccomp::{Notifier, Watched};
+use crate::sys::spawn::{Report, SpawnError, Stage};
 use crate::sys::taken::Taken;
 use crate::sys::{clock, fd, reap, spawn, watch};
 use crate::wire::address::Address;
@@ -249,8 +250,6 @@ impl Starter {
         let channel = Rc::new(watch::readable(Foreign::from(ours))?);
         let pidfd = Rc::new(watch::readable(child.pidfd)?);
         let notification = notification.map(watch::readable).transpose()?.map(Rc::new);
-        let supervised =
-            child.notifier.map(|notifier| Supervised::new(id, notifier, Rc::clone(&self.house))).transpose()?;
         let mut worker = Worker {
             id,
             slot,
@@ -270,7 +269,8 @@ impl Starter {
             deaf_moment: None,
             listened: false,
             tasks: Vec::new(),
-            supervised,
+            supervised: None,
+            executes: Executes::NotYet,
             uses_inherited: adapter == Chosen::Inherit,
             reported: false,
             ready: false,
@@ -282,15 +282,32 @@ impl Starter {
             health: Health::default(),
         };
         unclaimed.claim();
-        self.attend(&mut worker)?;
+        self.attend(&mut worker, Some(child.report))?;
         Ok(worker)
     }
 
-    /// Begins to listen to a worker and to watch it.
+    /// Supervises a worker's calls from now on.
+    ///
+    /// # Errors
+    /// When the kernel cannot watch one descriptor more.
+    pub fn supervise(&self, worker: &mut Worker, notifier: Notifier) -> io::Result<()> {
+        worker.supervised = Some(Supervised::new(worker.id, notifier, Rc::clone(&self.house))?);
+        self.attend_calls(worker);
+        Ok(())
+    }
+
+    fn attend_calls(&self, worker: &mut Worker) {
+        let Some(supervised) = &worker.supervised else { return };
+        let (id, events) = (worker.id, &self.house.events);
+        worker.tasks.push(tokio::task::spawn_local(Rc::clone(supervised).serve(events.clone())));
+        worker.tasks.push(tokio::task::spawn_local(look_for_closed(id, Rc::clone(&self.house))));
+    }
+
+    /// Begins to listen to a worker and to watch it; first, whether it comes to its program, if that is not known.
     ///
     /// # Errors
     /// When the kernel cannot watch one socket more.
-    pub fn attend(&self, worker: &mut Worker) -> io::Result<()> {
+    pub fn attend(&self, worker: &mut Worker, report: Option<Report>) -> io::Result<()> {
         let (id, events) = (worker.id, &self.house.events);
         // What is asked for on the channel is done with the rights of who asks.
         let _ = socket2::SockRef::from(worker.channel.get_ref()).set_passcred(true);
@@ -299,12 +316,9 @@ impl Starter {
         worker.tasks.extend([
             tokio::task::spawn_local(channel::serve(Rc::clone(&worker.channel), id, events.clone())),
             tokio::task::spawn_local(look_at(id, events.clone())),
-            tokio::task::spawn_local(watch(Rc::clone(&worker.pidfd), id, events.clone())),
+            tokio::task::spawn_local(watch(report, Rc::clone(&worker.pidfd), id, events.clone())),
         ]);
-        if let Some(supervised) = &worker.supervised {
-            worker.tasks.push(tokio::task::spawn_local(Rc::clone(supervised).serve(events.clone())));
-            worker.tasks.push(tokio::task::spawn_local(look_for_closed(id, Rc::clone(&self.house))));
-        }
+        self.attend_calls(worker);
         Ok(())
     }
 }
@@ -412,9 +426,28 @@ fn unix_paths(listeners: &Listeners) -> String {
     paths.collect::<Vec<_>>().join(":")
 }
 
+/// Waits until a child has executed its program.
+///
+/// # Errors
+/// What kept it from that.
+pub async fn executed(report: Report) -> Result<Option<Notifier>, SpawnError> {
+    let failed = |source| SpawnError::Call { call: "epoll_ctl(2)", source };
+    let mut report = watch::readable(report).map_err(failed)?;
+    loop {
+        report.readable().await.map_err(failed)?.clear_ready();
+        if let Stage::Executed(notifier) = report.get_mut().read()? {
+            return Ok(notifier);
+        }
+    }
+}
+
 /// Waits for the end of the worker's process, and reports it. It is not reaped, so that its number, which
 /// names its group, stays its own until all is done that needs it.
-async fn watch(pidfd: Rc<AsyncFd<OwnedFd>>, worker: WorkerId, events: Events) {
+async fn watch(report: Option<Report>, pidfd: Rc<AsyncFd<OwnedFd>>, worker: WorkerId, events: Events) {
+    if let Some(report) = report {
+        let result = executed(report).await;
+        let _ = events.send(Event::Executed { worker, result }).await;
+    }
     loop {
         let Ok(mut ready) = pidfd.readable().await else { return };
         match reap::how_it_ended(pidfd.get_ref().as_fd()) {

@@ -65,6 +65,8 @@ pub struct Worker {
     pub tasks: Vec<JoinHandle<()>>,
     /// The supervision of its system calls, with the seccomp adapter.
     pub supervised: Option<Rc<Supervised>>,
+    /// Whether its process has come to its program.
+    pub executes: Executes,
     /// Whether it serves the operator's addresses on the sockets that it inherited.
     pub uses_inherited: bool,
     /// Whether the log says already that it does not take part as it should.
@@ -87,6 +89,17 @@ pub struct Worker {
     pub target: Target,
     /// How well it is.
     pub health: Health,
+}
+
+/// Whether a worker's process executes the program that it was made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Executes {
+    /// It is about to.
+    NotYet,
+    /// It does.
+    Yes,
+    /// Something kept it from that.
+    Never,
 }
 
 /// Whether a worker is asked how it is.

@@ -9,7 +9,7 @@ use super::seccomp::{self, Notifier, Watched};
 use nix::unistd::Pid;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
@@ -126,8 +126,113 @@ pub struct Child {
     pub pid: Pid,
     /// Becomes readable when it ends.
     pub pidfd: OwnedFd,
-    /// Where its supervised calls are reported.
-    pub notifier: Option<Notifier>,
+    /// Where it says how far it came.
+    pub report: Report,
+}
+
+/// Where a child says that it executes its program, or what keeps it from that. To execute can take long, on a file
+/// system that somebody else serves say.
+#[derive(Debug)]
+pub struct Report {
+    socket: OwnedFd,
+    path: PathBuf,
+    cwd: Option<PathBuf>,
+    notifier: Option<Notifier>,
+}
+
+/// How far a child has come.
+#[derive(Debug)]
+pub enum Stage {
+    /// It has not executed its program yet.
+    Starting,
+    /// It has; where its supervised calls are reported, if they are.
+    Executed(Option<Notifier>),
+}
+
+impl AsFd for Report {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Report {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl Report {
+    /// Reads what has come, without waiting: end of file means that the child executed its program. Before that
+    /// it may send where its supervised calls are reported.
+    ///
+    /// # Errors
+    /// What kept it from executing its program; it ends then, or is to be killed.
+    pub fn read(&mut self) -> Result<Stage, SpawnError> {
+        loop {
+            let mut bytes = [0; 5];
+            let received = match super::fd::receive(self.socket.as_fd(), &mut bytes) {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Stage::Starting),
+                Err(error) => return Err(self.failed(Step::Prepare, error)),
+            };
+            let (len, fds_lost) = (received.len, received.fds_lost);
+            match (len, received.into_first()) {
+                (0, _) => return Ok(Stage::Executed(self.notifier.take())),
+                (_, Some(fd)) => self.notifier = Some(Notifier::new(fd)),
+                (_, None) if fds_lost => {
+                    return Err(self.failed(Step::Prepare, io::Error::from_raw_os_error(libc::EMFILE)));
+                }
+                (_, None) => {
+                    let step = match bytes[0] {
+                        1 => Step::Prepare,
+                        2 => Step::Directory,
+                        4 => Step::Filter,
+                        _ => Step::Exec,
+                    };
+                    let errno = i32::from_ne_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
+                    return Err(self.failed(step, io::Error::from_raw_os_error(errno)));
+                }
+            }
+        }
+    }
+
+    fn failed(&self, step: Step, source: io::Error) -> SpawnError {
+        match (step, &self.cwd) {
+            (Step::Directory, Some(dir)) => SpawnError::Directory { dir: dir.clone(), source },
+            (Step::Prepare, _) => call("putting its descriptors in place")(source),
+            (Step::Filter, _) => SpawnError::Filter { path: self.path.clone(), source },
+            _ => SpawnError::Exec { path: self.path.clone(), source },
+        }
+    }
+}
+
+/// Forks a child as [`spawn`] does and waits until it has executed its program.
+///
+/// # Errors
+/// As for [`spawn`] and [`Report::read`]; nothing is left of the child then.
+pub fn spawn_and_wait(program: &Program) -> Result<Child, SpawnError> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut child = spawn(program)?;
+    loop {
+        match child.report.read() {
+            Ok(Stage::Executed(_)) => return Ok(child),
+            // A signal may come first.
+            Ok(Stage::Starting) => {
+                let _ = poll(&mut [PollFd::new(child.report.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
+            }
+            Err(error) => {
+                abandon(child.pid);
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Kills and reaps a child that is of no use.
+fn abandon(pid: Pid) {
+    let _ = super::reap::signal_group(pid, nix::sys::signal::Signal::SIGKILL);
+    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    let _ = nix::sys::wait::waitpid(pid, None);
 }
 
 /// Forks a child into a process group of its own and executes the program in it.
@@ -136,8 +241,10 @@ pub struct Child {
 /// lives as long as the process. Its signals are at their defaults and unblocked; its standard
 /// input is empty.
 ///
+/// What happens in the child up to and including `execve(2)` is told by [`Child::report`].
+///
 /// # Errors
-/// [`SpawnError`], also for failures that happen in the child up to and including `execve(2)`.
+/// [`SpawnError`].
 pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
     let path = c_string(program.path.as_os_str())?;
     let args = program.args.iter().map(|a| c_string(a)).collect::<Result<Vec<_>, _>>()?;
@@ -201,28 +308,12 @@ pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
         pid => Pid::from_raw(pid),
     };
     drop(child_report);
-    match read_report(&report) {
-        Ok(notifier) => {
-            let pidfd = super::reap::pidfd(pid).map_err(|source| {
-                let _ = super::reap::signal_group(pid, nix::sys::signal::Signal::SIGKILL);
-                let _ = nix::sys::wait::waitpid(pid, None);
-                call("pidfd_open(2)")(source)
-            })?;
-            Ok(Child { pid, pidfd, notifier })
-        }
-        Err((step, source)) => {
-            // It ends by itself, unless its report was cut short on our side.
-            let _ = super::reap::signal_group(pid, nix::sys::signal::Signal::SIGKILL);
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-            let _ = nix::sys::wait::waitpid(pid, None);
-            Err(match (step, &program.cwd) {
-                (Step::Directory, Some(dir)) => SpawnError::Directory { dir: dir.clone(), source },
-                (Step::Prepare, _) => call("putting its descriptors in place")(source),
-                (Step::Filter, _) => SpawnError::Filter { path: program.path.clone(), source },
-                _ => SpawnError::Exec { path: program.path.clone(), source },
-            })
-        }
-    }
+    let pidfd = super::reap::pidfd(pid).map_err(|source| {
+        abandon(pid);
+        call("pidfd_open(2)")(source)
+    })?;
+    let report = Report { socket: report, path: program.path.clone(), cwd: program.cwd.clone(), notifier: None };
+    Ok(Child { pid, pidfd, report })
 }
 
 fn call(call: &'static str) -> impl Fn(io::Error) -> SpawnError {
@@ -248,34 +339,6 @@ enum Step {
     Directory = 2,
     Exec = 3,
     Filter = 4,
-}
-
-/// Reads the child's reports: end of file means that it executed its program. Before that it may send
-/// where its supervised calls are reported.
-fn read_report(report: &OwnedFd) -> Result<Option<Notifier>, (Step, io::Error)> {
-    let mut notifier = None;
-    loop {
-        let mut bytes = [0; 5];
-        let received = super::fd::receive_blocking(report.as_fd(), &mut bytes).map_err(|e| (Step::Prepare, e))?;
-        let (len, fds_lost) = (received.len, received.fds_lost);
-        match (len, received.into_first()) {
-            (0, _) => return Ok(notifier),
-            (_, Some(fd)) => notifier = Some(Notifier::new(fd)),
-            (_, None) if fds_lost => {
-                return Err((Step::Prepare, io::Error::from_raw_os_error(libc::EMFILE)));
-            }
-            (_, None) => {
-                let step = match bytes[0] {
-                    1 => Step::Prepare,
-                    2 => Step::Directory,
-                    4 => Step::Filter,
-                    _ => Step::Exec,
-                };
-                let errno = i32::from_ne_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
-                return Err((step, io::Error::from_raw_os_error(errno)));
-            }
-        }
-    }
 }
 
 /// Everything the child needs, as numbers and pointers that stay valid across the fork.

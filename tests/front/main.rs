@@ -49,6 +49,7 @@ mod lab;
 mod left_behind;
 mod limits;
 mod lives;
+mod loops;
 mod mending;
 mod messages;
 mod misbehaviour;

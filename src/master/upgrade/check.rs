@@ -1,5 +1,6 @@
 //! Running the new binary on the side, to see whether it could go on.
 
+use super::super::start::executed;
 use super::{FORMAT, environment};
 use crate::core::fleet::Exit;
 use crate::sys::{reap, spawn, watch};
@@ -30,6 +31,7 @@ pub struct Check {
     /// Its process.
     pub pid: Pid,
     pidfd: OwnedFd,
+    report: spawn::Report,
     out: OwnedFd,
     err: OwnedFd,
 }
@@ -58,7 +60,7 @@ pub fn run(executable: &Path, state: OwnedFd, descriptors: u64) -> Result<Check,
         watched: None,
     };
     let child = spawn::spawn(&program)?;
-    Ok(Check { pid: child.pid, pidfd: child.pidfd, out, err })
+    Ok(Check { pid: child.pid, pidfd: child.pidfd, report: child.report, out, err })
 }
 
 impl Check {
@@ -67,8 +69,9 @@ impl Check {
     /// # Errors
     /// Why it cannot, in words.
     pub async fn wait(self) -> Result<String, String> {
-        let Check { pid, pidfd, out, err } = self;
+        let Check { pid, pidfd, report, out, err } = self;
         let ended = async {
+            let executed = executed(report).await;
             let (said, complained) = (read(out).await, read(err).await);
             let pidfd = watch::readable(pidfd).map_err(|error| error.to_string())?;
             loop {
@@ -76,7 +79,10 @@ impl Check {
                 // What is left of its group, as long as its number is its own.
                 let _ = reap::signal_group(pid, Signal::SIGKILL);
                 match reap::reap(pidfd.get_ref().as_fd()) {
-                    Ok(Some(exit)) => return judge(exit, &said, &complained),
+                    Ok(Some(exit)) => {
+                        executed.map_err(|error| error.to_string())?;
+                        return judge(exit, &said, &complained);
+                    }
                     Ok(None) => ready.clear_ready(),
                     Err(error) => return Err(error.to_string()),
                 }

@@ -20,6 +20,7 @@ use super::event::Event;
 use super::reload::done;
 use super::run::{Master, refusal};
 use super::signals::Heed;
+use super::worker::Executes;
 use crate::adapt::elf;
 use crate::core::{fleet, visible};
 use crate::sys::dispose;
@@ -242,10 +243,15 @@ impl Master {
             let visitors = self.starter.door.is_busy();
             let clients = self.control.as_ref().is_some_and(|control| control.is_busy());
             // What is still to be closed would be closed by the call that executes the new program.
-            let busy = in_hands || visitors || clients || dispose::is_busy();
+            // What they report comes on a descriptor that only this program reads.
+            let starting = self.workers.values().any(|worker| worker.executes == Executes::NotYet);
+            let busy = in_hands || starting || visitors || clients || dispose::is_busy();
             if busy && Instant::now() >= deadline {
                 if in_hands {
                     return Err("connections that workers sent back find no other worker".to_owned());
+                }
+                if starting {
+                    return Err("a worker's process does not come to execute its program".to_owned());
                 }
                 warn!(visitors, clients, "an upgrade cuts somebody off who asked this maitred something");
                 return Ok(());

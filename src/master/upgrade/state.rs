@@ -23,7 +23,7 @@ use super::super::shares::Shares;
 use super::super::signals::forward_signals;
 use super::super::start::Starter;
 use super::super::supervised::{self, Supervised};
-use super::super::worker::{Asked, Request, Worker};
+use super::super::worker::{Asked, Executes, Request, Worker};
 use super::Host;
 use crate::adapt::Chosen;
 use crate::adapt::preload::Shim;
@@ -478,6 +478,7 @@ impl Master {
             listened: passed.listened,
             tasks: Vec::new(),
             supervised: supervised.transpose()?,
+            executes: Executes::Yes,
             uses_inherited: passed.uses_inherited,
             reported: passed.reported,
             ready: passed.ready,
@@ -512,7 +513,7 @@ impl Master {
         let ids: Vec<WorkerId> = self.workers.keys().copied().collect();
         for id in ids {
             let Some(worker) = self.workers.get_mut(&id) else { continue };
-            self.starter.attend(worker)?;
+            self.starter.attend(worker, None)?;
             for request in worker.requests.iter().filter(|request| request.accepting) {
                 if let Some(handoff) = &request.handoff {
                     tokio::task::spawn_local(returned::serve(Rc::clone(&request.listener), Rc::clone(handoff)));

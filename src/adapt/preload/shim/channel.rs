@@ -94,7 +94,11 @@ fn open_door(packet: &mut Packet, fds: &[c_int]) -> Result<c_int, c_int> {
     packet.push(b"TOKEN=");
     packet.push(token);
     packet.push(b"\n");
+    // While as many knock as fit, the next one waits (unix_stream_connect in net/unix/af_unix.c).
+    let patience = TimeSpec { seconds: ANSWER_SECONDS, nanos: 0 };
+    kernel!(nr::SETSOCKOPT, fd, SOL_SOCKET, SO_SNDTIMEO, &raw const patience, size_of::<TimeSpec>());
     let connected = kernel!(nr::CONNECT, fd, addr.as_ptr(), 3 + name.len());
+    let connected = if connected == -c_long::from(EAGAIN) { -c_long::from(ETIMEDOUT) } else { connected };
     let result = if connected < 0 { Err(-connected as c_int) } else { send(fd, packet, fds, 0) };
     match result {
         Ok(()) => Ok(fd),
