@@ -127,7 +127,10 @@ pub fn main(args: RunArgs) -> ExitCode {
     };
     let (args, config) = match load(args, &words, state.as_ref().and_then(|state| state.text.clone())) {
         Ok((_, config)) if matches!(order, Some(Order::Check(_))) => {
-            return match state.as_ref().map_or(Ok(()), |state| state.is_understood(&config)) {
+            return match state
+                .as_ref()
+                .map_or(Ok(()), |state| state.is_here().and_then(|()| state.is_understood(&config)))
+            {
                 Ok(()) => say::lines(&format!("{}\n", upgrade::handshake()), ExitCode::SUCCESS),
                 Err(error) => {
                     complain(&error);

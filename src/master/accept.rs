@@ -22,6 +22,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::io::unix::AsyncFd;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
@@ -54,15 +55,16 @@ pub enum Next {
 }
 
 /// A listener's set of hand-off sockets as the reactor wants it.
-struct WatchedRoom<'a>(&'a RoomWatch);
+#[derive(Debug)]
+pub struct WatchedRoom(Rc<RoomWatch>);
 
-impl AsFd for WatchedRoom<'_> {
+impl AsFd for WatchedRoom {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-impl AsRawFd for WatchedRoom<'_> {
+impl AsRawFd for WatchedRoom {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
@@ -188,6 +190,7 @@ async fn accept_until_closed(listener: &Rc<Listener>) -> Result<(), CannotAccept
             };
             next = burst(listener, watched.get_ref(), BURST)?.1;
             if next == Next::AwaitConnection {
+                listener.saturated.take();
                 if guard.ready().is_read_closed() {
                     // A hang-up, which the reactor never forgets; a Unix socket then only says that nobody waits.
                     return Err(CannotAccept::ShutDown);
@@ -382,18 +385,36 @@ fn rescue_from(listener: &Listener, orphan: &Handoff) -> Next {
     next
 }
 
+/// Begins to watch what workers take, or goes on. It would wake the master once for each connection, so it ends when
+/// the kernel's queue is empty.
+fn watch_room(listener: &Listener) -> io::Result<Rc<AsyncFd<WatchedRoom>>> {
+    let mut saturated = listener.saturated.borrow_mut();
+    if let Some(watched) = &*saturated {
+        return Ok(Rc::clone(watched));
+    }
+    let watched = Rc::new(watch::readable(WatchedRoom(Rc::clone(&listener.seats.room)))?);
+    Ok(Rc::clone(saturated.insert(watched)))
+}
+
 /// Waits until a worker takes a connection, or something about the seats changes.
 async fn await_room(listener: &Listener) -> io::Result<()> {
     if listener.seats.is_empty() && !listener.seats.has_orphans() {
         listener.changed.notified().await;
         return Ok(());
     }
-    let watched = watch::readable(WatchedRoom(&listener.room))?;
+    let watched = watch_room(listener)?;
     let (_attention, freed) = listener.house.opens.freed();
     let moved = listener.house.line.moved.notified();
     // What was taken before this line shows in the queues; what is taken after it wakes us. So it is with what
     // was closed.
-    listener.room.clear();
+    tokio::select! {
+        biased;
+        before = watched.readable() => before?.clear_ready(),
+        () = std::future::ready(()) => {}
+    }
+    if !listener.seats.room.remembers() {
+        listener.seats.room.read();
+    }
     listener.house.opens.catch_up();
     for worker in listener.seats.drop_empty_orphans() {
         let _ = listener.house.events.send(Event::HandoffEmptied { worker }).await;
@@ -404,7 +425,7 @@ async fn await_room(listener: &Listener) -> io::Result<()> {
     let held_until = listener.held_until.get().filter(|_| listener.held.borrow().is_some());
     let left = held_until.filter(|_| !listener.seats.is_empty()).map(|until| until.since(clock::now()));
     tokio::select! {
-        ready = watched.readable() => drop(ready?),
+        ready = watched.readable() => ready?.clear_ready(),
         () = listener.changed.notified() => {}
         () = freed => {}
         () = moved => {}

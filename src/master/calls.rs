@@ -21,11 +21,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Instant;
+use tokio::time::sleep;
 use tracing::debug;
 
 /// From so many listening sockets of a supervised worker on it is looked, at each new one, which of
 /// them are closed by now: nothing reports that.
 const LOOK_FROM: usize = 16;
+/// After a look for one of N workers it is not looked again for N times so many times as long as it took, so that
+/// all looks together take a tenth of a core: others may have much open.
+const LOOK_PAUSE: u32 = 10;
 
 /// What the kernel shall do with a call.
 enum Verdict {
@@ -339,7 +344,7 @@ impl Master {
         }
         let takes = worker.supervised.as_ref().is_some_and(|supervised| supervised.takes(taken));
         if waiting > 0 && !takes {
-            self.forget_closed(id, 1);
+            self.look_at_supervised(id);
         }
     }
 
@@ -363,16 +368,25 @@ impl Master {
         }
     }
 
-    /// Looks now and then which sockets a supervised worker has closed, whether somebody waits there or not.
+    /// Looks which sockets a supervised worker has closed: now and then, and when somebody waits there.
     pub(super) fn look_at_supervised(&self, id: WorkerId) {
         let Some(worker) = self.workers.get(&id) else { return };
-        let Some(supervised) = &worker.supervised else { return };
+        // Where much is open a look takes longer than until the next.
+        let Some(supervised) = worker.supervised.clone().filter(|supervised| !supervised.looks.replace(true)) else {
+            return;
+        };
         let (pid, had, others) = (worker.pid, supervised.inodes(), self.groups_beside(id));
+        let pause = LOOK_PAUSE * self.workers.len() as u32;
         let (events, aside) = (self.house.events.clone(), self.house.aside.clone());
         tokio::task::spawn_local(async move {
-            if let Ok(Some(open)) = aside.run(move || process::sockets_of_others(pid, &others)).await {
+            let begun = Instant::now();
+            let found = aside.run(move || process::sockets_of_others(pid, &others)).await;
+            let took = begun.elapsed();
+            if let Ok(Some(open)) = found {
                 let _ = events.send(Event::SocketsOpen { worker: id, had, open }).await;
             }
+            sleep(took * pause).await;
+            supervised.looks.set(false);
         });
     }
 

@@ -12,6 +12,7 @@ use crate::core::moment::Moment;
 use crate::sys::dispose::Foreign;
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::fd::{self, Sent};
+use crate::sys::room::Watched;
 use crate::sys::{listen, watch};
 use crate::wire::environment;
 use crate::wire::packet::RequestId;
@@ -109,6 +110,11 @@ pub struct Handoff {
     /// Connections that may be sent before the kernel is asked again how many wait. The queue only
     /// shrinks in between, so the limit holds, and the question costs one call in `depth`.
     room: Cell<u32>,
+    /// Whether it was full when it was looked at last.
+    watched: RefCell<Option<Rc<Watched>>>,
+    /// Whether each connection that the worker takes is reported: while at most a quarter of the buffer is used
+    /// (`unix_writable` in net/unix/af_unix.c).
+    reports_all: Cell<bool>,
     /// Connections sent so far, the master's own included.
     sent: Cell<u64>,
     /// Cookies of the master's own connections, the newest first.
@@ -287,6 +293,8 @@ impl Handoff {
         depth: Depth,
         (send, receive): (AsyncFd<Foreign>, Foreign),
     ) -> Handoff {
+        let needed = u64::from(depth.connections) * u64::from(depth.packet_cost) * 4;
+        let reports_all = fd::send_buffer(send.get_ref().as_fd()).is_ok_and(|bytes| bytes as u64 >= needed);
         Handoff {
             worker,
             slot,
@@ -298,6 +306,8 @@ impl Handoff {
             receive,
             depth: Cell::new(depth),
             room: Cell::new(0),
+            watched: RefCell::default(),
+            reports_all: Cell::new(reports_all),
             sent: Cell::new(0),
             own: RefCell::default(),
             own_sent: Cell::new(0),
@@ -314,10 +324,37 @@ impl Handoff {
         if self.suspended.get() {
             return false;
         }
-        if self.room.get() == 0 {
-            self.room.set(self.depth.get().connections.saturating_sub(self.queued()));
+        if self.room.get() > 0 {
+            return true;
         }
-        self.room.get() > 0
+        let watched = self.watched.borrow();
+        if watched.as_ref().is_some_and(|watched| watched.is_full()) {
+            return false;
+        }
+        watched.iter().for_each(|watched| watched.is_asked());
+        let room = self.depth.get().connections.saturating_sub(self.queued());
+        self.room.set(room);
+        if room == 0 && self.reports_all.get() {
+            watched.iter().for_each(|watched| watched.set_full(true));
+        }
+        room > 0
+    }
+
+    /// Counts one that was sent. With the last place it is taken for full without a question if nothing was taken
+    /// since the places were counted: what is taken, or was and is not read yet, is reported, and then it is asked.
+    #[inline]
+    fn one_more_waits(&self) {
+        let left = self.room.get().saturating_sub(1);
+        self.room.set(left);
+        if left == 0 && self.reports_all.get() {
+            let watched = self.watched.borrow();
+            watched.iter().filter(|watched| !watched.took()).for_each(|watched| watched.set_full(true));
+        }
+    }
+
+    /// Remembers from now on that it is full, until something is taken.
+    pub fn is_watched(&self, watched: Rc<Watched>) {
+        self.watched.replace(Some(watched));
     }
 
     /// Connections that the worker has not taken yet.
@@ -325,7 +362,9 @@ impl Handoff {
     #[expect(clippy::expect_used, reason = "the sender is the master's own, and no other process can close it")]
     pub fn queued(&self) -> u32 {
         let bytes = fd::unsent_bytes(self.sender()).expect("SIOCOUTQ works on every socket");
-        bytes.div_ceil(self.depth.get().packet_cost)
+        // Rounded: while it reports a take the kernel still counts one byte (`sock_wfree` in net/core/sock.c).
+        let cost = self.depth.get().packet_cost;
+        bytes.saturating_add(cost / 2) / cost
     }
 
     /// Connections sent so far, taken or not.
@@ -359,7 +398,7 @@ impl Handoff {
     pub fn send_own(&self, connection: BorrowedFd<'_>, peer: &[u8]) -> io::Result<Sent> {
         let sent = fd::send_connection(self.sender(), connection, peer)?;
         if sent == Sent::Sent {
-            self.room.set(self.room.get().saturating_sub(1));
+            self.one_more_waits();
             count(&self.sent);
             count(&self.own_sent);
             let mut own = self.own.borrow_mut();
@@ -394,7 +433,7 @@ impl Handoff {
         let sent = fd::send_connection(self.sender(), connection, peer)?;
         match sent {
             Sent::Sent => {
-                self.room.set(self.room.get().saturating_sub(1));
+                self.one_more_waits();
                 count(&self.counters.handed);
                 count(&self.sent);
             }
@@ -403,6 +442,7 @@ impl Handoff {
                 let depth = self.depth.get();
                 self.depth.set(Depth { connections: self.queued().max(1).min(depth.connections), ..depth });
                 self.room.set(0);
+                self.reports_all.set(false);
             }
             Sent::TooManyInFlight | Sent::Closed => {}
         }
@@ -468,7 +508,7 @@ impl Handoff {
     #[must_use]
     pub fn put_back(&self, taken: &TakenBack) -> bool {
         let sent = fd::send_connection(self.sender(), taken.connection.as_fd(), taken.peer());
-        self.room.set(self.room.get().saturating_sub(1));
+        self.one_more_waits();
         let waits = matches!(sent, Ok(Sent::Sent));
         if !waits {
             tracing::warn!(

@@ -1,5 +1,6 @@
 //! One address that the master holds for the workers.
 
+use super::accept::WatchedRoom;
 use super::admission::Line;
 use super::aside::Aside;
 use super::bustle::Bustle;
@@ -25,7 +26,6 @@ use crate::sys::kick::Kicker;
 use crate::sys::listen::Sharing;
 use crate::sys::reserve::Reserve;
 use crate::sys::rights::Asker;
-use crate::sys::room::RoomWatch;
 use crate::sys::socket_file::SocketFile;
 use crate::sys::{clock, listen};
 use crate::wire::address::Address;
@@ -36,6 +36,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 /// What all listeners share.
@@ -118,7 +119,7 @@ impl House {
     }
 
     /// The seats of a listener at this address and socket.
-    fn seats(&self, address: &Address, socket: Option<&Socket>) -> Seats {
+    fn seats(&self, address: &Address, socket: Option<&Socket>) -> io::Result<Seats> {
         self.opens.watch(address);
         let countable = socket.map_or(Countable::None, |socket| self.opens.countable(address, socket.as_fd()));
         if self.admission.counts_open() && countable != Countable::All {
@@ -197,8 +198,8 @@ pub struct Listener {
     pub phase: Cell<Phase>,
     /// What it shares with the others.
     pub house: Rc<House>,
-    /// Reports takes while everybody is full.
-    pub room: RoomWatch,
+    /// Where takes are reported, as long as it happens that everybody is full.
+    pub saturated: RefCell<Option<Rc<AsyncFd<WatchedRoom>>>>,
     /// A connection that was taken from the kernel and that nobody had room for. At most one: the
     /// next is taken only when it is gone.
     pub held: RefCell<Option<TakenBack>>,
@@ -239,7 +240,7 @@ impl Listener {
     /// When no descriptor is free.
     pub fn new(key: Key, socket: Socket, origin: Origin, house: Rc<House>) -> io::Result<Listener> {
         let address = listen::local_address(&socket).unwrap_or_else(|_| key.asked.clone());
-        let seats = house.seats(&address, Some(&socket));
+        let seats = house.seats(&address, Some(&socket))?;
         Ok(Listener {
             path: RefCell::default(),
             address,
@@ -251,7 +252,7 @@ impl Listener {
             backlog: Cell::new(0),
             phase: Cell::new(Phase::Open),
             house,
-            room: RoomWatch::new()?,
+            saturated: RefCell::default(),
             held: RefCell::new(None),
             held_until: Cell::new(None),
             served_since: Cell::new(None),
@@ -411,11 +412,10 @@ impl Listener {
     /// # Errors
     /// When the kernel cannot watch one socket more.
     pub fn seat(&self, handoff: &Rc<Handoff>) -> io::Result<()> {
-        self.room.add(handoff.sender())?;
         if self.seats.is_empty() {
             self.served_since.set(Some(clock::now()));
         }
-        self.seats.add(Rc::clone(handoff));
+        self.seats.add(Rc::clone(handoff))?;
         self.changed.notify_one();
         Ok(())
     }
@@ -510,9 +510,7 @@ impl Listener {
         };
         let held =
             passed.held.map(|(connection, peer)| Ok::<_, io::Error>(TakenBack::new(taking.take(connection)?, &peer)));
-        let room = RoomWatch::new()?;
-        let seats = house.seats(&passed.address, socket.as_deref()).take(&passed.seats, handoffs)?;
-        seats.seated().try_for_each(|handoff| room.add(handoff.sender()))?;
+        let seats = house.seats(&passed.address, socket.as_deref())?.take(&passed.seats, handoffs)?;
         Ok(Listener {
             key: passed.key,
             address: passed.address,
@@ -522,7 +520,7 @@ impl Listener {
             accepted: Cell::new(passed.accepted),
             backlog: Cell::new(passed.backlog),
             phase: Cell::new(if socket.is_some() { Phase::Open } else { Phase::GivenUp }),
-            room,
+            saturated: RefCell::default(),
             held: RefCell::new(held.transpose()?),
             held_until: Cell::new(house.admission.longest_wait().map(|most| clock::now() + most)),
             served_since: Cell::new(None),

@@ -69,8 +69,8 @@ pub struct Refused {
 }
 
 /// The counters as they are passed on to the next program of this process.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Passed(Vec<u64>);
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Passed([u64; 5]);
 
 impl Refused {
     /// All of them.
@@ -81,17 +81,16 @@ impl Refused {
 
     /// Passes the counters on.
     pub fn pass(&self) -> Passed {
-        Passed(self.all().map(Cell::get).to_vec())
-    }
-
-    /// In the order in which they are passed on; what a later version counts comes at the end.
-    fn all(&self) -> [&Cell<u64>; 6] {
-        [&self.full, &self.expired, &self.source_open, &self.source_rate, &self.answered, &self.returned]
+        Passed([&self.full, &self.expired, &self.source_open, &self.source_rate, &self.answered].map(Cell::get))
     }
 
     /// Counts on from there.
-    pub fn take(&self, Passed(counts): Passed) {
-        self.all().into_iter().zip(counts).for_each(|(counter, count)| counter.set(count));
+    pub fn take(&self, Passed([full, expired, source_open, source_rate, answered]): Passed) {
+        self.full.set(full);
+        self.expired.set(expired);
+        self.source_open.set(source_open);
+        self.source_rate.set(source_rate);
+        self.answered.set(answered);
     }
 
     fn of(&self, because: Because) -> &Cell<u64> {

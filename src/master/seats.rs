@@ -13,6 +13,7 @@ use crate::core::source::{Prefix, Source};
 use crate::sys::clock;
 use crate::sys::dispose::dispose;
 use crate::sys::fd::Sent;
+use crate::sys::room::RoomWatch;
 use crate::wire::packet::RequestId;
 use crate::wire::peer;
 use serde::{Deserialize, Serialize};
@@ -165,6 +166,10 @@ impl View for Shown<'_> {
 #[derive(Debug)]
 pub struct Seats {
     seats: RefCell<Vec<Seat>>,
+    /// Which of the hand-off sockets are full.
+    pub room: Rc<RoomWatch>,
+    /// Whether it was seen a moment ago, for the connection that comes next, which of them are full no more.
+    caught_up: Cell<bool>,
     policy: RefCell<Policy>,
     /// How a worker is chosen.
     pub choice: Choice,
@@ -190,10 +195,14 @@ pub struct Passed {
 
 impl Seats {
     /// Nobody takes part yet.
-    #[must_use]
-    pub fn new(policy: Policy, choice: Choice) -> Seats {
-        Seats {
+    ///
+    /// # Errors
+    /// When no descriptor is free.
+    pub fn new(policy: Policy, choice: Choice) -> io::Result<Seats> {
+        Ok(Seats {
             seats: RefCell::default(),
+            room: Rc::new(RoomWatch::new()?),
+            caught_up: Cell::new(false),
             policy: RefCell::new(policy),
             choice,
             served_last: Cell::new(None),
@@ -201,7 +210,7 @@ impl Seats {
             growing_until: Cell::new(None),
             reckoned: Cell::default(),
             orphans: RefCell::default(),
-        }
+        })
     }
 
     /// Passes them on; `place` says which hand-off socket is where in the table.
@@ -224,7 +233,7 @@ impl Seats {
         };
         for (slot, (places, turn)) in passed.seats.iter().enumerate() {
             for place in places {
-                self.sit_down(at(place)?);
+                self.sit_down(at(place)?)?;
             }
             if let Some(seat) = self.seats.borrow_mut().get_mut(slot) {
                 seat.turn = turn.clone();
@@ -236,12 +245,16 @@ impl Seats {
     }
 
     /// Lets a worker take part.
-    pub fn add(&self, handoff: Rc<Handoff>) {
+    ///
+    /// # Errors
+    /// When the kernel cannot watch one socket more.
+    pub fn add(&self, handoff: Rc<Handoff>) -> io::Result<()> {
         handoff.serves_since.set(clock::now());
-        self.sit_down(handoff);
+        self.sit_down(handoff)
     }
 
-    fn sit_down(&self, handoff: Rc<Handoff>) {
+    fn sit_down(&self, handoff: Rc<Handoff>) -> io::Result<()> {
+        handoff.is_watched(self.room.add(handoff.sender())?);
         let mut seats = self.seats.borrow_mut();
         let index = handoff.slot.index();
         while seats.len() <= index {
@@ -255,6 +268,7 @@ impl Seats {
         }
         drop(seats);
         self.grow(serves_since);
+        Ok(())
     }
 
     /// Begins, or goes on, to let the share of a worker grow that has served since then.
@@ -321,7 +335,12 @@ impl Seats {
     #[inline]
     pub fn has_room(&self) -> bool {
         let most = self.choice.most_open;
-        self.seats.borrow().iter().any(|seat| seat.load.get() < most && seat.has_room())
+        let somebody = || self.seats.borrow().iter().any(|seat| seat.load.get() < most && seat.has_room());
+        if somebody() {
+            return true;
+        }
+        self.caught_up.set(true);
+        self.room.catch_up() && somebody()
     }
 
     /// Whether each worker that could get connections has as many open as it may.
@@ -355,6 +374,9 @@ impl Seats {
             if now.since(self.reckoned.get()) >= RECKON_EVERY {
                 self.reckon(now);
             }
+        }
+        if !self.caught_up.replace(false) {
+            self.room.catch_up();
         }
         let source = Choice::source(guest.peer, self.choice.prefix);
         let mut seats = self.seats.borrow_mut();

@@ -103,6 +103,8 @@ pub struct Supervised {
     given: Cell<Option<(Pid, RawFd)>>,
     /// Connections that the worker had taken when it was last looked after.
     taken: Cell<u64>,
+    /// Whether it is being looked which sockets it has closed.
+    pub looks: Cell<bool>,
     /// The highest number of a connection, and from which on the numbers may run out.
     highest: Cell<RawFd>,
     careful_from: RawFd,
@@ -122,6 +124,7 @@ impl Supervised {
             notifier: watch::readable(notifier)?,
             house,
             careful_from: RawFd::try_from(limit.saturating_sub(FD_MARGIN)).unwrap_or(RawFd::MAX),
+            looks: Cell::new(false),
             highest: Cell::new(0),
             blind: Cell::new(false),
             known: RefCell::default(),

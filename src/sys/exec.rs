@@ -29,6 +29,20 @@ impl Passing {
         Number(number)
     }
 
+    /// The numbers so far.
+    #[must_use]
+    pub fn numbers(&self) -> Vec<RawFd> {
+        self.0.borrow().clone()
+    }
+
+    /// Each with the kind of file that is there.
+    ///
+    /// # Errors
+    /// That of `fstat(2)`.
+    pub fn kinds(&self) -> io::Result<Vec<Kind>> {
+        self.0.borrow().iter().map(|&number| Kind::of(number)).collect()
+    }
+
     /// Replaces this program. Returns only when that fails, and then nothing has changed.
     ///
     /// # Errors
@@ -49,6 +63,37 @@ impl Passing {
             // SAFETY: the owner keeps it open, see `pass`; it is borrowed for one call.
             let fd = unsafe { BorrowedFd::borrow_raw(number) };
             let _ = fcntl(fd, FcntlArg::F_SETFD(flag));
+        }
+    }
+}
+
+/// What kind of file a passed descriptor is (`S_IFMT` in `inode(7)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kind {
+    number: RawFd,
+    kind: u32,
+}
+
+impl Kind {
+    fn of(number: RawFd) -> io::Result<Kind> {
+        // SAFETY: borrowed for one call; an unused number gives EBADF.
+        let file = unsafe { BorrowedFd::borrow_raw(number) };
+        let found = nix::sys::stat::fstat(file)?;
+        Ok(Kind { number, kind: found.st_mode & libc::S_IFMT })
+    }
+
+    /// Whether this process has it, and it is of that kind.
+    ///
+    /// # Errors
+    /// What is there instead.
+    pub fn is_here(&self) -> io::Result<()> {
+        match Kind::of(self.number) {
+            Ok(found) if found == *self => Ok(()),
+            Ok(found) => Err(io::Error::other(format!(
+                "descriptor {} is a file of another kind ({:o}, not {:o})",
+                self.number, found.kind, self.kind
+            ))),
+            Err(error) => Err(io::Error::other(format!("descriptor {}: {error}", self.number))),
         }
     }
 }

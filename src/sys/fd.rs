@@ -145,6 +145,15 @@ pub fn set_send_buffer(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// The send buffer, with what the kernel added.
+///
+/// # Errors
+/// That of `getsockopt(2)`.
+pub fn send_buffer(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    use nix::sys::socket::{getsockopt, sockopt};
+    Ok(getsockopt(&socket, sockopt::SndBuf)?)
+}
+
 /// A copy of a descriptor at `lowest` or above, close-on-exec; at any number when the limit of
 /// descriptors leaves no room up there.
 ///

@@ -224,6 +224,69 @@ fn read_user(thread: Pid) -> io::Result<User> {
     Ok(user)
 }
 
+/// Names of the capabilities, by their numbers (include/uapi/linux/capability.h).
+const CAPABILITIES: [&str; 41] = [
+    "chown",
+    "dac_override",
+    "dac_read_search",
+    "fowner",
+    "fsetid",
+    "kill",
+    "setgid",
+    "setuid",
+    "setpcap",
+    "linux_immutable",
+    "net_bind_service",
+    "net_broadcast",
+    "net_admin",
+    "net_raw",
+    "ipc_lock",
+    "ipc_owner",
+    "sys_module",
+    "sys_rawio",
+    "sys_chroot",
+    "sys_ptrace",
+    "sys_pacct",
+    "sys_admin",
+    "sys_boot",
+    "sys_nice",
+    "sys_resource",
+    "sys_time",
+    "sys_tty_config",
+    "mknod",
+    "lease",
+    "audit_write",
+    "audit_control",
+    "setfcap",
+    "mac_override",
+    "mac_admin",
+    "syslog",
+    "wake_alarm",
+    "block_suspend",
+    "audit_read",
+    "perfmon",
+    "bpf",
+    "checkpoint_restore",
+];
+
+/// A capability's name, as `setcap(8)` takes it.
+#[must_use]
+pub fn capability_name(number: u32) -> String {
+    let known = CAPABILITIES.get(number as usize);
+    known.map_or_else(|| format!("capability {number}"), |name| format!("cap_{name}"))
+}
+
+/// What this process may do beyond an ordinary user's rights (`CapEff` in `proc_pid_status(5)`), a bit for each
+/// capability.
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub fn own_capabilities() -> io::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let found = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    found.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 /// Reads `/proc/PID/status` (`proc_pid_status(5)`).
 fn parse(status: &str) -> Option<User> {
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

@@ -77,6 +77,7 @@ fn notifying_early_does_not_help_a_worker_that_is_measured_otherwise() {
     // A second worker, so that the first one's word has certainly been heard.
     maitred.told(&["scale", "2"]);
     maitred.wait_for("worker listens", 2);
+    maitred.wait_for("the worker says", 1);
     let status = maitred.status();
     assert!(status["workers"].as_array().unwrap().iter().all(|w| w["state"] == "starting"), "{status:#}");
 }

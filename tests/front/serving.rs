@@ -129,10 +129,18 @@ while True:
 
 #[test]
 fn early_bytes_of_a_client_are_not_lost() {
-    let maitred = Maitred::start(&["-w", "2", "-b", "127.0.0.1:0", "--", &server(), "poll", "{port}"]);
+    let switches = Switches::new();
+    let line = format!("while ! [ -e {}/go ]; do sleep 0.01; done; exec {} poll $0", switches.path(), server());
+    let maitred = Maitred::start(&["-w", "2", "-b", "127.0.0.1:0", "--", "sh", "-c", &line, "{port}"]);
     maitred.wait_for("listening", 1);
-    // Long before any worker listens.
-    let tally = load(maitred.address(), 64, 64);
-    assert_eq!((tally.answered, tally.hung), (64, 0), "{:?}", tally.failed);
+    let address = maitred.address();
+    std::thread::scope(|scope| {
+        let clients = scope.spawn(|| load(address, 64, 64));
+        // All have connected, and sent their requests right after, before any worker listens.
+        maitred.status_until(|s| s["listeners"][0]["queued"] == 64);
+        switches.on("go");
+        let tally = clients.join().unwrap();
+        assert_eq!((tally.answered, tally.hung), (64, 0), "{:?}", tally.failed);
+    });
     maitred.stop();
 }

@@ -1,7 +1,7 @@
 //! Kernel mode's policies: weights, the same worker for a client, and the less loaded workers. What needs
 //! `CAP_BPF` is left out where this process may not load the program, and fails then in CI.
 
-use crate::kernel::{boots_with, is_exact, kernel, without_privileges};
+use crate::kernel::{boots_with, kernel, takes_turns, without_privileges};
 use crate::support::*;
 use nix::sys::signal::Signal::*;
 use serde_json::Value;
@@ -38,7 +38,7 @@ fn given(maitred: &Maitred, connections: u64) -> Vec<u64> {
 fn weights_are_kept_exactly() {
     let args = ["-w", "3", "--weights", "3,1", "--", &server(), "epoll", "0"];
     let maitred = kernel(&args).ready(3);
-    if !is_exact(&maitred.status()) {
+    if !takes_turns(&maitred) {
         return maitred.stop();
     }
     assert_eq!(given(&maitred, 100), [60, 20, 20]);
@@ -218,7 +218,7 @@ while True:
 fn a_fresh_workers_share_grows() {
     const GROWTH: f64 = 3.0;
     let maitred = kernel(&["-w", "2", "--slow-start", "3s", "--", &server(), "epoll", "0"]).ready(2);
-    if !is_exact(&maitred.status()) {
+    if !takes_turns(&maitred) {
         return maitred.stop();
     }
     let serves = |slot: usize| {

@@ -169,6 +169,28 @@ fn term_and_int_stop_gracefully_and_nothing_is_left_running() {
     }
 }
 
+#[test]
+fn a_graceful_stop_lets_a_request_come_to_its_end() {
+    for signal in [SIGTERM, SIGINT, SIGQUIT] {
+        let switches = Switches::new();
+        let maitred = Maitred::start(&[&["-w", "2", "--"], &*switches.pages(&[])].concat()).ready(2);
+        let address = maitred.address();
+        std::thread::scope(|scope| {
+            let client = scope.spawn(|| get(address, "/wait"));
+            maitred.status_until(|s| per_worker(s, "taken").iter().sum::<u64>() == 1);
+            maitred.signal(signal);
+            maitred.wait_for("stopping", 1);
+            // The other one, which has nothing to do, ends.
+            maitred.wait_for("worker ended", 1);
+            switches.on("go");
+            let reply = client.join().unwrap();
+            assert!(matches!(&reply, Reply::Body(body) if body.starts_with("slot ")), "{signal}: {reply:?}");
+        });
+        let (status, output) = maitred.wait();
+        assert_eq!(status.code(), Some(0), "{output}");
+    }
+}
+
 /// The children of a process, as soon as it has some.
 fn wait_children(pid: i32) -> Vec<i32> {
     let deadline = Instant::now() + PATIENCE;
@@ -262,6 +284,11 @@ fn scaling_under_load_fails_no_connection() {
             maitred.signal(SIGTTIN);
             maitred.wait_for("worker ready", 3 + round);
         }
+        for round in 0..5 {
+            maitred.signal(SIGTTOU);
+            maitred.wait_for("worker ended", 1 + round);
+        }
+        assert_eq!(maitred.status()["workers"].as_array().unwrap().len(), 2);
         stop.store(true, Ordering::Relaxed);
         let tally = clients.join().unwrap();
         assert_eq!((tally.failed.len(), tally.hung), (0, 0), "{:?}", tally.failed);

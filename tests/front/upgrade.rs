@@ -1,7 +1,8 @@
 //! The master's binary is replaced while it runs: workers, connections and counters stay.
 
+use crate::paths::can_be_others;
 use crate::support::*;
-use nix::sys::signal::{SIGKILL, SIGUSR2};
+use nix::sys::signal::{SIGCONT, SIGKILL, SIGSTOP, SIGUSR2};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -71,6 +72,35 @@ os.execv(sys.argv[1], sys.argv[1:])";
     }
 }
 
+#[test]
+fn a_binary_that_would_have_fewer_rights_leaves_the_old_one_running() {
+    if !can_be_others() {
+        return;
+    }
+    let give = |path: &Path| {
+        let done = Command::new("setcap").arg("cap_net_bind_service=ep").arg(path).status();
+        let done = done.unwrap_or_else(|e| panic!("setcap: {e}; install it with apt-get install libcap2-bin"));
+        assert!(done.success(), "setcap fails here");
+    };
+    let binary = copy();
+    give(&binary);
+    let worker = for_ordinary_user(&server());
+    let mut command = Command::new(&binary);
+    as_ordinary_user(&mut command);
+    let maitred = Maitred::start_as(command, &["-w", "1", "--", &worker, "epoll", "0"]).ready(1);
+    let whole = std::fs::read(env!("CARGO_BIN_EXE_maitred")).unwrap();
+    replace(&binary, &whole);
+    let (code, said) = upgrade(&maitred);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("cap_net_bind_service") && said.contains("setcap"), "{said}");
+    let tally = load(maitred.address(), 10, 2);
+    assert_eq!((tally.answered, tally.hung), (10, 0), "{:?}", tally.failed);
+    give(&binary);
+    let (code, said) = upgrade(&maitred);
+    assert_eq!(code, 0, "{said}");
+    maitred.stop();
+}
+
 /// Upgrades again and again under load and checks that nobody notices.
 fn nobody_notices(mode: &str, command: &[&str], times: u64) {
     let args = [&["-w", "2", "--mode", mode, "--"], command].concat();
@@ -135,13 +165,19 @@ fn nobody_notices_with_node() {
 
 #[test]
 fn a_signal_does_it_too_and_what_workers_write_is_not_lost() {
-    let script = "import sys, http.server as h
+    let script = "import os, threading, time, http.server as h
+def write():
+    for number in range(10**9):
+        os.write(1, b'line %d\\n' % number)
+        time.sleep(0.0005)  # the rhythm of the lines, which synchronises nothing
 class H(h.BaseHTTPRequestHandler):
     def do_GET(self):
-        print('served', self.path, flush=True)
+        os.write(1, b'served ' + self.path.encode() + b'\\n')
         self.send_response(200); self.end_headers(); self.wfile.write(b'ok')
     def log_message(self, *words): pass
-h.HTTPServer(('127.0.0.1', 0), H).serve_forever()";
+server = h.HTTPServer(('127.0.0.1', 0), H)
+threading.Thread(target=write, daemon=True).start()
+server.serve_forever()";
     let maitred = start(&copy(), &["-w", "1", "--prefix", "always", "--", "python3", "-c", script]).ready(1);
     maitred.signal(SIGUSR2);
     maitred.wait_for("the new binary goes on", 1);
@@ -154,6 +190,12 @@ h.HTTPServer(('127.0.0.1', 0), H).serve_forever()";
         maitred.wait()
     };
     assert_eq!(output.matches("0| served /").count(), 2, "{output}");
+    // Each line once and in its place, also those that were written while nobody was there to read them.
+    let numbers: Vec<u64> =
+        output.lines().filter_map(|line| line.strip_prefix("0| line ")).map(|number| number.parse().unwrap()).collect();
+    let whole: Vec<u64> = (0..numbers.len() as u64).collect();
+    assert!(numbers.len() > 100, "only {} lines", numbers.len());
+    assert_eq!(numbers, whole);
 }
 
 #[test]
@@ -219,8 +261,19 @@ fn a_worker_that_drains_goes_on_draining_under_the_new_binary() {
 fn what_was_killed_or_stopped_meanwhile_is_seen_by_the_new_binary() {
     let maitred = start(&copy(), &["-w", "3", "--stall", "200ms", "--", &server(), "epoll", "0"]).ready(3);
     for _ in 0..5 {
+        let stopped = maitred.pid(2);
         kill(maitred.pid(1), SIGKILL);
+        kill(stopped, SIGSTOP);
         assert_eq!(upgrade(&maitred).0, 0);
+        // Nobody has noticed before: without connections nobody stalls.
+        let address = maitred.address();
+        std::thread::scope(|scope| {
+            let clients = scope.spawn(|| load(address, 30, 30));
+            maitred.status_until(|s| s["workers"][2]["state"] == "stalled");
+            let tally = clients.join().unwrap();
+            assert_eq!((tally.answered, tally.hung), (30, 0), "{:?}", tally.failed);
+        });
+        kill(stopped, SIGCONT);
         maitred.status_until(|s| s["workers"].as_array().unwrap().iter().all(|w| w["state"] == "ready"));
         let tally = load(maitred.address(), 30, 3);
         assert_eq!((tally.answered, tally.hung), (30, 0), "{:?}", tally.failed);

@@ -13,6 +13,7 @@ use std::time::Duration;
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
+    /// What came with a status of success.
     Body(String),
     Failed(String),
     /// No answer within [`PATIENCE`].
@@ -52,12 +53,18 @@ fn exchange_for(path: &str, mut stream: TcpStream, patience: Duration) -> Reply 
     match sent.and_then(|()| stream.read_to_end(&mut text)) {
         Ok(0) => Reply::Failed("closed without an answer".into()),
         Ok(_) => match String::from_utf8_lossy(&text).split_once("\r\n\r\n") {
-            Some((_, body)) => Reply::Body(body.to_owned()),
+            Some((head, body)) if succeeded(head) => Reply::Body(body.to_owned()),
+            Some(_) => Reply::Failed(format!("no success: {:?}", String::from_utf8_lossy(&text))),
             None => Reply::Failed(format!("half an answer: {:?}", String::from_utf8_lossy(&text))),
         },
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Reply::Hung,
         Err(error) => Reply::Failed(error.to_string()),
     }
+}
+
+/// Whether the head of an HTTP answer says so (RFC 9110, section 15.3).
+fn succeeded(head: &str) -> bool {
+    head.strip_prefix("HTTP/1.").and_then(|rest| rest.get(1..)).is_some_and(|rest| rest.starts_with(" 2"))
 }
 
 /// One HTTP request through a Unix socket.

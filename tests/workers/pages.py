@@ -87,6 +87,8 @@ def become_ready():
     if "notify" in options:
         wait_for(f"ready-{slot}")
         notify("READY=1")
+        # What was said before is heard when this is.
+        notify("STATUS=up")
     if "fd" in options:
         wait_for(f"ready-{slot}")
         os.write(int(os.environ["MAITRED_READY_FD"]), b"ready\n")

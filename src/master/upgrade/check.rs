@@ -3,11 +3,12 @@
 use super::super::start::executed;
 use super::{FORMAT, environment};
 use crate::core::fleet::Exit;
+use crate::sys::exec::Passing;
 use crate::sys::{reap, spawn, watch};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -40,10 +41,15 @@ pub struct Check {
 ///
 /// # Errors
 /// When it cannot be executed.
-pub fn run(executable: &Path, state: OwnedFd, descriptors: u64) -> Result<Check, spawn::SpawnError> {
+pub fn run(
+    executable: &Path,
+    state: &OwnedFd,
+    passing: &Passing,
+    descriptors: u64,
+) -> Result<Check, spawn::SpawnError> {
     let pipe = || spawn::output_pipe().map_err(|source| spawn::SpawnError::Call { call: "pipe2(2)", source });
     let ((out, out_write), (err, err_write)) = (pipe()?, pipe()?);
-    let order = format!("check {}", spawn::FIRST_LISTEN_FD);
+    let order = format!("check {}", state.as_raw_fd());
     let rest = std::env::vars_os().filter(|(name, _)| name != environment::UPGRADE);
     let program = spawn::Program {
         path: executable.to_owned(),
@@ -53,8 +59,9 @@ pub fn run(executable: &Path, state: OwnedFd, descriptors: u64) -> Result<Check,
         stdin: None,
         stdout: spawn::Stream::Pipe(out_write),
         stderr: spawn::Stream::Pipe(err_write),
-        keep: Vec::new(),
-        listen_fds: vec![state],
+        // It has copies of all that the next program will find.
+        keep: passing.numbers().into_iter().chain([state.as_raw_fd()]).collect(),
+        listen_fds: Vec::new(),
         placed: Vec::new(),
         descriptors,
         watched: None,

@@ -175,7 +175,8 @@ impl Master {
         let passing = Passing::default();
         let state = self.state(&passing, &[])?;
         let file = memfd::sealed(c"maitred-state", &state)?;
-        let checked = check::run(&self.host.executable, file, self.starter.descriptors).map_err(io::Error::other)?;
+        let checked =
+            check::run(&self.host.executable, &file, &passing, self.starter.descriptors).map_err(io::Error::other)?;
         if let Some(upgrade) = &mut self.upgrade {
             upgrade.stage = Stage::Checking(checked.pid, identity);
         }

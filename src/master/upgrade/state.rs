@@ -36,10 +36,10 @@ use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::sys::descent::Kin;
 use crate::sys::dispose::{self, Foreign};
-use crate::sys::exec::{Number, Passing, Taking};
+use crate::sys::exec::{Kind, Number, Passing, Taking};
 use crate::sys::guard::{self, Guard};
 use crate::sys::taken::Taken;
-use crate::sys::{clock, fd, limits, watch};
+use crate::sys::{clock, fd, limits, rights, watch};
 use crate::wire::address::Address;
 use crate::wire::packet::RequestId;
 use nix::unistd::Pid;
@@ -102,6 +102,11 @@ pub struct State {
     earlier: Vec<(i32, u64)>,
     taken: Option<Number>,
     client: Option<Number>,
+    /// What the process may do, and which descriptors it passes on; unknown to programs before this was written down.
+    #[serde(default)]
+    capabilities: u64,
+    #[serde(default)]
+    passed: Vec<Kind>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -197,6 +202,23 @@ pub(crate) fn understand(text: &[u8]) -> Result<State, StateError> {
 }
 
 impl State {
+    /// Whether this process has what the old program passes on, and may do what that may: the privileges that a file
+    /// gives (`setcap(8)`) are those of the new file.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn is_here(&self) -> Result<(), String> {
+        let missing = self.capabilities & !rights::own_capabilities().map_err(|error| error.to_string())?;
+        if missing > 0 {
+            let names = (0..u64::BITS).filter(|bit| missing >> bit & 1 == 1).map(rights::capability_name);
+            let names = names.collect::<Vec<_>>().join(",");
+            return Err(format!(
+                "the new binary would run without {names}, which this process has; give them to the file with setcap"
+            ));
+        }
+        self.passed.iter().try_for_each(Kind::is_here).map_err(|error| format!("not everything is passed on: {error}"))
+    }
+
     /// Whether this program could go on from here, as far as that can be known before it does. `config` is
     /// what the text in force says.
     ///
@@ -255,7 +277,7 @@ impl Master {
             self.workers.values().find(|worker| Arc::ptr_eq(&worker.last_words, words)).map(|worker| worker.id)
         };
         let shim = self.starter.shim.pass(passing);
-        let state = State {
+        let mut state = State {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             since: self.since,
@@ -297,7 +319,10 @@ impl Master {
                 .as_ref()
                 .and_then(|upgrade| upgrade.client.as_ref())
                 .map(|client| passing.pass(client)),
+            capabilities: rights::own_capabilities().unwrap_or_default(),
+            passed: Vec::new(),
         };
+        state.passed = passing.kinds()?;
         Ok(serde_json::to_vec(&state)?)
     }
 
@@ -569,5 +594,48 @@ fn pass_worker(worker: &Worker, passing: &Passing, listeners: &[Rc<Listener>], t
         leaves: worker.leaves,
         health: worker.health.clone(),
         last_words: worker.last_words.now(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    /// What each version wrote, a master with two workers and three addresses say. A version that writes something
+    /// else keeps the file of the one before and adds its own.
+    const WRITTEN: [(&str, &str); 1] = [("0.1.0", include_str!("golden/0.1.0.json"))];
+
+    /// Whether all that stands in one also stands in the other.
+    fn lost(before: &Value, after: &Value, at: &str) -> Vec<String> {
+        match (before, after) {
+            (Value::Object(before), Value::Object(after)) => before
+                .iter()
+                .flat_map(|(key, value)| lost(value, after.get(key).unwrap_or(&Value::Null), &format!("{at}.{key}")))
+                .collect(),
+            (Value::Array(before), Value::Array(after)) if before.len() == after.len() => {
+                let each = before.iter().zip(after).enumerate();
+                each.flat_map(|(index, (before, after))| lost(before, after, &format!("{at}[{index}]"))).collect()
+            }
+            _ if before == after => Vec::new(),
+            _ => vec![format!("{at}: {before} became {after}")],
+        }
+    }
+
+    #[test]
+    fn the_state_that_any_version_wrote_is_understood_and_nothing_of_it_lost() {
+        for (version, text) in WRITTEN {
+            let state = understand(text.as_bytes()).unwrap_or_else(|error| panic!("{version}: {error}"));
+            assert_eq!((state.version.as_str(), state.workers.len()), (version, 2));
+            let again = serde_json::to_value(&state).unwrap();
+            let lost = lost(&serde_json::from_str(text).unwrap(), &again, "");
+            assert!(lost.is_empty(), "{version}: {lost:#?}");
+        }
+    }
+
+    #[test]
+    fn a_state_of_another_format_is_refused() {
+        let other = WRITTEN[0].1.replacen("\"format\": 1", "\"format\": 999", 1);
+        assert!(matches!(understand(other.as_bytes()), Err(StateError::Format { found: 999 })));
     }
 }
