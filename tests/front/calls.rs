@@ -133,3 +133,39 @@ fn one_in_the_file_system_too() {
         answers_are_the_kernels(mode, scratch("calls.sock").to_str().unwrap(), 0);
     }
 }
+
+#[test]
+fn files_that_a_thread_makes_while_another_binds_keep_their_mode() {
+    let directory = scratch("modes");
+    std::fs::create_dir(&directory).unwrap();
+    let script = "import os, socket, sys, threading
+directory, over, made, wrong = sys.argv[1], False, 0, 0
+def make():
+    global made, wrong
+    while not over:
+        path = f'{directory}/file-{made}'
+        fd = os.open(path, os.O_CREAT | os.O_WRONLY, 0o666)
+        wrong += os.fstat(fd).st_mode & 0o777 != 0o640
+        made += 1
+        os.close(fd)
+        os.unlink(path)
+os.umask(0o027)
+maker = threading.Thread(target=make)
+maker.start()
+for number in range(300):
+    bound = socket.socket(socket.AF_UNIX)
+    bound.bind(f'{directory}/{number}.sock')
+    assert os.stat(f'{directory}/{number}.sock').st_mode & 0o777 == 0o750
+    bound.close()
+over = True
+maker.join()
+os.write(1, f'made {made}, {wrong} of them wrong\\n'.encode())
+server = socket.create_server(('127.0.0.1', 0))
+while True: server.accept()[0].close()";
+    let maitred = Maitred::start(&["-w", "1", "--", "python3", "-c", script, directory.to_str().unwrap()]).ready(1);
+    maitred.signal(nix::sys::signal::Signal::SIGTERM);
+    let (status, output) = maitred.wait();
+    assert_eq!(status.code(), Some(0), "{output}");
+    let made: u64 = output.strip_prefix("made ").and_then(|text| text.split(',').next()?.parse().ok()).expect(&output);
+    assert!(made > 100 && output.contains(", 0 of them wrong"), "{output}");
+}
