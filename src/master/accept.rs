@@ -256,9 +256,7 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> Result<(u32, Next),
                     info!(listener = %listener.address, "accepting again");
                 }
                 let next = hand_over(listener, connection, listen::peer_bytes(&peer));
-                if !listener.house.reserve.is_there() {
-                    listener.house.reserve.refill();
-                }
+                listener.house.reserve.refill();
                 if next != Next::Again {
                     return Ok((accepted + 1, next));
                 }

@@ -18,11 +18,11 @@ fn cpu(pid: u32) -> Duration {
     Duration::from(clock.now().unwrap())
 }
 
-/// The master's share of a core over a second in which it can do nothing. The second is what is
-/// measured; it synchronises nothing.
+/// The master's share of a core over a second in which it can do nothing.
 fn idle_share(maitred: &Maitred) -> f64 {
     let (pid, begun) = (maitred.child.id(), Instant::now());
     let before = cpu(pid);
+    // What is measured over; it synchronises nothing.
     std::thread::sleep(Duration::from_secs(1));
     (cpu(pid) - before).as_secs_f64() / begun.elapsed().as_secs_f64()
 }

@@ -190,7 +190,8 @@ fn one_connection_that_comes_back_without_end_bothers_nobody() {
     let tally = load(maitred.address(), 3, 3);
     assert_eq!((tally.answered, tally.hung), (3, 0), "{:?}", tally.failed);
     maitred.wait_for("the worker says", 1);
-    // It is busy with its attack; whoever meets another slot notices nothing. The second is how long the load lasts.
+    // It is busy with its attack; whoever meets another slot notices nothing.
+    // The pause is how long the load lasts; it synchronises nothing.
     let (tally, ()) = maitred.with_load(2, || std::thread::sleep(Duration::from_secs(1)));
     assert!(tally.answered > 0 && tally.hung == 0, "{:?}", tally.failed);
     assert!(before.elapsed() < PATIENCE);

@@ -211,7 +211,7 @@ while time.monotonic() < until:
     deeds += 1
     while len(keep) > HELD:
         dispose(keep.pop(0).detach())
-    time.sleep(0.01)  # the rhythm of the attack
+    time.sleep(0.01)  # the rhythm of the attack, which synchronises nothing
 for path in made:
     for remove in (os.unlink, os.rmdir):
         try:

@@ -446,7 +446,7 @@ def child():
         os.close(NUMBER)
     if how == 4:
         os.execvp("sleep", ["sleep", "600"])
-    time.sleep(600)  # stays behind, for the master to find
+    time.sleep(600)  # stays behind for the master to find and kill; nothing waits for its end
     os._exit(0)
 
 

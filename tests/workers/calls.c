@@ -291,10 +291,14 @@ static int client(void) {
     return fd;
 }
 
-static void serving(int fd) {
+static void serve_one(int fd, const char *what) {
     int one = client();
-    answer(fd, "accept of a client");
+    answer(fd, what);
     close(one);
+}
+
+static void serving(int fd) {
+    serve_one(fd, "accept of a client");
     int ended, child = fork();
     if (child == 0) {
         closefrom(fileno(out) > fd ? fileno(out) + 1 : fd + 1);
@@ -302,9 +306,7 @@ static void serving(int fd) {
         _exit(0);
     }
     waitpid(child, &ended, 0);
-    one = client();
-    answer(fd, "accept after a child closed its copy");
-    close(one);
+    serve_one(fd, "accept after a child closed its copy");
     child = vfork();
     if (child == 0) {
         struct sockaddr_storage name;
@@ -313,9 +315,7 @@ static void serving(int fd) {
         _exit(0);
     }
     waitpid(child, &ended, 0);
-    one = client();
-    answer(fd, "accept after a vforked child closed its copy");
-    close(one);
+    serve_one(fd, "accept after a vforked child closed its copy");
 }
 
 static int port(const void *name) {

@@ -243,9 +243,9 @@ impl Master {
             let in_hands = self.house.in_hands.get() > 0;
             let visitors = self.starter.door.is_busy();
             let clients = self.control.as_ref().is_some_and(|control| control.is_busy());
-            // What is still to be closed would be closed by the call that executes the new program.
             // What they report comes on a descriptor that only this program reads.
             let starting = self.workers.values().any(|worker| worker.executes == Executes::NotYet);
+            // What is still to be closed would be closed by the call that executes the new program.
             let busy = in_hands || starting || visitors || clients || dispose::is_busy();
             if busy && Instant::now() >= deadline {
                 if in_hands {
