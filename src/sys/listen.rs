@@ -1,5 +1,9 @@
 //! Listening sockets: making, adopting, accepting, and what the kernel tells of them.
 
+mod bind;
+
+pub use bind::{Peer, Sharing, adopt, bind, bind_beside, bind_instead, bind_unix, bind_unix_new, claim, peer_at};
+
 use super::dispose::Foreign;
 use crate::wire::address::Address;
 use nix::sys::socket::{getsockopt, sockopt};
@@ -135,51 +139,6 @@ pub fn askable(connection: BorrowedFd<'_>) -> Option<SocketAddr> {
     plain.then_some(local)
 }
 
-/// Who else may be bound to the address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sharing {
-    /// Nobody: a second master is told that the address is taken.
-    Alone,
-    /// Further sockets of this master, one for each slot (`SO_REUSEPORT`). The kernel would let a second
-    /// master of the same user in as well, so the first socket is bound only if one without that
-    /// option could be.
-    Group,
-}
-
-/// Makes a socket bound to a TCP address or an abstract name, with `SO_REUSEADDR`.
-///
-/// # Errors
-/// That of `bind(2)` above all.
-pub fn bind(address: &Address, sharing: Sharing) -> io::Result<Socket> {
-    let name = name_of(address)?;
-    let domain = Domain::from(i32::from(name.family()));
-    let socket = Socket::new(domain, Type::STREAM, None)?;
-    if domain == Domain::IPV6 {
-        // `[::]` means both families, whatever the system's default is.
-        socket.set_only_v6(false)?;
-    }
-    bind_socket(&socket, &name, sharing)?;
-    Ok(socket)
-}
-
-/// Makes one socket more of the group that `first` is in, with the same options.
-///
-/// # Errors
-/// That of `bind(2)` above all.
-pub fn bind_beside(first: &Socket) -> io::Result<Socket> {
-    let name = first.local_addr()?;
-    let domain = Domain::from(i32::from(name.family()));
-    let socket = Socket::new(domain, Type::STREAM, None)?;
-    if domain == Domain::IPV6 {
-        socket.set_only_v6(first.only_v6()?)?;
-    }
-    copy_options(first.as_fd(), socket.as_fd());
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.bind(&name)?;
-    Ok(socket)
-}
-
 /// What a socket says about sharing its address: `SO_REUSEADDR`, `SO_REUSEPORT` and `IPV6_V6ONLY`.
 #[must_use]
 pub fn reuse(socket: BorrowedFd<'_>) -> (bool, bool, bool) {
@@ -234,72 +193,10 @@ fn is_at(socket: &Socket, address: &Address) -> bool {
     local_address(socket).is_ok_and(|at| at == *address)
 }
 
-/// Makes a socket of our own in the place of one that others hold, with its options, bound but not yet listening.
-/// The other is shut down: two cannot listen on one address.
-///
-/// # Errors
-/// That of `bind(2)`, above all when another holder of the old socket listens on it once more.
-pub fn bind_instead(old: &Socket, address: &Address, sharing: Sharing) -> io::Result<Socket> {
-    let name = name_of(address)?;
-    let socket = Socket::new(Domain::from(i32::from(name.family())), Type::STREAM, None)?;
-    if name.is_ipv6() {
-        socket.set_only_v6(old.only_v6().unwrap_or(false))?;
-    }
-    copy_options(old.as_fd(), socket.as_fd());
-    // The kernel lets two sockets have an address that do not listen, if both say so.
-    let _ = old.set_reuse_address(true);
-    let _ = old.shutdown(std::net::Shutdown::Both);
-    bind_socket(&socket, &name, sharing)?;
-    Ok(socket)
-}
-
 /// Whether `listen(2)` was called on it.
 #[must_use]
 pub fn is_listening(socket: &Socket) -> bool {
     getsockopt(socket, sockopt::AcceptConn).unwrap_or(false)
-}
-
-/// Binds a worker's own socket, which thereby becomes the listener with all options that the
-/// worker set. One that is bound already (to a port that the kernel chose) stays as it is. A socket
-/// file gets the mode that the worker's own mask gives it.
-///
-/// # Errors
-/// That of `bind(2)` above all.
-pub fn adopt(own: &Foreign, address: &Address, umask: Option<u32>, sharing: Sharing) -> io::Result<Socket> {
-    // The original is closed when all is done, aside; this one becomes the listener.
-    let socket = Socket::from(own.as_fd().try_clone_to_owned()?);
-    if socket.r#type()? != Type::STREAM {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    if socket.peer_addr().is_ok() {
-        // As the kernel's own bind has it for a connection.
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    if is_bound(&socket) {
-        // That it may have company can still be said.
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(sharing == Sharing::Group)?;
-    } else {
-        let name = name_of(address)?;
-        match umask {
-            Some(mask) => with_umask(mask, || bind_socket(&socket, &name, sharing))?,
-            None => bind_socket(&socket, &name, sharing)?,
-        }
-    }
-    Ok(socket)
-}
-
-/// Binds a worker's own socket, which stays the worker's.
-///
-/// # Errors
-/// That of `bind(2)` above all.
-pub fn claim(own: &Foreign, address: &Address, sharing: Sharing) -> io::Result<()> {
-    bind_socket(&Socket::from(own.as_fd().try_clone_to_owned()?), &name_of(address)?, sharing)
-}
-
-/// Whether it has a port already.
-fn is_bound(socket: &Socket) -> bool {
-    socket.local_addr().is_ok_and(|name| name.as_socket().is_some_and(|address| address.port() != 0))
 }
 
 /// Whether a descriptor is a stream socket of a kind that we manage: TCP, which several paths may
@@ -321,35 +218,6 @@ pub fn is_of_this_user(socket: BorrowedFd<'_>) -> bool {
 #[must_use]
 pub fn is_steerable(fd: BorrowedFd<'_>) -> bool {
     socket2::SockRef::from(&fd).protocol().is_ok_and(|protocol| protocol == Some(socket2::Protocol::TCP))
-}
-
-fn bind_socket(socket: &Socket, name: &SockAddr, sharing: Sharing) -> io::Result<()> {
-    if name.is_unix() {
-        return socket.bind(name);
-    }
-    let before = (socket.reuse_address()?, socket.reuse_port()?);
-    let bound = bind_with_company(socket, name, sharing);
-    if bound.is_err() {
-        // It stays the worker's, as it was.
-        socket.set_reuse_address(before.0)?;
-        socket.set_reuse_port(before.1)?;
-    }
-    bound
-}
-
-fn bind_with_company(socket: &Socket, name: &SockAddr, sharing: Sharing) -> io::Result<()> {
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(sharing == Sharing::Group)?;
-    let chosen = name.as_socket().is_some_and(|address| address.port() != 0);
-    if sharing == Sharing::Group && chosen {
-        let probe = Socket::new(socket.domain()?, Type::STREAM, None)?;
-        if socket.domain()? == Domain::IPV6 {
-            probe.set_only_v6(socket.only_v6()?)?;
-        }
-        probe.set_reuse_address(true)?;
-        probe.bind(name)?;
-    }
-    socket.bind(name)
 }
 
 fn name_of(address: &Address) -> io::Result<SockAddr> {
@@ -508,90 +376,6 @@ fn set_int_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, v
     // SAFETY: the kernel reads `len` bytes of `value`.
     let ret = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), len) };
     if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Makes a Unix socket at `path`. A socket file that nobody listens on any more is removed first;
-/// anything else there is left and refused.
-///
-/// # Errors
-/// `AddrInUse` when somebody listens there; `AlreadyExists` when it is no socket.
-pub fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
-    use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => match peer_at(path)? {
-            Peer::Nobody => remove_dead(path, (found.dev(), found.ino()))?,
-            Peer::Somebody | Peer::OtherKind => return Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
-        },
-        Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
-    }
-    bind_unix_new(path, mode)
-}
-
-/// Removes the file that was looked at a moment ago, and no other one that has its name by now.
-fn remove_dead(path: &Path, file: (u64, u64)) -> io::Result<()> {
-    use nix::fcntl::AtFlags;
-    let directory = super::socket_file::open_directory(path)?;
-    let name = path.file_name().unwrap_or_default();
-    let found = nix::sys::stat::fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    if (found.st_dev, found.st_ino) != file {
-        return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
-    }
-    Ok(nix::unistd::unlinkat(&directory, name, nix::unistd::UnlinkatFlags::NoRemoveDir)?)
-}
-
-/// Makes a Unix socket at a path where nothing is.
-///
-/// # Errors
-/// `AddrInUse` when something is, whatever it is: a link is not followed there (`bind(2)`).
-pub fn bind_unix_new(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    let name = SockAddr::unix(path)?;
-    match mode {
-        None => socket.bind(&name)?,
-        // By the mask and not by chmod, which could be sent elsewhere by a link put there meanwhile.
-        Some(mode) => with_umask(0o777 & !mode, || socket.bind(&name))?,
-    }
-    Ok(socket)
-}
-
-/// Who listens on a socket file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
-    /// Somebody, whose queue may be full.
-    Somebody,
-    /// Somebody, in another way than by a stream.
-    OtherKind,
-    /// Nobody any more.
-    Nobody,
-}
-
-/// Finds out who listens on a socket file; does not wait for a server whose queue is full.
-///
-/// # Errors
-/// When that cannot be told, as without the right to connect.
-pub fn peer_at(path: &Path) -> io::Result<Peer> {
-    let connected = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?.connect(&SockAddr::unix(path)?);
-    match connected {
-        Ok(()) => Ok(Peer::Somebody),
-        Err(error) => match error.raw_os_error() {
-            Some(libc::EAGAIN) => Ok(Peer::Somebody),
-            Some(libc::EPROTOTYPE) => Ok(Peer::OtherKind),
-            Some(libc::ECONNREFUSED) => Ok(Peer::Nobody),
-            _ => Err(error),
-        },
-    }
-}
-
-/// Does something under another file mode mask. The mask belongs to the whole process, but no other
-/// thread of the master makes files.
-fn with_umask<T>(mask: u32, act: impl FnOnce() -> T) -> T {
-    use nix::sys::stat::{Mode, umask};
-    let before = umask(Mode::from_bits_truncate(mask));
-    let done = act();
-    umask(before);
-    done
 }
 
 /// The longest accept queue that the system allows, to which the kernel cuts every backlog

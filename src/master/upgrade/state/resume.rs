@@ -1,0 +1,239 @@
+//! The next program: it takes what was written down and goes on.
+
+use super::*;
+
+impl Master {
+    /// Goes on where another program was.
+    ///
+    /// # Errors
+    /// When a descriptor is missing, or something that every master needs cannot be had.
+    pub(in super::super::super) fn resume(
+        mut config: Config,
+        host: Host,
+        state: State,
+    ) -> Result<(Master, mpsc::Receiver<Event>), RunError> {
+        limits::policy_of_the_start(state.policy);
+        let taking = Taking::default();
+        state.keep_base(&mut config).map_err(io::Error::other)?;
+        config.name = state.name.clone();
+        let config = Rc::new(config);
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let packet_cost = fd::packet_cost()?;
+        let house = Rc::new(House::new(&config, packet_cost, sender.clone(), Aside::start()?));
+        house.lost.set(state.lost);
+        house.refused.take(state.refused);
+        house.refused.returned.set(state.refused_returned);
+        house.opens.take(state.opens);
+        house.provoked.take(state.provoked);
+        let output = Output::start()?;
+        dispose::start()?;
+        if let Err(error) = limits::wake_without_preempting() {
+            debug!(%error, "the master preempts its workers");
+        }
+        let counters: Vec<Rc<Counters>> = state.counters.iter().map(|counts| Rc::new(Counters::of(counts))).collect();
+        let of_slot = |slot: Slot| counters.get(slot.index()).cloned().unwrap_or_default();
+        let handoffs = state.handoffs.iter().map(|passed| {
+            let counters = of_slot(passed.slot());
+            let load = house.opens.load_of(passed.worker());
+            Handoff::take_over(passed, &taking, counters, load, packet_cost).map(Rc::new)
+        });
+        let handoffs = handoffs.collect::<io::Result<Vec<_>>>()?;
+        let mut listeners = Listeners::new(config.mode, Rc::clone(&house));
+        let mut all = Vec::new();
+        for passed in state.listeners {
+            let listener = Listener::take(passed.listener, &taking, Rc::clone(&house), &handoffs)?;
+            let listener = listeners.add_again(listener);
+            all.push((listener, passed.served));
+        }
+        let (shim, old_shim) = Shim::take(state.shim, &taking)?;
+        let old_shims =
+            state.old_shims.into_iter().map(|number| taking.take(number)).collect::<io::Result<Vec<_>>>()?;
+        let made = |text: &Option<String>| {
+            // The check has made it, so what fails now is a change of the moment.
+            match (config.source.make)(text.clone()) {
+                Ok(mut made) => {
+                    made.keep_from(&config);
+                    Rc::new(made)
+                }
+                Err(error) => {
+                    warn!(error, "the configuration of a generation cannot be made again; it gets the one in force");
+                    Rc::clone(&config)
+                }
+            }
+        };
+        let mut reloads = Reloads { last: state.last_reload, ..Reloads::default() };
+        for (generation, text) in &state.texts {
+            let same = *text == config.source.text;
+            reloads.of.insert(*generation, if same { Rc::clone(&config) } else { made(text) });
+        }
+        reloads.next = state.next_text.as_ref().map(made);
+        let starter = Starter {
+            config: Rc::clone(&config),
+            guard: Rc::new(Guard::take(state.guard, &taking, config.life.detached)?),
+            leftovers: Leftovers::start(sender.clone())?,
+            earlier: state.earlier.into_iter().filter_map(Kin::again).collect(),
+            shim,
+            old_shims: old_shims.into_iter().chain(old_shim).collect(),
+            door: Door::take(state.door, &taking)?,
+            output,
+            prefixed: prefixed(&config),
+            descriptors: state.descriptors,
+            taken: state.taken.map(|number| Taken::take(number, &taking)).transpose()?,
+            house: Rc::clone(&house),
+        };
+        let hard = limits::descriptor_limit()?.hard;
+        let spare = hard.saturating_sub(DESCRIPTORS_OF_MASTER) / DESCRIPTORS_PER_WORKER;
+        let client = state.client.map(|number| taking.take(number)).transpose()?;
+        let signals = forward_signals(&sender)?;
+        house.begin_to_accept()?;
+        let mut master = Master {
+            since: state.since,
+            rhythm: Rc::new(Cell::new(rhythm(&config.life))),
+            looked_at: clock::now(),
+            looked_at_rest: false,
+            signals,
+            base_text: state.base_text,
+            reloads,
+            max_workers: WORKERS_MAX.min(u32::try_from(spare).unwrap_or(WORKERS_MAX)),
+            drains: Rc::<Drains>::default(),
+            memory_looked_at: clock::now(),
+            last_words: state.last_words.into_iter().collect(),
+            failed_because: None,
+            starter,
+            house,
+            listeners,
+            accepted_before: state.accepted_before,
+            unaccounted: Cell::new(0),
+            sockets_at_stop: HashSet::new(),
+            newest_worker: state.workers.iter().map(|worker| worker.id).max().unwrap_or(WorkerId(0)),
+            closing: 0,
+            fleet: state.fleet,
+            workers: HashMap::new(),
+            shares: Shares::default(),
+            counters,
+            finished: false,
+            failure: None,
+            boot_failure: None,
+            control: state.control.map(|control| ControlSocket::take(control, &taking)).transpose()?,
+            upgrade: None,
+            upgrades: state.upgrades,
+            host,
+            config,
+        };
+        for passed in state.workers {
+            let worker = master.take_worker(passed, &taking, &all, &handoffs)?;
+            master.workers.insert(worker.id, worker);
+        }
+        for passed in state.streams {
+            let words = |id| master.workers.get(&id).map(|worker| Arc::clone(&worker.last_words));
+            let stream = Stream::take(passed, &taking, master.starter.prefixed, words)?;
+            master.starter.output.add(stream);
+        }
+        master.begin_again(&all, sender)?;
+        master.clean_up_after_upgrade();
+        master.upgrade_done(client.as_ref(), &state.version);
+        Ok((master, events))
+    }
+
+    fn take_worker(
+        &self,
+        passed: PassedWorker,
+        taking: &Taking,
+        listeners: &[(Rc<Listener>, bool)],
+        handoffs: &[Rc<Handoff>],
+    ) -> io::Result<Worker> {
+        let missing = || io::Error::other("a listener or hand-off socket of a worker is missing");
+        let watched = |number| taking.take(number).and_then(watch::readable).map(Rc::new);
+        let mut requests = Vec::new();
+        for request in passed.requests {
+            let listener = listeners.get(request.listener).map(|(l, _)| Rc::clone(l)).ok_or_else(missing)?;
+            let handoff = request.handoff.map(|place| handoffs.get(place).cloned().ok_or_else(missing)).transpose()?;
+            let own = request.own.map(|number| taking.take(number).map(Foreign::from)).transpose()?;
+            let holders = Holders::default();
+            for number in request.holders {
+                holders.watch(taking.take(number)?, passed.id, request.id, &self.house.events)?;
+            }
+            let address = request.address.unwrap_or_else(|| listener.address.clone());
+            let (id, accepting, claim) = (request.id, request.accepting, request.claim);
+            requests.push(Request { id, listener, handoff, own, accepting, address, claim, holders });
+        }
+        let config = self.reloads.of.get(&passed.generation).unwrap_or(&self.config);
+        let supervised =
+            passed.supervised.map(|s| Supervised::take_over(passed.id, s, taking, Rc::clone(&self.house), handoffs));
+        Ok(Worker {
+            id: passed.id,
+            slot: passed.slot,
+            generation: passed.generation,
+            config: Rc::clone(config),
+            pid: Pid::from_raw(passed.pid),
+            adapter: passed.adapter,
+            since: passed.since,
+            token: passed.token,
+            channel_inode: passed.channel_inode,
+            channel: Rc::new(watch::readable(Foreign::from(taking.take(passed.channel)?))?),
+            last_words: Arc::new(LastWords::again(passed.last_words)),
+            pidfd: watched(passed.pidfd)?,
+            notify: Arc::new(Foreign::from(taking.take(passed.notify)?)),
+            notification: passed.notification.map(watched).transpose()?,
+            requests,
+            deaf_moment: None,
+            listened: passed.listened,
+            tasks: Vec::new(),
+            supervised: supervised.transpose()?,
+            executes: Executes::Yes,
+            uses_inherited: passed.uses_inherited,
+            reported: passed.reported,
+            ready: passed.ready,
+            awaits_addresses: false,
+            asked: false,
+            admitted: passed.admitted,
+            leaves: passed.leaves,
+            target: Rc::default(),
+            health: passed.health,
+        })
+    }
+
+    /// Begins everything again that was under way.
+    fn begin_again(&mut self, listeners: &[(Rc<Listener>, bool)], sender: mpsc::Sender<Event>) -> io::Result<()> {
+        if let Some(control) = &self.control {
+            control.serve(sender.clone());
+        }
+        self.starter.door.serve(sender.clone())?;
+        for (listener, served) in listeners {
+            if *served {
+                self.listeners.serve(listener);
+            }
+            // What workers that are gone sent back, and what the others send.
+            for orphan in listener.seats.orphans() {
+                if !self.workers.contains_key(&orphan.worker) {
+                    orphan.finish();
+                    tokio::task::spawn_local(returned::serve(Rc::clone(listener), orphan));
+                }
+            }
+        }
+        self.house.opens.begin();
+        let ids: Vec<WorkerId> = self.workers.keys().copied().collect();
+        for id in ids {
+            let Some(worker) = self.workers.get_mut(&id) else { continue };
+            self.starter.attend(worker, None)?;
+            for request in worker.requests.iter().filter(|request| request.accepting) {
+                if let Some(handoff) = &request.handoff {
+                    tokio::task::spawn_local(returned::serve(Rc::clone(&request.listener), Rc::clone(handoff)));
+                }
+            }
+            worker.choose_target(if worker.leaves { Asked::No } else { Asked::Yes });
+            if self.fleet.occupant(id).is_some_and(Occupant::is_starting) {
+                self.await_readiness(id);
+                self.ask_until_ready(id);
+            }
+            self.probe_if_asked(id);
+            self.lost_listener(id);
+            let draining =
+                matches!(self.fleet.occupant(id).map(|o| o.life), Some(Life::Draining { phase: Drain::Emptying, .. }));
+            if draining {
+                self.watch_drain_if_untaken_are_gone(id);
+            }
+        }
+        Ok(())
+    }
+}
