@@ -261,7 +261,7 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> Result<(u32, Next),
                     return Ok((accepted + 1, next));
                 }
             }
-            Accepted::Empty => return Ok((accepted, Next::AwaitConnection)),
+            Accepted::Empty | Accepted::Interrupted => return Ok((accepted, Next::AwaitConnection)),
             Accepted::Aborted(error) => {
                 aborted += 1;
                 if aborted == BURST {
@@ -289,9 +289,8 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> Result<(u32, Next),
 #[inline]
 fn accept(socket: &Socket, kicker: Option<&Kicker>) -> Result<Accepted, CannotAccept> {
     let Some(kicker) = kicker else { return Ok(listen::accept(socket)?) };
-    let got = kicker.during(socket.as_fd(), || listen::accept(socket))?;
-    match got {
-        Accepted::Empty | Accepted::Aborted(_) if kicker.has_kicked() => Err(CannotAccept::Blocked),
+    match kicker.during(|| listen::accept(socket))? {
+        Accepted::Interrupted => Err(CannotAccept::Blocked),
         got => Ok(got),
     }
 }

@@ -26,7 +26,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 /// Calls that a holder made wait before the socket is replaced where that can be.
 const BLOCKED_MAX: u32 = 3;
-
+/// The longest pause after such a call, which took some 20 ms of the master's time; clients wait as long as this.
+const BLOCKED_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// Attempts in which a socket that was passed to the master listens again, before another takes its place.
 const SAME_SOCKET_MAX: u32 = 3;
 
@@ -45,10 +46,14 @@ impl Failures {
     }
 
     /// How long to wait before anything is tried.
-    fn pause(self) -> Duration {
+    fn pause(self, why: &CannotAccept) -> Duration {
+        let longest = match why {
+            CannotAccept::Blocked => BLOCKED_PAUSE_MAX,
+            CannotAccept::ShutDown | CannotAccept::Failed(_) => PAUSE_MAX,
+        };
         match self.count {
             0 | 1 => Duration::ZERO,
-            count => (PAUSE * 2u32.saturating_pow(count - 2).min(1 << 10)).min(PAUSE_MAX),
+            count => (PAUSE * 2u32.saturating_pow(count - 2).min(1 << 10)).min(longest),
         }
     }
 }
@@ -70,7 +75,10 @@ pub async fn mend(listener: &Listener, mut why: CannotAccept) -> Result<(), io::
             1 => warn!(%address, error = %why, "cannot accept here any more, mending the socket"),
             _ => debug!(%address, error = %why, attempt, "cannot accept here any more, mending the socket again"),
         }
-        pause(listener, failures.pause()).await;
+        // What came during a pause would be lost with the socket, so this is decided before.
+        if !is_replaced_at_once(listener, &why, attempt) {
+            pause(listener, failures.pause(&why)).await;
+        }
         if listener.phase.get() == Phase::Closing {
             return Ok(());
         }
@@ -112,7 +120,7 @@ async fn listen_again(listener: &Listener) -> io::Result<()> {
     loop {
         let failures = listener.failures.get().and_one(clock::now());
         listener.failures.set(failures);
-        pause(listener, failures.pause()).await;
+        pause(listener, failures.pause(&CannotAccept::ShutDown)).await;
         let Some(socket) = listener.socket().filter(|_| listener.phase.get() != Phase::Closing) else { return Ok(()) };
         match listen::listen_again(&socket, &listener.address, listener.backlog.get()) {
             Ok(()) => {
@@ -151,15 +159,20 @@ async fn pause(listener: &Listener, time: Duration) {
     }
 }
 
+/// Whether another socket takes the place of one that a holder makes block, in which nobody waits at this moment: such
+/// a call has just found nothing.
+fn is_replaced_at_once(listener: &Listener, why: &CannotAccept, attempt: u32) -> bool {
+    matches!(why, CannotAccept::Blocked)
+        && attempt >= BLOCKED_MAX
+        && listener.held_by.get() != HeldBy::Manager
+        && listener.socket().is_some_and(|socket| listen::queued(socket.as_fd()) == 0)
+}
+
 /// One attempt; tells what was done.
 fn try_to(listener: &Listener, why: &CannotAccept, attempt: u32) -> io::Result<Mended> {
     let Some(old) = listener.socket() else { return Err(io::ErrorKind::NotConnected.into()) };
-    if matches!(why, CannotAccept::Blocked) {
-        // It listens, and does not block any more. What waits there would be lost with it.
-        let replaceable = listener.held_by.get() != HeldBy::Manager && listen::queued(old.as_fd()) == 0;
-        if attempt < BLOCKED_MAX || !replaceable {
-            return Ok(Mended::Unblocked);
-        }
+    if matches!(why, CannotAccept::Blocked) && !is_replaced_at_once(listener, why, attempt) {
+        return old.set_nonblocking(true).map(|()| Mended::Unblocked);
     }
     let again = || {
         listen::listen_again(&old, &listener.address, listener.backlog.get())?;
@@ -184,12 +197,13 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..FAILURES_MAX {
             failures = failures.and_one(begun);
-            pauses.push(failures.pause());
+            pauses.push(failures.pause(&CannotAccept::ShutDown));
         }
         let ms = |ms| Duration::from_millis(ms);
         assert_eq!(pauses, [ms(0), ms(50), ms(100), ms(200), ms(400), ms(800), ms(1600), ms(3200)]);
         assert_eq!(failures.and_one(begun).count, FAILURES_MAX + 1);
         assert_eq!(failures.and_one(begun + FORGIVEN_AFTER).count, 1);
-        assert_eq!(Failures { count: 40, ..failures }.pause(), PAUSE_MAX);
+        let many = Failures { count: 40, ..failures };
+        assert_eq!((many.pause(&CannotAccept::ShutDown), many.pause(&CannotAccept::Blocked)), (PAUSE_MAX, ms(200)));
     }
 }

@@ -3,11 +3,16 @@
 //! `accept(2)` knows no `MSG_DONTWAIT`, and `O_NONBLOCK` belongs to the open file: another holder of a listening
 //! socket, the worker whose own it was or whoever passed it to the master, can clear it at any moment. The loop asks
 //! such a socket only for what the kernel says is waiting ([`super::listen::waiting`]); a holder that takes that in
-//! between can make it wait all the same. Then this thread makes the file non-blocking again, by a signal whose
-//! handler runs in the loop's own thread, and the call starts again and finds nothing.
+//! between can make it wait all the same. Then this thread sends the loop's thread a signal, and the call ends with
+//! `EINTR`: its handler is without `SA_RESTART` (`signal(7)`, "Interruption of system calls and library functions by
+//! signal handlers").
 //!
-//! What was tried and given up: `SO_RCVTIMEO` bounds the call, but every accepted connection inherits it, and the
-//! other holder can change it; a copy of the descriptor shares the mode; opening a socket a second time through
+//! No other call may notice that signal. So the thread says that one is on its way before it looks for the last time
+//! whether the call is still the same one, and the loop goes on after a call only when none is.
+//!
+//! What was tried and given up: to make the file non-blocking in the handler and to let the call start again, since a
+//! holder that clears it without pause wins that race thousands of times; `SO_RCVTIMEO` bounds the call, but every
+//! accepted connection inherits it, and the other holder can change it; a copy of the descriptor shares the mode; opening a socket a second time through
 //! `/proc` is not possible; io_uring accepts without waiting, but containers forbid it.
 //!
 //! It costs two stores in memory for each call, and while there are calls this thread looks once in `TICK`. While
@@ -15,9 +20,9 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
@@ -31,16 +36,12 @@ const SIGNAL: libc::c_int = libc::SIGURG;
 
 /// The number of the call in which the loop is; 0 outside.
 static CALL: AtomicU64 = AtomicU64::new(0);
-/// The socket of that call.
-static SOCKET: AtomicI32 = AtomicI32::new(-1);
 /// How often the loop came to accept.
 static TURNS: AtomicU64 = AtomicU64::new(0);
 /// Whether the thread sleeps until it is woken.
 static ASLEEP: AtomicBool = AtomicBool::new(false);
-/// Whether the thread is about to send the signal.
-static KICKING: AtomicBool = AtomicBool::new(false);
-/// Calls that waited because the file was blocking, and of which the loop was not told yet.
-static BLOCKED: AtomicU64 = AtomicU64::new(0);
+/// Whether a signal is on its way, or about to be sent.
+static COMING: AtomicBool = AtomicBool::new(false);
 /// Whether the thread shall end.
 static ENDED: AtomicBool = AtomicBool::new(false);
 
@@ -88,17 +89,16 @@ impl Kicker {
         }
     }
 
-    /// Does one call on a socket that must not block.
+    /// Does one call that can block; when it does, it ends with `EINTR`.
     #[inline]
-    pub fn during<T>(&self, socket: BorrowedFd<'_>, call: impl FnOnce() -> T) -> T {
+    pub fn during<T>(&self, call: impl FnOnce() -> T) -> T {
         self.calls.set(self.calls.get() + 1);
-        SOCKET.store(socket.as_raw_fd(), Relaxed);
         CALL.store(self.calls.get(), SeqCst);
         // A loop that gets little of a processor may seem to be done between two calls.
         self.wake();
         let done = call();
         CALL.store(0, SeqCst);
-        if KICKING.load(SeqCst) {
+        if COMING.load(SeqCst) {
             settle();
         }
         done
@@ -109,21 +109,7 @@ impl Kicker {
     /// (`sk_stream_wait_close` in net/core/stream.c); the socket is closed all the same.
     #[inline]
     pub fn close(&self, connection: OwnedFd) {
-        self.calls.set(self.calls.get() + 1);
-        SOCKET.store(-1, Relaxed);
-        CALL.store(self.calls.get(), SeqCst);
-        self.wake();
-        drop(connection);
-        CALL.store(0, SeqCst);
-        if KICKING.load(SeqCst) {
-            settle();
-        }
-    }
-
-    /// Whether a call waited until it was ended, since this was last asked.
-    #[must_use]
-    pub fn has_kicked(&self) -> bool {
-        BLOCKED.load(Relaxed) > 0 && BLOCKED.swap(0, SeqCst) > 0
+        self.during(|| drop(connection));
     }
 }
 
@@ -137,16 +123,15 @@ impl Drop for Kicker {
     }
 }
 
-/// The signal may be on its way to a call that has just returned. It must not break off the next one: a connection
-/// given to a supervised worker would be lost (`SECCOMP_IOCTL_NOTIF_ADDFD`).
+/// Waits for the signal that was meant for a call which has just returned. It must not break off the next one: a
+/// connection given to a supervised worker would be lost (`SECCOMP_IOCTL_NOTIF_ADDFD`).
 #[cold]
 fn settle() {
-    while KICKING.load(SeqCst) {
-        std::hint::spin_loop();
+    while COMING.load(SeqCst) {
+        // The kicker may need this processor, and a signal that was sent is handled on the way back.
+        // SAFETY: no arguments.
+        unsafe { libc::sched_yield() };
     }
-    // A signal that was sent to this thread is handled at the latest when this returns from the kernel.
-    // SAFETY: no arguments.
-    unsafe { libc::sched_yield() };
 }
 
 /// The thread's whole life.
@@ -155,12 +140,7 @@ fn watch(target: libc::pthread_t) {
     while !ENDED.load(SeqCst) {
         let now = (TURNS.load(SeqCst), CALL.load(SeqCst));
         if now.1 != 0 && now.1 == call {
-            KICKING.store(true, SeqCst);
-            if CALL.load(SeqCst) == call {
-                // SAFETY: the loop's thread lives for as long as this one, which it joins.
-                unsafe { libc::pthread_kill(target, SIGNAL) };
-            }
-            KICKING.store(false, SeqCst);
+            kick(target, call);
         }
         let quiet = now == (turns, 0);
         (turns, call) = now;
@@ -176,17 +156,27 @@ fn watch(target: libc::pthread_t) {
     }
 }
 
+/// Ends the call if the loop is still in it. One whose signal is on its way needs no other.
+fn kick(target: libc::pthread_t, call: u64) {
+    if COMING.swap(true, SeqCst) {
+        return;
+    }
+    // SAFETY: the loop's thread lives for as long as this one, which it joins.
+    let sent = CALL.load(SeqCst) == call && unsafe { libc::pthread_kill(target, SIGNAL) } == 0;
+    if !sent {
+        COMING.store(false, SeqCst);
+    }
+}
+
 /// So much stack, of which it needs little.
 const STACK: usize = 64 * 1024;
 
 fn handle_signal() -> io::Result<()> {
     use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-    // SAFETY: a zeroed sigaction is valid; the handler keeps to what a handler may do. Calls start again after it,
-    // so that none but the one that is meant notices anything.
+    // SAFETY: a zeroed sigaction is valid; the handler keeps to what a handler may do.
     let done = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = unblock as extern "C" fn(libc::c_int) as libc::sighandler_t;
-        action.sa_flags = libc::SA_RESTART;
+        action.sa_sigaction = arrived as extern "C" fn(libc::c_int) as libc::sighandler_t;
         libc::sigaction(SIGNAL, &raw const action, std::ptr::null_mut())
     };
     if done < 0 {
@@ -198,21 +188,63 @@ fn handle_signal() -> io::Result<()> {
     Ok(nix::sys::signal::pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&set), None)?)
 }
 
-/// Runs in the loop's thread, within the call that blocks.
-extern "C" fn unblock(_signal: libc::c_int) {
-    if CALL.load(SeqCst) == 0 {
-        return;
+/// Runs in the loop's thread. That it runs ends the call.
+extern "C" fn arrived(_signal: libc::c_int) {
+    COMING.store(false, SeqCst);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::listen::{self, Accepted};
+    use std::time::Instant;
+
+    /// There is one loop in a process.
+    static LOOP: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+    /// As long as a test may wait for what should take two ticks.
+    const LONG: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn a_call_that_blocks_ends_whatever_another_holder_does_to_the_mode() {
+        let _loop = LOOP.lock().unwrap();
+        let kicker = Kicker::start().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let holder = listener.try_clone().unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(SeqCst) {
+                    holder.set_nonblocking(false).unwrap();
+                }
+            });
+            let listener = socket2::Socket::from(listener);
+            for _ in 0..30 {
+                let begun = Instant::now();
+                kicker.attend();
+                let got = kicker.during(|| listen::accept(&listener)).unwrap();
+                assert!(matches!(got, Accepted::Interrupted), "{got:?}");
+                assert!(begun.elapsed() < LONG, "caught for {:?}", begun.elapsed());
+            }
+            done.store(true, SeqCst);
+        });
     }
-    let socket = SOCKET.load(Relaxed);
-    // SAFETY: plain system calls, which a handler may make; the call that was interrupted has the socket open.
-    // `errno` is as it was afterwards.
-    unsafe {
-        let errno = *libc::__errno_location();
-        let flags = libc::fcntl(socket, libc::F_GETFL);
-        if flags >= 0 && flags & libc::O_NONBLOCK == 0 {
-            libc::fcntl(socket, libc::F_SETFL, flags | libc::O_NONBLOCK);
-            BLOCKED.fetch_add(1, SeqCst);
+
+    /// A call that is just as long as the kicker's patience ends beside its signal, which must not reach the next one.
+    #[test]
+    fn the_signal_for_one_call_does_not_end_another() {
+        let _loop = LOOP.lock().unwrap();
+        let kicker = Kicker::start().unwrap();
+        let epoll = nix::sys::epoll::Epoll::new(nix::sys::epoll::EpollCreateFlags::empty()).unwrap();
+        let mut interrupted = 0;
+        for _ in 0..100 {
+            kicker.attend();
+            let end = Instant::now() + TICK;
+            // What is measured is a call that takes this time, so it is spent.
+            kicker.during(|| while Instant::now() < end {});
+            let wait = epoll.wait(&mut [nix::sys::epoll::EpollEvent::empty()], 1u8);
+            interrupted += u32::from(wait == Err(nix::errno::Errno::EINTR));
         }
-        *libc::__errno_location() = errno;
+        assert_eq!(interrupted, 0);
     }
 }

@@ -21,6 +21,8 @@ pub enum Accepted {
     Connection(OwnedFd, SockAddr),
     /// Nobody waits.
     Empty,
+    /// A signal ended a call that waited (`EINTR`).
+    Interrupted,
     /// The peer, or the network, ended it before we came; the next may be there.
     Aborted(io::Error),
     /// Descriptors or memory ran out, here or in the whole system (`EMFILE`, `ENFILE`, `ENOBUFS`,
@@ -40,10 +42,10 @@ pub fn accept(listener: &Socket) -> io::Result<Accepted> {
     };
     Ok(match error.raw_os_error() {
         Some(libc::EAGAIN) => Accepted::Empty,
+        Some(libc::EINTR) => Accepted::Interrupted,
         // Errors of the connection, not of the listener (`accept(2)`, "Error handling").
         Some(
             libc::ECONNABORTED
-            | libc::EINTR
             | libc::EPROTO
             | libc::ENETDOWN
             | libc::ENOPROTOOPT

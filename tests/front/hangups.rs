@@ -138,40 +138,63 @@ fn a_worker_that_does_something_to_its_own_socket_which_became_the_listener_stop
     }
 }
 
+fn asked_by_unix(path: &std::path::Path) -> String {
+    use std::io::{Read, Write};
+    let mut client = std::os::unix::net::UnixStream::connect(path).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    answer
+}
+
 #[test]
 fn a_unix_socket_that_a_worker_shuts_is_made_anew() {
     let path = scratch("holder.sock");
     let maitred = holder("shut", &format!("unix:{}", path.display()));
     maitred.wait_for("accepting again", 1);
-    let asked = || {
-        use std::io::{Read, Write};
-        let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
-        client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).unwrap();
-        answer
-    };
     for _ in 0..4 {
-        assert!(asked().contains("slot "));
+        assert!(asked_by_unix(&path).contains("slot "));
     }
     ends(maitred);
     assert!(!path.exists());
 }
 
-/// Two threads of the worker wait in `accept` on the master's listener, a third makes it block again and again: the
-/// master is caught in `accept` sooner or later, and must get out of it every time.
+/// Asks for the status, and fails where the master does not answer for a while.
+fn answers_at_once(maitred: &Maitred) {
+    let asked = Instant::now();
+    maitred.status();
+    assert!(asked.elapsed() < Duration::from_secs(2), "the master stood still for {:?}", asked.elapsed());
+}
+
+/// Two processes of the worker wait in `accept` on the master's listener, a third makes it block without pause: the
+/// master may be caught in `accept`, and must get out of it at once.
 #[test]
 fn a_worker_that_takes_connections_from_a_socket_that_it_makes_block_does_not_catch_the_master() {
     let maitred = holder("steal", "tcp:127.0.0.1:0");
     let address = maitred.address();
     let deadline = Instant::now() + Duration::from_secs(5);
     while Instant::now() < deadline && maitred.logged("accepting again").len() < 2 {
-        // Some reach the thief, who closes them.
+        // Some reach a thief, who closes them.
         let _ = std::net::TcpStream::connect(address);
-        let asked = Instant::now();
-        maitred.status();
-        assert!(asked.elapsed() < Duration::from_secs(2), "the master stood still for {:?}", asked.elapsed());
+        answers_at_once(&maitred);
+    }
+    ends(maitred);
+}
+
+/// The kernel does not tell how many wait at a Unix socket, so each connection catches the master there.
+#[test]
+fn a_unix_socket_that_a_worker_makes_block_again_and_again_is_made_anew() {
+    let path = scratch("blocking.sock");
+    let maitred = holder("block-often", &format!("unix:{}", path.display()));
+    let deadline = Instant::now() + PATIENCE;
+    while !maitred.logged("accepting again").iter().any(|line| line["how"] == "NewSocket") {
+        assert!(Instant::now() < deadline, "the master was not caught often enough, or went on with the socket");
+        assert!(asked_by_unix(&path).contains("slot "));
+        answers_at_once(&maitred);
+    }
+    for _ in 0..4 {
+        assert!(asked_by_unix(&path).contains("slot "));
     }
     ends(maitred);
 }

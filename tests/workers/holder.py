@@ -4,6 +4,7 @@ The worker in slot 0 sends its own socket along, which becomes the listener, and
 deed, says so on its standard error, and goes on serving for as long as it can. The others begin when there is a file MARK.
 """
 
+import ctypes
 import os
 import signal
 import socket
@@ -11,6 +12,8 @@ import struct
 import sys
 import threading
 import time
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 deed, address = sys.argv[1], sys.argv[2]
 slot = os.environ["MAITRED_SLOT"]
@@ -49,6 +52,14 @@ def again_and_again(what):
             pass
 
 
+def beside(what):
+    if os.fork() == 0:
+        # Nothing ends these but the end of the worker.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        what()
+        os._exit(0)
+
+
 def do(*_):
     if deed == "close-inherited":
         os.closerange(3, 1024)
@@ -82,9 +93,12 @@ def do(*_):
         os.set_blocking(own.fileno(), True)
     elif deed == "steal":
         own.setblocking(True)
-        for _ in range(2):
-            threading.Thread(target=steal, daemon=True).start()
-        threading.Thread(target=again_and_again, args=[lambda: os.set_blocking(own.fileno(), True)], daemon=True).start()
+        # Processes, since threads of Python run in turns: the mode is to be set while the others accept.
+        beside(steal)
+        beside(steal)
+        beside(lambda: again_and_again(lambda: os.set_blocking(own.fileno(), True)))
+    elif deed == "block-often":
+        beside(lambda: again_and_again(lambda: os.set_blocking(own.fileno(), True)))
     print("did", deed, file=sys.stderr, flush=True)
 
 
