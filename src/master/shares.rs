@@ -2,7 +2,7 @@
 //! least-connections nothing for the more loaded ones. The kernel counts whom it gives a connection and not who
 //! closed one, so the master looks how many are open, time and again.
 
-use super::bustle::next_beat;
+use super::bustle::{BEAT, next_beat};
 use super::event::Event;
 use super::group::Group;
 use super::run::Master;
@@ -204,11 +204,15 @@ impl Master {
         let before = std::mem::replace(&mut self.shares.loads, loads);
         let same = |(id, load): (&WorkerId, &Load)| before.get(id).is_some_and(|before| before.steered == load.steered);
         let pause = LOOK_EVERY.max(look.cost.saturating_mul(REST));
-        match self.shares.loads.iter().all(same) {
-            // Where nobody comes, it matters little who leaves.
-            true => self.later(next_beat(pause), || Event::LookAtLoads),
-            false => self.later(sleep(pause), || Event::LookAtLoads),
+        if !self.shares.loads.iter().all(same) {
+            return self.later(sleep(pause), || Event::LookAtLoads);
         }
+        // Where nobody comes, it matters little who leaves.
+        let counts = self.workers.values().all(|worker| self.view().steered_to(worker.slot).is_some());
+        let nobody = || self.shares.loads.values().chain(before.values()).all(|load| load.open == 0);
+        // Each look is a whole one where the kernel does not count, so it comes at every other beat then.
+        let pause = if counts || !nobody() { pause } else { pause.max(BEAT) };
+        self.later(next_beat(pause), || Event::LookAtLoads);
     }
 
     fn groups(&self) -> impl Iterator<Item = &Group> {

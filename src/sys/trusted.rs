@@ -4,6 +4,9 @@
 //! (`openat(2)`, `O_NOFOLLOW`), so that nothing can be exchanged between the look and the use. A directory
 //! on the way belongs to root or to this user, and others cannot write to it unless it is sticky: there they
 //! can add names but neither rename nor remove those of others (`unlink(2)`, `EPERM`).
+//!
+//! Whoever owns `/` counts as root where others cannot add names: it is theirs to exchange everything. In a user
+//! namespace that is the overflow user, as which all show that are not mapped (`user_namespaces(7)`).
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
@@ -71,7 +74,12 @@ impl Directory {
         let root = || nix::fcntl::open("/", flags | OFlag::O_DIRECTORY, Mode::empty());
         let mut seen = PathBuf::from("/");
         let mut at = root().map_err(|errno| fail(&seen, errno))?;
-        check(&seen, &fstat(&at).map_err(|errno| fail(&seen, errno))?)?;
+        let found = fstat(&at).map_err(|errno| fail(&seen, errno))?;
+        let machines = found.st_uid;
+        check(&seen, &found, Some(machines))?;
+        // Who else may own a step: nobody where others can add names.
+        let owner_within = |found: &FileStat| (found.st_mode & 0o022 == 0).then_some(machines);
+        let mut owner = owner_within(&found);
         let mut ahead = steps(&absolute);
         let mut links = 0;
         while let Some(name) = ahead.pop() {
@@ -89,11 +97,12 @@ impl Directory {
                 if links > LINKS_MAX {
                     return Err(fail(&next, Errno::ELOOP));
                 }
-                check_owner(&next, &found)?;
+                check_owner(&next, &found, owner)?;
                 let target = PathBuf::from(readlinkat(&opened, "").map_err(|errno| fail(&next, errno))?);
                 if target.is_absolute() {
                     seen = PathBuf::from("/");
                     at = root().map_err(|errno| fail(&seen, errno))?;
+                    owner = Some(machines);
                 }
                 ahead.extend(steps(&target));
                 continue;
@@ -106,7 +115,8 @@ impl Directory {
             } else {
                 seen = next;
             }
-            check(&seen, &found)?;
+            check(&seen, &found, owner)?;
+            owner = owner_within(&found);
             at = opened;
         }
         Ok(Directory { fd: at, path: seen })
@@ -174,15 +184,15 @@ fn make(at: BorrowedFd<'_>, name: &OsStr, mode: u32) -> Result<(), Errno> {
     }
 }
 
-fn check_owner(path: &Path, found: &FileStat) -> Result<(), Untrusted> {
-    match found.st_uid == 0 || found.st_uid == geteuid().as_raw() {
+fn check_owner(path: &Path, found: &FileStat, other: Option<u32>) -> Result<(), Untrusted> {
+    match [Some(0), Some(geteuid().as_raw()), other].contains(&Some(found.st_uid)) {
         true => Ok(()),
         false => Err(Untrusted::Foreign { path: path.to_owned(), uid: found.st_uid }),
     }
 }
 
-fn check(path: &Path, found: &FileStat) -> Result<(), Untrusted> {
-    check_owner(path, found)?;
+fn check(path: &Path, found: &FileStat, other: Option<u32>) -> Result<(), Untrusted> {
+    check_owner(path, found, other)?;
     // An access list shows in the bits of the group (`acl(5)`).
     let others_write = found.st_mode & 0o022 != 0 && found.st_mode & 0o1000 == 0;
     if others_write { Err(Untrusted::Writable(path.to_owned())) } else { Ok(()) }

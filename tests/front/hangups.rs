@@ -62,6 +62,10 @@ fn an_idle_front_hardly_wakes() {
             masters.push((Maitred::start(&args), format!("{mode} {policy} {program}")));
         }
     }
+    let command = crate::kernel::without_privileges();
+    let words = ["-w", "2", "--mode", "kernel", "--policy", "least-connections", "-b", "127.0.0.1:0", "--", &dynamic];
+    let maitred = Maitred::start_as(command, &[&words[..], &["poll", "{port}"]].concat());
+    masters.push((maitred, "kernel least-connections without privileges".to_owned()));
     for (maitred, what) in masters {
         let maitred = maitred.ready(2);
         let tally = load(maitred.address(), 20, 2);

@@ -6,6 +6,7 @@ use nix::sys::signal::Signal::*;
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,11 +16,16 @@ pub fn kernel(args: &[&str]) -> Maitred {
 
 /// The binary without the privilege to load programs, also when the tests run as root.
 pub fn without_privileges() -> Command {
+    without_privileges_as(maitred().get_program().as_ref())
+}
+
+/// The same with a binary in another place.
+pub fn without_privileges_as(binary: &Path) -> Command {
     if !nix::unistd::geteuid().is_root() {
-        return maitred();
+        return Command::new(binary);
     }
     let mut command = Command::new("setpriv");
-    command.args(["--bounding-set", "-bpf,-sys_admin"]).arg(maitred().get_program());
+    command.args(["--bounding-set", "-bpf,-sys_admin"]).arg(binary);
     command
 }
 

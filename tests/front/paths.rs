@@ -145,6 +145,36 @@ fn a_directory_that_others_can_write_to_has_no_control_socket() {
     assert_eq!(names(&dir).len(), 0);
 }
 
+/// There the machine's root is not mapped, and what belongs to it shows as the overflow user's.
+#[test]
+fn an_ordinary_user_has_a_control_socket_in_a_user_namespace_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("maitred");
+    std::fs::copy(maitred().get_program(), &program).unwrap();
+    let mut theirs = vec![dir.path().to_owned()];
+    if geteuid().is_root() {
+        std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        // What root put into a directory to which everybody can write may be anybody's.
+        theirs.push(tempfile::tempdir().unwrap().keep());
+        std::fs::set_permissions(&theirs[1], std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    for place in theirs {
+        let socket = place.join("c.sock");
+        let line = format!("[ -S {} ] && echo there; kill -TERM $PPID; exec sleep 60", socket.display());
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user"]).arg(&program).args(["run", "-w", "1", "--control"]);
+        command.arg(&socket).args(["--", "sh", "-c", &line]).stdin(Stdio::null());
+        as_ordinary_user(&mut command);
+        let output = command.output().unwrap();
+        let there = String::from_utf8_lossy(&output.stdout).contains("there");
+        assert_eq!(there, place == dir.path(), "{}", said(&output));
+        if !there {
+            assert!(said(&output).contains("belongs to user 65534"), "{}", said(&output));
+            std::fs::remove_dir_all(place).unwrap();
+        }
+    }
+}
+
 #[test]
 fn of_many_that_want_one_name_one_gets_it() {
     const MASTERS: usize = 8;

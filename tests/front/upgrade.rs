@@ -103,8 +103,12 @@ fn a_binary_that_would_have_fewer_rights_leaves_the_old_one_running() {
 
 /// Upgrades again and again under load and checks that nobody notices.
 fn nobody_notices(mode: &str, command: &[&str], times: u64) {
+    nobody_notices_of(Command::new(copy()), mode, command, times);
+}
+
+fn nobody_notices_of(maitred: Command, mode: &str, command: &[&str], times: u64) {
     let args = [&["-w", "2", "--mode", mode, "--"], command].concat();
-    let maitred = start(&copy(), &args).ready(2);
+    let maitred = Maitred::start_as(maitred, &args).ready(2);
     let address = maitred.address();
     let before = maitred.status();
     let stop = AtomicBool::new(false);
@@ -122,7 +126,10 @@ fn nobody_notices(mode: &str, command: &[&str], times: u64) {
     assert!(tally.answered > 0);
     let after = maitred.status();
     assert_eq!((pids(&after), after["pid"].clone()), (pids(&before), before["pid"].clone()));
-    if mode != "shared" {
+    if mode == "kernel" && !crate::kernel::is_exact(&after) {
+        // Without the privilege to load a program that counts, the workers count what they take.
+        assert_eq!(per_worker(&after, "taken").iter().sum::<u64>(), tally.answered, "{after:#}");
+    } else if mode != "shared" {
         // Not one connection was counted twice or forgotten.
         assert_eq!(after["totals"]["accepted"], tally.answered, "{after:#}");
         let fairness = &after["fairness"];
@@ -148,6 +155,7 @@ fn nobody_notices_in_shared_mode() {
 #[test]
 fn nobody_notices_in_kernel_mode() {
     nobody_notices("kernel", &[&server(), "epoll", "0"], 5);
+    nobody_notices_of(crate::kernel::without_privileges_as(&copy()), "kernel", &[&server(), "epoll", "0"], 5);
 }
 
 #[test]

@@ -200,6 +200,7 @@ static void *accept_for_ever(void *listener) {
     if (fd >= 0) serve(fd, AF_INET);
     else if (errno != EINTR && errno != ECONNABORTED) fail("accept in a thread");
   }
+  return NULL;
 }
 
 static void on_signal(int number) { (void)number; }

@@ -17,7 +17,8 @@ kept = []
 
 
 def names():
-    for line in open("/proc/net/unix"):
+    # Whatever bytes others chose as names.
+    for line in open("/proc/net/unix", errors="replace"):
         words = line.split()
         if len(words) == 8 and words[7].startswith(f"@maitred-{pid}-"):
             yield words[4], "\0" + words[7][1:]
