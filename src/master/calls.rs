@@ -1,8 +1,8 @@
 //! `bind` and `listen` of a supervised worker: what the shim says in packets, seen from outside.
 
+use super::answer::Answer;
 use super::event::Event;
 use super::handoff::Handoff;
-use super::requests::Answer;
 use super::run::Master;
 use super::supervised::{Door, Known, Supervised, address_of, name_bytes};
 use crate::core::ids::WorkerId;

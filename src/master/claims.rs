@@ -1,10 +1,10 @@
 //! Whose an address is: shared by all workers, private to one, or taken already within the worker; and
 //! what happens when a worker's processes let go of a listening socket.
 
+use super::answer::Answer;
 use super::event::Event;
 use super::listener::Origin;
 use super::provoked::Kind;
-use super::requests::Answer;
 use super::run::Master;
 use super::worker::{Request, Worker};
 use crate::config::PortZero;

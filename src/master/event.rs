@@ -32,6 +32,8 @@ pub enum Event {
     Packet(FromWorker),
     /// A worker said something that makes no sense.
     Malformed { worker: WorkerId, what: Malformed },
+    /// What a worker asked for could not be answered, however often it was tried.
+    Unanswered { worker: WorkerId, request: RequestId, error: std::io::Error },
     /// A supervised worker calls `bind` or `listen`, and waits.
     Called { worker: WorkerId, call: Call },
     /// It is time to look whether a worker takes part as it should.

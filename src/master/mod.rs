@@ -8,6 +8,7 @@
 
 pub mod accept;
 pub mod admission;
+pub mod answer;
 pub mod aside;
 pub mod bind;
 pub mod bustle;

@@ -1,5 +1,6 @@
 //! What workers say, and what the master does about it.
 
+use super::answer::{Answer, errno_of};
 use super::bind::BACKLOG;
 use super::claims::{DEAF_AFTER, Whether, claim_of, with_real_port};
 use super::error::{RunError, advice};
@@ -9,10 +10,10 @@ use super::holders::Holders;
 use super::listener::{Listener, Phase};
 use super::provoked::Kind;
 use super::ready::Signal;
+use super::returned;
 use super::rights::in_name_of;
 use super::run::Master;
 use super::worker::{Asked, REQUESTS_MAX, Request, name_of};
-use super::{channel, returned};
 use crate::config::Mode;
 use crate::core::ids::WorkerId;
 use crate::sys::clock;
@@ -23,31 +24,13 @@ use crate::wire::address::Address;
 use crate::wire::packet::{self, AnswerTo, Holder, Listen, Otherwise, Ownership, RequestId, ToWorker, Via};
 use nix::errno::Errno;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
 /// A listener in which a worker takes part now, and its hand-off socket there.
 pub(super) type Entered = (Rc<Listener>, Option<Rc<Handoff>>);
-
-/// What a worker is answered, and the descriptors that come with it.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) message: ToWorker,
-    pub(super) fds: Vec<OwnedFd>,
-}
-
-impl From<ToWorker> for Answer {
-    fn from(message: ToWorker) -> Answer {
-        Answer { message, fds: Vec::new() }
-    }
-}
-
-/// The errno that a program shall see.
-fn errno_of(error: &io::Error) -> i32 {
-    error.raw_os_error().unwrap_or(libc::EINVAL)
-}
 
 impl Master {
     /// A worker said something.
@@ -179,20 +162,6 @@ impl Master {
             errno_of(&error)
         });
         self.answer_worker(id, listen.id, served, reply.as_ref().or(door));
-    }
-
-    /// Answers a request of a worker on the socket that it brought, or on its channel.
-    fn answer_worker(&mut self, id: WorkerId, request: RequestId, answer: Result<Answer, i32>, to: Option<&Foreign>) {
-        let Some(worker) = self.workers.get(&id) else { return };
-        let Answer { message, fds } = answer.unwrap_or_else(|errno| ToWorker::Error { errno, id: request }.into());
-        let to = to.map_or(worker.channel.get_ref().as_fd(), AsFd::as_fd);
-        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        if let Err(error) = channel::tell(to, &message, &fds) {
-            if let Some(told) = self.house.provoked.tell(id, Kind::Unanswered) {
-                warn!(slot = worker.slot.0, worker = id.0, %error, left_out = told.left_out, "cannot answer a worker");
-            }
-            self.close(id, request);
-        }
     }
 
     /// Says that a worker cannot have an address, and remembers that as the reason should it not boot.

@@ -247,6 +247,7 @@ impl Master {
             }
             Event::LookAt { worker } => self.look_at(worker),
             Event::LookForClosed { worker } => self.look_for_closed(worker),
+            Event::Unanswered { worker, request, error } => self.unanswered(worker, request, &error),
             Event::LetGo { worker, request } => self.let_go(worker, request),
             Event::Looked { worker, request, held } => self.looked(worker, request, held),
             Event::SocketsOpen { worker, had, open } => self.sockets_open(worker, &had, open),

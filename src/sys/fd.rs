@@ -74,11 +74,18 @@ pub fn send_connection(socket: BorrowedFd<'_>, connection: BorrowedFd<'_>, peer:
     let error = io::Error::last_os_error();
     match error.raw_os_error() {
         Some(libc::EAGAIN | libc::EINTR) => Ok(Sent::Full),
-        Some(libc::ETOOMANYREFS | libc::ENOBUFS | libc::ENOMEM) => Ok(Sent::TooManyInFlight),
+        _ if may_pass_later(&error) => Ok(Sent::TooManyInFlight),
         // EPERM: the worker lets no descriptors in any more (SO_PASSRIGHTS).
         Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN | libc::EPERM) => Ok(Sent::Closed),
         _ => Err(error),
     }
+}
+
+/// Whether what could not be sent may go through in a moment: too many descriptors are in flight for this user
+/// (`unix(7)`), or the kernel has no memory just now.
+#[must_use]
+pub fn may_pass_later(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ETOOMANYREFS | libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// Sends a packet of the control channel, with descriptors or without. Never blocks.

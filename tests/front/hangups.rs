@@ -14,7 +14,7 @@ const WINDOW: Duration = Duration::from_secs(4);
 const WAKEUPS_MAX: u64 = 2;
 
 /// How often the threads of a process went to sleep so far, and the processor time that they used.
-fn spent(pid: u32) -> (u64, Duration) {
+pub fn spent(pid: u32) -> (u64, Duration) {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let status = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("status")).ok();
     let switches = |status: String| {

@@ -2,7 +2,9 @@
 
 use crate::support::*;
 use nix::sys::signal::{SIGCONT, SIGSTOP, SIGTERM};
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// `maitred` behind `ulimit -n LIMIT`, as an ordinary user.
@@ -56,6 +58,102 @@ fn five_hundred_clients(server: &str) {
     let status = maitred.status();
     assert_eq!((&status["totals"]["lost"], &status["totals"]["accepted"]), (&0.into(), &500.into()));
     maitred.stop();
+}
+
+/// A user of its own, who has more descriptors under way than a master of theirs behind [`limited`]`(256)` may; what
+/// other tests have under way counts for other users.
+struct Crowded {
+    user: u32,
+    keeper: Child,
+    /// A server that this user can run, beside control sockets that it can make.
+    server: String,
+}
+
+impl Crowded {
+    fn new(user: u32) -> Crowded {
+        let keep = "import array, os, socket, sys
+one, other = socket.socketpair()
+for _ in range(4): one.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [0] * 200))])
+print('kept', flush=True)
+sys.stdin.read()";
+        let mut keeper = Command::new("/usr/bin/python3");
+        keeper.args(["-c", keep]).stdin(Stdio::piped()).stdout(Stdio::piped()).uid(user).gid(user);
+        let mut keeper = keeper.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "kept\n");
+        Crowded { user, keeper, server: for_ordinary_user(&server()) }
+    }
+
+    fn starts(&self, args: &[&str]) -> Maitred {
+        let mut command = limited(256);
+        command.uid(self.user).gid(self.user).env("RUST_LOG", "debug");
+        Maitred::start_as(command, &[&["-w", "1"], args].concat())
+    }
+
+    /// From here on there is room again.
+    fn end(mut self) {
+        drop(self.keeper.stdin.take());
+        self.keeper.wait().unwrap();
+    }
+}
+
+/// A worker that asks by hand and says what it is told once that is an error; what it has as descriptor is of no use.
+const ASKS: &str = "import os, socket
+channel = socket.socket(fileno=int(os.environ['MAITRED_CHANNEL']))
+channel.send(b'LISTEN=tcp:127.0.0.1:0\\nID=1\\n')
+while b'ERROR' not in (answer := channel.recv(4096)) and b'LISTENING' not in answer: pass
+print('told', answer.split()[0].decode(), flush=True)
+channel.recv(1)";
+
+/// How many descriptors are under way is counted by user, so another process of the user can use that up. What a
+/// worker asks, and what it is answered, goes through when there is room again.
+#[test]
+fn what_the_kernel_does_not_let_through_between_worker_and_master_is_tried_again() {
+    if !crate::paths::can_be_others() {
+        return;
+    }
+    let crowded = Crowded::new(1_000_000 + std::process::id());
+    let by_hand = crowded.starts(&["--adapter", "native", "--", "/usr/bin/python3", "-c", ASKS]);
+    // The shim's request brings descriptors itself.
+    let by_shim = crowded.starts(&["--", &crowded.server, "poll", "0"]);
+    by_hand.wait_for("heard", 1);
+    let deadline = Instant::now() + PATIENCE;
+    by_shim.wait_for("worker forked", 1);
+    // It sleeps between two attempts, and hardly before.
+    while crate::hangups::spent(by_shim.pid(0) as u32).0 < 20 {
+        assert!(Instant::now() < deadline, "the shim does not try again");
+        std::thread::yield_now();
+    }
+    assert!(by_shim.logged("heard").is_empty(), "the kernel let the request through");
+    crowded.end();
+    let by_shim = by_shim.ready(1);
+    let tally = load(by_shim.address(), 1, 1);
+    assert_eq!((tally.answered, tally.hung), (1, 0), "{:?}", tally.failed);
+    says(&by_hand, "told LISTENING=");
+}
+
+/// Where there is no room for long, the worker hears that.
+#[test]
+fn an_answer_that_the_kernel_never_lets_through_is_an_error() {
+    if !crate::paths::can_be_others() {
+        return;
+    }
+    let crowded = Crowded::new(2_000_000 + std::process::id());
+    let maitred = crowded.starts(&["--adapter", "native", "--", "/usr/bin/python3", "-c", ASKS]);
+    let told = maitred.wait_for("cannot answer a worker", 1);
+    assert!(told[0]["error"].as_str().unwrap().contains("Too many references"), "{told:?}");
+    says(&maitred, &format!("told ERROR={}", nix::libc::ETOOMANYREFS));
+    crowded.end();
+}
+
+/// Waits until a worker printed this.
+fn says(maitred: &Maitred, words: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while !maitred.output().contains(words) {
+        assert!(Instant::now() < deadline, "no {words:?} in {}", maitred.output());
+        std::thread::yield_now();
+    }
 }
 
 #[test]

@@ -63,6 +63,7 @@ pub const EMFILE: c_int = 24;
 pub const EADDRINUSE: c_int = 98;
 pub const EISCONN: c_int = 106;
 pub const ENOTCONN: c_int = 107;
+pub const ETOOMANYREFS: c_int = 109;
 pub const ETIMEDOUT: c_int = 110;
 
 /// Longest socket address (`struct sockaddr_storage`).

@@ -14,6 +14,9 @@ use core::ptr::null_mut;
 /// How long `bind` or `listen` waits for the master. It answers within a loop turn; longer means
 /// that it is stopped, and the program then gets `ETIMEDOUT`.
 const ANSWER_SECONDS: i64 = 30;
+/// Attempts at a request whose descriptors the kernel does not let through, and the pause between two, in nanoseconds.
+const IN_FLIGHT_ATTEMPTS: u32 = 250;
+const IN_FLIGHT_PAUSE: i64 = 20_000_000;
 
 /// What the master answered.
 pub struct Answer {
@@ -128,10 +131,17 @@ fn send(socket: c_int, packet: &Packet, fds: &[c_int], flags: c_int) -> Result<(
         control_len: if with_fds { rights.len.next_multiple_of(8) } else { 0 },
         flags: 0,
     };
+    let mut attempts = 0;
     loop {
         match kernel!(nr::SENDMSG, socket, &raw const message, flags | MSG_NOSIGNAL) as c_int {
             n if n >= 0 => return Ok(()),
             n if -n == EINTR => {}
+            // The user has too many descriptors under way at this moment (unix(7)).
+            n if -n == ETOOMANYREFS && attempts < IN_FLIGHT_ATTEMPTS => {
+                attempts += 1;
+                let mut pause = TimeSpec { seconds: 0, nanos: IN_FLIGHT_PAUSE };
+                kernel!(nr::PPOLL, 0, 0, &raw mut pause, 0);
+            }
             n => return Err(-n),
         }
     }
