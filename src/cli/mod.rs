@@ -29,6 +29,10 @@ use std::process::ExitCode;
 
 /// Exit code for wrong usage.
 const USAGE: u8 = 2;
+/// Exit code of a failure while running.
+const FAILED: u8 = 1;
+/// Exit code when something that is needed cannot be had.
+const CANNOT_START: u8 = 3;
 
 /// One process in front of N copies of any TCP server, which makes them a cluster
 #[derive(Debug, Parser)]

@@ -1,13 +1,10 @@
 //! What happens when this program is wrong about itself: one line that says where, and an end in order.
 
-use super::{logging, say};
+use super::{FAILED, logging, say};
 use crate::master::aside;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
-/// The exit code: a failure while running.
-const FAILED: i32 = 1;
 
 /// Whether a panic ends the process in whatever thread or task it happens.
 static ENDS: AtomicBool = AtomicBool::new(false);
@@ -41,7 +38,7 @@ fn panicked(info: &PanicHookInfo<'_>) {
     };
     say::complain(&format_args!("internal error at {at}: {what}; {then}please report this{trace}"));
     if ends {
-        std::process::exit(FAILED);
+        std::process::exit(i32::from(FAILED));
     }
 }
 

@@ -5,24 +5,27 @@ use super::life::LifeArgs;
 use super::logging::{self, LogFormat};
 use super::say::{self, complain};
 use super::workers::WorkerArgs;
-use super::{USAGE, panic, with_run};
+use super::{CANNOT_START, FAILED, USAGE, panic, with_run};
 use crate::config::bind::Bind;
 use crate::config::life::{Ready, duration};
 use crate::config::private::Private;
 use crate::config::{Config, Control, Mode, Named, PortZero, Prefix, Source, file};
 use crate::master::error::RunError;
 use crate::master::signals::hold_signals;
-use crate::master::upgrade::{self, Host, Order};
+use crate::master::upgrade::{self, Fallback, Host, Order, Prepared, State};
 use crate::sys::inherited::{Inherited, NotInherited};
 use crate::sys::needs;
 use crate::{control, master};
 use clap::{Args, Parser};
 use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
+use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
-use tracing::error;
+use tracing::{debug, error};
 
 #[derive(Debug, Args)]
 #[command(args_override_self = true)]
@@ -108,94 +111,138 @@ pub struct RunArgs {
     command: Vec<OsString>,
 }
 
+/// An end before its time: what is said last, and the exit code.
+struct Failure {
+    said: String,
+    code: u8,
+}
+
+impl Failure {
+    fn new(said: impl Display, code: u8) -> Failure {
+        Failure { said: said.to_string(), code }
+    }
+
+    fn usage(said: impl Display) -> Failure {
+        Failure::new(said, USAGE)
+    }
+
+    /// Something that the master cannot do without is missing.
+    fn cannot_start(said: impl Display) -> Failure {
+        Failure::new(said, CANNOT_START)
+    }
+}
+
 /// Runs the master.
 pub fn main(args: RunArgs) -> ExitCode {
-    if let Err(error) = hold_signals() {
-        complain(&format!("cannot start: {error}"));
-        return ExitCode::from(3);
-    }
-    let words = typed();
-    let (state, order) = match upgrade::order() {
-        None => (None, None),
-        Some(order @ (Order::Check(number) | Order::Resume(number))) => match upgrade::read(number) {
-            Ok(state) => (Some(Box::new(state)), Some(order)),
-            Err(error) => {
-                complain(&error);
-                return ExitCode::from(3);
-            }
-        },
+    let ended = match (hold_signals(), upgrade::order()) {
+        (Err(error), _) => Err(Failure::cannot_start(format_args!("cannot start: {error}"))),
+        (Ok(()), Some(Order::Check(state))) => check(args, state),
+        (Ok(()), Some(Order::Resume(state))) => resume(args, state),
+        (Ok(()), None) => start(args),
     };
-    let (args, config) = match load(args, &words, state.as_ref().and_then(|state| state.text.clone())) {
-        Ok((_, config)) if matches!(order, Some(Order::Check(_))) => {
-            return match state
-                .as_ref()
-                .map_or(Ok(()), |state| state.is_here().and_then(|()| state.is_understood(&config)))
-            {
-                Ok(()) => say::lines(&format!("{}\n", upgrade::handshake()), ExitCode::SUCCESS),
-                Err(error) => {
-                    complain(&error);
-                    ExitCode::from(3)
-                }
-            };
-        }
-        Ok(loaded) => loaded,
-        Err(error) => {
-            complain(&error);
-            return ExitCode::from(USAGE);
+    ended.unwrap_or_else(|failure| {
+        complain(&failure.said);
+        ExitCode::from(failure.code)
+    })
+}
+
+/// Says whether this binary understands the state of a running master.
+fn check(args: RunArgs, state: i32) -> Result<ExitCode, Failure> {
+    let state = upgrade::read(state).map_err(Failure::cannot_start)?;
+    let (_, config) = load(args, &typed(), state.text.clone()).map_err(Failure::usage)?;
+    state.is_here().and_then(|()| state.is_understood(&config)).map_err(Failure::cannot_start)?;
+    Ok(say::lines(&format!("{}\n", upgrade::handshake()), ExitCode::SUCCESS))
+}
+
+/// Goes on where another binary was; where that cannot be, the other one does again.
+fn resume(args: RunArgs, state: i32) -> Result<ExitCode, Failure> {
+    let fallback = match Fallback::prepare(state) {
+        Prepared::Ready(fallback) => fallback,
+        Prepared::Now(fallback, error) => return go_back(&fallback, Failure::cannot_start(error)),
+        Prepared::Impossible(error) => {
+            panic::end_at_once();
+            return go_on(args, state, Box::new(|| {}), Some(&error));
         }
     };
-    // What runs already is not looked at again.
-    if let Err(error) = if state.is_some() { Ok(()) } else { config.is_possible() } {
-        complain(&error);
-        return ExitCode::from(USAGE);
+    let fallback = Rc::new(fallback);
+    let going_on = Rc::clone(&fallback);
+    let goes_on = Box::new(move || {
+        going_on.forget();
+        panic::end_at_once();
+    });
+    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| go_on(args, state, goes_on, None)));
+    match ended.unwrap_or_else(|_| Err(Failure::new("an internal error", FAILED))) {
+        Ok(code) => Ok(code),
+        Err(failure) => go_back(&fallback, failure),
     }
+}
+
+fn go_on(
+    args: RunArgs,
+    state: i32,
+    goes_on: Box<dyn Fn()>,
+    no_way_back: Option<&io::Error>,
+) -> Result<ExitCode, Failure> {
+    let state = upgrade::read(state).map_err(Failure::cannot_start)?;
+    let (log, config) = load(args, &typed(), state.text.clone()).map_err(Failure::usage)?;
+    begin_to_log(&log)?;
+    if let Some(error) = no_way_back {
+        debug!(%error, "should this binary fail now, the old one will not go on");
+    }
+    // Its sockets come with the state.
+    run(config, Inherited::default(), Some(Box::new(state)), goes_on)
+}
+
+/// Executes the old binary, unless this one had gone on already.
+fn go_back(fallback: &Fallback, failure: Failure) -> Result<ExitCode, Failure> {
+    let why = failure.said.lines().next().unwrap_or_default();
+    let Err(error) = fallback.go_back(why) else { return Err(failure) };
+    let said = format!("{}; and the old binary cannot go on either: {error}", failure.said);
+    Err(Failure { said, code: failure.code })
+}
+
+/// Starts workers.
+fn start(args: RunArgs) -> Result<ExitCode, Failure> {
+    let (log, config) = load(args, &typed(), None).map_err(Failure::usage)?;
+    config.is_possible().map_err(Failure::usage)?;
     panic::end_at_once();
-    // Before anything is opened that stays open: until here each open number was inherited. A program that takes
-    // another's place gets its sockets with the state.
-    let inherited = match state {
-        Some(_) => Ok(Inherited::default()),
-        None => Inherited::take(&config.inherited()),
-    };
-    let inherited = match inherited {
-        Ok(inherited) => inherited,
-        Err(error) => {
-            complain(&error);
-            return ExitCode::from(if matches!(error, NotInherited::Twice(_)) { USAGE } else { 3 });
-        }
-    };
+    // Before anything is opened that stays open: until here each open number was inherited.
+    let inherited = Inherited::take(&config.inherited()).map_err(|error| match error {
+        NotInherited::Twice(_) => Failure::usage(error),
+        _ => Failure::cannot_start(error),
+    })?;
     // Before the event loop, which would not say what it cannot have.
-    if let Some(missing) = state.is_none().then(needs::all_there).and_then(Result::err) {
-        complain(&format!("cannot start: {missing}"));
-        return ExitCode::from(3);
-    }
-    if let Err(error) = logging::start(args.log_format, logging::level(args.verbose, args.quiet)) {
-        complain(&RunError::Needs { what: "the thread that writes the log", source: error });
-        return ExitCode::from(3);
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            let advice = needs::advice(&error);
-            complain(&format!("cannot start: no event loop (epoll_create1(2), eventfd2(2)): {error}{advice}"));
-            return ExitCode::from(3);
-        }
-    };
+    needs::all_there().map_err(|missing| Failure::cannot_start(format_args!("cannot start: {missing}")))?;
+    begin_to_log(&log)?;
+    run(config, inherited, None, Box::new(|| {}))
+}
+
+fn begin_to_log(log: &LogArgs) -> Result<(), Failure> {
+    logging::start(log.log_format, logging::level(log.verbose, log.quiet))
+        .map_err(|source| Failure::cannot_start(RunError::Needs { what: "the thread that writes the log", source }))
+}
+
+fn run(
+    config: Config,
+    inherited: Inherited,
+    resume: Option<Box<State>>,
+    goes_on: Box<dyn Fn()>,
+) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        let advice = needs::advice(&error);
+        Failure::cannot_start(format_args!(
+            "cannot start: no event loop (epoll_create1(2), eventfd2(2)): {error}{advice}"
+        ))
+    })?;
     let settle_log = Box::new(logging::flush);
-    let host = Host { executable: upgrade::executable(), settle_log, inherited, resume: state };
+    let host = Host { executable: upgrade::executable(), settle_log, inherited, resume, goes_on };
     let ended = tokio::task::LocalSet::new().block_on(&runtime, master::run::run(config, host));
-    let code = match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            error!("{}", failure.to_string().lines().next().unwrap_or_default());
-            // The log first, so that the reason is the last thing on the screen.
-            logging::flush();
-            complain(&failure);
-            return ExitCode::from(failure.exit_code());
-        }
-    };
+    if let Err(failure) = &ended {
+        error!("{}", failure.to_string().lines().next().unwrap_or_default());
+    }
+    // The log first, so that the reason is the last thing on the screen.
     logging::flush();
-    code
+    ended.map(|()| ExitCode::SUCCESS).map_err(|failure| Failure::new(&failure, failure.exit_code()))
 }
 
 /// The words after `run`, as typed.

@@ -173,6 +173,8 @@ impl Master {
         let scene = self.scene(Some(id));
         let worker = self.workers.remove(&id);
         let executes = worker.as_ref().map_or(Executes::Yes, |worker| worker.executes);
+        let (shims, workers) = (&mut self.starter.old_shims, &self.workers);
+        shims.retain(|shim| workers.keys().any(|worker| *worker <= shim.newest));
         self.starter.leftovers.clean(Some(dead), scene, Patience { to_end, to_die: TIME_TO_DIE });
         if let Some(worker) = worker.filter(|_| state == "draining") {
             self.give_up_addresses(&worker);

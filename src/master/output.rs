@@ -188,13 +188,36 @@ impl Output {
         }
     }
 
-    /// Takes all streams back, between two lines that are written; nothing when whoever reads our output
-    /// does not do so in time.
-    #[must_use]
-    pub fn give_back(&self) -> Option<Vec<Stream>> {
+    /// Asks for all streams back, between two lines that are written.
+    pub fn give_back(&self) -> GivingBack {
         let (sender, streams) = mpsc::channel();
         self.order(Order::GiveBack(sender));
-        streams.recv_timeout(FLUSH_TIMEOUT).ok()
+        GivingBack { streams, until: Instant::now() + FLUSH_TIMEOUT }
+    }
+}
+
+/// Streams that are about to come back. If this is dropped before they do, they stay where they are.
+#[derive(Debug)]
+pub struct GivingBack {
+    streams: mpsc::Receiver<Vec<Stream>>,
+    until: Instant,
+}
+
+/// Whoever reads our output does not do so in time.
+#[derive(Debug)]
+pub struct NobodyReads;
+
+impl GivingBack {
+    /// The streams, once they are there; never waits.
+    ///
+    /// # Errors
+    /// When they should have come by now.
+    pub fn poll(&self) -> Result<Option<Vec<Stream>>, NobodyReads> {
+        match self.streams.try_recv() {
+            Ok(streams) => Ok(Some(streams)),
+            Err(_) if Instant::now() >= self.until => Err(NobodyReads),
+            Err(_) => Ok(None),
+        }
     }
 }
 

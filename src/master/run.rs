@@ -54,6 +54,10 @@ pub async fn run(config: Config, mut host: Host) -> Result<(), RunError> {
         Some(state) => Master::resume(config, host, *state)?,
         None => Master::prepare(config, host)?,
     };
+    (master.host.goes_on)();
+    if let Err(error) = master.starter.guard.confirm() {
+        warn!(%error, "the guard of the old version cannot be sent away");
+    }
     master.handle_fleet(fleet::Event::Begin).await;
     master.look_after();
     tokio::task::spawn_local(look_after_guard(Rc::clone(&master.starter.guard)));

@@ -42,8 +42,10 @@ use tokio::io::unix::AsyncFd;
 /// The channel's number in the worker; high, so that a worker's own low numbers stay dense.
 const CHANNEL_FD: i32 = 100;
 /// Variables that are meant for the master and would mislead a worker.
-const SCRUBBED: [&str; 9] = [
+const SCRUBBED: [&str; 11] = [
     env::UPGRADE,
+    env::UPGRADE_BACK,
+    env::UPGRADE_FAILED,
     env::LISTEN_FDS,
     env::LISTEN_PID,
     env::LISTEN_FDNAMES,
@@ -54,6 +56,15 @@ const SCRUBBED: [&str; 9] = [
     // How many copies was asked of the master: gunicorn and puma would each make that many again.
     "WEB_CONCURRENCY",
 ];
+
+/// The shim of an older version.
+#[derive(Debug)]
+pub struct OldShim {
+    /// Its file.
+    pub file: OwnedFd,
+    /// The last worker that was started with it.
+    pub newest: WorkerId,
+}
 
 /// The same of other managers, by their beginning.
 const SCRUBBED_FAMILIES: [&str; 2] = ["EINHORN_", "SERVER_STARTER_"];
@@ -94,7 +105,7 @@ pub struct Starter {
     /// The shim, as a file for the loader.
     pub shim: Shim,
     /// Those of older versions, which workers that live still have.
-    pub old_shims: Vec<OwnedFd>,
+    pub old_shims: Vec<OldShim>,
     /// The other way to the master.
     pub door: Door,
     /// The thread that passes output on.

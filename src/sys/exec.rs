@@ -48,10 +48,8 @@ impl Passing {
     /// # Errors
     /// That of `execve(2)`.
     pub fn replace(&self, path: &Path, args: Vec<OsString>, env: Vec<OsString>) -> io::Result<Infallible> {
-        let c_string = |text: OsString| CString::new(text.into_vec()).map_err(io::Error::other);
         let path = c_string(path.as_os_str().to_owned())?;
-        let args = args.into_iter().map(c_string).collect::<io::Result<Vec<_>>>()?;
-        let env = env.into_iter().map(c_string).collect::<io::Result<Vec<_>>>()?;
+        let (args, env) = (c_strings(args)?, c_strings(env)?);
         self.close_on_exec(FdFlag::empty());
         let Err(errno) = nix::unistd::execve(&path, &args, &env);
         self.close_on_exec(FdFlag::FD_CLOEXEC);
@@ -65,6 +63,23 @@ impl Passing {
             let _ = fcntl(fd, FcntlArg::F_SETFD(flag));
         }
     }
+}
+
+/// Replaces this program by the one that is open there; all descriptors that are open after `execve` are passed.
+///
+/// # Errors
+/// That of `execveat(2)`.
+pub fn replace_by(program: &OwnedFd, args: Vec<OsString>, env: Vec<OsString>) -> io::Result<Infallible> {
+    let (args, env) = (c_strings(args)?, c_strings(env)?);
+    nix::unistd::fexecve(program, &args, &env).map_err(io::Error::from)
+}
+
+fn c_string(text: OsString) -> io::Result<CString> {
+    CString::new(text.into_vec()).map_err(io::Error::other)
+}
+
+fn c_strings(texts: Vec<OsString>) -> io::Result<Vec<CString>> {
+    texts.into_iter().map(c_string).collect()
 }
 
 /// What kind of file a passed descriptor is (`S_IFMT` in `inode(7)`).

@@ -200,10 +200,19 @@ pub fn inode(fd: BorrowedFd<'_>) -> io::Result<u64> {
 pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: borrowed only for the call; an unused number gives EBADF.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
-    nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+    close_on_exec(fd)?;
     // SAFETY: it is open, and the environment's contract makes this process its owner. The callers
     // take each number once.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Keeps a descriptor from the next program.
+///
+/// # Errors
+/// When it is not open.
+pub fn close_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
+    nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+    Ok(())
 }
 
 /// Whether the other side is gone. A packet without bytes looks like the end of file; this tells.

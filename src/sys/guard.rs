@@ -50,11 +50,20 @@ pub struct Passed {
     layout: u32,
 }
 
-/// The master's side of the guard; the guard itself ends when this is dropped.
+/// The master's side of the guard; the guard itself ends when this is dropped, unless it was taken over and not
+/// [confirmed](Guard::confirm).
 #[derive(Debug)]
 pub struct Guard {
     memory: Memory,
     standing: RefCell<Standing>,
+    /// The guard of another version, until this program is sure that it goes on.
+    former: RefCell<Option<Former>>,
+}
+
+#[derive(Debug)]
+struct Former {
+    memory: OwnedFd,
+    standing: Standing,
 }
 
 /// How long a guard that is dismissed may take to end.
@@ -68,6 +77,16 @@ struct Standing {
     pidfd: Option<OwnedFd>,
     /// Never written to: its closing is the message.
     life: Option<OwnedFd>,
+    ends: Ends,
+}
+
+/// When a guard ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    /// With this program's side of it.
+    WithUs,
+    /// Not yet: another program may have to go on with it.
+    Later,
 }
 
 impl Standing {
@@ -86,17 +105,18 @@ impl Standing {
             .current_dir("/")
             // What ends the master from a terminal must not end the guard first.
             .process_group(0);
-        let child = command.spawn().map_err(|error| {
-            io::Error::new(error.kind(), format!("the guard that ends workers should this process be killed: {error}"))
-        })?;
+        let child = command.spawn()?;
         let process = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
-        Ok(Standing { process, pidfd: reap::pidfd(process).ok(), life: Some(life) })
+        Ok(Standing { process, pidfd: reap::pidfd(process).ok(), life: Some(life), ends: Ends::WithUs })
     }
 }
 
 impl Drop for Standing {
     fn drop(&mut self) {
         self.life = None;
+        if self.ends == Ends::Later {
+            return;
+        }
         // It ends soon then; a reaper elsewhere may have been faster, and its number be another child's.
         if let Some(pidfd) = &self.pidfd {
             if !reap::wait_for(pidfd.as_fd(), TIME_TO_GO) {
@@ -109,6 +129,15 @@ impl Drop for Standing {
     }
 }
 
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.former.take().is_some() {
+            // The old program goes on, with a guard of its own, and this one's end means nothing.
+            self.memory.dismiss();
+        }
+    }
+}
+
 impl Guard {
     /// Starts the guard.
     ///
@@ -117,7 +146,7 @@ impl Guard {
     pub fn start(detached: Detached) -> io::Result<Guard> {
         let memory = Memory::new(detached)?;
         let standing = RefCell::new(Standing::start(&memory)?);
-        Ok(Guard { memory, standing })
+        Ok(Guard { memory, standing, former: RefCell::default() })
     }
 
     /// Passes it on.
@@ -128,8 +157,8 @@ impl Guard {
         Passed { memory, process, life, layout: memory::LAYOUT }
     }
 
-    /// Takes over a guard that was passed on. One of another version is sent away, and a new one takes its
-    /// place, to which the workers must be added again.
+    /// Takes over a guard that was passed on. Beside one of another version a new one is started, to which the workers
+    /// must be added again. Until [`Guard::confirm`] the old program could go on with its own.
     ///
     /// # Errors
     /// When a descriptor is missing, or no new guard can be had.
@@ -137,15 +166,27 @@ impl Guard {
         let file = taking.take(passed.memory)?;
         let life = passed.life.map(|life| taking.take(life)).transpose()?;
         let process = Pid::from_raw(passed.process);
-        let old = Standing { process, pidfd: reap::pidfd(process).ok(), life };
+        let old = Standing { process, pidfd: reap::pidfd(process).ok(), life, ends: Ends::Later };
         if passed.layout == memory::LAYOUT {
-            let memory = Memory::again(file, detached)?;
-            return Ok(Guard { memory, standing: RefCell::new(old) });
+            let (memory, standing) = (Memory::again(file, detached)?, RefCell::new(old));
+            return Ok(Guard { memory, standing, former: RefCell::default() });
         }
+        let guard = Guard::start(detached)?;
+        guard.former.replace(Some(Former { memory: file, standing: old }));
+        Ok(guard)
+    }
+
+    /// From here on the guard is this program's alone; one of another version is sent away.
+    ///
+    /// # Errors
+    /// When its memory cannot be written.
+    pub fn confirm(&self) -> io::Result<()> {
+        self.standing.borrow_mut().ends = Ends::WithUs;
+        let Some(mut former) = self.former.take() else { return Ok(()) };
         // It must not find anybody when it hears that its master is gone.
-        memory::blank(&file)?;
-        drop(old);
-        Guard::start(detached)
+        memory::blank(&former.memory)?;
+        former.standing.ends = Ends::WithUs;
+        Ok(())
     }
 
     /// The guard's own process.

@@ -18,6 +18,7 @@ pub mod foreign;
 pub mod guard;
 pub mod inherited;
 pub mod interrupt;
+pub mod keep;
 pub mod kick;
 pub mod library;
 pub mod limits;

@@ -49,6 +49,12 @@ pub const READY_FD: &str = "MAITRED_READY_FD";
 /// `check N` or `resume N`: a program that takes this one's place finds the state at this descriptor. Only
 /// between two masters.
 pub const UPGRADE: &str = "MAITRED_UPGRADE";
+/// The descriptor of the old binary, to which a new one that cannot go on goes back.
+pub const UPGRADE_BACK: &str = "MAITRED_UPGRADE_BACK";
+/// Why it could not.
+pub const UPGRADE_FAILED: &str = "MAITRED_UPGRADE_FAILED";
+/// What one master says to the next.
+pub const BETWEEN_MASTERS: [&str; 3] = [UPGRADE, UPGRADE_BACK, UPGRADE_FAILED];
 /// Where the dynamic loader looks for the shim.
 pub const PRELOAD: &str = "LD_PRELOAD";
 

@@ -5,6 +5,7 @@ use crate::support::*;
 use nix::sys::signal::{SIGCONT, SIGKILL, SIGSTOP, SIGUSR2};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,6 +99,90 @@ fn a_binary_that_would_have_fewer_rights_leaves_the_old_one_running() {
     give(&binary);
     let (code, said) = upgrade(&maitred);
     assert_eq!(code, 0, "{said}");
+    maitred.stop();
+}
+
+/// Where there is no directory for the shim, its file is in the master's memory. An old one stays as long as a worker
+/// was started with it.
+#[test]
+fn an_old_shim_goes_with_the_last_worker_that_has_it() {
+    if !can_be_others() {
+        return;
+    }
+    let user = 3_000_000 + std::process::id();
+    // Somebody else has the names where this user's directories would be.
+    let taken = ["/dev/shm", "/tmp"].map(|dir| PathBuf::from(format!("{dir}/maitred-lib-{user}")));
+    taken.iter().for_each(|path| std::fs::write(path, "").unwrap());
+    let mut command = Command::new(copy());
+    command.env_remove("XDG_RUNTIME_DIR").env_remove("XDG_CACHE_HOME").env_remove("HOME");
+    command.uid(user).gid(user);
+    let server = for_ordinary_user(&server());
+    let maitred = Maitred::start_as(command, &["-w", "2", "--", &server, "epoll", "0"]).ready(2);
+    let pid = maitred.child.id();
+    let shims = || {
+        let files =
+            std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().filter_map(|fd| fd.unwrap().path().read_link().ok());
+        files.filter(|file| file.to_string_lossy().starts_with("/memfd:maitred-shim")).count()
+    };
+    let before = shims();
+    assert_eq!(upgrade(&maitred).0, 0);
+    assert_eq!((before, shims()), (1, 2));
+    kill(maitred.pid(0), SIGKILL);
+    maitred.status_until(|s| s["workers"][0]["state"] == "ready" && s["workers"][0]["restarts"] == 1);
+    assert_eq!(shims(), 2, "a worker still has it");
+    kill(maitred.pid(1), SIGKILL);
+    maitred.status_until(|s| s["workers"][1]["state"] == "ready" && s["workers"][1]["restarts"] == 1);
+    assert_eq!(shims(), 1);
+    maitred.stop();
+    taken.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+}
+
+/// The new binary passes its trial, and then has too few descriptors: for everything, or for the last of what it needs.
+#[test]
+fn a_binary_that_cannot_go_on_after_all_leads_back_to_the_old_one() {
+    back_to_the_old_one("handoff", &[&server(), "epoll", "0"]);
+    back_to_the_old_one("handoff", &[&static_server(), "epoll", "0", "supervised"]);
+    back_to_the_old_one("kernel", &[&server(), "epoll", "0"]);
+}
+
+fn back_to_the_old_one(mode: &str, worker: &[&str]) {
+    let (binary, fewer) = (copy(), scratch("fewer"));
+    let mut command = Command::new(&binary);
+    command.env("REAL", env!("CARGO_BIN_EXE_maitred")).env("FEWER", &fewer);
+    let maitred = Maitred::start_as(command, &[&["-w", "2", "--mode", mode, "--"], worker].concat()).ready(2);
+    replace(&binary, &std::fs::read(c_program("tests/workers/fewer.c", "cc", &[])).unwrap());
+    let before = maitred.status();
+    let pid = maitred.child.id();
+    let numbers = || {
+        let names = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|fd| fd.unwrap().file_name());
+        names.map(|name| name.into_string().unwrap().parse::<u64>().unwrap()).collect::<Vec<_>>()
+    };
+    let (open, mut failed) = (numbers().len(), 0);
+    let (tally, ()) = maitred.with_load(8, || {
+        // The loader of a program needs one.
+        for more in 1..100 {
+            std::fs::write(&fewer, more.to_string()).unwrap();
+            let (code, said) = upgrade(&maitred);
+            if code == 0 {
+                break;
+            }
+            failed += 1;
+            assert_eq!(code, 1, "{said}");
+            assert!(said.contains("could not go on") && said.contains("the old one goes on"), "{said}");
+            let now = maitred.status();
+            assert_eq!((now["upgrades"].clone(), pids(&now)), (0.into(), pids(&before)), "{more}: {now:#}");
+        }
+    });
+    // The last one succeeded.
+    assert!(failed > 3, "the new binary had enough from the beginning");
+    assert_eq!(maitred.status()["upgrades"], 1);
+    assert_eq!((tally.failed.len(), tally.hung), (0, 0), "after {failed}: {:?}", tally.failed);
+    assert_eq!(maitred.logged("the new binary could not go on; this one does again").len(), failed);
+    assert!(numbers().len() <= open + 4, "{open} descriptors before, {:?} after {failed}", numbers());
+    kill(maitred.pid(0), SIGKILL);
+    maitred.status_until(|s| s["workers"][0]["state"] == "ready" && s["workers"][0]["restarts"] == 1);
+    let status = maitred.status();
+    assert_eq!(status["totals"]["accepted"], status["totals"]["handed"], "{status:#}");
     maitred.stop();
 }
 

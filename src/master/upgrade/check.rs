@@ -50,7 +50,7 @@ pub fn run(
     let pipe = || spawn::output_pipe().map_err(|source| spawn::SpawnError::Call { call: "pipe2(2)", source });
     let ((out, out_write), (err, err_write)) = (pipe()?, pipe()?);
     let order = format!("check {}", state.as_raw_fd());
-    let rest = std::env::vars_os().filter(|(name, _)| name != environment::UPGRADE);
+    let rest = std::env::vars_os().filter(|(name, _)| !environment::BETWEEN_MASTERS.iter().any(|own| name == own));
     let program = spawn::Program {
         path: executable.to_owned(),
         args: std::env::args_os().collect(),

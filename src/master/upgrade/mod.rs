@@ -2,12 +2,15 @@
 //! program goes on where the old one was. Workers and connections notice nothing.
 //!
 //! First the new binary is run on the side, to see whether it understands the state; only then the old
-//! program ends. Whatever goes wrong before that leaves everything as it was.
+//! program ends. Whatever goes wrong before that leaves everything as it was. What goes wrong after that, before the new
+//! program's loop begins, leads back to the old one.
 
 mod check;
+mod fallback;
 mod state;
 
 pub use check::{HANDSHAKE, handshake};
+pub use fallback::{Fallback, Prepared, failed};
 pub use state::{FORMAT, State, StateError, read};
 
 #[cfg(fuzzing)]
@@ -17,6 +20,7 @@ pub(crate) fn is_state(bytes: &[u8]) -> bool {
 }
 
 use super::event::Event;
+use super::output::Stream;
 use super::reload::done;
 use super::run::{Master, refusal};
 use super::signals::Heed;
@@ -29,9 +33,8 @@ use crate::sys::inherited::Inherited;
 use crate::sys::memfd;
 use crate::wire::environment;
 use nix::unistd::Pid;
-use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -57,6 +60,8 @@ pub struct Host {
     pub inherited: Inherited,
     /// Where another program was, whose place this one takes.
     pub resume: Option<Box<State>>,
+    /// To be called when this program is sure that it goes on.
+    pub goes_on: Box<dyn Fn()>,
 }
 
 /// A replacement under way.
@@ -192,16 +197,20 @@ impl Master {
     async fn replace_program(&mut self, identity: Identity, events: &mut mpsc::Receiver<Event>) -> Result<(), String> {
         // Signals that come from here on wait for the next program.
         self.signals.heed(Heed::Later);
-        let replaced = match self.become_quiet(events).await {
-            Ok(()) => self.replace_now(identity),
+        let mut streams = None;
+        let replaced = match self.become_quiet(events, &mut streams).await {
+            Ok(()) => self.replace_now(identity, streams.as_deref().unwrap_or_default()),
             Err(why) => Err(why),
         };
+        for stream in streams.into_iter().flatten() {
+            self.starter.output.add(stream);
+        }
         self.starter.door.go_on();
         self.signals.heed(Heed::Now);
         replaced
     }
 
-    fn replace_now(&mut self, identity: Identity) -> Result<(), String> {
+    fn replace_now(&mut self, identity: Identity, streams: &[Stream]) -> Result<(), String> {
         if self.fleet.reloading().is_some() || self.fleet.is_stopping() || self.finished {
             // Something began meanwhile; there will be another time.
             return Ok(());
@@ -210,30 +219,33 @@ impl Master {
         if Identity::of(&path).ok() != Some(identity) {
             return Err(format!("{} changed while it was tried", path.display()));
         }
-        let Some(streams) = self.starter.output.give_back() else {
-            return Err("nobody reads the output of this maitred, so workers' lines would be lost".to_owned());
-        };
         let passing = Passing::default();
-        let replaced = self.state(&passing, &streams).and_then(|state| {
+        let replaced = self.state(&passing, streams).and_then(|state| {
             let file = memfd::sealed(c"maitred-state", &state)?;
-            let order = format!("resume {}", std::os::fd::AsRawFd::as_raw_fd(&file));
+            let old = OwnedFd::from(std::fs::File::open("/proc/self/exe")?);
+            let set = [
+                (environment::UPGRADE.into(), format!("resume {}", file.as_raw_fd()).into()),
+                (environment::UPGRADE_BACK.into(), old.as_raw_fd().to_string().into()),
+            ];
             passing.pass(&file);
+            passing.pass(&old);
             info!(executable = %path.display(), "executing the new binary");
             (self.host.settle_log)();
-            passing.replace(&path, std::env::args_os().collect(), environment_with(&order))
+            passing.replace(&path, std::env::args_os().collect(), fallback::environment_with(&set))
         });
-        for stream in streams {
-            self.starter.output.add(stream);
-        }
         let Err(error) = replaced;
         Err(format!("cannot execute {}: {error}", path.display()))
     }
 
-    /// Handles all events, and waits for those who would be cut off. When it returns no event is left, and
-    /// none can come before the next `await`.
-    async fn become_quiet(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<(), String> {
+    /// Handles all events, waits for those who would be cut off, and takes the workers' output streams back. When it
+    /// returns no event is left, and none can come before the next `await`.
+    async fn become_quiet(
+        &mut self,
+        events: &mut mpsc::Receiver<Event>,
+        streams: &mut Option<Vec<Stream>>,
+    ) -> Result<(), String> {
         let deadline = Instant::now() + QUIET_TIMEOUT;
-        let mut quiet = 0;
+        let (mut quiet, mut giving_back) = (0, None);
         loop {
             while let Ok(event) = events.try_recv() {
                 quiet = 0;
@@ -247,15 +259,28 @@ impl Master {
             let starting = self.workers.values().any(|worker| worker.executes == Executes::NotYet);
             // What is still to be closed would be closed by the call that executes the new program.
             let busy = in_hands || starting || visitors || clients || dispose::is_busy();
-            if busy && Instant::now() >= deadline {
+            let late = busy && Instant::now() >= deadline;
+            if late {
                 if in_hands {
                     return Err("connections that workers sent back find no other worker".to_owned());
                 }
                 if starting {
                     return Err("a worker's process does not come to execute its program".to_owned());
                 }
-                warn!(visitors, clients, "an upgrade cuts somebody off who asked this maitred something");
-                return Ok(());
+                if streams.is_some() {
+                    warn!(visitors, clients, "an upgrade cuts somebody off who asked this maitred something");
+                    return Ok(());
+                }
+            }
+            if (late || !busy && quiet >= QUIET_LOOKS) && streams.is_none() {
+                let coming = giving_back.get_or_insert_with(|| self.starter.output.give_back());
+                *streams = coming.poll().map_err(|_| {
+                    "nobody reads the output of this maitred, so workers' lines would be lost".to_owned()
+                })?;
+                if streams.is_none() {
+                    sleep(QUIET_PAUSE).await;
+                }
+                continue;
             }
             if !busy && quiet >= QUIET_LOOKS && self.starter.door.pause() {
                 if events.is_empty() {
@@ -275,8 +300,12 @@ impl Master {
         }
     }
 
-    /// Tells the client that asked for it; the new program does.
-    pub(super) fn upgrade_done(&self, client: Option<&OwnedFd>, from: &str) {
+    /// Tells the client that asked for it; the program that goes on does.
+    pub(super) fn upgrade_done(&self, client: Option<&OwnedFd>, from: &str, failed: Option<&str>) {
+        if let Some(why) = failed {
+            error!(why, "the new binary could not go on; this one does again");
+            return tell(client, &refusal(&format!("the new binary could not go on: {why}; the old one goes on")));
+        }
         let to = env!("CARGO_PKG_VERSION");
         info!(from, to, upgrades = self.upgrades, "the new binary goes on");
         tell(client, &done(&format!("version {to} goes on in the place of {from}")));
@@ -288,24 +317,8 @@ fn tell(client: Option<&OwnedFd>, answer: &str) {
     if let Some(client) = client {
         // It fits into the socket's buffer; a client that is gone needs no answer.
         let flags = nix::sys::socket::MsgFlags::MSG_NOSIGNAL | nix::sys::socket::MsgFlags::MSG_DONTWAIT;
-        let _ = nix::sys::socket::send(
-            std::os::fd::AsRawFd::as_raw_fd(&client.as_fd()),
-            format!("{}\n", visible::json(answer)).as_bytes(),
-            flags,
-        );
+        let _ = nix::sys::socket::send(client.as_raw_fd(), format!("{}\n", visible::json(answer)).as_bytes(), flags);
     }
-}
-
-/// This process's environment, with the order for the next program.
-fn environment_with(order: &str) -> Vec<OsString> {
-    let pair = |(name, value): (OsString, OsString)| {
-        let mut pair = name;
-        pair.push("=");
-        pair.push(value);
-        pair
-    };
-    let rest = std::env::vars_os().filter(|(name, _)| name != environment::UPGRADE);
-    rest.chain([(environment::UPGRADE.into(), order.into())]).map(pair).collect()
 }
 
 /// What another master ordered this program to do.

@@ -23,7 +23,7 @@ use super::super::returned;
 use super::super::run::{Master, prefixed};
 use super::super::shares::Shares;
 use super::super::signals::forward_signals;
-use super::super::start::Starter;
+use super::super::start::{OldShim, Starter};
 use super::super::supervised::{self, Supervised};
 use super::super::worker::{Asked, Executes, Request, Worker};
 use super::Host;
@@ -100,6 +100,9 @@ pub struct State {
     control: Option<server::Passed>,
     shim: Number,
     old_shims: Vec<Number>,
+    /// The last worker that was started with each; programs before this was written down did not say.
+    #[serde(default)]
+    old_shims_newest: Vec<WorkerId>,
     #[serde(default)]
     earlier: Vec<(i32, u64)>,
     taken: Option<Number>,
@@ -314,7 +317,8 @@ impl Master {
             control: self.control.as_ref().map(|control| control.pass(passing)),
             shim,
             earlier: self.starter.earlier.iter().map(Kin::identity).collect(),
-            old_shims: self.starter.old_shims.iter().map(|file| passing.pass(file)).collect(),
+            old_shims: self.starter.old_shims.iter().map(|shim| passing.pass(&shim.file)).collect(),
+            old_shims_newest: self.starter.old_shims.iter().map(|shim| shim.newest).collect(),
             taken: self.starter.taken.as_ref().map(|taken| taken.pass(passing)),
             client: self
                 .upgrade

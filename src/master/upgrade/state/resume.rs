@@ -13,6 +13,7 @@ impl Master {
         state: State,
     ) -> Result<(Master, mpsc::Receiver<Event>), RunError> {
         limits::policy_of_the_start(state.policy);
+        let failed = super::super::failed();
         let taking = Taking::default();
         state.keep_base(&mut config).map_err(io::Error::other)?;
         config.name = state.name.clone();
@@ -46,8 +47,12 @@ impl Master {
             all.push((listener, passed.served));
         }
         let (shim, old_shim) = Shim::take(state.shim, &taking)?;
-        let old_shims =
-            state.old_shims.into_iter().map(|number| taking.take(number)).collect::<io::Result<Vec<_>>>()?;
+        let newest_worker = state.workers.iter().map(|worker| worker.id).max().unwrap_or(WorkerId(0));
+        let newest = state.old_shims_newest.into_iter().chain(std::iter::repeat(newest_worker));
+        let old_shims = state.old_shims.into_iter().zip(newest);
+        let old_shims = old_shims.map(|(number, newest)| Ok(OldShim { file: taking.take(number)?, newest }));
+        let mut old_shims = old_shims.collect::<io::Result<Vec<_>>>()?;
+        old_shims.extend(old_shim.map(|file| OldShim { file, newest: newest_worker }));
         let made = |text: &Option<String>| {
             // The check has made it, so what fails now is a change of the moment.
             match (config.source.make)(text.clone()) {
@@ -73,7 +78,7 @@ impl Master {
             leftovers: Leftovers::start(sender.clone())?,
             earlier: state.earlier.into_iter().filter_map(Kin::again).collect(),
             shim,
-            old_shims: old_shims.into_iter().chain(old_shim).collect(),
+            old_shims,
             door: Door::take(state.door, &taking)?,
             output,
             prefixed: prefixed(&config),
@@ -105,7 +110,7 @@ impl Master {
             accepted_before: state.accepted_before,
             unaccounted: Cell::new(0),
             sockets_at_stop: HashSet::new(),
-            newest_worker: state.workers.iter().map(|worker| worker.id).max().unwrap_or(WorkerId(0)),
+            newest_worker,
             closing: 0,
             fleet: state.fleet,
             workers: HashMap::new(),
@@ -116,7 +121,8 @@ impl Master {
             boot_failure: None,
             control: state.control.map(|control| ControlSocket::take(control, &taking)).transpose()?,
             upgrade: None,
-            upgrades: state.upgrades,
+            // One that failed is none.
+            upgrades: state.upgrades.saturating_sub(u32::from(failed.is_some())),
             host,
             config,
         };
@@ -130,8 +136,10 @@ impl Master {
             master.starter.output.add(stream);
         }
         master.begin_again(&all, sender)?;
+        // As at a start: somebody may have lowered it.
+        limits::raise_descriptor_limit()?;
         master.clean_up_after_upgrade();
-        master.upgrade_done(client.as_ref(), &state.version);
+        master.upgrade_done(client.as_ref(), &state.version, failed.as_deref());
         Ok((master, events))
     }
 
