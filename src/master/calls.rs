@@ -1,6 +1,7 @@
 //! `bind` and `listen` of a supervised worker: what the shim says in packets, seen from outside.
 
 use super::answer::Answer;
+use super::deferred::Deferred;
 use super::event::Event;
 use super::handoff::Handoff;
 use super::run::Master;
@@ -25,9 +26,6 @@ use std::time::Instant;
 use tokio::time::sleep;
 use tracing::debug;
 
-/// From so many listening sockets of a supervised worker on it is looked, at each new one, which of
-/// them are closed by now: nothing reports that.
-const LOOK_FROM: usize = 16;
 /// After a look for one of N workers it is not looked again for N times so many times as long as it took, so that
 /// all looks together take a tenth of a core: others may have much open.
 const LOOK_PAUSE: u32 = 10;
@@ -50,6 +48,9 @@ impl Master {
     /// A worker calls `bind` or `listen` and waits.
     pub(super) async fn called(&mut self, id: WorkerId, call: Call) {
         let Some(supervised) = self.workers.get(&id).and_then(|worker| worker.supervised.clone()) else { return };
+        if self.must_look_first_at(id, &call) {
+            return self.look_first(id, Deferred::Called(call));
+        }
         let verdict = match call.name {
             Name::Bind => self.bind_called(id, &supervised, &call),
             Name::Listen => self.listen_called(id, &supervised, &call).await,
@@ -150,7 +151,7 @@ impl Master {
         umask: Option<u32>,
         asker: &Asker,
     ) -> io::Result<Known> {
-        self.forget_closed(id, LOOK_FROM);
+        self.forget_closed(id);
         let request = supervised.next_request();
         let asked = Listen { umask, ..asking(address.clone(), request) };
         match self.serve_request(id, &asked, own, asker) {
@@ -348,20 +349,12 @@ impl Master {
         }
     }
 
-    /// Ends the requests of a supervised worker whose sockets it has closed, if it has so many.
-    pub(super) fn forget_closed(&mut self, id: WorkerId, from: usize) {
-        let Some(worker) = self.workers.get(&id).filter(|worker| worker.requests.len() >= from) else { return };
-        let Some(supervised) = worker.supervised.clone() else { return };
-        let Some(open) = process::sockets_of_others(worker.pid, &self.groups_beside(id)) else { return };
-        self.close_all(id, &supervised, &open);
-    }
-
     /// The process groups of the other workers, which may have the same sockets.
     pub(super) fn groups_beside(&self, id: WorkerId) -> HashSet<Pid> {
         self.workers.values().filter(|other| other.id != id).map(|other| other.pid).collect()
     }
 
-    fn close_all(&mut self, id: WorkerId, supervised: &Supervised, open: &HashSet<u64>) {
+    pub(super) fn close_all(&mut self, id: WorkerId, supervised: &Supervised, open: &HashSet<u64>) {
         for request in supervised.closed(open) {
             debug!(worker = id.0, request, "a supervised worker closed a listening socket");
             self.close(id, request);

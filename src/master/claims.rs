@@ -2,6 +2,7 @@
 //! what happens when a worker's processes let go of a listening socket.
 
 use super::answer::Answer;
+use super::deferred::is_among;
 use super::event::Event;
 use super::listener::Origin;
 use super::provoked::Kind;
@@ -18,8 +19,6 @@ use crate::wire::address::Address;
 use crate::wire::packet::{Count, Follow, Listen, Listens, Otherwise, RequestId, ToWorker, Via};
 use nix::errno::Errno;
 use nix::unistd::Pid;
-use std::cell::OnceCell;
-use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -69,17 +68,13 @@ impl Master {
     ) -> io::Result<()> {
         let taken = |worker: &Worker| worker.requests.iter().any(|r| r.id != request && is_taken(asks, r, whether));
         if self.workers.get(&id).is_some_and(|worker| worker.supervised.is_some() && taken(worker)) {
-            // What a supervised worker has closed nobody tells.
-            self.forget_closed(id, 1);
+            self.forget_closed(id);
         }
         let worker = self.workers.get(&id).ok_or(Errno::ESRCH)?;
-        let beside = self.groups_beside(id);
-        // Looked up once, and only where the pipes say that nobody has one of them any more.
-        let open = OnceCell::new();
-        let is_held = |other: &Request| {
-            let open = || open.get_or_init(|| descent::sockets_below(Pid::this(), &beside));
-            !other.holders.are_gone() || is_among(inode(worker, other), open().as_ref())
-        };
+        // Where the pipes say that nobody has it any more a program may have it all the same, which has no pipe yet.
+        let may_be_open =
+            |other: &Request| worker.seen.as_ref().is_none_or(|seen| seen.may_be_open(other.id, inode(worker, other)));
+        let is_held = |other: &Request| !other.holders.are_gone() || may_be_open(other);
         let mut gone = Vec::new();
         for other in worker.requests.iter().filter(|other| other.id != request && is_taken(asks, other, whether)) {
             if is_held(other) {
@@ -300,11 +295,6 @@ fn is_taken((asked, claim): (&Address, Claim), other: &Request, whether: Whether
         // A socket file is taken from whoever had it by removing it, which the worker may have done.
         _ => false,
     }
-}
-
-/// Whether a socket is among those that are open; where nobody could look it may be.
-fn is_among(inode: Option<u64>, open: Option<&HashSet<u64>>) -> bool {
-    inode.is_some_and(|inode| open.is_none_or(|open| open.contains(&inode)))
 }
 
 /// The inode of the socket that a worker's processes have.

@@ -81,7 +81,7 @@ impl Master {
         let (slot, pid) = (worker.slot.0, worker.pid.as_raw());
         error!(slot, worker = id.0, pid, "a worker cannot be killed; going on without it");
         self.part_with(id);
-        self.bury(id, Exit::Signal(Signal::SIGKILL as i32), None).await;
+        self.bury(id, Exit::Signal(Signal::SIGKILL as i32), None, None).await;
     }
 
     /// The first process of a worker ended, and nobody has its number yet.
@@ -133,17 +133,22 @@ impl Master {
         let Some(worker) = self.workers.get(&id) else { return };
         let starting = daemons.is_some() || self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting);
         if !starting || worker.executes == Executes::Never {
-            return self.bury(id, exit, daemons).await;
+            return self.bury(id, exit, daemons, None).await;
         }
+        let bypass = self.fleet.was_never_ready().then(|| self.bypass());
         let (last_words, events) = (Arc::clone(&worker.last_words), self.house.events.clone());
         tokio::task::spawn_local(async move {
             last_words.wait().await;
-            let _ = events.send(Event::WordsHeard { worker: id, exit, daemons }).await;
+            let bypass = match bypass {
+                Some(bypass) => bypass.await,
+                None => None,
+            };
+            let _ = events.send(Event::WordsHeard { worker: id, exit, daemons, bypass }).await;
         });
     }
 
     /// Reaps a worker's first process, ends what is left of it, and tells the fleet.
-    pub(super) async fn bury(&mut self, id: WorkerId, exit: Exit, daemons: Option<Vec<Kin>>) {
+    pub(super) async fn bury(&mut self, id: WorkerId, exit: Exit, daemons: Option<Vec<Kin>>, bypass: Option<&str>) {
         let Some(worker) = self.workers.get(&id) else { return };
         let (slot, dead, grace) = (worker.slot, dead(worker), worker.config.grace);
         // While the dead process still holds the group's number.
@@ -156,7 +161,7 @@ impl Master {
             None => ("", true),
         };
         if state != "draining" {
-            self.remember_words(id, exit, advice.as_deref());
+            self.remember_words(id, exit, advice.as_deref(), bypass);
         }
         if let (Some(daemons), Some(advice)) = (&daemons, &advice) {
             let processes = leftovers::names(daemons.iter());

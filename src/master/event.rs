@@ -1,7 +1,9 @@
 //! Everything that can happen to the master, as one closed list.
 
+use super::deferred::{Deferred, Seen};
 use super::health::Condition;
 use super::leftovers::Left;
+use super::look;
 use super::ready::Signal;
 use super::shares::Look;
 use crate::control::Request;
@@ -38,12 +40,16 @@ pub enum Event {
     Called { worker: WorkerId, call: Call },
     /// It is time to look whether a worker takes part as it should.
     LookAt { worker: WorkerId },
+    /// It was looked.
+    LookedAt { worker: WorkerId, seen: look::Seen },
     /// It is time to look whether a supervised worker closed a socket that connections wait at.
     LookForClosed { worker: WorkerId },
     /// The processes of a worker that had a listening socket have closed it.
     LetGo { worker: WorkerId, request: RequestId },
     /// It was looked whether a process of a worker has a listening socket.
     Looked { worker: WorkerId, request: RequestId, held: bool },
+    /// What was needed to decide a request was looked up.
+    LookedFirst { worker: WorkerId, seen: Seen, again: std::time::Instant, deferred: Deferred },
     /// Sockets that processes had open when a supervised worker had these.
     SocketsOpen { worker: WorkerId, had: HashSet<u64>, open: HashSet<u64> },
     /// An address that nobody listens on any more had its moment to be asked for again.
@@ -55,7 +61,7 @@ pub enum Event {
     /// A worker's process executes its program now, or cannot.
     Executed { worker: WorkerId, result: Result<Option<Notifier>, SpawnError> },
     /// What a worker that ended while it started had to say was heard.
-    WordsHeard { worker: WorkerId, exit: Exit, daemons: Option<Vec<Kin>> },
+    WordsHeard { worker: WorkerId, exit: Exit, daemons: Option<Vec<Kin>>, bypass: Option<String> },
     /// Who is left of a worker whose first process ended with 0.
     LeftBehind { worker: WorkerId, found: Vec<Left> },
     /// A worker was killed, and had its time to die.

@@ -42,8 +42,8 @@ impl Master {
     }
 
     /// Keeps what a worker said before it failed, for those who ask why; with advice if it went into the
-    /// background.
-    pub(super) fn remember_words(&mut self, id: WorkerId, exit: Exit, background: Option<&str>) {
+    /// background, and if another worker has the address for itself.
+    pub(super) fn remember_words(&mut self, id: WorkerId, exit: Exit, background: Option<&str>, bypass: Option<&str>) {
         let Some(worker) = self.workers.get(&id) else { return };
         // One that went into the background never served.
         let starting = background.is_some() || self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting);
@@ -61,7 +61,7 @@ impl Master {
             self.failed_because = Some(format!("{ended}; {said}"));
         }
         if starting && (background.is_some() || self.fleet.was_never_ready()) {
-            let bypass = self.bypass_found().map(|found| format!("\n{found}")).unwrap_or_default();
+            let bypass = bypass.map(|found| format!("\n{found}")).unwrap_or_default();
             let message = match background {
                 None => format!("no worker came up: {ended} before it listened; {said}{bypass}"),
                 Some(_) => format!("no worker came up: {ended}; {said}{bypass}"),

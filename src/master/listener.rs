@@ -52,6 +52,8 @@ pub struct House {
     pub events: Events,
     /// Connections that a task has in its hands, and that are in no queue meanwhile.
     pub in_hands: Cell<usize>,
+    /// Requests that wait for a look at what processes have open.
+    pub deferred: Cell<u32>,
     /// Answers to workers that wait for the kernel to let them through.
     pub unsent: Cell<u32>,
     /// Who is let in.
@@ -87,6 +89,7 @@ impl House {
             lost: Cell::new(0),
             events,
             in_hands: Cell::new(0),
+            deferred: Cell::new(0),
             unsent: Cell::new(0),
             admission: config.admission.clone(),
             opens: Rc::new(Opens::new(config, aside.clone())),

@@ -1,13 +1,14 @@
 //! Noticing workers that went around us: one that listens by itself, or that never takes what it is
 //! given. Says so with advice; nothing else notices, and the operator would only see a worker idle.
 
+use super::event::Event;
 use super::run::Master;
 use super::worker::Worker;
 use crate::adapt::Chosen;
 use crate::core::fleet::Occupant;
-use crate::core::ids::WorkerId;
-use crate::sys::process::{self, Sockets};
-use crate::sys::{fd, sock_diag};
+use crate::core::ids::{Slot, WorkerId};
+use crate::sys::{fd, process, sock_diag};
+use nix::unistd::Pid;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -18,6 +19,38 @@ use tracing::warn;
 /// that takes connections takes one in less.
 pub const LOOKS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(8)];
 
+/// A worker that is looked at.
+#[derive(Clone, Copy, Debug)]
+struct Suspect {
+    slot: Slot,
+    group: Pid,
+    adapter: Chosen,
+}
+
+impl Suspect {
+    fn of(worker: &Worker) -> Suspect {
+        Suspect { slot: worker.slot, group: worker.pid, adapter: worker.adapter }
+    }
+}
+
+/// What a look at a worker found.
+#[derive(Debug)]
+pub struct Seen {
+    /// Where it listens on a socket that is not ours.
+    listens_at: Option<SocketAddr>,
+    io_uring: bool,
+}
+
+/// Looks which of these listens on a socket that is not among ours. Reads much of `/proc`, so it is done aside.
+fn look(suspects: &[Suspect], ours: &HashSet<u64>) -> Option<(Suspect, SocketAddr)> {
+    let listening = sock_diag::listening().ok()?;
+    suspects.iter().find_map(|suspect| {
+        let own = process::sockets(suspect.group).inodes;
+        let mut at = listening.iter().filter(|(inode, _)| own.contains(inode) && !ours.contains(inode));
+        at.next().map(|(_, at)| (*suspect, *at))
+    })
+}
+
 impl Master {
     /// Looks whether a worker takes part as it should.
     pub(super) fn look_at(&mut self, id: WorkerId) {
@@ -25,12 +58,32 @@ impl Master {
         self.give_up_abandoned();
         self.look_at_supervised(id);
         let Some(worker) = self.workers.get(&id).filter(|worker| !worker.reported) else { return };
+        let starting = self.fleet.occupant(id).is_some_and(Occupant::is_starting);
+        // Costly, so only where it can be.
+        let may_bypass = starting || worker.adapter == Chosen::Inherit;
+        if !may_bypass && never_took(worker).is_none() {
+            return;
+        }
+        let (suspect, ours) = (Suspect::of(worker), self.inodes_of_listeners());
+        let (aside, events) = (self.house.aside.clone(), self.house.events.clone());
+        tokio::task::spawn_local(async move {
+            let look = move || {
+                let listens_at = may_bypass.then(|| look(&[suspect], &ours)).flatten().map(|(_, at)| at);
+                Seen { listens_at, io_uring: process::sockets(suspect.group).io_uring }
+            };
+            if let Ok(seen) = aside.run(look).await {
+                let _ = events.send(Event::LookedAt { worker: id, seen }).await;
+            }
+        });
+    }
+
+    /// It was looked; says so where a worker does not take part.
+    pub(super) fn looked_at(&mut self, id: WorkerId, seen: &Seen) {
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.reported) else { return };
         let slot = worker.slot;
         let starting = self.fleet.occupant(id).is_some_and(Occupant::is_starting);
         let after_s = worker.age().as_secs();
-        // Costly, so only where it can be.
-        let may_bypass = starting || worker.adapter == Chosen::Inherit;
-        if let Some(address) = may_bypass.then(|| self.own_listener(worker)).flatten() {
+        if let Some(address) = seen.listens_at {
             let (adapter, advice) = (worker.adapter.name(), advice_on_bypass(worker.adapter));
             warn!(slot = slot.0, worker = id.0, %address, adapter, "this worker listens by itself, so nobody shares its connections; {advice}");
         } else if starting && after_s >= LOOKS.iter().sum::<Duration>().as_secs() {
@@ -41,7 +94,7 @@ impl Master {
                 "this worker has not listened yet; is it a server? if it uses a socket that it inherits, see --adapter inherit"
             );
         } else if let Some(waiting) = never_took(worker) {
-            let how = match process::sockets(worker.pid).io_uring {
+            let how = match seen.io_uring {
                 true => "it accepts through io_uring, which no adapter sees; use --mode kernel or shared",
                 false => "it is stuck, or it accepts in a way that the adapter does not see; compare --mode kernel",
             };
@@ -49,27 +102,22 @@ impl Master {
         } else {
             return;
         }
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.reported = true;
-        }
+        worker.reported = true;
     }
 
-    /// Where a worker listens on a socket that is not ours.
-    fn own_listener(&self, worker: &Worker) -> Option<SocketAddr> {
-        let ours: HashSet<u64> =
-            self.listeners.iter().flat_map(|l| l.sockets()).filter_map(|s| fd::inode(s.as_fd()).ok()).collect();
-        let Sockets { inodes, .. } = process::sockets(worker.pid);
-        let listening = sock_diag::listening().ok()?;
-        listening.into_iter().find(|(inode, _)| inodes.contains(inode) && !ours.contains(inode)).map(|(_, at)| at)
+    fn inodes_of_listeners(&self) -> HashSet<u64> {
+        self.listeners.iter().flat_map(|l| l.sockets()).filter_map(|s| fd::inode(s.as_fd()).ok()).collect()
     }
 
-    /// What to add to the report of a boot that failed: that another worker has the address for itself.
-    pub(super) fn bypass_found(&self) -> Option<String> {
-        self.workers.values().find_map(|worker| {
-            let address = self.own_listener(worker)?;
-            let (slot, advice) = (worker.slot.0, advice_on_bypass(worker.adapter));
+    /// What to add to the report of a boot that failed: that another worker has the address for itself. Found aside.
+    pub(super) fn bypass(&self) -> impl Future<Output = Option<String>> + use<> {
+        let suspects: Vec<Suspect> = self.workers.values().map(Suspect::of).collect();
+        let (ours, aside) = (self.inodes_of_listeners(), self.house.aside.clone());
+        async move {
+            let (suspect, address) = aside.run(move || look(&suspects, &ours)).await.ok().flatten()?;
+            let (slot, advice) = (suspect.slot.0, advice_on_bypass(suspect.adapter));
             Some(format!("the worker in slot {slot} listens on {address} by itself; {advice}"))
-        })
+        }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod bustle;
 mod calls;
 pub mod channel;
 mod claims;
+pub mod deferred;
 pub mod door;
 mod drain;
 mod ending;

@@ -1,5 +1,6 @@
 //! When a worker counts as ready, by the measure that was chosen.
 
+use super::deferred::Deferred;
 use super::event::{Event, Events};
 use super::listener::Listener;
 use super::probe::{self, Found};
@@ -80,8 +81,11 @@ impl Master {
             return;
         }
         if signal == Signal::Waited {
-            // What a supervised worker has closed nobody tells.
-            self.forget_closed(id, 1);
+            let worker = self.workers.get(&id);
+            if worker.is_some_and(|worker| worker.supervised.is_some() && !worker.looking && worker.seen.is_none()) {
+                return self.look_first(id, Deferred::Ready(signal));
+            }
+            self.forget_closed(id);
         }
         if self.workers.get(&id).is_some_and(Worker::is_deaf) {
             return;

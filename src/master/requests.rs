@@ -3,6 +3,7 @@
 use super::answer::{Answer, errno_of};
 use super::bind::BACKLOG;
 use super::claims::{DEAF_AFTER, Whether, claim_of, with_real_port};
+use super::deferred::{self, Deferred};
 use super::error::{RunError, advice};
 use super::event::{Event, FromWorker};
 use super::handoff::{Handoff, Whose, count};
@@ -36,9 +37,14 @@ impl Master {
     /// A worker said something.
     pub(super) async fn heard(&mut self, from: FromWorker) {
         let FromWorker { worker: id, packet, mut fds, sender, door } = from;
-        for said in packet.says {
+        let mut says = packet.says.into_iter();
+        while let Some(said) = says.next() {
             if !self.workers.contains_key(&id) {
                 return;
+            }
+            if self.must_look_first(id, &said) {
+                let packet = deferred::rest(said, says);
+                return self.look_first(id, Deferred::Said(FromWorker { worker: id, packet, fds, sender, door }));
             }
             debug!(worker = id.0, said = name_of(&said), "heard");
             match said {

@@ -250,16 +250,23 @@ impl Master {
                 self.tell_guard_of_sockets();
             }
             Event::LookAt { worker } => self.look_at(worker),
+            Event::LookedAt { worker, seen } => self.looked_at(worker, &seen),
             Event::LookForClosed { worker } => self.look_for_closed(worker),
             Event::Unanswered { worker, request, error } => self.unanswered(worker, request, &error),
             Event::LetGo { worker, request } => self.let_go(worker, request),
             Event::Looked { worker, request, held } => self.looked(worker, request, held),
+            Event::LookedFirst { worker, seen, again, deferred } => {
+                self.looked_first(worker, seen, again, deferred).await;
+                self.tell_guard_of_sockets();
+            }
             Event::SocketsOpen { worker, had, open } => self.sockets_open(worker, &had, open),
             Event::GivenUp => self.drop_unused_listeners(),
             Event::Deaf { worker } => self.deaf(worker).await,
             Event::WorkerEnded { worker } => self.ended(worker).await,
             Event::Executed { worker, result } => self.executed(worker, result),
-            Event::WordsHeard { worker, exit, daemons } => self.bury(worker, exit, daemons).await,
+            Event::WordsHeard { worker, exit, daemons, bypass } => {
+                self.bury(worker, exit, daemons, bypass.as_deref()).await;
+            }
             Event::LeftBehind { worker, found } => self.left_behind(worker, found).await,
             Event::Unkillable { worker } => self.unkillable(worker).await,
             Event::NobodyLeft { but } => self.nobody_left_running(&but),

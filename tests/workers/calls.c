@@ -452,6 +452,8 @@ int main(int argc, char **argv) {
     close(fd);
 
     state = "a stream of datagrams";
+    // A master takes its socket file away when nobody has wanted it for a while; alone it stays.
+    if (at.ss_family == AF_UNIX) unlink(((struct sockaddr_un *)&at)->sun_path);
     fd = socket(at.ss_family, SOCK_DGRAM, 0);
     CALL("bind", bind(fd, (void *)&at, at_len));
     CALL("listen", listen(fd, 4));

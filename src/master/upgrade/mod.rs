@@ -253,12 +253,13 @@ impl Master {
                 self.steer();
             }
             let in_hands = self.house.in_hands.get() > 0;
+            let deferred = self.house.deferred.get() > 0 || self.house.unsent.get() > 0;
             let visitors = self.starter.door.is_busy();
             let clients = self.control.as_ref().is_some_and(|control| control.is_busy());
             // What they report comes on a descriptor that only this program reads.
             let starting = self.workers.values().any(|worker| worker.executes == Executes::NotYet);
             // What is still to be closed would be closed by the call that executes the new program.
-            let busy = in_hands || starting || visitors || clients || dispose::is_busy();
+            let busy = in_hands || deferred || starting || visitors || clients || dispose::is_busy();
             let late = busy && Instant::now() >= deadline;
             if late {
                 if in_hands {

@@ -1,0 +1,166 @@
+//! Requests that can only be decided with what processes have open: whether a socket that has an address is still there.
+//! That is read from `/proc`, which takes long where much is open, so it is done aside, and the request waits for it.
+
+use super::event::{Event, FromWorker};
+use super::ready::Signal;
+use super::run::Master;
+use super::worker::{Request, Worker};
+use crate::core::ids::WorkerId;
+use crate::sys::seccomp::{Call, Name};
+use crate::sys::{descent, process};
+use crate::wire::address::Address;
+use crate::wire::packet::{self, Packet, RequestId};
+use nix::unistd::Pid;
+use std::collections::HashSet;
+use std::time::Instant;
+use tokio::time::sleep;
+
+/// How many times as long as a look took its worker waits for the next one: looks take a tenth of a core at most.
+const LOOK_PAUSE: u32 = 10;
+
+/// What waits for a look.
+#[derive(Debug)]
+pub enum Deferred {
+    /// What a worker said, from the request on that needs it.
+    Said(FromWorker),
+    /// A call of a supervised worker.
+    Called(Call),
+    /// The readiness of a supervised worker.
+    Ready(Signal),
+}
+
+/// What was seen.
+#[derive(Debug)]
+pub struct Seen {
+    /// Inodes of the sockets that the worker's processes have open; nothing where nobody could look.
+    pub open: Option<HashSet<u64>>,
+    /// Those that a supervised worker had when the look began. Younger ones could not be seen.
+    had: HashSet<u64>,
+    /// The requests that there were then.
+    requests: HashSet<RequestId>,
+}
+
+impl Seen {
+    /// Whether the socket of a request, with this inode, may still be open.
+    pub fn may_be_open(&self, request: RequestId, inode: Option<u64>) -> bool {
+        !self.requests.contains(&request) || is_among(inode, self.open.as_ref())
+    }
+}
+
+/// Whether a socket is among those that are open; where nobody could look it may be.
+pub fn is_among(inode: Option<u64>, open: Option<&HashSet<u64>>) -> bool {
+    inode.is_some_and(|inode| open.is_none_or(|open| open.contains(&inode)))
+}
+
+impl Master {
+    /// What a worker said, if what comes next needs a look and can wait for it.
+    pub(super) fn must_look_first(&self, id: WorkerId, said: &packet::FromWorker) -> bool {
+        let Some(worker) = self.workers.get(&id).filter(|worker| worker.may_be_looked_at()) else { return false };
+        let unsure = |other: &&Request| worker.supervised.is_some() || other.holders.are_gone();
+        let in_the_way = |request: RequestId, asked: &Address| {
+            worker
+                .requests
+                .iter()
+                .filter(unsure)
+                .any(|other| other.id != request && may_conflict(asked, &other.address))
+        };
+        match said {
+            packet::FromWorker::Listen(listen) => in_the_way(listen.id, &listen.address),
+            packet::FromWorker::Accepting { id: request, .. } => {
+                let asks = worker.requests.iter().find(|r| r.id == *request && !r.accepting);
+                asks.is_some_and(|asks| in_the_way(*request, &asks.address))
+            }
+            _ => false,
+        }
+    }
+
+    /// The same for a call: the first socket of a worker is in nobody's way.
+    pub(super) fn must_look_first_at(&self, id: WorkerId, call: &Call) -> bool {
+        let Some(worker) = self.workers.get(&id).filter(|worker| worker.may_be_looked_at()) else { return false };
+        match call.name {
+            Name::Bind => !worker.requests.is_empty(),
+            // Of which one is its own.
+            Name::Listen => worker.requests.len() > 1,
+            Name::Accept | Name::Accept4 | Name::GetSockName | Name::GetSockOpt => false,
+        }
+    }
+
+    /// Looks aside what the worker's processes have open; [`Master::looked_first`] goes on then.
+    pub(super) fn look_first(&mut self, id: WorkerId, deferred: Deferred) {
+        let beside = self.groups_beside(id);
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let not_before = worker.look_not_before.take();
+        worker.looking = true;
+        let supervised = worker.supervised.is_some();
+        let had = worker.supervised.as_ref().map(|supervised| supervised.inodes()).unwrap_or_default();
+        let requests = worker.requests.iter().map(|request| request.id).collect();
+        let pid = worker.pid;
+        let house = std::rc::Rc::clone(&self.house);
+        house.deferred.set(house.deferred.get() + 1);
+        tokio::task::spawn_local(async move {
+            if let Some(wait) = not_before.map(|then| then.saturating_duration_since(Instant::now())) {
+                sleep(wait).await;
+            }
+            let begun = Instant::now();
+            let look = move || match supervised {
+                true => process::sockets_of_others(pid, &beside),
+                false => descent::sockets_below(Pid::this(), &beside),
+            };
+            let open = house.aside.run(look).await.unwrap_or(None);
+            let seen = Seen { open, had, requests };
+            let again = Instant::now() + begun.elapsed() * LOOK_PAUSE;
+            let _ = house.events.send(Event::LookedFirst { worker: id, seen, again, deferred }).await;
+            house.deferred.set(house.deferred.get() - 1);
+        });
+    }
+
+    /// It was looked: what waited for it is done.
+    pub(super) async fn looked_first(&mut self, id: WorkerId, mut seen: Seen, again: Instant, deferred: Deferred) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.looking = false;
+        worker.look_not_before = Some(again);
+        if let (Some(supervised), Some(open)) = (&worker.supervised, &mut seen.open) {
+            open.extend(supervised.inodes().difference(&seen.had));
+        }
+        worker.seen = Some(seen);
+        match deferred {
+            Deferred::Said(from) => self.heard(from).await,
+            Deferred::Called(call) => self.called(id, call).await,
+            Deferred::Ready(signal) => self.readiness(id, signal).await,
+        }
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.seen = None;
+        }
+    }
+
+    /// Ends the requests of a supervised worker whose sockets it has closed, which nobody tells, as far as that was seen.
+    pub(super) fn forget_closed(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let open = worker.seen.as_ref().and_then(|seen| seen.open.clone());
+        if let (Some(supervised), Some(open)) = (worker.supervised.clone(), open) {
+            self.close_all(id, &supervised, &open);
+        }
+    }
+}
+
+impl Worker {
+    /// Whether a look can be begun for what it asks now. One at a time: what comes meanwhile is decided as if everything
+    /// were open.
+    fn may_be_looked_at(&self) -> bool {
+        self.seen.is_none() && !self.looking
+    }
+}
+
+/// Whether two addresses may be in each other's way; [`super::claims`] knows exactly.
+fn may_conflict(one: &Address, other: &Address) -> bool {
+    match (one, other) {
+        (Address::Tcp(one), Address::Tcp(other)) => one.port() == other.port(),
+        (Address::Abstract(one), Address::Abstract(other)) => one == other,
+        _ => false,
+    }
+}
+
+/// What is left of a packet.
+pub fn rest(first: packet::FromWorker, others: impl Iterator<Item = packet::FromWorker>) -> Packet {
+    Packet { says: std::iter::once(first).chain(others).collect(), token: None }
+}
