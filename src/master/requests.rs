@@ -18,7 +18,7 @@ use super::worker::{Asked, REQUESTS_MAX, Request, name_of};
 use crate::config::Mode;
 use crate::core::ids::WorkerId;
 use crate::sys::clock;
-use crate::sys::dispose::Foreign;
+use crate::sys::dispose::{self, Foreign};
 use crate::sys::listen::{copy_options, longest_queue};
 use crate::sys::rights::Asker;
 use crate::wire::address::Address;
@@ -75,7 +75,13 @@ impl Master {
                     let found = found.map_err(|error| errno_of(&error));
                     self.answer_worker(id, 0, found, reply.as_ref().or(door.as_ref()));
                 }
-                packet::FromWorker::Close { id: request } => self.close(id, request),
+                packet::FromWorker::Close { id: request } => {
+                    self.close(id, request);
+                    if !fds.is_empty() {
+                        // The worker goes on when these end, and by then no copy of its socket shall be open here.
+                        tokio::task::spawn_local(dispose::after_the_others(std::mem::take(&mut fds)));
+                    }
+                }
                 packet::FromWorker::Truncated { .. } => self.truncated(id),
                 packet::FromWorker::Ready => {
                     if let Some(worker) = self.workers.get_mut(&id) {

@@ -75,6 +75,15 @@ pub fn dispose(fd: OwnedFd) {
     }
 }
 
+/// Closes these when nothing waits to be closed any more, or after [`WAIT_MAX`]: two threads do it, in no order.
+pub async fn after_the_others(fds: Vec<Foreign>) {
+    let begun = std::time::Instant::now();
+    while WAITING.load(Ordering::Relaxed) > 0 && begun.elapsed() < WAIT_MAX {
+        tokio::time::sleep(WAIT_LOOK).await;
+    }
+    drop(fds);
+}
+
 /// Lets the close of a connection not wait for its peer. What is no socket stays as it is.
 pub fn no_linger(fd: BorrowedFd<'_>) {
     let _ = socket2::SockRef::from(&fd).set_linger(None);

@@ -110,7 +110,7 @@ fn answers_are_the_kernels(mode: &str, address: &str, port: u16) {
     assert!(MAY_DIFFER.iter().all(|other| !other.reason.is_empty()));
     let wrong: Vec<_> =
         expected.iter().zip(&found).filter(|(alone, behind)| alone != behind && !may_differ(alone)).collect();
-    assert!(wrong.is_empty(), "alone, and behind a master: {wrong:#?}");
+    assert!(wrong.is_empty(), "alone, and behind a master in {mode} mode: {wrong:#?}");
 }
 
 #[test]

@@ -322,6 +322,16 @@ static int port(const void *name) {
     return ((const struct sockaddr_in *)name)->sin_port;
 }
 
+/* Whoever reads /proc/PID/fd, as the master does to see what is still open, holds each file for a moment (fget_task in
+   fs/proc/fd.c), and a connection that this process has closed lives on for so long, with its two ends. */
+#define ONCE_FREE(call)                                                                                  \
+    ({                                                                                                   \
+        long result;                                                                                     \
+        int attempts = 0;                                                                                \
+        while ((result = call) < 0 && errno == EADDRNOTAVAIL && attempts++ < 100) usleep(1000);          \
+        result;                                                                                          \
+    })
+
 static void clients(void) {
     state = "bound, then a client";
     int other = socket(at.ss_family, SOCK_STREAM, 0);
@@ -343,13 +353,13 @@ static void clients(void) {
     close(fd);
     fd = bound();
     fcntl(fd, F_SETFL, 0);
-    CALL("syscall connect", syscall(SYS_connect, fd, &there, at_len));
+    CALL("syscall connect", ONCE_FREE(syscall(SYS_connect, fd, &there, at_len)));
     CALL("getpeername", getpeername(fd, (void *)&name, &(socklen_t){sizeof name}));
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
     close(fd);
     fd = bound();
     fcntl(fd, F_SETFL, 0);
-    CALL("sendto with MSG_FASTOPEN", sendto(fd, "x", 1, MSG_FASTOPEN, (void *)&there, at_len));
+    CALL("sendto with MSG_FASTOPEN", ONCE_FREE(sendto(fd, "x", 1, MSG_FASTOPEN, (void *)&there, at_len)));
     CALL("getpeername", getpeername(fd, (void *)&name, &(socklen_t){sizeof name}));
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
     close(fd);
@@ -452,8 +462,13 @@ int main(int argc, char **argv) {
     close(fd);
 
     state = "a stream of datagrams";
-    // A master takes its socket file away when nobody has wanted it for a while; alone it stays.
-    if (at.ss_family == AF_UNIX) unlink(((struct sockaddr_un *)&at)->sun_path);
+    // Under a name of its own: a master takes its socket file away when nobody has wanted it for a while; alone it stays.
+    if (at.ss_family == AF_UNIX) {
+        struct sockaddr_un *name = (void *)&at;
+        strcat(name->sun_path, "d");
+        at_len++;
+        unlink(name->sun_path);
+    }
     fd = socket(at.ss_family, SOCK_DGRAM, 0);
     CALL("bind", bind(fd, (void *)&at, at_len));
     CALL("listen", listen(fd, 4));
