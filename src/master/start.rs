@@ -146,6 +146,9 @@ impl Starter {
     ) -> Result<Worker, StartError> {
         let (executable, adapter, _) = self.look(config)?;
         let (ours, theirs) = fd::pair()?;
+        // What is asked for on the channel is done with the rights of who asks. Before there is a worker: what is sent
+        // earlier comes from nobody (`maybe_add_creds` in net/unix/af_unix.c).
+        socket2::SockRef::from(&ours).set_passcred(true)?;
         let theirs = fd::duplicate_above(theirs.as_fd(), CHANNEL_FD)?;
         let channel_inode = fd::inode(theirs.as_fd())?;
         let token = secret()?;
@@ -323,8 +326,6 @@ impl Starter {
     /// When the kernel cannot watch one socket more.
     pub fn attend(&self, worker: &mut Worker, report: Option<Report>) -> io::Result<()> {
         let (id, events) = (worker.id, &self.house.events);
-        // What is asked for on the channel is done with the rights of who asks.
-        let _ = socket2::SockRef::from(worker.channel.get_ref()).set_passcred(true);
         self.door.hear(id, &worker.token, &worker.notify, worker.pid)?;
         self.guard.add(worker.pid, Some(worker.channel_inode).filter(|inode| *inode > 0));
         worker.tasks.extend([

@@ -64,8 +64,9 @@ fn in_kernel_mode_a_stalled_worker_is_passed_over_too() {
             assert!(maitred.logged("a worker takes none of the connections that wait for it").is_empty());
             kill(victim, SIGSTOP);
             maitred.status_until(is(1, "stalled", Some("takes no connection")));
-            // What waits for it already goes on waiting; the kernel has it.
-            assert!(!slots(&maitred, 10).contains(&'1'));
+            // What waits for it already goes on waiting; the kernel has it. Of so many a third would be its own, also
+            // where the kernel draws lots.
+            assert!(!slots(&maitred, 60).contains(&'1'));
             kill(victim, SIGCONT);
             maitred.status_until(is(1, "ready", None));
         });

@@ -125,8 +125,6 @@ fn what_is_counted_as_open_is_what_the_kernel_has_open_after_any_churn() {
         let status = maitred.status_until(|status| open(status).iter().sum::<u64>() == kept.len() as u64);
         let by_proc = open_by_proc(address.port(), &pids);
         assert_eq!(open(&status), by_proc, "round {round}");
-        let (most, fewest) = (by_proc.iter().max().unwrap(), by_proc.iter().min().unwrap());
-        assert!(most - fewest <= 12, "{by_proc:?}");
     }
     assert_eq!(maitred.status()["admission"]["open"], kept.len());
     drop(kept);
@@ -270,21 +268,25 @@ fn a_fresh_worker_begins_slowly() {
     drop(kept);
     maitred.stop();
 
-    let args = ["-w", "2", "--slow-start", "2s", "--policy", "least-connections", "--"];
+    let args = ["-w", "2", "--slow-start", "8s", "--policy", "least-connections", "--"];
     let maitred = Maitred::start(&[&args[..], &switches.pages(&[])].concat()).ready(2);
+    maitred.status_until(|status| status["workers"][0]["uptime_s"].as_f64().unwrap() > 8.0);
     let mut kept = keep_many(&maitred, 10);
-    maitred.status_until(|status| status["workers"][0]["uptime_s"].as_f64().unwrap() > 3.0);
-    kill(maitred.pid(1), Signal::SIGKILL);
-    maitred.wait_for("worker ready", 3);
-    kept.retain(|kept| kept.slot == 0);
-    maitred.status_until(|status| open(status)[1] == 0);
-    // In its first quarter of a second its share is less than an eighth, and the other, which has some five, gets the
-    // next.
-    let more = keep_many(&maitred, 4);
-    let to_first = more.iter().filter(|kept| kept.slot == 0).count();
-    let uptime = maitred.status()["workers"][1]["uptime_s"].as_f64().unwrap();
-    assert!(to_first > 0 || uptime > 0.25, "{to_first} after {uptime} s");
-    drop((kept, more));
+    let measured = (1..=5).any(|time| {
+        kill(maitred.pid(1), Signal::SIGKILL);
+        maitred.wait_for("worker ready", 2 + time);
+        kept.retain(|kept| kept.slot == 0);
+        maitred.status_until(|status| open(status)[1] == 0);
+        // In its first second its share is less than an eighth. The other has some five, and gets the next; if both
+        // counted alike it would get none.
+        let more = keep_many(&maitred, 4);
+        let in_time = maitred.status()["workers"][1]["uptime_s"].as_f64().unwrap() < 1.0;
+        let to_first = more.iter().filter(|kept| kept.slot == 0).count();
+        assert!(!in_time || to_first > 0, "{:#}", maitred.status());
+        in_time
+    });
+    assert!(measured, "it took longer than a second each time");
+    drop(kept);
     maitred.stop();
 
     let args = ["-w", "2", "--slow-start", "300ms", "--policy", "least-connections", "--"];
