@@ -183,7 +183,14 @@ impl Maitred {
     fn start_exactly_as(mut command: Command, args: &[&str]) -> Maitred {
         let control = scratch("control.sock");
         command.args(["run", "--log-format", "json", "--control"]).arg(&control).args(args);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = loop {
+            match command.spawn() {
+                // A copy of the binary: another test's child has its descriptor for writing until it executes its program.
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+                started => break started.unwrap(),
+            }
+        };
         let log: Arc<(Mutex<Vec<Value>>, Condvar)> = Arc::default();
         let other: Arc<Mutex<String>> = Arc::default();
         let ended: Arc<AtomicUsize> = Arc::default();
