@@ -75,7 +75,7 @@ pub fn dispose(fd: OwnedFd) {
     }
 }
 
-/// Closes these when nothing waits to be closed any more, or after [`WAIT_MAX`]: two threads do it, in no order.
+/// Closes these when nothing waits to be closed any more, or after `WAIT_MAX`: two threads do it, in no order.
 pub async fn after_the_others(fds: Vec<Foreign>) {
     let begun = std::time::Instant::now();
     while WAITING.load(Ordering::Relaxed) > 0 && begun.elapsed() < WAIT_MAX {
