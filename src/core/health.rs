@@ -9,6 +9,16 @@ use std::time::Duration;
 /// A worker may miss so many of its `PING`s.
 pub const PINGS_MISSED: u32 = 3;
 
+/// So many looks at the workers may be missed before it is clear that this process stood still.
+pub const LOOKS_MISSED: u32 = 4;
+
+/// Whether this process stood still since the last look, `gap` ago: looks come every `rhythm`, after a rest of at most
+/// `rest`. What it did not hear meanwhile is no fault of the workers.
+#[must_use]
+pub fn stood_still(gap: Duration, rhythm: Duration, rest: Duration) -> bool {
+    gap > rest + rhythm.saturating_mul(LOOKS_MISSED)
+}
+
 /// What is remembered of the health of one worker.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Health {
@@ -98,6 +108,11 @@ impl Health {
         }
     }
 
+    /// Nothing waited for it at the last look, after which this process rested: what waits now came later than this.
+    pub fn had_none_until(&mut self, lately: Moment) {
+        self.moved = self.moved.max(lately);
+    }
+
     /// One look at it.
     pub fn look(&mut self, now: Moment, facts: &Facts, limits: &Limits) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
@@ -185,6 +200,25 @@ mod tests {
         // It takes one: it moves again.
         let takes = Facts { taken: 1, signs: signs(Sign::Untaken), ..waits };
         assert_eq!(health.look(at(8), &takes, &limits), [Verdict::Recovered(Sign::Untaken)]);
+    }
+
+    #[test]
+    fn what_came_during_a_rest_did_not_wait_all_of_it() {
+        let limits = Limits { stall: Some(SECOND * 2), ..limits() };
+        let mut health = Health::default();
+        health.had_none_until(at(9));
+        let waits = Facts { waiting: 1, ..Facts::default() };
+        assert_eq!(health.look(at(10), &waits, &limits), []);
+        health.had_none_until(at(3));
+        assert_eq!(health.look(at(11), &waits, &limits), [Verdict::Stalled(Sign::Untaken, SECOND * 2)]);
+    }
+
+    #[test]
+    fn this_process_stood_still_when_more_than_four_looks_are_missing() {
+        assert!(!stood_still(SECOND * 4, SECOND, Duration::ZERO));
+        assert!(stood_still(SECOND * 5, SECOND, Duration::ZERO));
+        assert!(!stood_still(SECOND * 5, SECOND, SECOND));
+        assert!(stood_still(Duration::MAX, SECOND, SECOND));
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod moment;
 pub mod notice;
 pub mod policy;
+pub mod probes;
 pub mod slow_start;
 pub mod source;
 pub mod sources;

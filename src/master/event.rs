@@ -1,7 +1,6 @@
 //! Everything that can happen to the master, as one closed list.
 
 use super::deferred::{Deferred, Seen};
-use super::health::Condition;
 use super::leftovers::Left;
 use super::look;
 use super::ready::Signal;
@@ -9,6 +8,7 @@ use super::shares::Look;
 use crate::control::Request;
 use crate::core::fleet::{Exit, Stop};
 use crate::core::ids::WorkerId;
+use crate::core::probes::Condition;
 use crate::sys::descent::Kin;
 use crate::sys::dispose::Foreign;
 use crate::sys::process::Usage;

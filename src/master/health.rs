@@ -10,10 +10,11 @@ use crate::adapt::Chosen;
 use crate::config::Mode;
 use crate::config::life::{Life, Probing};
 use crate::core::fleet::{self, KillReason, Sign};
-use crate::core::health::{Facts, Limits, Verdict};
+use crate::core::health::{Facts, Limits, Verdict, stood_still};
 use crate::core::ids::WorkerId;
 use crate::core::jitter;
 use crate::core::moment::Moment;
+use crate::core::probes::{Answer, Condition, Probes};
 use crate::sys::process::Usage;
 use crate::sys::taken::Taken;
 use crate::sys::{clock, listen, own_pair, process};
@@ -34,8 +35,6 @@ const LOOK_AT_LEAST: Duration = Duration::from_millis(250);
 const LOOK_FOR_RECOVERY: Duration = Duration::from_secs(10);
 /// How often the memory of the workers is looked at, which reads `/proc`.
 const LOOK_AT_MEMORY: Duration = Duration::from_secs(2);
-/// So many looks may be missed before it is clear that this process stood still.
-const LOOKS_MISSED: u32 = 4;
 
 /// How often the workers are looked at.
 #[must_use]
@@ -119,21 +118,18 @@ impl Master {
     pub(super) async fn look_after_workers(&mut self) {
         let now = clock::now();
         let gap = now.since(std::mem::replace(&mut self.looked_at, now));
-        let most = self.rhythm.get().saturating_mul(LOOKS_MISSED);
         let quiet = std::mem::take(&mut self.looked_at_rest);
-        if gap > if quiet { BEAT + most } else { most } {
-            // It was this process that stood still: what it did not hear is no fault of the workers.
+        if stood_still(gap, self.rhythm.get(), if quiet { BEAT } else { Duration::ZERO }) {
             let gap_ms = gap.as_millis();
             warn!(gap_ms, "maitred itself was stopped for a while");
             self.workers.values_mut().for_each(|worker| worker.health.excuse(gap));
             return;
         }
         if quiet {
-            // Nothing waited when they were looked at last, and what waits now has come since.
             let lately = Moment::at(now.since(Moment::default()).saturating_sub(self.rhythm.get()));
             let well = |id| self.fleet.occupant(id).is_some_and(|o| !o.excluded);
             for worker in self.workers.values_mut().filter(|worker| well(worker.id)) {
-                worker.health.moved = worker.health.moved.max(lately);
+                worker.health.had_none_until(lately);
             }
         }
         let serving: Vec<WorkerId> = self.fleet.seats().iter().filter_map(|s| s.serving()).map(|o| o.worker).collect();
@@ -300,32 +296,28 @@ impl Master {
         let events = self.house.events.clone();
         // Another program may have found it unwell before this one.
         let unwell = self.fleet.occupant(id).is_some_and(|o| o.signs.has(Sign::Probe));
-        let mut state = if unwell { Condition::Unwell } else { Condition::Well };
+        let condition = if unwell { Condition::Unwell } else { Condition::Well };
+        let mut probes = Probes::of(condition, probing.rise, probing.fall);
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let first = probing.interval.mul_f64(10.0 * (1.0 - jitter::share(id, 0)));
         let (slot, target) = (worker.slot.0, Rc::clone(&worker.target));
         worker.tasks.push(tokio::task::spawn_local(async move {
-            let (mut good, mut bad) = (0u32, 0u32);
             sleep(first).await;
             loop {
-                match probe::ask(&target, &probing.probe, probing.timeout).await {
-                    Found::Well => (good, bad) = (good + 1, 0),
+                let was = probes.condition();
+                let changed = match probe::ask(&target, &probing.probe, probing.timeout).await {
+                    Found::Well => probes.heard(Answer::Good),
+                    Found::NotAsked => probes.heard(Answer::NotAsked),
                     Found::Unwell(why) => {
-                        (good, bad) = (0, bad + 1);
-                        if state == Condition::Well {
-                            let fall = probing.fall;
+                        let changed = probes.heard(Answer::Bad);
+                        if was == Condition::Well {
+                            let (bad, fall) = (probes.bad(), probing.fall);
                             warn!(slot, worker = id.0, %why, bad, fall, "a worker failed its probe");
                         }
+                        changed
                     }
-                    Found::NotAsked => {}
-                }
-                let now = match state {
-                    Condition::Well if bad >= probing.fall => Condition::Unwell,
-                    Condition::Unwell if good >= probing.rise => Condition::Well,
-                    same => same,
                 };
-                if now != state {
-                    state = now;
+                if let Some(now) = changed {
                     let _ = events.send(Event::Probed { worker: id, now }).await;
                 }
                 sleep(probing.interval).await;
@@ -370,15 +362,6 @@ impl Master {
             info!(slot = worker.slot.0, worker = id.0, "a worker that was passed over gets connections again");
         }
     }
-}
-
-/// What probes say of a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
-    /// It is well.
-    Well,
-    /// It is not.
-    Unwell,
 }
 
 impl Worker {

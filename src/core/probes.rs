@@ -1,0 +1,86 @@
+//! What the answers to probes say of a worker: it is unwell after some bad ones in a row, and well again after some good
+//! ones, as with load balancers (`rise` and `fall` in HAProxy's configuration manual).
+
+/// What probes say of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It is well.
+    Well,
+    /// It is not.
+    Unwell,
+}
+
+/// What one probe found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A good answer.
+    Good,
+    /// None, or a bad one.
+    Bad,
+    /// Nothing was asked, so nothing follows.
+    NotAsked,
+}
+
+/// The probes of one worker so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Probes {
+    condition: Condition,
+    good: u32,
+    bad: u32,
+    rise: u32,
+    fall: u32,
+}
+
+impl Probes {
+    /// Those of a worker that is in this condition: it takes `fall` bad answers in a row to become unwell, and `rise` good
+    /// ones to become well.
+    #[must_use]
+    pub fn of(condition: Condition, rise: u32, fall: u32) -> Probes {
+        Probes { condition, good: 0, bad: 0, rise, fall }
+    }
+
+    /// What it is now.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        self.condition
+    }
+
+    /// Bad answers in a row.
+    #[must_use]
+    pub fn bad(&self) -> u32 {
+        self.bad
+    }
+
+    /// One more answer; the new condition if it changes.
+    pub fn heard(&mut self, answer: Answer) -> Option<Condition> {
+        match answer {
+            Answer::Good => (self.good, self.bad) = (self.good.saturating_add(1), 0),
+            Answer::Bad => (self.good, self.bad) = (0, self.bad.saturating_add(1)),
+            Answer::NotAsked => {}
+        }
+        let now = match self.condition {
+            Condition::Well if self.bad >= self.fall => Condition::Unwell,
+            Condition::Unwell if self.good >= self.rise => Condition::Well,
+            Condition::Well | Condition::Unwell => return None,
+        };
+        self.condition = now;
+        Some(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_falls_after_bad_ones_in_a_row_and_rises_after_good_ones() {
+        use Answer::{Bad, Good, NotAsked};
+        let mut probes = Probes::of(Condition::Well, 2, 3);
+        let mut hear = |answers: &[Answer]| answers.iter().map(|answer| probes.heard(*answer)).collect::<Vec<_>>();
+        assert_eq!(hear(&[Bad, Bad, Good, Bad, Bad, NotAsked]), [None; 6]);
+        assert_eq!(hear(&[Bad, Bad]), [Some(Condition::Unwell), None]);
+        assert_eq!(hear(&[Good, Bad, Good, NotAsked]), [None; 4]);
+        assert_eq!(hear(&[Good, Good]), [Some(Condition::Well), None]);
+        assert_eq!((probes.condition(), probes.bad()), (Condition::Well, 0));
+    }
+}
