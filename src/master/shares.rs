@@ -15,7 +15,6 @@ use crate::core::moment::Moment;
 use crate::core::policy::{View, less_loaded_half};
 use crate::core::slow_start::{SHARE_MAX, share};
 use crate::steer::order::Share;
-use crate::sys::process::Usage;
 use crate::sys::{clock, process};
 use nix::unistd::Pid;
 use std::collections::HashMap;
@@ -47,7 +46,7 @@ struct Load {
 /// What a look found.
 #[derive(Debug)]
 pub struct Look {
-    usage: HashMap<Pid, Usage>,
+    open: HashMap<Pid, u64>,
     /// What the kernel had given to each worker's slot when the look began.
     steered: HashMap<WorkerId, u64>,
     cost: Duration,
@@ -176,8 +175,8 @@ impl Master {
         tokio::task::spawn_local(async move {
             let look = aside.run(move || {
                 let begun = clock::now();
-                let usage = process::usage(&groups, &ports);
-                Look { usage, steered, cost: clock::now().since(begun) }
+                let open = process::open_connections(&groups, &ports);
+                Look { open, steered, cost: clock::now().since(begun) }
             });
             let event = match look.await {
                 Ok(look) => Event::Loads(look),
@@ -193,7 +192,7 @@ impl Master {
     /// It is known what the workers had open a moment ago.
     pub(super) fn loads_seen(&mut self, look: &Look) {
         let load = |worker: &Worker| {
-            let open = look.usage.get(&worker.pid)?.open;
+            let open = *look.open.get(&worker.pid)?;
             let steered = self.view().steered_to(worker.slot).unwrap_or(0);
             // What came while we looked is among those open, or among those that wait, or both.
             let waiting: u64 = self.groups().map(|group| group.queued_at(worker.slot)).sum();
