@@ -34,6 +34,7 @@ mod mend;
 mod notify;
 pub mod opens;
 pub mod output;
+mod prepare;
 mod probe;
 pub mod provoked;
 mod ready;

@@ -1,44 +1,35 @@
 //! The master's loop: one event at a time in, the fleet's actions out.
 
-use super::aside::Aside;
-use super::bind::{bind_all, bind_control};
-use super::door::Door;
 use super::drain::Drains;
 use super::ending::look_after_guard;
 use super::error::RunError;
-use super::event::{EVENTS_MAX, Event};
+use super::event::Event;
 use super::group::Group;
 use super::handoff::Counters;
-use super::health::rhythm;
-use super::leftovers::Leftovers;
 use super::listener::{House, Listener, Origin};
 use super::listeners::Listeners;
-use super::output::{Output, Prefixed};
+use super::output::Prefixed;
 use super::reload::{Reloads, done};
 use super::shares::Shares;
-use super::signals::{SignalThread, forward_signals};
+use super::signals::SignalThread;
 use super::start::{StartError, Starter};
 use super::status::{View, add_usage};
-use super::steering;
 use super::upgrade::{Host, Upgrade};
 use super::worker::{Asked, Worker};
-use crate::adapt::preload::Shim;
-use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode, Prefix, WORKERS_MAX};
+use crate::config::{Config, Mode, Prefix};
 use crate::control::server::ControlSocket;
 use crate::control::{self, Refusal, status};
 use crate::core::fleet::{self, Action, Fleet, Resize, Stop, WaitReason};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
-use crate::sys::guard::Guard;
-use crate::sys::taken::Taken;
-use crate::sys::{clock, descent, dispose, fd, limits, process, reap};
+use crate::sys::{clock, dispose, process, reap};
 use crate::wire::packet::ToWorker;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, IsTerminal};
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
@@ -138,106 +129,6 @@ pub(super) struct Master {
 }
 
 impl Master {
-    /// Takes everything that can be refused, before the first worker is forked.
-    fn prepare(mut config: Config, mut host: Host) -> Result<(Master, mpsc::Receiver<Event>), RunError> {
-        let limit = limits::raise_descriptor_limit()?;
-        let needed = u64::from(config.workers) * DESCRIPTORS_PER_WORKER + DESCRIPTORS_OF_MASTER;
-        if needed > limit.hard {
-            return Err(RunError::Descriptors { workers: config.workers, needed, limit: limit.hard });
-        }
-        steering::is_possible(&config)?;
-        let control = bind_control(&mut config)?;
-        let config = Rc::new(config);
-        let spare = limit.hard.saturating_sub(DESCRIPTORS_OF_MASTER) / DESCRIPTORS_PER_WORKER;
-        limits::become_subreaper()?;
-        let needs = |what| move |source| RunError::Needs { what, source };
-        let earlier = descent::descendants(nix::unistd::Pid::this(), &HashSet::new()).unwrap_or_default();
-        let guard = Guard::start(config.life.detached).map_err(needs("the process that guards the workers"))?;
-        let guard = Rc::new(guard);
-        let output = Output::start().map_err(needs("the thread that passes output on"))?;
-        let aside = Aside::start().map_err(needs("a thread for what is done aside"))?;
-        dispose::start().map_err(needs("a thread that closes what others sent"))?;
-        // After the threads were started, which keep the ordinary policy.
-        if let Err(error) = limits::wake_without_preempting() {
-            debug!(%error, "the master preempts its workers");
-        }
-
-        let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let house = Rc::new(House::new(&config, fd::packet_cost()?, sender.clone(), aside));
-        let leftovers =
-            Leftovers::start(sender.clone()).map_err(needs("the thread that looks after what workers leave"))?;
-        // Without them nothing is counted, and all else goes on.
-        let taken = matches!(config.mode, Mode::Shared | Mode::Kernel).then(Taken::new).and_then(Result::ok);
-        let starter = Starter {
-            config: Rc::clone(&config),
-            guard,
-            leftovers,
-            earlier,
-            shim: Shim::new()?,
-            old_shims: Vec::new(),
-            door: Door::open()?,
-            output,
-            prefixed: prefixed(&config),
-            descriptors: limit.soft,
-            taken,
-            house: Rc::clone(&house),
-        };
-        let (executable, adapter, reason) = starter.look(&config)?;
-        info!(command = %executable.path.display(), adapter = adapter.name(), reason, "chose the adapter");
-        let mut listeners = Listeners::new(config.mode, Rc::clone(&house));
-        bind_all(&config, std::mem::take(&mut host.inherited), &mut listeners, &house)?;
-        if let Some(control) = &control {
-            control.serve(sender.clone());
-        }
-        starter.door.serve(sender.clone())?;
-        house.opens.begin();
-        let signals = forward_signals(&sender).map_err(needs("the thread that signals interrupt"))?;
-        house.begin_to_accept()?;
-        let max_workers = WORKERS_MAX.min(u32::try_from(spare).unwrap_or(WORKERS_MAX));
-        let fleet = Fleet::new(config.plan(max_workers));
-        if config.weights.named() > config.workers as usize {
-            let (weights, workers) = (config.weights.named(), config.workers);
-            warn!(weights, workers, "there are weights for more slots than workers; they count when more are added");
-        }
-        let (name, workers, pid) = (&config.name, config.workers, std::process::id());
-        info!(name, pid, workers, mode = config.mode.name(), depth = config.depth, "starting");
-        let master = Master {
-            reloads: Reloads::default(),
-            rhythm: Rc::new(Cell::new(rhythm(&config.life))),
-            looked_at: clock::now(),
-            looked_at_rest: false,
-            signals,
-            base_text: config.source.text.clone(),
-            max_workers,
-            drains: Rc::default(),
-            memory_looked_at: clock::now(),
-            last_words: HashMap::new(),
-            failed_because: None,
-            since: clock::now(),
-            starter,
-            house,
-            listeners,
-            accepted_before: 0,
-            unaccounted: Cell::new(0),
-            sockets_at_stop: HashSet::new(),
-            newest_worker: WorkerId(0),
-            closing: 0,
-            fleet,
-            workers: HashMap::new(),
-            shares: Shares::default(),
-            counters: Vec::new(),
-            finished: false,
-            failure: None,
-            boot_failure: None,
-            control,
-            upgrade: None,
-            upgrades: 0,
-            host,
-            config,
-        };
-        Ok((master, events))
-    }
-
     pub(super) async fn handle(&mut self, event: Event) {
         match event {
             Event::Packet(said) => {
