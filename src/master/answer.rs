@@ -10,6 +10,7 @@ use crate::sys::fd;
 use crate::wire::packet::{RequestId, ToWorker};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::sleep;
 use tracing::warn;
@@ -73,7 +74,7 @@ impl Master {
 
     /// Tries again for a while. Where nothing helps, the worker hears at least that.
     fn answer_later(&self, worker: WorkerId, request: RequestId, answer: Answer, to: OwnedFd) {
-        let house = std::rc::Rc::clone(&self.house);
+        let house = Rc::clone(&self.house);
         house.unsent.set(house.unsent.get() + 1);
         tokio::task::spawn_local(async move {
             let mut attempts = 0;

@@ -1,7 +1,7 @@
 //! `bind` and `listen` of a supervised worker: what the shim says in packets, seen from outside.
 
 use super::answer::Answer;
-use super::deferred::Deferred;
+use super::deferred::{Deferred, LOOK_PAUSE};
 use super::event::Event;
 use super::handoff::Handoff;
 use super::run::Master;
@@ -25,10 +25,6 @@ use std::rc::Rc;
 use std::time::Instant;
 use tokio::time::sleep;
 use tracing::debug;
-
-/// After a look for one of N workers it is not looked again for N times so many times as long as it took, so that
-/// all looks together take a tenth of a core: others may have much open.
-const LOOK_PAUSE: u32 = 10;
 
 /// What the kernel shall do with a call.
 enum Verdict {
@@ -354,8 +350,8 @@ impl Master {
         self.workers.values().filter(|other| other.id != id).map(|other| other.pid).collect()
     }
 
-    pub(super) fn close_all(&mut self, id: WorkerId, supervised: &Supervised, open: &HashSet<u64>) {
-        for request in supervised.closed(open) {
+    pub(super) fn close_all(&mut self, id: WorkerId, closed: Vec<RequestId>) {
+        for request in closed {
             debug!(worker = id.0, request, "a supervised worker closed a listening socket");
             self.close(id, request);
         }
@@ -369,6 +365,7 @@ impl Master {
             return;
         };
         let (pid, had, others) = (worker.pid, supervised.inodes(), self.groups_beside(id));
+        // All workers together take as much as one may: others may have much open.
         let pause = LOOK_PAUSE * self.workers.len() as u32;
         let (events, aside) = (self.house.events.clone(), self.house.aside.clone());
         tokio::task::spawn_local(async move {
@@ -387,7 +384,7 @@ impl Master {
     pub(super) fn sockets_open(&mut self, id: WorkerId, had: &HashSet<u64>, mut open: HashSet<u64>) {
         let Some(supervised) = self.workers.get(&id).and_then(|worker| worker.supervised.clone()) else { return };
         open.extend(supervised.inodes().difference(had));
-        self.close_all(id, &supervised, &open);
+        self.close_all(id, supervised.closed(&open));
     }
 }
 

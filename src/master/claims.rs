@@ -72,8 +72,9 @@ impl Master {
         }
         let worker = self.workers.get(&id).ok_or(Errno::ESRCH)?;
         // Where the pipes say that nobody has it any more a program may have it all the same, which has no pipe yet.
-        let may_be_open =
-            |other: &Request| worker.seen.as_ref().is_none_or(|seen| seen.may_be_open(other.id, inode(worker, other)));
+        let may_be_open = |other: &Request| {
+            worker.looks.seen.as_ref().is_none_or(|seen| seen.may_be_open(other.id, inode(worker, other)))
+        };
         let is_held = |other: &Request| !other.holders.are_gone() || may_be_open(other);
         let mut gone = Vec::new();
         for other in worker.requests.iter().filter(|other| other.id != request && is_taken(asks, other, whether)) {

@@ -4,7 +4,7 @@
 use super::event::{Event, FromWorker};
 use super::ready::Signal;
 use super::run::Master;
-use super::worker::{Request, Worker};
+use super::worker::Request;
 use crate::core::ids::WorkerId;
 use crate::sys::seccomp::{Call, Name};
 use crate::sys::{descent, process};
@@ -12,11 +12,30 @@ use crate::wire::address::Address;
 use crate::wire::packet::{self, Packet, RequestId};
 use nix::unistd::Pid;
 use std::collections::HashSet;
+use std::rc::Rc;
 use std::time::Instant;
 use tokio::time::sleep;
 
-/// How many times as long as a look took its worker waits for the next one: looks take a tenth of a core at most.
-const LOOK_PAUSE: u32 = 10;
+/// How many times as long as a look took it is not looked again: looks at one worker take a tenth of a core at most.
+pub(super) const LOOK_PAUSE: u32 = 10;
+
+/// Looks at one worker. One at a time: what it asks meanwhile is decided as if everything were open.
+#[derive(Debug, Default)]
+pub struct Looks {
+    /// Whether one is under way.
+    under_way: bool,
+    /// What was seen, while the request is decided that waited for it.
+    pub seen: Option<Seen>,
+    /// When the next may begin.
+    not_before: Option<Instant>,
+}
+
+impl Looks {
+    /// Whether one can be asked for now.
+    pub fn may_begin(&self) -> bool {
+        self.seen.is_none() && !self.under_way
+    }
+}
 
 /// What waits for a look.
 #[derive(Debug)]
@@ -55,7 +74,7 @@ pub fn is_among(inode: Option<u64>, open: Option<&HashSet<u64>>) -> bool {
 impl Master {
     /// What a worker said, if what comes next needs a look and can wait for it.
     pub(super) fn must_look_first(&self, id: WorkerId, said: &packet::FromWorker) -> bool {
-        let Some(worker) = self.workers.get(&id).filter(|worker| worker.may_be_looked_at()) else { return false };
+        let Some(worker) = self.workers.get(&id).filter(|worker| worker.looks.may_begin()) else { return false };
         let unsure = |other: &&Request| worker.supervised.is_some() || other.holders.are_gone();
         let in_the_way = |request: RequestId, asked: &Address| {
             worker
@@ -76,7 +95,7 @@ impl Master {
 
     /// The same for a call: the first socket of a worker is in nobody's way.
     pub(super) fn must_look_first_at(&self, id: WorkerId, call: &Call) -> bool {
-        let Some(worker) = self.workers.get(&id).filter(|worker| worker.may_be_looked_at()) else { return false };
+        let Some(worker) = self.workers.get(&id).filter(|worker| worker.looks.may_begin()) else { return false };
         match call.name {
             Name::Bind => !worker.requests.is_empty(),
             // Of which one is its own.
@@ -89,13 +108,13 @@ impl Master {
     pub(super) fn look_first(&mut self, id: WorkerId, deferred: Deferred) {
         let beside = self.groups_beside(id);
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        let not_before = worker.look_not_before.take();
-        worker.looking = true;
+        let not_before = worker.looks.not_before.take();
+        worker.looks.under_way = true;
         let supervised = worker.supervised.is_some();
         let had = worker.supervised.as_ref().map(|supervised| supervised.inodes()).unwrap_or_default();
         let requests = worker.requests.iter().map(|request| request.id).collect();
         let pid = worker.pid;
-        let house = std::rc::Rc::clone(&self.house);
+        let house = Rc::clone(&self.house);
         house.deferred.set(house.deferred.get() + 1);
         tokio::task::spawn_local(async move {
             if let Some(wait) = not_before.map(|then| then.saturating_duration_since(Instant::now())) {
@@ -117,37 +136,30 @@ impl Master {
     /// It was looked: what waited for it is done.
     pub(super) async fn looked_first(&mut self, id: WorkerId, mut seen: Seen, again: Instant, deferred: Deferred) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        worker.looking = false;
-        worker.look_not_before = Some(again);
+        worker.looks.under_way = false;
+        worker.looks.not_before = Some(again);
         if let (Some(supervised), Some(open)) = (&worker.supervised, &mut seen.open) {
             open.extend(supervised.inodes().difference(&seen.had));
         }
-        worker.seen = Some(seen);
+        worker.looks.seen = Some(seen);
         match deferred {
             Deferred::Said(from) => self.heard(from).await,
             Deferred::Called(call) => self.called(id, call).await,
             Deferred::Ready(signal) => self.readiness(id, signal).await,
         }
         if let Some(worker) = self.workers.get_mut(&id) {
-            worker.seen = None;
+            worker.looks.seen = None;
         }
     }
 
     /// Ends the requests of a supervised worker whose sockets it has closed, which nobody tells, as far as that was seen.
     pub(super) fn forget_closed(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get(&id) else { return };
-        let open = worker.seen.as_ref().and_then(|seen| seen.open.clone());
-        if let (Some(supervised), Some(open)) = (worker.supervised.clone(), open) {
-            self.close_all(id, &supervised, &open);
+        let open = worker.looks.seen.as_ref().and_then(|seen| seen.open.as_ref());
+        if let (Some(supervised), Some(open)) = (&worker.supervised, open) {
+            let closed = supervised.closed(open);
+            self.close_all(id, closed);
         }
-    }
-}
-
-impl Worker {
-    /// Whether a look can be begun for what it asks now. One at a time: what comes meanwhile is decided as if everything
-    /// were open.
-    fn may_be_looked_at(&self) -> bool {
-        self.seen.is_none() && !self.looking
     }
 }
 

@@ -7,7 +7,8 @@ use super::worker::Worker;
 use crate::adapt::Chosen;
 use crate::core::fleet::Occupant;
 use crate::core::ids::{Slot, WorkerId};
-use crate::sys::{fd, process, sock_diag};
+use crate::sys::process::{self, Sockets};
+use crate::sys::{fd, sock_diag};
 use nix::unistd::Pid;
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -41,14 +42,10 @@ pub struct Seen {
     io_uring: bool,
 }
 
-/// Looks which of these listens on a socket that is not among ours. Reads much of `/proc`, so it is done aside.
-fn look(suspects: &[Suspect], ours: &HashSet<u64>) -> Option<(Suspect, SocketAddr)> {
-    let listening = sock_diag::listening().ok()?;
-    suspects.iter().find_map(|suspect| {
-        let own = process::sockets(suspect.group).inodes;
-        let mut at = listening.iter().filter(|(inode, _)| own.contains(inode) && !ours.contains(inode));
-        at.next().map(|(_, at)| (*suspect, *at))
-    })
+/// Where one who has these sockets listens on one that is not ours.
+fn elsewhere(own: &Sockets, listening: &[(u64, SocketAddr)], ours: &HashSet<u64>) -> Option<SocketAddr> {
+    let mut at = listening.iter().filter(|(inode, _)| own.inodes.contains(inode) && !ours.contains(inode));
+    at.next().map(|(_, at)| *at)
 }
 
 impl Master {
@@ -64,12 +61,13 @@ impl Master {
         if !may_bypass && never_took(worker).is_none() {
             return;
         }
-        let (suspect, ours) = (Suspect::of(worker), self.inodes_of_listeners());
+        let (group, ours) = (worker.pid, self.inodes_of_listeners());
         let (aside, events) = (self.house.aside.clone(), self.house.events.clone());
         tokio::task::spawn_local(async move {
             let look = move || {
-                let listens_at = may_bypass.then(|| look(&[suspect], &ours)).flatten().map(|(_, at)| at);
-                Seen { listens_at, io_uring: process::sockets(suspect.group).io_uring }
+                let own = process::sockets(group);
+                let listening = if may_bypass { sock_diag::listening().unwrap_or_default() } else { Vec::new() };
+                Seen { listens_at: elsewhere(&own, &listening, &ours), io_uring: own.io_uring }
             };
             if let Ok(seen) = aside.run(look).await {
                 let _ = events.send(Event::LookedAt { worker: id, seen }).await;
@@ -114,7 +112,12 @@ impl Master {
         let suspects: Vec<Suspect> = self.workers.values().map(Suspect::of).collect();
         let (ours, aside) = (self.inodes_of_listeners(), self.house.aside.clone());
         async move {
-            let (suspect, address) = aside.run(move || look(&suspects, &ours)).await.ok().flatten()?;
+            let look = move || {
+                let listening = sock_diag::listening().ok()?;
+                let at = |suspect: &Suspect| elsewhere(&process::sockets(suspect.group), &listening, &ours);
+                suspects.into_iter().find_map(|suspect| at(&suspect).map(|address| (suspect, address)))
+            };
+            let (suspect, address) = aside.run(look).await.ok().flatten()?;
             let (slot, advice) = (suspect.slot.0, advice_on_bypass(suspect.adapter));
             Some(format!("the worker in slot {slot} listens on {address} by itself; {advice}"))
         }

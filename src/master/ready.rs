@@ -82,7 +82,7 @@ impl Master {
         }
         if signal == Signal::Waited {
             let worker = self.workers.get(&id);
-            if worker.is_some_and(|worker| worker.supervised.is_some() && !worker.looking && worker.seen.is_none()) {
+            if worker.is_some_and(|worker| worker.supervised.is_some() && worker.looks.may_begin()) {
                 return self.look_first(id, Deferred::Ready(signal));
             }
             self.forget_closed(id);

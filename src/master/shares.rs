@@ -209,7 +209,7 @@ impl Master {
         // Where nobody comes, it matters little who leaves.
         let counts = self.workers.values().all(|worker| self.view().steered_to(worker.slot).is_some());
         let nobody = || self.shares.loads.values().chain(before.values()).all(|load| load.open == 0);
-        // Each look is a whole one where the kernel does not count, so it comes at every other beat then.
+        // Where the kernel does not count each look wakes another thread, so it comes at every other beat then.
         let pause = if counts || !nobody() { pause } else { pause.max(BEAT) };
         self.later(next_beat(pause), || Event::LookAtLoads);
     }

@@ -2,6 +2,7 @@
 
 use super::bustle::next_beat;
 use super::channel;
+use super::deferred::Looks;
 use super::door::{Door, secret};
 use super::ending::Unclaimed;
 use super::event::{Event, Events};
@@ -57,15 +58,6 @@ const SCRUBBED: [&str; 11] = [
     "WEB_CONCURRENCY",
 ];
 
-/// The shim of an older version.
-#[derive(Debug)]
-pub struct OldShim {
-    /// Its file.
-    pub file: OwnedFd,
-    /// The last worker that was started with it.
-    pub newest: WorkerId,
-}
-
 /// The same of other managers, by their beginning.
 const SCRUBBED_FAMILIES: [&str; 2] = ["EINHORN_", "SERVER_STARTER_"];
 
@@ -89,6 +81,15 @@ pub enum StartError {
     /// The process could not be made.
     #[error(transparent)]
     Spawn(#[from] spawn::SpawnError),
+}
+
+/// The shim of an older version.
+#[derive(Debug)]
+pub struct OldShim {
+    /// Its file.
+    pub file: OwnedFd,
+    /// The last worker that was started with it.
+    pub newest: WorkerId,
 }
 
 /// What every worker is started with.
@@ -281,9 +282,7 @@ impl Starter {
             notification,
             requests: Vec::new(),
             deaf_moment: None,
-            looking: false,
-            seen: None,
-            look_not_before: None,
+            looks: Looks::default(),
             listened: false,
             tasks: Vec::new(),
             supervised: None,

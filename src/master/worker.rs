@@ -1,6 +1,6 @@
 //! One worker as the master knows it.
 
-use super::deferred::Seen;
+use super::deferred::Looks;
 use super::handoff::Handoff;
 use super::holders::Holders;
 use super::listener::{Listener, Origin};
@@ -22,7 +22,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use std::time::Instant;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 use tracing::debug;
@@ -71,12 +70,8 @@ pub struct Worker {
     pub executes: Executes,
     /// Whether it serves the operator's addresses on the sockets that it inherited.
     pub uses_inherited: bool,
-    /// Whether it is being looked up what it has open, for a request that waits for that.
-    pub looking: bool,
-    /// What was seen, while that request is decided.
-    pub seen: Option<Seen>,
-    /// When that may be looked up again.
-    pub look_not_before: Option<Instant>,
+    /// Looks at what it has open, for requests that wait for that.
+    pub looks: Looks,
     /// Whether the log says already that it does not take part as it should.
     pub reported: bool,
     /// The moment that it has to listen again, after it stopped.

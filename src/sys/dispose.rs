@@ -77,11 +77,17 @@ pub fn dispose(fd: OwnedFd) {
 
 /// Closes these when nothing waits to be closed any more, or after `WAIT_MAX`: two threads do it, in no order.
 pub async fn after_the_others(fds: Vec<Foreign>) {
-    let begun = std::time::Instant::now();
-    while WAITING.load(Ordering::Relaxed) > 0 && begun.elapsed() < WAIT_MAX {
-        tokio::time::sleep(WAIT_LOOK).await;
-    }
+    until_at_most(0).await;
     drop(fds);
+}
+
+/// Waits until so few wait to be closed, at most [`WAIT_MAX`].
+async fn until_at_most(few: usize) {
+    let mut waited = Duration::ZERO;
+    while WAITING.load(Ordering::Relaxed) > few && waited < WAIT_MAX {
+        tokio::time::sleep(WAIT_LOOK).await;
+        waited += WAIT_LOOK;
+    }
 }
 
 /// Lets the close of a connection not wait for its peer. What is no socket stays as it is.
@@ -92,11 +98,7 @@ pub fn no_linger(fd: BorrowedFd<'_>) {
 /// Waits while more is to be closed than can be soon. For those who receive descriptors, between two packets: so
 /// that one who sends them without end slows itself, and nobody else.
 pub async fn keep_up() {
-    let mut waited = Duration::ZERO;
-    while WAITING.load(Ordering::Relaxed) > BUSY_FROM && waited < WAIT_MAX {
-        tokio::time::sleep(WAIT_LOOK).await;
-        waited += WAIT_LOOK;
-    }
+    until_at_most(BUSY_FROM).await;
 }
 
 /// Whether something waits to be closed.

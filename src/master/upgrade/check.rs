@@ -1,6 +1,7 @@
 //! Running the new binary on the side, to see whether it could go on.
 
 use super::super::start::executed;
+use super::fallback::inherited_environment;
 use super::{FORMAT, environment};
 use crate::core::fleet::Exit;
 use crate::sys::exec::Passing;
@@ -50,11 +51,10 @@ pub fn run(
     let pipe = || spawn::output_pipe().map_err(|source| spawn::SpawnError::Call { call: "pipe2(2)", source });
     let ((out, out_write), (err, err_write)) = (pipe()?, pipe()?);
     let order = format!("check {}", state.as_raw_fd());
-    let rest = std::env::vars_os().filter(|(name, _)| !environment::BETWEEN_MASTERS.iter().any(|own| name == own));
     let program = spawn::Program {
         path: executable.to_owned(),
         args: std::env::args_os().collect(),
-        env: rest.chain([(environment::UPGRADE.into(), order.into())]).collect(),
+        env: inherited_environment().chain([(environment::UPGRADE.into(), order.into())]).collect(),
         cwd: None,
         stdin: None,
         stdout: spawn::Stream::Pipe(out_write),

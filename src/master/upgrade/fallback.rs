@@ -79,23 +79,21 @@ impl Fallback {
     /// # Errors
     /// Why the old binary cannot be executed.
     pub fn go_back(&self, why: &str) -> io::Result<()> {
-        let way = self.way.replace(Way::Closed);
-        if matches!(way, Way::Closed) {
-            return Ok(());
-        }
+        let kept = match self.way.replace(Way::Closed) {
+            Way::Closed => return Ok(()),
+            Way::Untouched => None,
+            Way::Kept(kept) => Some(kept),
+        };
         // What ran out may have been descriptors.
         limits::raise_descriptor_limit()?;
-        match way {
-            Way::Closed | Way::Untouched => {}
-            Way::Kept(kept) => {
-                let begun = Instant::now();
-                while dispose::is_busy() && begun.elapsed() < CLOSING_TIMEOUT {
-                    std::thread::yield_now();
-                }
-                kept.give_back()?;
-                // The old program does not know that it is passed, too.
-                fd::close_on_exec(self.old.as_fd())?;
+        if let Some(kept) = kept {
+            let begun = Instant::now();
+            while dispose::is_busy() && begun.elapsed() < CLOSING_TIMEOUT {
+                std::thread::yield_now();
             }
+            kept.give_back()?;
+            // The old program does not know that it is passed, too.
+            fd::close_on_exec(self.old.as_fd())?;
         }
         let set: [(OsString, OsString); 2] = [
             (environment::UPGRADE.into(), format!("resume {}", self.state).into()),
@@ -114,8 +112,12 @@ pub(super) fn environment_with(set: &[(OsString, OsString)]) -> Vec<OsString> {
         pair.push(value);
         pair
     };
-    let rest = std::env::vars_os().filter(|(name, _)| !environment::BETWEEN_MASTERS.iter().any(|own| name == own));
-    rest.chain(set.iter().cloned()).map(pair).collect()
+    inherited_environment().chain(set.iter().cloned()).map(pair).collect()
+}
+
+/// This process's environment without what masters say to each other.
+pub(super) fn inherited_environment() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os().filter(|(name, _)| !environment::BETWEEN_MASTERS.iter().any(|own| name == own))
 }
 
 /// Why the binary that this one was to be replaced by could not go on, if this one was executed for that.

@@ -3,6 +3,7 @@
 mod resume;
 
 use super::super::aside::Aside;
+use super::super::deferred::Looks;
 use super::super::door::Door;
 use super::super::drain::Drains;
 use super::super::error::RunError;
