@@ -3,7 +3,6 @@
 use crate::support::*;
 use serde_json::Value;
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 /// What `maitred check --json COMMAND` says, and its exit code.
 fn check_as(mut command: Command, server: &[&str]) -> (Value, i32) {
@@ -77,11 +76,7 @@ fn a_supervisor_outside_leaves_no_room_for_another() {
         static_server()
     );
     let maitred = Maitred::start(&["-w", "1", "--adapter", "seccomp", "--", "sh", "-c", &line]);
-    let deadline = Instant::now() + PATIENCE;
-    while !maitred.output().contains("said {") {
-        assert!(Instant::now() < deadline, "{}", maitred.output());
-        std::thread::yield_now();
-    }
+    maitred.wait_for_output("said {");
     let output = maitred.output();
     let said = output.lines().find_map(|line| line.strip_prefix("said ")).unwrap_or_else(|| panic!("{output}"));
     let check: Value = serde_json::from_str(said).unwrap();

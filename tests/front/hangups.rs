@@ -83,11 +83,7 @@ fn holder(deed: &str, address: &str) -> Maitred {
     let words = [&words[..], &[deed, address, mark.to_str().unwrap()]].concat();
     let maitred = Maitred::start(&words).ready(2);
     kill(maitred.pid(0), SIGUSR1);
-    let deadline = Instant::now() + PATIENCE;
-    while !maitred.output().contains("did ") {
-        assert!(Instant::now() < deadline, "the worker never did {deed}");
-        std::thread::yield_now();
-    }
+    maitred.wait_for_output("did ");
     maitred
 }
 

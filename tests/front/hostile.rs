@@ -99,10 +99,6 @@ fn stranger(maitred: &Maitred, seed: u64, seconds: u64, address: SocketAddr) -> 
     command.spawn().unwrap()
 }
 
-fn descriptors(pid: u32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
-}
-
 fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

@@ -130,7 +130,7 @@ fn what_the_kernel_does_not_let_through_between_worker_and_master_is_tried_again
     let by_shim = by_shim.ready(1);
     let tally = load(by_shim.address(), 1, 1);
     assert_eq!((tally.answered, tally.hung), (1, 0), "{:?}", tally.failed);
-    says(&by_hand, "told LISTENING=");
+    by_hand.wait_for_output("told LISTENING=");
 }
 
 /// Where there is no room for long, the worker hears that.
@@ -143,17 +143,8 @@ fn an_answer_that_the_kernel_never_lets_through_is_an_error() {
     let maitred = crowded.starts(&["--adapter", "native", "--", "/usr/bin/python3", "-c", ASKS]);
     let told = maitred.wait_for("cannot answer a worker", 1);
     assert!(told[0]["error"].as_str().unwrap().contains("Too many references"), "{told:?}");
-    says(&maitred, &format!("told ERROR={}", nix::libc::ETOOMANYREFS));
+    maitred.wait_for_output(&format!("told ERROR={}", nix::libc::ETOOMANYREFS));
     crowded.end();
-}
-
-/// Waits until a worker printed this.
-fn says(maitred: &Maitred, words: &str) {
-    let deadline = Instant::now() + PATIENCE;
-    while !maitred.output().contains(words) {
-        assert!(Instant::now() < deadline, "no {words:?} in {}", maitred.output());
-        std::thread::yield_now();
-    }
 }
 
 #[test]

@@ -36,11 +36,7 @@ fn check_all_but_own_words(output: &str) {
 #[test]
 fn nothing_that_a_worker_says_acts_on_a_terminal() {
     let maitred = start(&["-w", "1", "--log-format", "text"], &["escapes"]);
-    let deadline = Instant::now() + PATIENCE;
-    while !maitred.output().contains("worker ready") {
-        assert!(Instant::now() < deadline, "{}", maitred.output());
-        std::thread::yield_now();
-    }
+    maitred.wait_for_output("worker ready");
     let shown = maitred.told(&["status"]);
     check_only_text(&shown);
     assert!(shown.contains("\\x1b[31m\\u{9b}32m\\u{202e}\\r\\x07"), "{shown}");

@@ -370,9 +370,9 @@ fn one_slot_after_the_other_is_replaced_with_a_surge_or_with_a_gap() {
         maitred.wait_for("worker ended", 3);
         // The next is forked only when the last one is ready, which with a gap the log says right after.
         let log = maitred.log();
-        let new: Vec<_> = log.iter().skip_while(|entry| entry["message"] != "reload begins").collect();
+        let new = log.iter().skip_while(|entry| entry["message"] != "reload begins");
         let (mut forked, mut ready) = (0, 0);
-        for entry in &new {
+        for entry in new {
             forked += u32::from(entry["message"] == "worker forked");
             ready += u32::from(entry["message"] == "worker ready");
             assert!(forked <= ready + if surge == "1" { 1 } else { 2 }, "{log:#?}");

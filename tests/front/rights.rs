@@ -7,7 +7,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Instant;
 
 const NOBODY: u32 = 65534;
 const EACCES: i32 = nix::errno::Errno::EACCES as i32;
@@ -35,11 +34,7 @@ fn ask(options: &[&str], (adapter, how): (&str, &str), uid: u32, addresses: &[&s
     let uid = uid.to_string();
     let command = ["--", "/usr/bin/python3", script.to_str().unwrap(), how, &uid];
     let maitred = Maitred::start(&[&["-w", "1", "--adapter", adapter], options, &command, addresses].concat());
-    let deadline = Instant::now() + PATIENCE;
-    while !maitred.output().contains("asked all") {
-        assert!(Instant::now() < deadline, "{}", maitred.output());
-        std::thread::yield_now();
-    }
+    maitred.wait_for_output("asked all");
     let output = maitred.output();
     let result = |address: &&str| {
         let line = output.lines().find_map(|line| line.strip_prefix(&format!("asked {address}: ")));

@@ -72,10 +72,6 @@ fn serves(maitred: &Maitred, requests: u64) {
     assert!(begun.elapsed() < SOON, "the status took {:?}", begun.elapsed());
 }
 
-fn descriptors(pid: u32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
-}
-
 /// Waits until the master has no more descriptors open than before; those of connections under way come and go.
 fn no_leak(maitred: &Maitred, before: usize) {
     let deadline = Instant::now() + PATIENCE;

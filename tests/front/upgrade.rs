@@ -153,11 +153,7 @@ fn back_to_the_old_one(mode: &str, worker: &[&str]) {
     replace(&binary, &std::fs::read(c_program("tests/workers/fewer.c", "cc", &[])).unwrap());
     let before = maitred.status();
     let pid = maitred.child.id();
-    let numbers = || {
-        let names = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|fd| fd.unwrap().file_name());
-        names.map(|name| name.into_string().unwrap().parse::<u64>().unwrap()).collect::<Vec<_>>()
-    };
-    let (open, mut failed) = (numbers().len(), 0);
+    let (open, mut failed) = (descriptors(pid), 0);
     let (tally, ()) = maitred.with_load(8, || {
         // The loader of a program needs one.
         for more in 1..100 {
@@ -178,7 +174,7 @@ fn back_to_the_old_one(mode: &str, worker: &[&str]) {
     assert_eq!(maitred.status()["upgrades"], 1);
     assert_eq!((tally.failed.len(), tally.hung), (0, 0), "after {failed}: {:?}", tally.failed);
     assert_eq!(maitred.logged("the new binary could not go on; this one does again").len(), failed);
-    assert!(numbers().len() <= open + 4, "{open} descriptors before, {:?} after {failed}", numbers());
+    assert!(descriptors(pid) <= open + 4, "{open} descriptors before, {} after {failed}", descriptors(pid));
     kill(maitred.pid(0), SIGKILL);
     maitred.status_until(|s| s["workers"][0]["state"] == "ready" && s["workers"][0]["restarts"] == 1);
     let status = maitred.status();

@@ -255,6 +255,15 @@ impl Maitred {
         self.other.lock().unwrap().clone()
     }
 
+    /// Waits until that contains these words.
+    pub fn wait_for_output(&self, words: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.output().contains(words) {
+            assert!(Instant::now() < deadline, "no {words:?} in {}", self.output());
+            std::thread::yield_now();
+        }
+    }
+
     /// `maitred status --json`, asked for on the socket.
     pub fn status(&self) -> Value {
         let mut socket = UnixStream::connect(&self.control)
@@ -441,6 +450,11 @@ pub fn as_ordinary_user(command: &mut Command) {
     if nix::unistd::geteuid().is_root() {
         command.uid(65534).gid(65534);
     }
+}
+
+/// How many descriptors a process has open.
+pub fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
 /// A copy of a program where an ordinary user can run it, beside control sockets that it can make.
