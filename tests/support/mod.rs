@@ -15,7 +15,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, Once, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Long enough that only a hang meets it, on a loaded machine too.
@@ -42,11 +42,26 @@ pub fn maitred() -> Command {
 /// A path that no other test uses.
 pub fn scratch(name: &str) -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
+    static SWEPT: Once = Once::new();
+    SWEPT.call_once(remove_what_earlier_runs_left);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     // Short: a socket's path must fit into 107 bytes.
     let dir = std::env::temp_dir().join(format!("maitred-test-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     dir.join(format!("{number}-{name}"))
+}
+
+/// A test process that is killed cannot clean up after itself, and a copy of the binary for each upgrade adds up to
+/// gigabytes: the next run removes the directories of processes that are gone.
+fn remove_what_earlier_runs_left() {
+    for entry in std::fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.strip_prefix("maitred-test-")) else { continue };
+        if pid.parse::<u32>().is_ok_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // Another user's stays; two runs at once may both try.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// A directory of files that switch what `pages.py` does.
