@@ -19,8 +19,7 @@ pub struct StopArgs {
 /// Asks it to stop.
 pub fn main(args: &StopArgs) -> ExitCode {
     let stopped = client::find(args.whom.name.as_deref(), args.whom.control.as_deref()).and_then(|(name, path)| {
-        let control = Some(path.clone());
-        let said = match tell::ask(&Whom { name: None, control }, &Request::Stop, Patience::Short) {
+        let said = match tell::ask_there(&name, &path, &Request::Stop, Patience::Short) {
             // It ended faster than it answered.
             Err(ClientError::Io { .. }) => "stopping".to_owned(),
             said => said?,

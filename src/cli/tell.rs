@@ -4,7 +4,7 @@ use super::say::{self, complain};
 use crate::control::client::{self, ClientError, Patience};
 use crate::control::{Done, Request};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(Debug, Args)]
@@ -28,7 +28,15 @@ pub fn tell(whom: &Whom, request: &Request, patience: Patience) -> ExitCode {
 /// [`ClientError`].
 pub fn ask(whom: &Whom, request: &Request, patience: Patience) -> Result<String, ClientError> {
     let (name, path) = client::find(whom.name.as_deref(), whom.control.as_deref())?;
-    let answer = client::ask(&name, &path, request, patience)?;
+    ask_there(&name, &path, request, patience)
+}
+
+/// As [`ask`], where it is known where the master listens.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn ask_there(name: &str, path: &Path, request: &Request, patience: Patience) -> Result<String, ClientError> {
+    let answer = client::ask(name, path, request, patience)?;
     let done: Done = serde_json::from_str(&answer).map_err(ClientError::Answer)?;
     Ok(done.done)
 }

@@ -219,6 +219,8 @@ pub struct Listener {
     /// Whether the last worker that listened here closed its socket while it lived on. Death is no
     /// such thing: the next worker comes back here, and clients wait meanwhile.
     pub given_up: Cell<bool>,
+    /// The last worker that said so.
+    pub given_up_by: Cell<Option<WorkerId>>,
     /// Since when nobody has it, although every slot has a worker that serves.
     pub unheld_since: Cell<Option<Moment>>,
     /// Until when connections that wait keep it all the same.
@@ -264,6 +266,7 @@ impl Listener {
             served_since: Cell::new(None),
             adopted_from: Cell::new(None),
             given_up: Cell::new(false),
+            given_up_by: Cell::new(None),
             unheld_since: Cell::new(None),
             kept_until: Cell::new(None),
             opened_late: Cell::new(false),
@@ -532,6 +535,7 @@ impl Listener {
             served_since: Cell::new(None),
             adopted_from: Cell::new(passed.adopted_from),
             given_up: Cell::new(passed.given_up),
+            given_up_by: Cell::new(None),
             unheld_since: Cell::new(None),
             kept_until: Cell::new(None),
             opened_late: Cell::new(passed.opened_late),

@@ -5,8 +5,10 @@ use super::event::Event;
 use super::run::Master;
 use super::worker::Worker;
 use crate::adapt::Chosen;
+use crate::config::PortZero;
 use crate::core::fleet::Occupant;
 use crate::core::ids::{Slot, WorkerId};
+use crate::sys::listen::ephemeral_ports;
 use crate::sys::process::{self, Sockets};
 use crate::sys::{fd, sock_diag};
 use nix::unistd::Pid;
@@ -82,7 +84,8 @@ impl Master {
         let starting = self.fleet.occupant(id).is_some_and(Occupant::is_starting);
         let after_s = worker.age().as_secs();
         if let Some(address) = seen.listens_at {
-            let (adapter, advice) = (worker.adapter.name(), advice_on_bypass(worker.adapter));
+            let (adapter, advice) =
+                (worker.adapter.name(), advice_on_bypass(worker.adapter, address, self.config.port_zero));
             warn!(slot = slot.0, worker = id.0, %address, adapter, "this worker listens by itself, so nobody shares its connections; {advice}");
         } else if starting && after_s >= LOOKS.iter().sum::<Duration>().as_secs() {
             warn!(
@@ -111,6 +114,7 @@ impl Master {
     pub(super) fn bypass(&self) -> impl Future<Output = Option<String>> + use<> {
         let suspects: Vec<Suspect> = self.workers.values().map(Suspect::of).collect();
         let (ours, aside) = (self.inodes_of_listeners(), self.house.aside.clone());
+        let port_zero = self.config.port_zero;
         async move {
             let look = move || {
                 let listening = sock_diag::listening().ok()?;
@@ -118,20 +122,32 @@ impl Master {
                 suspects.into_iter().find_map(|suspect| at(&suspect).map(|address| (suspect, address)))
             };
             let (suspect, address) = aside.run(look).await.ok().flatten()?;
-            let (slot, advice) = (suspect.slot.0, advice_on_bypass(suspect.adapter));
+            let (slot, advice) = (suspect.slot.0, advice_on_bypass(suspect.adapter, address, port_zero));
             Some(format!("the worker in slot {slot} listens on {address} by itself; {advice}"))
         }
     }
 }
 
-fn advice_on_bypass(adapter: Chosen) -> &'static str {
-    match adapter {
+/// What to do about a worker that listens on a socket of its own there.
+fn advice_on_bypass(adapter: Chosen, address: SocketAddr, port_zero: PortZero) -> String {
+    let seen = match adapter {
         Chosen::Preload => "it does not call libc for that, or a static program is behind it: use --adapter seccomp",
         Chosen::Seccomp => {
             "its calls are not seen (io_uring, or a 32-bit program): use --adapter inherit or a --preset"
         }
         Chosen::Inherit => "it does not use the socket that it inherits: see --preset, or leave --adapter at auto",
         Chosen::Native => "it does not speak maitred's protocol: leave --adapter at auto",
+    };
+    let may_have_asked_for_zero = matches!(adapter, Chosen::Preload | Chosen::Seccomp)
+        && port_zero == PortZero::Private
+        && ephemeral_ports().contains(&address.port());
+    match may_have_asked_for_zero {
+        true => format!(
+            "if it asks for port 0, that stays its own: share it with --bind {} or --share-port-zero; if it asks for \
+             this port, {seen}",
+            SocketAddr::new(address.ip(), 0)
+        ),
+        false => seen.to_owned(),
     }
 }
 

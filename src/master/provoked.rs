@@ -27,6 +27,8 @@ pub enum Kind {
     Unanswered,
     /// It opened an address after it was ready.
     OpenedLate,
+    /// It listens no more, and so nobody does.
+    GivenUp,
     /// It listens somewhere.
     Listens,
     /// It cannot take part where it listens.
@@ -50,6 +52,11 @@ pub struct Told {
     pub seen: u64,
     /// How many were left out since the last one, if any.
     pub left_out: Option<u64>,
+}
+
+impl Told {
+    /// For a line that no worker who lives provoked.
+    pub const UNPROVOKED: Told = Told { seen: 1, left_out: None };
 }
 
 /// All such lines so far.

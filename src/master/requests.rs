@@ -9,7 +9,7 @@ use super::event::{Event, FromWorker};
 use super::handoff::{Handoff, Whose, count};
 use super::holders::Holders;
 use super::listener::{Listener, Phase};
-use super::provoked::Kind;
+use super::provoked::{Kind, Told};
 use super::ready::Signal;
 use super::returned;
 use super::rights::in_name_of;
@@ -441,6 +441,7 @@ impl Master {
         }
         if !held {
             listener.given_up.set(true);
+            listener.given_up_by.set(Some(id));
             listener.kept_until.set(Some(clock::now() + DEAF_AFTER));
             let events = self.house.events.clone();
             tokio::task::spawn_local(async move {
@@ -460,7 +461,12 @@ impl Master {
         }
         let in_use = |listener: &Listener| self.workers.values().any(|worker| worker.holds(listener));
         for dropped in self.listeners.drop_unused(in_use) {
-            info!(address = %dropped.address, "nobody listens here any more; closing the address");
+            let by = dropped.given_up_by.get().filter(|by| self.workers.contains_key(by));
+            let told = by.map_or(Some(Told::UNPROVOKED), |by| self.house.provoked.tell(by, Kind::GivenUp));
+            if let Some(told) = told {
+                let left_out = told.left_out;
+                info!(address = %dropped.address, left_out, "nobody listens here any more; closing the address");
+            }
             self.close_account(&dropped);
         }
     }

@@ -8,6 +8,17 @@ use std::os::fd::AsFd;
 use std::sync::mpsc;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Signals that are of no use here and would end the master and with it all workers: a stray alarm or profiler's tick
+/// does not.
+const OF_NO_USE: [(i32, &str); 6] = [
+    (libc::SIGALRM, "ALRM"),
+    (libc::SIGVTALRM, "VTALRM"),
+    (libc::SIGPROF, "PROF"),
+    (libc::SIGIO, "IO"),
+    (libc::SIGSTKFLT, "STKFLT"),
+    (libc::SIGPWR, "PWR"),
+];
+
 /// Turns signals into events from now on.
 ///
 /// # Errors
@@ -39,6 +50,22 @@ pub fn forward_signals(events: &Events) -> io::Result<SignalThread> {
             }
         });
     }
+    for (number, name) in OF_NO_USE {
+        let mut stream = signal(SignalKind::from_raw(number))?;
+        let events = events.clone();
+        tokio::task::spawn_local(async move {
+            let because = "nothing is done on it; see the manual for the signals that are";
+            while stream.recv().await.is_some() {
+                if events.send(Event::Unheeded { signal: name, because }).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    // A file that has reached its limit (a log) fails to be written to; that says so by itself. Handled and not
+    // ignored, since workers would inherit that.
+    // The handler stays when what hears of it is dropped.
+    drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
     SignalThread::start()
 }
 

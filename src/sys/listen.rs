@@ -1,8 +1,10 @@
 //! Listening sockets: making, adopting, accepting, and what the kernel tells of them.
 
 mod bind;
+mod settings;
 
 pub use bind::{Peer, Sharing, adopt, bind, bind_beside, bind_instead, bind_unix, bind_unix_new, claim, peer_at};
+pub use settings::{ephemeral_ports, longest_queue};
 
 use super::dispose::Foreign;
 use crate::wire::address::Address;
@@ -378,12 +380,4 @@ fn set_int_option(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, v
     // SAFETY: the kernel reads `len` bytes of `value`.
     let ret = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), len) };
     if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// The longest accept queue that the system allows, to which the kernel cuts every backlog
-/// (`net.core.somaxconn`; 4096 by default since Linux 5.4).
-#[must_use]
-pub fn longest_queue() -> u32 {
-    let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
-    limit.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(4096).max(1)
 }

@@ -22,6 +22,21 @@ fn one_that_listens_by_itself() {
 }
 
 #[test]
+fn one_that_asks_for_port_0_without_saying_so() {
+    let script = root().join("worker-examples/unaware.py");
+    let server = ["--", "python3", script.to_str().unwrap(), "0"];
+    let maitred = Maitred::start_exactly(&[&["-w", "1"][..], &server].concat());
+    let text = "this worker listens by itself, so nobody shares its connections; if it asks for port 0, that stays its \
+                own: share it with --bind 127.0.0.1:0 or --share-port-zero; if it asks for this port, it does not call \
+                libc for that, or a static program is behind it: use --adapter seccomp";
+    maitred.wait_for(text, 1);
+    maitred.stop();
+    for advised in [&["-w", "2", "--bind", "127.0.0.1:0"][..], &["-w", "2", "--share-port-zero"]] {
+        check_exact_spread(&Maitred::start_exactly(&[advised, &server].concat()).ready(2), 20, 2);
+    }
+}
+
+#[test]
 fn the_second_one_that_finds_the_port_taken_by_the_first() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let [sh, c, line] = hidden(&format!("{} epoll {port}", static_server()));

@@ -2,7 +2,8 @@
 //! that nobody reads nor a thread that cannot be had keeps the master from its work or from its end.
 
 use crate::support::*;
-use nix::sys::signal::{SIGHUP, SIGKILL};
+use nix::sys::signal::{SIGALRM, SIGHUP, SIGIO, SIGKILL, SIGPROF, SIGPWR, SIGSTKFLT, SIGVTALRM, SIGXFSZ};
+use serde_json::Value;
 use std::fs::OpenOptions;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::unix::net::UnixStream;
@@ -91,6 +92,33 @@ fn a_flood_of_refused_addresses_becomes_a_few_lines() {
     kill(pid, SIGKILL);
     let rest = maitred.wait_for("more such lines of a worker were left out", 1);
     assert_eq!(rest[0]["left_out"], 3000 - 2048);
+}
+
+#[test]
+fn a_flood_of_addresses_that_are_given_up_becomes_a_few_lines() {
+    let maitred = start(&["-w", "1"], &["cycle", "1000"]).ready(1);
+    let left_out = |status: &Value| status["log_left_out"].as_u64().unwrap();
+    let status =
+        maitred.status_until(|status| left_out(status) > 900 && status["listeners"].as_array().unwrap().len() == 1);
+    let closed = maitred.logged("nobody listens here any more; closing the address").len();
+    assert!((20..40).contains(&closed), "{closed}: {status}");
+    check_exact_spread(&maitred, 10, 1);
+}
+
+#[test]
+fn a_signal_of_no_use_is_named_and_ends_nothing() {
+    let maitred = start(&["-w", "1"], &["return-half"]).ready(1);
+    let (before, mut told) = (maitred.pid(0), 0);
+    for signal in [SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGSTKFLT, SIGPWR] {
+        maitred.signal(signal);
+        let name = signal.as_str().trim_start_matches("SIG");
+        told += 1;
+        let logged = maitred.wait_for("signal without effect", told);
+        assert_eq!(logged.last().unwrap()["signal"], name);
+    }
+    maitred.signal(SIGXFSZ);
+    assert_eq!(maitred.pids(), [before]);
+    maitred.stop();
 }
 
 /// A master of an ordinary user, whose processes can be limited.

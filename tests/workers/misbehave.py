@@ -99,6 +99,20 @@ elif habit == "refused":  # asks for what it cannot have, again and again
         control.send(f"LISTEN=unix:/no/such/{number}\nID={number}\n".encode())
         control.recv(4096)
     serve(listen(control))
+elif habit == "cycle":  # opens an address and closes it, again and again
+    control = channel()
+    door = listen(control)
+    for number in range(int(arguments[0])):
+        address = f"unix:@{os.getpid()}-{number}"
+        control.send(f"LISTEN={address}\nID=7\n".encode())
+        while True:
+            answered, fds, _, _ = socket.recv_fds(control, 4096, 1)
+            if b"ID=7\n" in answered:
+                break
+        for fd in fds:
+            os.close(fd)
+        control.send(f"CLOSE={address}\nID=7\n".encode())
+    serve(door)
 elif habit == "chatter":  # says much, and then serves
     control = channel()
     for number in range(int(arguments[0])):
