@@ -124,9 +124,7 @@ fn is_live(path: &Path) -> bool {
 /// [`ClientError::Which`] when no name was given and not exactly one runs.
 pub fn find(name: Option<&str>, control: Option<&Path>) -> Result<(String, PathBuf), ClientError> {
     if let Some(path) = control {
-        let name =
-            name.map_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), str::to_owned);
-        return Ok((name, path.to_owned()));
+        return Ok((path.display().to_string(), path.to_owned()));
     }
     match name {
         Some(name) => Ok((name.to_owned(), find_socket(name))),
