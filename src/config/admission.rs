@@ -93,3 +93,74 @@ impl Admission {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: Admission = Admission {
+        max_open: None,
+        max_open_per_worker: None,
+        when_full: WhenFull::Wait,
+        max_wait: None,
+        max_open_per_source: None,
+        max_rate_per_source: None,
+        source_prefix: Prefix { v4: 32, v6: 64 },
+        slow_start: None,
+        defer: None,
+    };
+    const OPEN: Admission = Admission { max_open: Some(9), ..NONE };
+    const OPEN_PER_WORKER: Admission = Admission { max_open_per_worker: Some(9), ..NONE };
+    const OPEN_PER_SOURCE: Admission = Admission { max_open_per_source: Some(9), ..NONE };
+    const RATE: Admission = Admission { max_rate_per_source: Some(9), ..NONE };
+    const WAIT: Admission = Admission { max_wait: Some(Duration::from_secs(2)), ..NONE };
+    const RESET: Admission = Admission { when_full: WhenFull::Reset, ..NONE };
+    const SLOW: Admission = Admission { slow_start: Some(Duration::from_secs(1)), ..NONE };
+
+    #[test]
+    fn what_becomes_of_the_others_has_the_name_that_its_option_has() {
+        use clap::ValueEnum;
+        for when_full in WhenFull::value_variants() {
+            assert_eq!(when_full.to_possible_value().unwrap().get_name(), when_full.name());
+        }
+    }
+
+    #[test]
+    fn only_limits_of_open_connections_count_them() {
+        assert!([OPEN, OPEN_PER_WORKER, OPEN_PER_SOURCE].iter().all(Admission::counts_open));
+        assert!(![NONE, RATE, WAIT, SLOW].iter().any(Admission::counts_open));
+    }
+
+    #[test]
+    fn who_waits_for_a_place_does_not_wait_for_ever() {
+        assert_eq!([&OPEN, &OPEN_PER_WORKER].map(Admission::longest_wait), [Some(MAX_WAIT_DEFAULT); 2]);
+        assert_eq!([&NONE, &OPEN_PER_SOURCE].map(Admission::longest_wait), [None; 2]);
+        let both = Admission { max_wait: WAIT.max_wait, ..OPEN };
+        assert_eq!([&WAIT, &both].map(Admission::longest_wait), [WAIT.max_wait; 2]);
+    }
+
+    #[test]
+    fn limits_need_somebody_at_the_door() {
+        for limits in [OPEN, OPEN_PER_WORKER, OPEN_PER_SOURCE, RATE, WAIT] {
+            assert_eq!(limits.fits(Mode::Handoff), Ok(()), "{limits:?}");
+            for mode in [Mode::Shared, Mode::Kernel] {
+                let why = limits.fits(mode).unwrap_err();
+                assert!(why.contains("--mode handoff") && why.contains(&mode.name()), "{limits:?}: {why}");
+            }
+        }
+        for mode in [Mode::Handoff, Mode::Shared, Mode::Kernel] {
+            assert_eq!(NONE.fits(mode), Ok(()));
+            assert!(RESET.fits(mode).is_err(), "{mode:?}");
+        }
+        assert!(RESET.fits(Mode::Handoff).is_err_and(|why| why.contains("--max-open 1000")));
+        for limits in [OPEN, OPEN_PER_WORKER, OPEN_PER_SOURCE, RATE] {
+            assert_eq!(Admission { when_full: WhenFull::Reset, ..limits }.fits(Mode::Handoff), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_slow_start_needs_somebody_who_takes_turns() {
+        assert_eq!([Mode::Handoff, Mode::Kernel].map(|mode| SLOW.fits(mode)), [Ok(()), Ok(())]);
+        assert!(SLOW.fits(Mode::Shared).is_err_and(|why| why.contains("--slow-start")));
+    }
+}

@@ -177,6 +177,48 @@ mod tests {
         assert!("source-hash/99".parse::<Policy>().is_err_and(|error| error.to_string().contains("24,56")));
     }
 
+    const ALL: [Policy; 4] = [
+        Policy::RoundRobin,
+        Policy::LeastConnections,
+        Policy::RandomTwo,
+        Policy::SourceHash(Prefix { v4: 32, v6: 64 }),
+    ];
+
+    #[test]
+    fn two_policies_go_by_load() {
+        assert_eq!(ALL.map(Policy::counts_open), [false, true, true, false]);
+    }
+
+    #[test]
+    fn each_begins_as_itself() {
+        use policy::Policy::{LeastConnections, RandomTwo, RoundRobin, SourceHash};
+        let begun = ALL.map(|policy| policy.begin(1));
+        assert!(matches!(begun, [RoundRobin(_), LeastConnections(_), RandomTwo(_), SourceHash(_)]), "{begun:?}");
+    }
+
+    #[test]
+    fn a_policy_needs_a_mode_that_can_do_it() {
+        let (even, uneven): (Weights, Weights) = (Weights::default(), "2,1".parse().unwrap());
+        let can = |mode, weights: &Weights| ALL.map(|policy| policy.fits(mode, weights).is_ok());
+        assert_eq!(can(Mode::Handoff, &uneven), [true; 4]);
+        assert_eq!(can(Mode::Kernel, &uneven), [true, true, false, true]);
+        assert_eq!(can(Mode::Shared, &even), [true, false, false, false]);
+        assert_eq!(can(Mode::Shared, &uneven), [false; 4]);
+    }
+
+    #[test]
+    fn weights_are_written_as_they_are_read() {
+        for text in ["3,1,2", "1,1", "256"] {
+            assert_eq!(text.parse::<Weights>().unwrap().to_string(), text);
+        }
+        assert_eq!(Weights::default().to_string(), "1");
+        assert_eq!("3,1,2".parse::<Weights>().unwrap().named(), 3);
+        assert_ne!("3,1".parse::<Weights>(), "1,3".parse());
+        let longest = vec!["1"; super::super::WORKERS_MAX as usize].join(",");
+        assert_eq!(longest.parse(), Ok(Weights::default()));
+        assert_eq!(format!("{longest},1").parse::<Weights>(), Err(WeightsError));
+    }
+
     #[test]
     fn slots_beyond_the_list_weigh_one() {
         let weights: Weights = "3, 1,2".parse().unwrap();

@@ -140,6 +140,33 @@ mod tests {
     }
 
     #[test]
+    fn only_a_regular_file_that_is_no_longer_than_allowed_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.toml");
+        let of_length = |length: u64| {
+            std::fs::write(&path, "#".repeat(usize::try_from(length).unwrap())).unwrap();
+            read(&path)
+        };
+        assert_eq!(of_length(0).unwrap(), "");
+        assert_eq!(of_length(FILE_MAX).unwrap().len() as u64, FILE_MAX);
+        let why = |result: Result<String, FileError>| result.unwrap_err().to_string();
+        assert!(why(of_length(FILE_MAX + 1)).contains("longer than 1048576 bytes"));
+        assert!(why(read(dir.path())).contains("no regular file"));
+        assert!(why(read(Path::new("/no/such/file"))).contains("No such file"));
+        std::fs::write(&path, b"a = \xff").unwrap();
+        assert!(why(read(&path)).contains("UTF-8"));
+    }
+
+    #[test]
+    fn an_option_that_stands_alone_is_left_out_when_it_is_false() {
+        let options = |text| words(text, Path::new("m.toml")).unwrap().options;
+        assert_eq!(options("defer = true\nleave-children = true"), ["--defer", "--leave-children"]);
+        assert!(options("defer = false\nleave-children = false").is_empty());
+        assert!(words("config = \"other.toml\"", Path::new("m.toml")).is_err());
+        assert!(words("share = true", Path::new("m.toml")).is_err());
+    }
+
+    #[test]
     fn mistakes_name_the_file_and_the_key() {
         let error = |text| words(text, Path::new("m.toml")).unwrap_err().to_string();
         assert!(error("workers = ").starts_with("m.toml: "), "{}", error("workers = "));

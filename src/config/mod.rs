@@ -257,3 +257,138 @@ impl Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bind::Bind;
+    use std::time::Duration;
+
+    /// What `maitred -w 2 -- true` is, more or less.
+    fn sample() -> Config {
+        Config {
+            workers: 2,
+            bind: vec![Bind::Inherited(3), Bind::Any(80), Bind::Inherited(5)],
+            mode: Mode::Handoff,
+            policy: Policy::RoundRobin,
+            weights: Weights::default(),
+            admission: Admission::default(),
+            adapter: Adapter::Auto,
+            preset: None,
+            depth: DEPTH_DEFAULT,
+            name: "true".to_owned(),
+            named: Named::ByOperator,
+            control: Control::Usual("/run/maitred/true.sock".into()),
+            private: Vec::new(),
+            port_zero: PortZero::Private,
+            env: Vec::new(),
+            cwd: None,
+            stop_signal: Signal::SIGTERM,
+            grace: Duration::from_secs(7),
+            prefix: Prefix::Auto,
+            life: Life {
+                ready: life::Ready::Listen,
+                boot_timeout: Duration::from_secs(60),
+                max_surge: 3,
+                max_unavailable: 0,
+                stall: None,
+                stall_kill: None,
+                probing: None,
+                heartbeat: None,
+                watchdog: None,
+                max_connections: None,
+                max_age: None,
+                max_rss: None,
+                max_restarts: 5,
+                restart_window: Duration::from_secs(60),
+                detached: Default::default(),
+            },
+            command: vec!["true".into()],
+            source: Source { text: Some("workers = 2".to_owned()), make: Rc::new(|_| Err("not here".to_owned())) },
+        }
+    }
+
+    #[test]
+    fn a_mode_has_the_name_that_its_option_has() {
+        assert_eq!([Mode::Handoff, Mode::Shared, Mode::Kernel].map(Mode::name), ["handoff", "shared", "kernel"]);
+    }
+
+    #[test]
+    fn what_it_was_made_from_is_shown_without_the_maker() {
+        assert_eq!(format!("{:?}", sample().source), "Source { text: Some(\"workers = 2\"), .. }");
+        assert_eq!(sample().again().unwrap_err(), "not here");
+    }
+
+    #[test]
+    fn workers_need_a_directory_to_run_in() {
+        let mut config = sample();
+        assert_eq!(config.is_possible(), Ok(()));
+        config.cwd = Some("/".into());
+        assert_eq!(config.is_possible(), Ok(()));
+        for cwd in ["/no/such/place", "/dev/null"] {
+            config.cwd = Some(cwd.into());
+            assert!(config.is_possible().is_err_and(|why| why.contains(cwd) && why.contains("--cwd")));
+        }
+    }
+
+    #[test]
+    fn descriptors_that_bind_names_are_known() {
+        assert_eq!(sample().inherited(), [3, 5]);
+    }
+
+    /// Changes one thing, and expects it to stay as it was, and to be named.
+    fn check_kept(name: &str, change: impl Fn(&mut Config)) {
+        let (old, mut new) = (sample(), sample());
+        change(&mut new);
+        assert_eq!(new.keep_from(&old), [name]);
+        let kept = |config: &Config| {
+            let door = (config.weights.clone(), config.admission.clone(), config.depth, config.prefix);
+            let name = (config.name.clone(), config.named, config.control.clone());
+            (config.bind.clone(), config.mode, config.policy, door, config.life.detached, name)
+        };
+        assert_eq!(kept(&new), kept(&old), "{name}");
+    }
+
+    #[test]
+    fn what_cannot_change_while_it_runs_stays_and_is_named() {
+        let mut same = sample();
+        assert!(same.keep_from(&sample()).is_empty());
+        check_kept("bind", |new| new.bind.clear());
+        check_kept("mode", |new| new.mode = Mode::Kernel);
+        check_kept("policy", |new| new.policy = Policy::RandomTwo);
+        check_kept("weights", |new| new.weights = "2,1".parse().unwrap());
+        check_kept("limits of open connections and the like", |new| new.admission.max_open = Some(1));
+        check_kept("depth", |new| new.depth += 1);
+        check_kept("prefix", |new| new.prefix = Prefix::Always);
+        check_kept("leave-children", |new| new.life.detached = crate::sys::guard::Detached::Stay);
+        check_kept("name", |new| new.name = "false".to_owned());
+        // A command's name that was taken became another one.
+        let mut by_command = Config { name: "true-2".to_owned(), named: Named::ByCommand, ..sample() };
+        assert!(by_command.keep_from(&sample()).is_empty());
+        // All else is as the new one says.
+        let mut new = Config { workers: 9, command: vec!["false".into()], ..sample() };
+        assert!(new.keep_from(&sample()).is_empty());
+        assert_eq!((new.workers, &new.command[..]), (9, &["false".into()][..]));
+    }
+
+    #[test]
+    fn in_kernel_mode_a_slots_old_worker_goes_before_the_new_one_comes() {
+        let mut config = sample();
+        let plan = config.plan(8);
+        assert_eq!((plan.workers, plan.max_workers, plan.grace), (2, 8, Duration::from_secs(7)));
+        assert_eq!((plan.max_surge, plan.max_unavailable, plan.succession), (3, 0, Succession::Overlapping));
+        config.mode = Mode::Kernel;
+        let plan = config.plan(8);
+        assert_eq!((plan.max_surge, plan.max_unavailable, plan.succession), (0, 1, Succession::AfterEnd));
+        config.life.max_unavailable = 2;
+        assert_eq!(config.plan(8).max_unavailable, 2);
+    }
+
+    #[test]
+    fn two_masters_draw_differently() {
+        let process = u64::from(std::process::id());
+        assert_eq!(sample().plan(8).seed >> 20, process);
+        // Never 0, of which some generators make nothing else.
+        assert_eq!(sample().plan(8).seed & 0xf_ffff, 1);
+    }
+}
