@@ -43,6 +43,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_series_is_the_published_one() {
+        // What everybody's SplitMix64 makes of this seed (Rosetta Code, "Pseudo-random numbers/Splitmix64").
+        let mut chance = Chance::new(1_234_567);
+        let drawn = [0; 3].map(|_: u64| chance.draw());
+        assert_eq!(drawn, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+    }
+
+    #[test]
+    fn a_number_below_is_the_draws_share_of_the_whole() {
+        let (mut one, mut other) = (Chance::new(3), Chance::new(3));
+        for end in [1, 2, 10, 1_000_000] {
+            let share = other.draw() as f64 / 2f64.powi(64);
+            assert_eq!(one.below(end), (share * f64::from(end)) as u32);
+        }
+    }
+
+    #[test]
     fn all_numbers_below_are_drawn_about_alike() {
         let mut chance = Chance::new(7);
         let mut counts = [0; 10];

@@ -50,6 +50,12 @@ mod tests {
     }
 
     #[test]
+    fn what_the_busiest_bears_is_its_count_over_the_mean() {
+        let fairness = Fairness::of(&[30, 10, 10, 10]);
+        assert_eq!((fairness.max_over_mean, fairness.min, fairness.max), (2.0, 10, 30));
+    }
+
+    #[test]
     fn no_counts_and_no_connections_are_even() {
         assert_eq!(Fairness::of(&[]).jain, 1.0);
         assert_eq!(Fairness::of(&[0, 0]).max_over_mean, 1.0);

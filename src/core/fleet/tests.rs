@@ -3,6 +3,7 @@
 use super::*;
 use crate::core::backoff;
 
+mod questions;
 mod reload;
 
 const GRACE: Duration = Duration::from_secs(30);
