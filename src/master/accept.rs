@@ -347,6 +347,7 @@ fn rescue_from(listener: &Listener, orphan: &Handoff) -> Next {
         match orphan.take_back() {
             Ok(taken) => {
                 rescued += 1;
+                orphan.failing.set(false);
                 listener.house.returns.forget(taken.connection.as_fd());
                 let offered = listener.seats.offer(taken.guest(), Comes::In);
                 if matches!(offered, Offered::Handed) {

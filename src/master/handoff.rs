@@ -125,7 +125,7 @@ pub struct Handoff {
     taken_back: Cell<u64>,
     /// Whether it gets nothing for now.
     suspended: Cell<bool>,
-    /// Whether it was said that nothing can be taken back.
+    /// Whether it was said that nothing can be taken back, and that is still so.
     pub failing: Cell<bool>,
     /// Woken once, when the worker can return nothing more.
     finished: Notify,

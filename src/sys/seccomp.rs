@@ -138,6 +138,9 @@ const IF_EQUAL: u16 = 0x15;
 const RETURN: u16 = 0x06;
 
 /// The filter's instructions: what is watched is reported, everything else is let through.
+///
+/// Written here since crates that assemble filters know no reports: seccompiler's actions are those that the kernel
+/// carries out by itself, and libseccomp is a C library that would have to be there.
 #[must_use]
 pub fn filter(watched: Watched) -> Vec<libc::sock_filter> {
     let op = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };

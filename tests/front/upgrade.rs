@@ -337,6 +337,9 @@ fn a_worker_that_drains_goes_on_draining_under_the_new_binary() {
         let leaves = &status["leaving"][0];
         assert_eq!((leaves["pid"].as_i64(), &leaves["state"]), (Some(old.into()), &"draining".into()), "{status:#}");
         assert!(runs(old));
+        // Who comes now is served by the worker that took its place.
+        let Reply::Body(body) = get(address, "/") else { panic!("no answer") };
+        assert!(body.contains("generation 2 "), "{body}");
         switches.on("go");
         let Reply::Body(body) = client.join().unwrap() else { panic!("no answer") };
         assert!(body.contains("generation 1 ") && body.contains(&format!("process {old} ")), "{body}");
