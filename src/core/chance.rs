@@ -1,7 +1,10 @@
 //! Chance from a seed, for whoever needs many draws and none that nobody could foresee.
 
+use serde::{Deserialize, Serialize};
+
 /// `SplitMix64` (Steele, Lea, Flood, OOPSLA 2014): every state gives another number.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Chance(u64);
 
 impl Chance {

@@ -18,6 +18,7 @@ mod table;
 pub use event::{AbortReason, Action, Event, Exit, KillReason, Manner, Resize, SizeRefused, Stop, WaitReason, Workers};
 pub use seat::{Admitted, Drain, Life, OCCUPANTS_MAX, Occupant, Seat, Sign, Signs};
 
+use super::chance::Chance;
 use super::ids::{Generation, Slot, WorkerId};
 use super::moment::Moment;
 use reload::Reload;
@@ -110,7 +111,7 @@ pub struct Fleet {
     #[serde(default)]
     pending_workers: Option<u32>,
     next_worker: u64,
-    random: u64,
+    random: Chance,
     /// While the fleet stops: until when workers still get what waited in the accept queues.
     closing: Option<Closing>,
     /// When the last request to stop came that was not the same again.
@@ -135,8 +136,7 @@ impl Fleet {
             pending: None,
             pending_workers: None,
             next_worker: 1,
-            // Xorshift must not start at zero.
-            random: plan.seed | 1,
+            random: Chance::new(plan.seed),
             closing: None,
             stop_asked: None,
             was_ready: false,
@@ -501,14 +501,6 @@ impl Fleet {
             self.ended = true;
             actions.push(Action::Finish);
         }
-    }
-
-    /// Xorshift64 (Marsaglia 2003): enough for jitter.
-    fn random(&mut self) -> u32 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        (self.random >> 32) as u32
     }
 }
 

@@ -67,7 +67,7 @@ impl Fleet {
     /// Counts a failure and decides how long the slot waits.
     fn failed(&mut self, now: Moment, slot: Slot, who: &Occupant, actions: &mut Vec<Action>) {
         let (worker, booted, is_new) = (who.worker, who.is_ready(), self.is_target(who.generation));
-        let (first_boot, random, plan) = (!self.was_ready, self.random(), self.plan);
+        let (first_boot, random, plan) = (!self.was_ready, self.random.below(u32::MAX), self.plan);
         let seat = &mut self.seats[slot.index()];
         if booted && std::mem::take(&mut seat.rests) {
             // Its replacements failed, and it served on. Now nobody does, so the slot begins anew.

@@ -82,7 +82,7 @@ struct Running {
 
 struct World {
     seed: u64,
-    random: u64,
+    random: Chance,
     fleet: Fleet,
     now: Moment,
     alive: BTreeMap<WorkerId, Process>,
@@ -128,7 +128,7 @@ impl World {
         };
         World {
             seed,
-            random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
+            random: Chance::new(seed),
             fleet: Fleet::new(plan),
             now: Moment::default(),
             alive: BTreeMap::new(),
@@ -147,10 +147,7 @@ impl World {
     }
 
     fn pick(&mut self, n: usize) -> usize {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        (self.random >> 33) as usize % n
+        self.random.below(n as u32) as usize
     }
 
     fn live(mut self) {

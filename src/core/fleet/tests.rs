@@ -76,6 +76,23 @@ fn a_worker_that_crashes_again_and_again_waits_longer_each_time() {
 }
 
 #[test]
+fn masters_that_fail_together_do_not_come_back_in_step() {
+    let delay = |seed: u64| {
+        let mut fleet = Fleet::new(Plan { seed, ..plan(1) });
+        let now = Moment::default();
+        let worker = forked(&fleet.handle(now, Event::Begin))[0];
+        let actions = fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
+        let [Action::Wait { delay, .. }] = actions[..] else { panic!("{actions:?}") };
+        delay
+    };
+    let delays: Vec<Duration> = (0..100).map(delay).collect();
+    let (least, most) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
+    // Less up to a quarter: both ends are drawn, nearly.
+    assert!((0.75..0.77).contains(&least.div_duration_f64(backoff::BASE)), "{least:?}");
+    assert!((0.98..1.0).contains(&most.div_duration_f64(backoff::BASE)), "{most:?}");
+}
+
+#[test]
 fn a_first_generation_that_never_boots_is_given_up() {
     let mut now = Moment::default();
     let mut fleet = Fleet::new(plan(1));
@@ -156,6 +173,27 @@ fn quit_waits_without_limit_until_term_sets_one() {
     assert_eq!(fleet.wakes_at(), None);
     assert_eq!(fleet.handle(now, Event::StopAsked(Stop::Graceful)), []);
     assert_eq!(fleet.wakes_at(), Some(now + GRACE));
+}
+
+#[test]
+fn term_after_quit_gives_those_who_still_serve_their_grace() {
+    let (mut fleet, now, w) = ready(1);
+    fleet.handle(now, Event::StopAsked(Stop::Patient));
+    fleet.handle(now, Event::ListenersClosed);
+    let later = now + GRACE * 10;
+    fleet.handle(later, Event::StopAsked(Stop::Graceful));
+    assert_eq!(fleet.wakes_at(), Some(later + (GRACE - time_to_stop(GRACE))));
+    assert_eq!(fleet.handle(fleet.wakes_at().unwrap(), Event::Tick), [Action::Terminate { worker: w[0] }]);
+    assert_eq!(fleet.wakes_at(), Some(later + GRACE));
+}
+
+#[test]
+fn who_was_killed_is_not_killed_again() {
+    let (mut fleet, now, w) = ready(1);
+    let kill = Action::Kill { worker: w[0], because: KillReason::Immediate };
+    assert!(fleet.handle(now, Event::StopAsked(Stop::Immediate)).contains(&kill));
+    assert!(!fleet.handle(now + GRACE, Event::StopAsked(Stop::Immediate)).contains(&kill));
+    assert!(!fleet.handle(now + GRACE * 9, Event::Tick).contains(&kill));
 }
 
 #[test]

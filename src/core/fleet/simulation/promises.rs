@@ -285,7 +285,7 @@ impl World {
         self.must(seats.len() <= 8, "slots are bounded");
         let wakes = self.fleet.wakes_at();
         self.must(wakes.is_none_or(|at| at > self.now), "a deadline in the past would spin");
-        if self.random.is_multiple_of(64) {
+        if self.random.clone().below(64) == 0 {
             let copy: Fleet = serde_json::from_str(&serde_json::to_string(&self.fleet).unwrap()).unwrap();
             assert_eq!(format!("{copy:?}"), format!("{:?}", self.fleet), "history {seed}: written down and read again");
         }
