@@ -74,6 +74,7 @@ pub mod bench;
 pub mod check;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod cli;
+mod clock;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod config;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -84,6 +85,7 @@ pub mod core;
 pub mod fuzzing;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod master;
+mod reports;
 pub mod steer;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod sys;

@@ -7,9 +7,9 @@ pub mod preload;
 pub mod preset;
 pub mod wrappers;
 
+use crate::config::preset::Preset;
 use crate::config::{Adapter, Config, Mode};
 use inspect::{Executable, Linkage, Privilege};
-use preset::Preset;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 

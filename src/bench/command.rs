@@ -154,8 +154,10 @@ fn once(command: &Command, around: &Around, time: u64, stop: &Stop) -> io::Resul
     said.read();
     Ok(match exit {
         _ if !in_time => End::CutShort,
-        Some(Exit::Code(0)) => End::Well,
-        Some(exit) => End::Badly(last_line(&said.tail).unwrap_or_else(|| format!("{exit}, without a word"))),
+        Some(status) if status.success() => End::Well,
+        Some(status) => {
+            End::Badly(last_line(&said.tail).unwrap_or_else(|| format!("{}, without a word", Exit::from(status))))
+        }
         None => End::Badly("it does not end even when killed".to_owned()),
     })
 }

@@ -344,7 +344,8 @@ impl Running {
         guard.remove(pid);
         kill_what_is_left(guard);
         match (in_time, self.control.is_some(), exit) {
-            (true, true, Ok(Some(crate::core::fleet::Exit::Code(0)))) | (true, false, _) => Ended::Well,
+            (true, true, Ok(Some(status))) if status.success() => Ended::Well,
+            (true, false, _) => Ended::Well,
             (false, ..) => Ended::Badly("it did not stop when asked".to_owned()),
             _ => Ended::Badly(self.last_words()),
         }

@@ -1,7 +1,7 @@
 //! What `run` and `bench` are told about workers in the same words.
 
-use crate::adapt::preset::Preset;
 use crate::config::choice::{Policy, Weights};
+use crate::config::preset::Preset;
 use crate::config::workers::{Workers, usable_cores};
 use crate::config::{Adapter, DEPTH_DEFAULT, DEPTH_MAX, Mode};
 use clap::{Args, ValueEnum};

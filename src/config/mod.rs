@@ -6,16 +6,17 @@ pub mod bind;
 pub mod choice;
 pub mod file;
 pub mod life;
+pub mod preset;
 pub mod private;
 pub mod workers;
 
-use crate::adapt::preset::Preset;
 use crate::core::fleet::{Plan, Succession};
 use admission::Admission;
 use bind::Bind;
 use choice::{Policy, Weights};
 use life::Life;
 use nix::sys::signal::Signal;
+use preset::Preset;
 use private::Private;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;

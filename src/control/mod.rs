@@ -9,9 +9,28 @@ pub mod status;
 use crate::core::fleet::{Manner, Resize};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use tokio::sync::oneshot;
+
+/// What happens at the control socket.
+#[derive(Debug)]
+pub enum Event {
+    /// A client asks, and waits for the answer.
+    Asked {
+        /// What.
+        request: Request,
+        /// Where the answer goes, a line of JSON without its end.
+        answer: oneshot::Sender<String>,
+    },
+    /// A client asks for another binary, which will answer it.
+    UpgradeAsked {
+        /// The connection of the client.
+        client: OwnedFd,
+    },
+}
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

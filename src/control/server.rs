@@ -1,9 +1,9 @@
 //! The master's side of the control socket.
 
 use super::desk::{ANSWERED_MAX, Desk, Place};
-use super::{Refusal, Request};
+use super::{Event, Refusal, Request};
 use crate::core::visible;
-use crate::master::event::{Event, Events};
+use crate::reports::Reports;
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::listen::{self, Peer};
 use crate::sys::lock::{Lock, try_lock};
@@ -122,8 +122,8 @@ impl ControlSocket {
     }
 
     /// Answers clients from now on.
-    pub fn serve(&self, events: Events) {
-        tokio::task::spawn_local(accept(Rc::clone(&self.listener), Rc::clone(&self.desk), events));
+    pub fn serve(&self, reports: Reports<Event>) {
+        tokio::task::spawn_local(accept(Rc::clone(&self.listener), Rc::clone(&self.desk), reports));
     }
 
     /// Whether a client waits for an answer, who would be cut off now.
@@ -220,13 +220,13 @@ fn make_room(name: &str, path: &Path, directory: &Directory, file: &OsStr) -> Re
     }
 }
 
-async fn accept(listener: Rc<UnixListener>, desk: Rc<Desk>, events: Events) {
+async fn accept(listener: Rc<UnixListener>, desk: Rc<Desk>, reports: Reports<Event>) {
     let mut failed: u64 = 0;
     loop {
         match listener.accept().await {
             Ok((client, _)) => {
                 let (place, dismissed) = desk.enter();
-                tokio::task::spawn_local(serve(client, place, dismissed, Rc::clone(&desk), events.clone()));
+                tokio::task::spawn_local(serve(client, place, dismissed, Rc::clone(&desk), reports.clone()));
                 // Before the next one comes, who may dismiss it: it may have said what it wants already.
                 tokio::task::yield_now().await;
             }
@@ -243,7 +243,13 @@ async fn accept(listener: Rc<UnixListener>, desk: Rc<Desk>, events: Events) {
 
 /// Hears one client and answers it. What it waits for may take long, so from then on it does not count as
 /// one that says nothing.
-async fn serve(mut client: UnixStream, place: Place, dismissed: oneshot::Receiver<()>, desk: Rc<Desk>, events: Events) {
+async fn serve(
+    mut client: UnixStream,
+    place: Place,
+    dismissed: oneshot::Receiver<()>,
+    desk: Rc<Desk>,
+    reports: Reports<Event>,
+) {
     let heard = tokio::select! {
         biased;
         heard = tokio::time::timeout(CLIENT_TIMEOUT, hear(&mut client)) => heard,
@@ -255,10 +261,14 @@ async fn serve(mut client: UnixStream, place: Place, dismissed: oneshot::Receive
         Ok(Ok(_)) if turn.is_none() => Err(format!("{ANSWERED_MAX} clients wait for answers already; ask again later")),
         // The answer is the next program's, so the client is the master's now.
         Ok(Ok(Request::Upgrade)) => match client.into_std() {
-            Ok(client) => return drop(events.send(Event::Upgrade { client: Some(client.into()) }).await),
+            Ok(client) => {
+                // A master that ends has no next program, and the client sees that it is gone.
+                let _ = reports.send(Event::UpgradeAsked { client: client.into() }).await;
+                return;
+            }
             Err(error) => return debug!(%error, "a control client is lost"),
         },
-        Ok(Ok(request)) => ask(request, events).await,
+        Ok(Ok(request)) => ask(request, reports).await,
         Ok(Err(error)) => Err(error),
         Err(_) => return debug!("a control client took too long"),
     };
@@ -285,10 +295,10 @@ async fn hear(client: &mut UnixStream) -> Result<Request, String> {
     serde_json::from_str(&line).map_err(|error| format!("cannot understand the request: {error}"))
 }
 
-async fn ask(request: Request, events: Events) -> Result<String, String> {
+async fn ask(request: Request, reports: Reports<Event>) -> Result<String, String> {
     let (answer, answered) = oneshot::channel();
     let gone = "the master is ending";
-    events.send(Event::Asked { request, answer }).await.map_err(|_| gone)?;
+    reports.send(Event::Asked { request, answer }).await.map_err(|_| gone)?;
     answered.await.map_err(|_| gone.to_owned())
 }
 

@@ -230,6 +230,13 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_passed_over_for_another_reason_is_not_blamed_for_taking_nothing() {
+        let facts = Facts { signs: signs(Sign::Heartbeat), excluded: true, ..Facts::default() };
+        let limits = Limits { stall: Some(SECOND), ..limits() };
+        assert_eq!(Health::default().look(at(9), &facts, &limits), []);
+    }
+
+    #[test]
     fn who_never_answered_is_not_held_to_it_and_who_did_may_miss_three() {
         let limits = Limits { heartbeat: Some(SECOND), ..limits() };
         let mut health = Health::default();

@@ -43,3 +43,15 @@ impl fmt::Display for Generation {
         self.0.fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_shown_as_its_number() {
+        let shown = [Slot(3).to_string(), WorkerId(17).to_string(), Generation(2).to_string()];
+        assert_eq!(shown, ["3", "17", "2"]);
+        assert_eq!(format!("{:>3}", Slot(3)), "  3");
+    }
+}

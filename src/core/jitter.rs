@@ -18,3 +18,25 @@ pub fn share(worker: WorkerId, seed: u64) -> f64 {
     let z = mix(worker.0.wrapping_add(seed).wrapping_mul(GOLDEN));
     1.0 - 0.1 * (z >> 11) as f64 / (1u64 << 53) as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_of_the_last_tenth_is_drawn() {
+        let shares: Vec<f64> = (0..1000).map(|id| share(WorkerId(id), 7)).collect();
+        assert!(shares.iter().all(|share| (0.9..=1.0).contains(share)));
+        // In each hundredth some hundred.
+        for hundredth in 0..10 {
+            let from = 0.9 + f64::from(hundredth) / 100.0;
+            let some = shares.iter().filter(|share| (from..from + 0.01).contains(*share)).count();
+            assert!((60..140).contains(&some), "{some} from {from}");
+        }
+    }
+
+    #[test]
+    fn it_depends_on_the_seed_too() {
+        assert_ne!(share(WorkerId(1), 7), share(WorkerId(1), 8));
+    }
+}

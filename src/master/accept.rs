@@ -10,7 +10,7 @@ use super::handoff::{Handoff, NotTaken, count};
 use super::listener::{HeldBy, Listener, Phase};
 use super::mend::mend;
 use super::seats::{Comes, Offered};
-use crate::sys::clock;
+use crate::clock;
 use crate::sys::dispose::dispose;
 use crate::sys::kick::Kicker;
 use crate::sys::listen::{self, Accepted, Waiting};

@@ -8,13 +8,14 @@ use super::listener::Origin;
 use super::provoked::Kind;
 use super::run::Master;
 use super::worker::{Request, Worker};
+use crate::clock;
 use crate::config::PortZero;
 use crate::core::claim::{Claim, Held, conflicts};
 use crate::core::fleet::{self, KillReason, Sign};
 use crate::core::ids::WorkerId;
 use crate::sys::dispose::Foreign;
 use crate::sys::taken::Taken;
-use crate::sys::{clock, descent, fd, listen, socket_file};
+use crate::sys::{descent, fd, listen, socket_file};
 use crate::wire::address::Address;
 use crate::wire::packet::{Count, Follow, Listen, Listens, Otherwise, RequestId, ToWorker, Via};
 use nix::errno::Errno;
@@ -138,7 +139,7 @@ impl Master {
     /// Where a worker may count what it takes from a shared socket.
     pub(super) fn count_of(&self, worker: &Worker) -> Option<Count> {
         let taken = self.starter.taken.as_ref()?;
-        Some(Count { place: Taken::place(worker.slot) as u32, path: taken.path() })
+        Some(Count { place: Taken::place(worker.slot.index()) as u32, path: taken.path() })
     }
 
     /// The pipes of a listening socket are closed.

@@ -88,7 +88,7 @@ impl Master {
     pub(super) async fn ended(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get(&id) else { return };
         // Somebody else reaped it; how it ended is not to be known.
-        let seen = reap::how_it_ended(worker.pidfd.get_ref().as_fd()).ok().flatten();
+        let seen = reap::how_it_ended(worker.pidfd.get_ref().as_fd()).ok().flatten().map(Exit::from);
         let exit = seen.unwrap_or(Exit::Code(0));
         let (slot, pid, uptime_ms) = (worker.slot.0, worker.pid.as_raw(), worker.age().as_millis());
         let untaken: u64 = self.listeners.iter().map(|l| l.seats.queued_of(id)).sum();

@@ -5,7 +5,7 @@ use super::leftovers::Left;
 use super::look;
 use super::ready::Signal;
 use super::shares::Look;
-use crate::control::Request;
+use crate::control;
 use crate::core::fleet::{Exit, Stop};
 use crate::core::ids::WorkerId;
 use crate::core::probes::Condition;
@@ -17,8 +17,7 @@ use crate::sys::spawn::SpawnError;
 use crate::wire::packet::{Malformed, Packet, RequestId};
 use nix::unistd::Pid;
 use std::collections::{HashMap, HashSet};
-use std::os::fd::OwnedFd;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 /// Events that may wait; whoever has one more waits in turn, so that a worker which floods its
 /// channel slows itself and nobody else.
@@ -94,8 +93,8 @@ pub enum Event {
     ListenerFailed { address: String, error: std::io::Error },
     /// A child ended, perhaps one that is not a worker.
     ChildEnded,
-    /// Somebody asks through the control socket.
-    Asked { request: Request, answer: oneshot::Sender<String> },
+    /// Something happened at the control socket.
+    Control(control::Event),
     /// A signal asks for the end.
     Stop(Stop),
     /// `TTIN`.
@@ -106,8 +105,8 @@ pub enum Event {
     Reload,
     /// `WINCH` without a terminal.
     Pause,
-    /// `USR2`, or a client's wish for another binary.
-    Upgrade { client: Option<OwnedFd> },
+    /// `USR2`.
+    Upgrade,
     /// The other binary was tried.
     Checked { result: Result<String, String> },
     /// The workers have had their time to start.

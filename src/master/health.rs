@@ -7,6 +7,7 @@ use super::probe::{self, Found};
 use super::run::Master;
 use super::worker::Worker;
 use crate::adapt::Chosen;
+use crate::clock;
 use crate::config::Mode;
 use crate::config::life::{Life, Probing};
 use crate::core::fleet::{self, KillReason, Sign};
@@ -17,7 +18,7 @@ use crate::core::moment::Moment;
 use crate::core::probes::{Answer, Condition, Probes};
 use crate::sys::process::Usage;
 use crate::sys::taken::Taken;
-use crate::sys::{clock, listen, own_pair, process};
+use crate::sys::{listen, own_pair, process};
 use crate::wire::packet::ToWorker;
 use nix::unistd::Pid;
 use std::collections::{HashMap, HashSet};
@@ -100,7 +101,7 @@ impl Master {
     fn counted_by_others(&self, worker: &Worker) -> u64 {
         match self.config.mode {
             Mode::Handoff => 0,
-            Mode::Shared => self.starter.taken.as_ref().map_or(0, |taken: &Taken| taken.get(worker.slot)),
+            Mode::Shared => self.starter.taken.as_ref().map_or(0, |taken: &Taken| taken.get(worker.slot.index())),
             Mode::Kernel => match self.view().steered_to(worker.slot) {
                 Some(steered) => steered,
                 None => self.counted_by_itself(worker).unwrap_or(0),
@@ -111,7 +112,7 @@ impl Master {
     /// Connections that the shim saw the slot's workers take; only the shim counts them.
     fn counted_by_itself(&self, worker: &Worker) -> Option<u64> {
         let taken = self.starter.taken.as_ref().filter(|_| worker.adapter == Chosen::Preload)?;
-        Some(taken.get(worker.slot))
+        Some(taken.get(worker.slot.index()))
     }
 
     /// One look at all workers that serve.

@@ -3,10 +3,10 @@
 use super::listener::{HeldBy, House, Key, Listener, Origin, Phase};
 use super::steering::Afterwards;
 use super::{accept, mend, steering};
+use crate::clock;
 use crate::config::Mode;
 use crate::core::ids::{Slot, WorkerId};
 use crate::steer::{Kind, Steering, Wanted};
-use crate::sys::clock;
 use crate::sys::dispose::Foreign;
 use crate::sys::listen::{self, Sharing};
 use crate::wire::address::Address;

@@ -5,8 +5,9 @@
 use super::accept::CannotAccept;
 use super::event::Event;
 use super::listener::{HeldBy, Listener, Phase};
+use crate::clock;
 use crate::core::moment::Moment;
-use crate::sys::{clock, listen, watch};
+use crate::sys::{listen, watch};
 use std::io;
 use std::os::fd::AsFd;
 use std::pin::pin;

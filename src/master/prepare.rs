@@ -18,17 +18,23 @@ use super::start::Starter;
 use super::steering;
 use super::upgrade::Host;
 use crate::adapt::preload::Shim;
+use crate::clock;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode, WORKERS_MAX};
-use crate::core::fleet::Fleet;
+use crate::core::fleet::{Fleet, OCCUPANTS_MAX};
 use crate::core::ids::WorkerId;
-use crate::sys::guard::Guard;
-use crate::sys::taken::Taken;
-use crate::sys::{clock, descent, dispose, fd, limits};
+use crate::reports::Reports;
+use crate::sys::guard::{self, Guard};
+use crate::sys::taken::{self, Taken};
+use crate::sys::{descent, dispose, fd, limits};
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
+
+// What is shared with the guard and with workers has room for all that there can be.
+const _: () = assert!(OCCUPANTS_MAX * WORKERS_MAX as usize <= guard::GROUPS);
+const _: () = assert!(WORKERS_MAX as usize <= taken::SLOTS_MAX);
 
 impl Master {
     /// Takes everything that can be refused, before the first worker is forked.
@@ -80,7 +86,7 @@ impl Master {
         let mut listeners = Listeners::new(config.mode, Rc::clone(&house));
         bind_all(&config, std::mem::take(&mut host.inherited), &mut listeners, &house)?;
         if let Some(control) = &control {
-            control.serve(sender.clone());
+            control.serve(Reports::wrapped(&sender, Event::Control));
         }
         starter.door.serve(sender.clone())?;
         house.opens.begin();

@@ -2,11 +2,12 @@
 
 use super::handoff::count;
 use super::listener::Listener;
+use crate::clock;
 use crate::config::admission::WhenFull;
 use crate::core::moment::Moment;
 use crate::core::sources::Beyond;
 use crate::sys::dispose::{self, Foreign};
-use crate::sys::{clock, watch};
+use crate::sys::watch;
 use serde::{Deserialize, Serialize};
 use socket2::{SockRef, Socket};
 use std::cell::Cell;

@@ -1,8 +1,8 @@
 //! Which connections came back, from whom, and how often: so that a worker can return only what it has.
 
+use crate::clock;
 use crate::core::ids::WorkerId;
 use crate::core::moment::Moment;
-use crate::sys::clock;
 use crate::sys::listen;
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -16,13 +16,14 @@ use super::start::{StartError, Starter};
 use super::status::{View, add_usage};
 use super::upgrade::{Host, Upgrade};
 use super::worker::{Asked, Worker};
+use crate::clock;
 use crate::config::{Config, Mode, Prefix};
 use crate::control::server::ControlSocket;
 use crate::control::{self, Refusal, status};
 use crate::core::fleet::{self, Action, Fleet, Resize, Stop, WaitReason};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
-use crate::sys::{clock, dispose, process, reap};
+use crate::sys::{dispose, process, reap};
 use crate::wire::packet::ToWorker;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -174,7 +175,8 @@ impl Master {
             Event::ListenerClosed => self.listener_closed().await,
             Event::ListenerFailed { address, error } => self.listener_failed(address, error).await,
             Event::ChildEnded => self.reap_strangers(),
-            Event::Asked { request, answer } => self.answer(request, answer).await,
+            Event::Control(control::Event::Asked { request, answer }) => self.answer(request, answer).await,
+            Event::Control(control::Event::UpgradeAsked { client }) => self.upgrade_asked(Some(client)),
             Event::Stop(stop) => {
                 info!(?stop, "stopping");
                 self.handle_fleet(fleet::Event::StopAsked(stop)).await;
@@ -186,7 +188,7 @@ impl Master {
                 info!("draining all workers; HUP or TTIN brings them back");
                 self.handle_fleet(fleet::Event::Pause).await;
             }
-            Event::Upgrade { client } => self.upgrade_asked(client),
+            Event::Upgrade => self.upgrade_asked(None),
             Event::Checked { result } => self.upgrade_checked(result),
             Event::LookAround => self.look_around(),
             Event::Unheeded { signal, because } => warn!(signal, because, "signal without effect"),

@@ -3,6 +3,7 @@
 
 use super::handoff::{Handoff, NotTaken, Suspended};
 use super::opens::{Countable, Load, Opens};
+use crate::clock;
 use crate::config::Config;
 use crate::config::choice::{self, Weights};
 use crate::core::ids::{Slot, WorkerId};
@@ -10,7 +11,6 @@ use crate::core::moment::Moment;
 use crate::core::policy::{Memory, Policy, RoundRobin, View};
 use crate::core::slow_start::{SHARE_MAX, share};
 use crate::core::source::{Prefix, Source};
-use crate::sys::clock;
 use crate::sys::dispose::dispose;
 use crate::sys::fd::Sent;
 use crate::sys::room::RoomWatch;

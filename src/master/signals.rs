@@ -36,7 +36,7 @@ pub fn forward_signals(events: &Events) -> io::Result<SignalThread> {
             signal: "USR1",
             because: "there are no log files to reopen",
         }),
-        (SignalKind::user_defined2(), || Event::Upgrade { client: None }),
+        (SignalKind::user_defined2(), || Event::Upgrade),
         (SignalKind::window_change(), window_change),
     ];
     for (kind, event) in table {

@@ -18,6 +18,7 @@ use crate::adapt::inspect::Executable;
 use crate::adapt::preload::Shim;
 use crate::adapt::preset::{self, Input, Offered};
 use crate::adapt::{self, Chosen};
+use crate::clock;
 use crate::config::life::Ready;
 use crate::config::{Config, Mode, PortZero};
 use crate::core::health::Health;
@@ -28,7 +29,7 @@ use crate::sys::guard::Guard;
 use crate::sys::seccomp::{Notifier, Watched};
 use crate::sys::spawn::{Report, SpawnError, Stage};
 use crate::sys::taken::Taken;
-use crate::sys::{clock, fd, reap, spawn, watch};
+use crate::sys::{fd, reap, spawn, watch};
 use crate::wire::address::Address;
 use crate::wire::environment as env;
 use std::ffi::{OsStr, OsString};
@@ -192,7 +193,7 @@ impl Starter {
             (env::NOTIFY_SOCKET, notify_name),
         ];
         let count = self.taken.as_ref().filter(|_| !offered.is_empty());
-        let count = count.map(|taken| (env::COUNT, format!("{} {}", Taken::place(slot), taken.path())));
+        let count = count.map(|taken| (env::COUNT, format!("{} {}", Taken::place(slot.index()), taken.path())));
         let mut variables: Vec<(OsString, OsString)> =
             std::env::vars_os().filter(|(name, _)| !is_scrubbed(name)).collect();
         let mut set = |name: &OsStr, value: OsString| {

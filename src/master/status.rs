@@ -7,6 +7,7 @@ use super::listeners::Listeners;
 use super::reload::Reloads;
 use super::worker::Worker;
 use crate::adapt::Chosen;
+use crate::clock;
 use crate::config::{Config, Mode};
 use crate::control::status;
 use crate::core::fairness::Fairness;
@@ -14,7 +15,6 @@ use crate::core::fleet::{Fleet, Occupant, Seat};
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::ledger::Ledger;
 use crate::core::moment::Moment;
-use crate::sys::clock;
 use crate::sys::process::Usage;
 use crate::sys::taken::Taken;
 use crate::wire::address::Address;
@@ -212,7 +212,7 @@ impl View<'_> {
             adapter: worker.map_or("", |w| w.adapter.name()).to_owned(),
             handed,
             taken: match self.taken {
-                Some(taken) if counts_itself || self.config.mode == Mode::Shared => taken.get(slot),
+                Some(taken) if counts_itself || self.config.mode == Mode::Shared => taken.get(slot.index()),
                 _ => handed.saturating_sub(returned + rescued + queued),
             },
             weight: self.config.weights.of(slot),

@@ -1,13 +1,12 @@
 //! The clock that never goes back (`clock_gettime(2)`, `CLOCK_MONOTONIC`): every process of the machine
 //! sees the same one, also a program that takes the place of another.
 
-use crate::core::moment::Moment;
 use nix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 
-/// This moment.
+/// The time since the clock's origin.
 #[must_use]
-pub fn now() -> Moment {
+pub fn monotonic() -> Duration {
     // It cannot fail with a clock that every Linux has.
-    Moment::at(clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from))
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
 }

@@ -11,6 +11,7 @@
 mod memory;
 mod watch;
 
+pub use memory::GROUPS;
 pub use watch::{NoGuard, stand};
 
 use super::exec::{Number, Passing, Taking};

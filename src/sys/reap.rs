@@ -1,12 +1,13 @@
 //! Learning that processes ended, and removing them (`pidfd_open(2)`, `waitid(2)`).
 
-use crate::core::fleet::Exit;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 
 /// A handle that becomes readable when the process ends, and that no other process can ever be
 /// meant by.
@@ -25,9 +26,9 @@ pub fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// That of `waitid(2)`; `ECHILD` when it is no child of this process.
-pub fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
+pub fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
     let status = waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG)?;
-    Ok(exit_of(status))
+    Ok(end_of(status))
 }
 
 /// Tells how the process behind a pidfd ended and leaves it there, so that nobody else can get its number;
@@ -35,9 +36,9 @@ pub fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
 ///
 /// # Errors
 /// As for [`reap`].
-pub fn how_it_ended(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
+pub fn how_it_ended(pidfd: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    Ok(exit_of(waitid(Id::PIDFd(pidfd.as_fd()), look)?))
+    Ok(end_of(waitid(Id::PIDFd(pidfd.as_fd()), look)?))
 }
 
 /// Sends a signal to the process behind a pidfd. One that is gone is no error.
@@ -85,10 +86,11 @@ pub fn wait_for(pidfd: BorrowedFd<'_>, time: std::time::Duration) -> bool {
     }
 }
 
-fn exit_of(status: WaitStatus) -> Option<Exit> {
+fn end_of(status: WaitStatus) -> Option<ExitStatus> {
     match status {
-        WaitStatus::Exited(_, code) => Some(Exit::Code(code)),
-        WaitStatus::Signaled(_, signal, _) => Some(Exit::Signal(signal as i32)),
+        // As `wait(2)` would have it: the code is above the signal's number.
+        WaitStatus::Exited(_, code) => Some(ExitStatus::from_raw((code & 0xff) << 8)),
+        WaitStatus::Signaled(_, signal, _) => Some(ExitStatus::from_raw(signal as i32)),
         _ => None,
     }
 }

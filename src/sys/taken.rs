@@ -2,8 +2,6 @@
 //! listening socket, which only the worker sees. The shim adds one with each `accept`; the memory is a
 //! file that it maps.
 
-use crate::config::WORKERS_MAX;
-use crate::core::ids::Slot;
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::memfd;
 use std::io;
@@ -11,7 +9,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-const COUNT: usize = WORKERS_MAX as usize * STRIDE;
+/// The most slots that are counted; of further ones nothing is known.
+pub const SLOTS_MAX: usize = 1024;
+
+const COUNT: usize = SLOTS_MAX * STRIDE;
 const BYTES: usize = COUNT * size_of::<AtomicU64>();
 /// Numbers from one slot's counter to the next, so that each has a line of the cache for itself.
 const STRIDE: usize = 8;
@@ -59,7 +60,7 @@ impl Taken {
 
     /// What the slot took so far. Workers write here, so it is as true as they are.
     #[must_use]
-    pub fn get(&self, slot: Slot) -> u64 {
+    pub fn get(&self, slot: usize) -> u64 {
         // SAFETY: the mapping lives as long as `self`, is page-aligned, and is only used atomically.
         let counters = unsafe { self.memory.as_ref() };
         counters.get(Taken::place(slot)).map_or(0, |counter| counter.load(Relaxed))
@@ -67,8 +68,8 @@ impl Taken {
 
     /// Which of the file's numbers counts for a slot.
     #[must_use]
-    pub fn place(slot: Slot) -> usize {
-        slot.index() * STRIDE
+    pub fn place(slot: usize) -> usize {
+        slot * STRIDE
     }
 
     /// Where a worker of the same user finds the file.
@@ -94,9 +95,9 @@ mod tests {
     fn what_is_written_to_the_file_is_counted_and_nobody_can_cut_it_short() {
         let taken = Taken::new().unwrap();
         let mut file = std::fs::File::options().write(true).open(taken.path()).unwrap();
-        file.seek(io::SeekFrom::Start(8 * Taken::place(Slot(3)) as u64)).unwrap();
+        file.seek(io::SeekFrom::Start(8 * Taken::place(3) as u64)).unwrap();
         file.write_all(&7u64.to_ne_bytes()).unwrap();
-        assert_eq!((taken.get(Slot(3)), taken.get(Slot(2)), taken.get(Slot(WORKERS_MAX))), (7, 0, 0));
+        assert_eq!((taken.get(3), taken.get(2), taken.get(SLOTS_MAX)), (7, 0, 0));
         assert!(file.set_len(0).is_err());
     }
 }

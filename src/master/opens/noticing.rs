@@ -3,8 +3,8 @@
 
 use super::super::bustle::next_beat;
 use super::{LOOK_UNHEARD, Opens};
+use crate::clock;
 use crate::core::notice::{ASK_EVERY, ASK_MAX, Notice};
-use crate::sys::clock;
 use crate::sys::closes::{Bell, Closes};
 use std::rc::Rc;
 use std::time::Duration;

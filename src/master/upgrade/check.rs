@@ -88,7 +88,7 @@ impl Check {
                 match reap::reap(pidfd.get_ref().as_fd()) {
                     Ok(Some(exit)) => {
                         executed.map_err(|error| error.to_string())?;
-                        return judge(exit, &said, &complained);
+                        return judge(exit.into(), &said, &complained);
                     }
                     Ok(None) => ready.clear_ready(),
                     Err(error) => return Err(error.to_string()),

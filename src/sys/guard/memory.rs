@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 /// Process groups that can be guarded at once: all that can be in all slots.
-const GROUPS: usize = crate::core::fleet::OCCUPANTS_MAX * crate::config::WORKERS_MAX as usize;
+pub const GROUPS: usize = 6144;
 /// Sockets of ours that are known to the guard: one hand-off socket for each worker, and some.
 const SOCKETS: usize = 2 * GROUPS;
 /// Changes with what is below.

@@ -205,7 +205,7 @@ impl Master {
     /// Begins everything again that was under way.
     fn begin_again(&mut self, listeners: &[(Rc<Listener>, bool)], sender: mpsc::Sender<Event>) -> io::Result<()> {
         if let Some(control) = &self.control {
-            control.serve(sender.clone());
+            control.serve(Reports::wrapped(&sender, Event::Control));
         }
         self.starter.door.serve(sender.clone())?;
         for (listener, served) in listeners {
