@@ -4,19 +4,19 @@
 //!
 //! ```text
 //! client ──▶ kernel's accept queue ──▶ master ──▶ hand-off socket of one worker ──▶ accept()
-//!            sys::listen               master::accept    sys::fd                    in the worker
-//!                                      master::admission
+//!            sys::listen               front::accept     sys::fd                    in the worker
+//!                                      front::admission
 //!                                      core::policy
-//!                                      master::handoff
+//!                                      front::handoff
 //! ```
 //!
-//! The master accepts a connection ([`master::accept`]), asks the policy whose turn it is
-//! ([`core::policy`], through [`master::seats`]) and sends the descriptor to that worker
-//! ([`master::handoff`], [`sys::fd`]). It keeps no table of connections: what a worker has not
+//! The master accepts a connection ([`front::accept`]), asks the policy whose turn it is
+//! ([`core::policy`], through [`front::seats`]) and sends the descriptor to that worker
+//! ([`front::handoff`], [`sys::fd`]). It keeps no table of connections: what a worker has not
 //! taken yet waits in the kernel's socket queue, of which the master holds the receiving end too,
 //! so that it can be taken back when the worker dies. Only a policy that goes by load, or a limit, makes
-//! it remember which connections are open ([`master::opens`]), by cookies and not by descriptors; who is
-//! beyond a limit is turned away ([`master::refuse`]).
+//! it remember which connections are open ([`front::opens`]), by cookies and not by descriptors; who is
+//! beyond a limit is turned away ([`front::refuse`]).
 //!
 //! # The other way: control
 //!
@@ -35,7 +35,7 @@
 //!
 //! # Without the master in the way
 //!
-//! In kernel mode each worker has a listening socket ([`master::group`]), and a program in the kernel
+//! In kernel mode each worker has a listening socket ([`steer::group`]), and a program in the kernel
 //! takes turns among them, or keeps each client at its own ([`steer`]); the master only says who is eligible,
 //! and for how much.
 //!
@@ -69,6 +69,8 @@
 
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod adapt;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+pub mod aside;
 pub mod bench;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod check;
@@ -80,12 +82,15 @@ pub mod config;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod control;
 pub mod core;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+pub mod front;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod master;
-mod reports;
+pub mod provoked;
+pub mod reports;
 pub mod steer;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod sys;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A part of the program, and the others that it may use.
-const ROOMS: [(&str, &[&str]); 9] = [
+const ROOMS: [(&str, &[&str]); 12] = [
     ("core", &[]),
     ("wire", &[]),
     ("reports", &[]),
@@ -14,6 +14,9 @@ const ROOMS: [(&str, &[&str]); 9] = [
     ("adapt", &["config", "sys", "wire"]),
     ("steer", &["config", "core", "sys"]),
     ("control", &["core", "reports", "sys"]),
+    ("aside", &["sys"]),
+    ("provoked", &["core"]),
+    ("front", &["aside", "clock", "config", "core", "provoked", "reports", "steer", "sys", "wire"]),
 ];
 
 fn sources(path: &Path, found: &mut Vec<PathBuf>) {

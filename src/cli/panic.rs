@@ -1,7 +1,7 @@
 //! What happens when this program is wrong about itself: one line that says where, and an end in order.
 
 use super::{FAILED, logging, say};
-use crate::master::aside;
+use crate::aside;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

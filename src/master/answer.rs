@@ -2,9 +2,9 @@
 
 use super::channel;
 use super::event::Event;
-use super::provoked::Kind;
 use super::run::Master;
 use crate::core::ids::WorkerId;
+use crate::provoked::Kind;
 use crate::sys::dispose::{Foreign, dispose};
 use crate::sys::fd;
 use crate::wire::packet::{RequestId, ToWorker};
@@ -74,7 +74,7 @@ impl Master {
 
     /// Tries again for a while. Where nothing helps, the worker hears at least that.
     fn answer_later(&self, worker: WorkerId, request: RequestId, answer: Answer, to: OwnedFd) {
-        let house = Rc::clone(&self.house);
+        let (house, events) = (Rc::clone(&self.house), self.events.clone());
         house.unsent.set(house.unsent.get() + 1);
         tokio::task::spawn_local(async move {
             let mut attempts = 0;
@@ -94,7 +94,7 @@ impl Master {
             dispose(to);
             house.unsent.set(house.unsent.get() - 1);
             if let Some(error) = failed {
-                let _ = house.events.send(Event::Unanswered { worker, request, error }).await;
+                let _ = events.send(Event::Unanswered { worker, request, error }).await;
             }
         });
     }

@@ -2,25 +2,22 @@
 //! those that a service manager passed.
 
 use super::error::RunError;
-use super::listener::{HeldBy, House, Key, Listener, Origin};
-use super::listeners::Listeners;
 use super::steering;
 use crate::config::bind::Bind;
 use crate::config::{Config, Control, Mode, Named};
 use crate::control::server::{ControlError, ControlSocket};
 use crate::core::ids::Slot;
+use crate::front::listener::{HeldBy, House, Key, Listener, Origin};
+use crate::front::listeners::Listeners;
 use crate::steer::order::Share;
 use crate::sys::inherited::Inherited;
+use crate::sys::listen::BACKLOG;
 use crate::sys::listen::{self, Sharing};
 use crate::wire::address::Address;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 use tracing::{info, warn};
-
-/// Backlog of addresses that are bound before any worker says one; the kernel cuts it to
-/// `net.core.somaxconn`.
-pub const BACKLOG: u32 = 4096;
 
 /// Takes the control socket. A name that only comes from the command is no reason to refuse a second
 /// server that is run by the same interpreter: it gets a number.

@@ -3,10 +3,10 @@
 use super::answer::Answer;
 use super::deferred::{Deferred, LOOK_PAUSE};
 use super::event::Event;
-use super::handoff::Handoff;
 use super::run::Master;
 use super::supervised::{Door, Known, Supervised, address_of, name_bytes};
 use crate::core::ids::WorkerId;
+use crate::front::handoff::Handoff;
 use crate::sys::dispose::Foreign;
 use crate::sys::rights::Asker;
 use crate::sys::seccomp::{Call, Name, OnExec};
@@ -367,7 +367,7 @@ impl Master {
         let (pid, had, others) = (worker.pid, supervised.inodes(), self.groups_beside(id));
         // All workers together take as much as one may: others may have much open.
         let pause = LOOK_PAUSE * self.workers.len() as u32;
-        let (events, aside) = (self.house.events.clone(), self.house.aside.clone());
+        let (events, aside) = (self.events.clone(), self.house.aside.clone());
         tokio::task::spawn_local(async move {
             let begun = Instant::now();
             let found = aside.run(move || process::sockets_of_others(pid, &others)).await;

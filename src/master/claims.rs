@@ -4,8 +4,6 @@
 use super::answer::Answer;
 use super::deferred::is_among;
 use super::event::Event;
-use super::listener::Origin;
-use super::provoked::Kind;
 use super::run::Master;
 use super::worker::{Request, Worker};
 use crate::clock;
@@ -13,6 +11,8 @@ use crate::config::PortZero;
 use crate::core::claim::{Claim, Held, conflicts};
 use crate::core::fleet::{self, KillReason, Sign};
 use crate::core::ids::WorkerId;
+use crate::front::listener::Origin;
+use crate::provoked::Kind;
 use crate::sys::dispose::Foreign;
 use crate::sys::taken::Taken;
 use crate::sys::{descent, fd, listen, socket_file};
@@ -124,7 +124,7 @@ impl Master {
                 None => listen::with_options_of(listener.as_fd())?,
             });
         }
-        let hold = request.holders.add(id, request.id, &self.house.events).ok();
+        let hold = request.holders.add(id, request.id, &self.events).ok();
         // Without a pipe `/proc` tells.
         request.holders.unwatched.set(request.holders.unwatched.get() || hold.is_none());
         fds.extend(hold);
@@ -155,7 +155,7 @@ impl Master {
     /// for a pipe yet or never will.
     fn look_who_holds(&self, worker: &Worker, request: &Request) {
         let Some(inode) = inode(worker, request) else { return };
-        let (id, request, events) = (worker.id, request.id, self.house.events.clone());
+        let (id, request, events) = (worker.id, request.id, self.events.clone());
         let (aside, beside) = (self.house.aside.clone(), self.groups_beside(worker.id));
         tokio::task::spawn_local(async move {
             let look = move || is_among(Some(inode), descent::sockets_below(Pid::this(), &beside).as_ref());
@@ -216,7 +216,7 @@ impl Master {
 
     /// A worker closed a socket: if it was the last on which it listened, it has a moment to listen again.
     pub(super) fn lost_listener(&mut self, id: WorkerId) {
-        let events = self.house.events.clone();
+        let events = self.events.clone();
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_deaf() && !worker.leaves) else {
             return;
         };

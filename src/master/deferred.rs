@@ -114,7 +114,7 @@ impl Master {
         let had = worker.supervised.as_ref().map(|supervised| supervised.inodes()).unwrap_or_default();
         let requests = worker.requests.iter().map(|request| request.id).collect();
         let pid = worker.pid;
-        let house = Rc::clone(&self.house);
+        let (house, events) = (Rc::clone(&self.house), self.events.clone());
         house.deferred.set(house.deferred.get() + 1);
         tokio::task::spawn_local(async move {
             if let Some(wait) = not_before.map(|then| then.saturating_duration_since(Instant::now())) {
@@ -128,7 +128,7 @@ impl Master {
             let open = house.aside.run(look).await.unwrap_or(None);
             let seen = Seen { open, had, requests };
             let again = Instant::now() + begun.elapsed() * LOOK_PAUSE;
-            let _ = house.events.send(Event::LookedFirst { worker: id, seen, again, deferred }).await;
+            let _ = events.send(Event::LookedFirst { worker: id, seen, again, deferred }).await;
             house.deferred.set(house.deferred.get() - 1);
         });
     }

@@ -7,6 +7,7 @@ use super::reception::{Reception, VISITORS_MAX};
 use crate::core::ids::WorkerId;
 use crate::sys::dispose::Foreign;
 use crate::sys::exec::{Number, Passing, Taking};
+use crate::sys::secret::secret;
 use nix::unistd::Pid;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
@@ -90,14 +91,4 @@ impl Door {
     pub fn serve(&self, events: Events) -> io::Result<()> {
         self.reception.start(Arc::clone(&self.socket), events)
     }
-}
-
-/// 128 random bits in hexadecimal.
-///
-/// # Errors
-/// When the system has no randomness to give.
-pub fn secret() -> io::Result<String> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

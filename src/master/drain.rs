@@ -2,10 +2,10 @@
 //! kernel says which connections it has, and tells when each is closed ([`crate::sys::closes`]).
 
 use super::event::Event;
-use super::listener::Listener;
 use super::run::Master;
 use crate::config::Mode;
 use crate::core::ids::WorkerId;
+use crate::front::listener::Listener;
 use crate::sys::closes::{Closes, Heard};
 use crate::sys::process::{Looking, Open};
 use crate::sys::sock_diag::Family;
@@ -141,7 +141,7 @@ impl Master {
         let (ports, families, paths) = self.served();
         // In kernel mode connections may wait at the slot's own socket.
         let listeners: Vec<Rc<Listener>> = self.listeners.iter().filter(|l| l.group.is_some()).cloned().collect();
-        let (events, drains, mode) = (self.house.events.clone(), Rc::clone(&self.drains), self.config.mode);
+        let (events, drains, mode) = (self.events.clone(), Rc::clone(&self.drains), self.config.mode);
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let (slot, group) = (worker.slot, worker.pid);
         let aside = self.house.aside.clone();

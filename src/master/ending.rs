@@ -60,7 +60,7 @@ impl Master {
     }
 
     fn look_again_at_killed(&self, worker: WorkerId) {
-        let events = self.house.events.clone();
+        let events = self.events.clone();
         tokio::task::spawn_local(async move {
             sleep(TIME_TO_DIE).await;
             let _ = events.send(Event::Unkillable { worker }).await;
@@ -136,7 +136,7 @@ impl Master {
             return self.bury(id, exit, daemons, None).await;
         }
         let bypass = self.fleet.was_never_ready().then(|| self.bypass());
-        let (last_words, events) = (Arc::clone(&worker.last_words), self.house.events.clone());
+        let (last_words, events) = (Arc::clone(&worker.last_words), self.events.clone());
         tokio::task::spawn_local(async move {
             last_words.wait().await;
             let bypass = match bypass {
@@ -199,7 +199,7 @@ impl Master {
         let to_end = if self.fleet.stops_at_once() { Duration::ZERO } else { TIME_TO_END.min(self.config.grace) };
         let patience = Patience { to_end, to_die: TIME_TO_DIE };
         self.starter.leftovers.end(self.config.life.detached, self.scene(None), patience);
-        let events = self.house.events.clone();
+        let events = self.events.clone();
         tokio::task::spawn_local(async move {
             sleep(patience.to_end + patience.to_die + OVERDUE).await;
             warn!("looking for what workers left behind takes too long; ending without, and the guard goes on");

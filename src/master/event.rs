@@ -5,7 +5,6 @@ use super::leftovers::Left;
 use super::look;
 use super::ready::Signal;
 use super::shares::Look;
-use crate::control;
 use crate::core::fleet::{Exit, Stop};
 use crate::core::ids::WorkerId;
 use crate::core::probes::Condition;
@@ -15,6 +14,7 @@ use crate::sys::process::Usage;
 use crate::sys::seccomp::{Call, Notifier};
 use crate::sys::spawn::SpawnError;
 use crate::wire::packet::{Malformed, Packet, RequestId};
+use crate::{control, front};
 use nix::unistd::Pid;
 use std::collections::{HashMap, HashSet};
 use tokio::sync::mpsc;
@@ -67,8 +67,8 @@ pub enum Event {
     Unkillable { worker: WorkerId },
     /// All that came from here has ended, but those that cannot be killed.
     NobodyLeft { but: Vec<Kin> },
-    /// A hand-off socket that gets nothing new is empty.
-    HandoffEmptied { worker: WorkerId },
+    /// Something happened on the way of the connections.
+    Front(front::Event),
     /// A draining worker has no connection left.
     Drained { worker: WorkerId },
     /// Something that may count as readiness.
@@ -87,10 +87,6 @@ pub enum Event {
     Grown,
     /// A worker's probes changed their mind.
     Probed { worker: WorkerId, now: Condition },
-    /// A listener took its last connection and is closed.
-    ListenerClosed,
-    /// A listener cannot be used any more.
-    ListenerFailed { address: String, error: std::io::Error },
     /// A child ended, perhaps one that is not a worker.
     ChildEnded,
     /// Something happened at the control socket.

@@ -1,7 +1,6 @@
 //! Looking after workers that serve: whether they take what waits for them, answer what they are asked,
 //! and have had their time. The fleet decides what follows.
 
-use super::bustle::BEAT;
 use super::event::Event;
 use super::probe::{self, Found};
 use super::run::Master;
@@ -16,6 +15,7 @@ use crate::core::ids::WorkerId;
 use crate::core::jitter;
 use crate::core::moment::Moment;
 use crate::core::probes::{Answer, Condition, Probes};
+use crate::front::bustle::BEAT;
 use crate::sys::process::Usage;
 use crate::sys::taken::Taken;
 use crate::sys::{listen, own_pair, process};
@@ -59,14 +59,13 @@ fn limits(id: WorkerId, life: &Life) -> Limits {
 impl Master {
     /// Begins to look after the workers.
     pub(super) fn look_after(&self) {
-        let (house, rhythm) = (Rc::clone(&self.house), Rc::clone(&self.rhythm));
+        let (house, rhythm, events) = (Rc::clone(&self.house), Rc::clone(&self.rhythm), self.events.clone());
         tokio::task::spawn_local(async move {
             loop {
                 house.bustle.stirs().await;
                 if !house.bustle.is_quiet() {
                     sleep(rhythm.get()).await;
                 }
-                let events = &house.events;
                 if events.send(Event::LookAfter).await.is_err() {
                     return;
                 }
@@ -149,7 +148,7 @@ impl Master {
         let memory_due = now.since(self.memory_looked_at) >= LOOK_AT_MEMORY;
         if memory_due && self.workers.values().any(|worker| worker.config.life.max_rss.is_some()) {
             self.memory_looked_at = now;
-            let (groups, events) = (self.view().groups(), self.house.events.clone());
+            let (groups, events) = (self.view().groups(), self.events.clone());
             // Where so much is asked already, the next look does.
             if let Ok(place) = self.house.aside.place() {
                 tokio::task::spawn_local(async move {
@@ -294,7 +293,7 @@ impl Master {
     }
 
     fn probe_again_and_again(&mut self, id: WorkerId, probing: Probing) {
-        let events = self.house.events.clone();
+        let events = self.events.clone();
         // Another program may have found it unwell before this one.
         let unwell = self.fleet.occupant(id).is_some_and(|o| o.signs.has(Sign::Probe));
         let condition = if unwell { Condition::Unwell } else { Condition::Well };

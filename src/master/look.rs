@@ -64,7 +64,7 @@ impl Master {
             return;
         }
         let (group, ours) = (worker.pid, self.inodes_of_listeners());
-        let (aside, events) = (self.house.aside.clone(), self.house.events.clone());
+        let (aside, events) = (self.house.aside.clone(), self.events.clone());
         tokio::task::spawn_local(async move {
             let look = move || {
                 let own = process::sockets(group);

@@ -1,7 +1,7 @@
 //! The notification socket of a worker (`sd_notify(3)`): what systemd's services say to systemd. The
 //! [`super::reception`] reads it.
 
-use super::door::secret;
+use crate::sys::secret::secret;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,14 +1,11 @@
 //! A master that starts anew; one that goes on where another was comes from [`super::upgrade`].
 
-use super::aside::Aside;
 use super::bind::{bind_all, bind_control};
 use super::door::Door;
 use super::error::RunError;
 use super::event::{EVENTS_MAX, Event};
 use super::health::rhythm;
 use super::leftovers::Leftovers;
-use super::listener::House;
-use super::listeners::Listeners;
 use super::output::Output;
 use super::reload::Reloads;
 use super::run::{Master, prefixed};
@@ -18,10 +15,13 @@ use super::start::Starter;
 use super::steering;
 use super::upgrade::Host;
 use crate::adapt::preload::Shim;
+use crate::aside::Aside;
 use crate::clock;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode, WORKERS_MAX};
 use crate::core::fleet::{Fleet, OCCUPANTS_MAX};
 use crate::core::ids::WorkerId;
+use crate::front::listener::House;
+use crate::front::listeners::Listeners;
 use crate::reports::Reports;
 use crate::sys::guard::{self, Guard};
 use crate::sys::taken::{self, Taken};
@@ -62,7 +62,7 @@ impl Master {
         }
 
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let house = Rc::new(House::new(&config, fd::packet_cost()?, sender.clone(), aside));
+        let house = Rc::new(House::new(&config, fd::packet_cost()?, Reports::wrapped(&sender, Event::Front), aside));
         let leftovers =
             Leftovers::start(sender.clone()).map_err(needs("the thread that looks after what workers leave"))?;
         // Without them nothing is counted, and all else goes on.
@@ -80,6 +80,7 @@ impl Master {
             descriptors: limit.soft,
             taken,
             house: Rc::clone(&house),
+            events: sender.clone(),
         };
         let (executable, adapter, reason) = starter.look(&config)?;
         info!(command = %executable.path.display(), adapter = adapter.name(), reason, "chose the adapter");
@@ -115,6 +116,7 @@ impl Master {
             since: clock::now(),
             starter,
             house,
+            events: sender.clone(),
             listeners,
             accepted_before: 0,
             unaccounted: Cell::new(0),

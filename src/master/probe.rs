@@ -1,8 +1,8 @@
 //! Asking one certain worker for a sign of health: a connection of the master with itself, whose far end
 //! is handed to that worker like any other.
 
-use super::handoff::Handoff;
 use crate::config::life::Probe;
+use crate::front::handoff::Handoff;
 use crate::sys::fd::Sent;
 use crate::sys::own_pair::{self, OwnPair};
 use crate::sys::{listen, watch};

@@ -2,7 +2,6 @@
 
 use super::deferred::Deferred;
 use super::event::{Event, Events};
-use super::listener::Listener;
 use super::probe::{self, Found};
 use super::run::Master;
 use super::worker::Worker;
@@ -11,6 +10,7 @@ use crate::config::Mode;
 use crate::config::life::{Probe, Ready};
 use crate::core::fleet::{self, KillReason, Manner};
 use crate::core::ids::WorkerId;
+use crate::front::listener::Listener;
 use nix::errno::Errno;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -45,7 +45,7 @@ pub enum Signal {
 impl Master {
     /// Begins what is waited for with a worker that was just forked.
     pub(super) fn await_readiness(&mut self, id: WorkerId) {
-        let events = self.house.events.clone();
+        let events = self.events.clone();
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let lives_for = match &worker.config.life.ready {
             Ready::Delay(time) => Some(*time),
@@ -118,7 +118,7 @@ impl Master {
     /// Lets the old generation serve for a moment more, in case a new worker closes again what it has just
     /// listened on. False when none is there.
     fn see_whether_it_stays(&mut self, id: WorkerId) -> bool {
-        let events = self.house.events.clone();
+        let events = self.events.clone();
         let reloading = self.fleet.reloading();
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| reloading == Some(worker.generation)) else {
             return false;
@@ -156,7 +156,7 @@ impl Master {
 
     /// Gives a worker of a new generation a moment to listen where the old one does, then gives it up.
     fn await_addresses(&mut self, id: WorkerId, missing: &[Rc<Listener>]) {
-        let events = self.house.events.clone();
+        let events = self.events.clone();
         let Some(worker) = self.workers.get_mut(&id) else { return };
         if !std::mem::replace(&mut worker.awaits_addresses, true) {
             let addresses: Vec<_> = missing.iter().map(|l| l.address.to_string()).collect();
@@ -191,7 +191,7 @@ impl Master {
 
     /// A worker listens: if it must answer first, asks it until it does.
     pub(super) fn ask_until_ready(&mut self, id: WorkerId) {
-        let events = self.house.events.clone();
+        let events = self.events.clone();
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let Ready::Http(path) = &worker.config.life.ready else { return };
         if std::mem::replace(&mut worker.asked, true) {

@@ -1,24 +1,24 @@
 //! What workers say, and what the master does about it.
 
 use super::answer::{Answer, errno_of};
-use super::bind::BACKLOG;
 use super::claims::{DEAF_AFTER, Whether, claim_of, with_real_port};
 use super::deferred::{self, Deferred};
 use super::error::{RunError, advice};
 use super::event::{Event, FromWorker};
-use super::handoff::{Handoff, Whose, count};
 use super::holders::Holders;
-use super::listener::{Listener, Phase};
-use super::provoked::{Kind, Told};
 use super::ready::Signal;
-use super::returned;
 use super::rights::in_name_of;
 use super::run::Master;
 use super::worker::{Asked, REQUESTS_MAX, Request, name_of};
 use crate::clock;
 use crate::config::Mode;
 use crate::core::ids::WorkerId;
+use crate::front::handoff::{Handoff, Whose, count};
+use crate::front::listener::{Listener, Phase};
+use crate::front::returned;
+use crate::provoked::{Kind, Told};
 use crate::sys::dispose::{self, Foreign};
+use crate::sys::listen::BACKLOG;
 use crate::sys::listen::{copy_options, longest_queue};
 use crate::sys::rights::Asker;
 use crate::wire::address::Address;
@@ -261,7 +261,7 @@ impl Master {
         let holders = Holders::default();
         // Without a pipe the worker says `CLOSE`.
         let hold = match listen.holder {
-            Holder::Pipe => holders.add(id, listen.id, &self.house.events).ok(),
+            Holder::Pipe => holders.add(id, listen.id, &self.events).ok(),
             Holder::Unknown => None,
         };
         let asked = with_real_port(&listen.address, &address);
@@ -443,7 +443,7 @@ impl Master {
             listener.given_up.set(true);
             listener.given_up_by.set(Some(id));
             listener.kept_until.set(Some(clock::now() + DEAF_AFTER));
-            let events = self.house.events.clone();
+            let events = self.events.clone();
             tokio::task::spawn_local(async move {
                 tokio::time::sleep(DEAF_AFTER).await;
                 let _ = events.send(Event::GivenUp).await;

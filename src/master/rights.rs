@@ -1,10 +1,10 @@
 //! What a worker asks for is done with the rights of who asks. A worker may have given up root, or a part of it;
 //! the master has not. What `--bind` names was given to the workers by the operator, whatever they may themselves.
 
-use super::listener::Origin;
-use super::listeners::Listeners;
 use super::run::Master;
 use crate::core::ids::WorkerId;
+use crate::front::listener::Origin;
+use crate::front::listeners::Listeners;
 use crate::sys::credentials;
 use crate::sys::rights::Asker;
 use crate::wire::address::Address;

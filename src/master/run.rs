@@ -3,11 +3,7 @@
 use super::drain::Drains;
 use super::ending::look_after_guard;
 use super::error::RunError;
-use super::event::Event;
-use super::group::Group;
-use super::handoff::Counters;
-use super::listener::{House, Listener, Origin};
-use super::listeners::Listeners;
+use super::event::{Event, Events};
 use super::output::Prefixed;
 use super::reload::{Reloads, done};
 use super::shares::Shares;
@@ -23,6 +19,11 @@ use crate::control::{self, Refusal, status};
 use crate::core::fleet::{self, Action, Fleet, Resize, Stop, WaitReason};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
+use crate::front;
+use crate::front::handoff::Counters;
+use crate::front::listener::{House, Listener, Origin};
+use crate::front::listeners::Listeners;
+use crate::steer::group::Group;
 use crate::sys::{dispose, process, reap};
 use crate::wire::packet::ToWorker;
 use std::cell::Cell;
@@ -54,7 +55,7 @@ pub async fn run(config: Config, mut host: Host) -> Result<(), RunError> {
     master.look_after();
     tokio::task::spawn_local(look_after_guard(Rc::clone(&master.starter.guard)));
     master.begin_to_look_at_loads();
-    let later = master.house.events.clone();
+    let later = master.events.clone();
     tokio::task::spawn_local(async move {
         sleep(LOOK_AROUND).await;
         let _ = later.send(Event::LookAround).await;
@@ -99,6 +100,8 @@ pub(super) struct Master {
     pub(super) failed_because: Option<String>,
     pub(super) since: Moment,
     pub(super) starter: Starter,
+    /// Where everything is reported that happens.
+    pub(super) events: Events,
     pub(super) house: Rc<House>,
     pub(super) listeners: Listeners,
     /// Connections accepted on listeners that are closed by now.
@@ -162,7 +165,11 @@ impl Master {
             Event::LeftBehind { worker, found } => self.left_behind(worker, found).await,
             Event::Unkillable { worker } => self.unkillable(worker).await,
             Event::NobodyLeft { but } => self.nobody_left_running(&but),
-            Event::HandoffEmptied { worker } => self.emptied(worker),
+            Event::Front(front::Event::HandoffEmptied { worker }) => self.emptied(worker),
+            Event::Front(front::Event::ListenerClosed) => self.listener_closed().await,
+            Event::Front(front::Event::ListenerFailed { address, error }) => {
+                self.listener_failed(address, error).await;
+            }
             Event::Drained { worker } => self.handle_fleet(fleet::Event::Emptied(worker)).await,
             Event::Ready { worker, signal } => self.readiness(worker, signal).await,
             Event::Unfit { worker } => self.unfit(worker).await,
@@ -172,8 +179,6 @@ impl Master {
             Event::Loads(look) => self.loads_seen(&look),
             Event::Grown => self.grown_by_now(),
             Event::Probed { worker, now } => self.probed(worker, now).await,
-            Event::ListenerClosed => self.listener_closed().await,
-            Event::ListenerFailed { address, error } => self.listener_failed(address, error).await,
             Event::ChildEnded => self.reap_strangers(),
             Event::Control(control::Event::Asked { request, answer }) => self.answer(request, answer).await,
             Event::Control(control::Event::UpgradeAsked { client }) => self.upgrade_asked(Some(client)),

@@ -2,9 +2,7 @@
 //! least-connections nothing for the more loaded ones. The kernel counts whom it gives a connection and not who
 //! closed one, so the master looks how many are open, time and again.
 
-use super::bustle::{BEAT, next_beat};
 use super::event::Event;
-use super::group::Group;
 use super::run::Master;
 use super::worker::Worker;
 use crate::clock;
@@ -15,6 +13,8 @@ use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::core::policy::{View, less_loaded_half};
 use crate::core::slow_start::{SHARE_MAX, share};
+use crate::front::bustle::{BEAT, next_beat};
+use crate::steer::group::Group;
 use crate::steer::order::Share;
 use crate::sys::process;
 use nix::unistd::Pid;
@@ -168,7 +168,7 @@ impl Master {
             // Nobody came to where nobody was: to read what the kernel counted tells as much as `/proc`.
             return self.later(next_beat(LOOK_EVERY), || Event::LookAtLoads);
         }
-        let (view, events) = (self.view(), self.house.events.clone());
+        let (view, events) = (self.view(), self.events.clone());
         let (groups, ports) = (view.groups(), view.ports());
         let steered = |worker: &Worker| (worker.id, view.steered_to(worker.slot).unwrap_or(0));
         let steered = self.workers.values().map(steered).collect();
@@ -220,7 +220,7 @@ impl Master {
     }
 
     fn later(&self, pause: impl Future<Output = ()> + 'static, event: fn() -> Event) {
-        let events = self.house.events.clone();
+        let events = self.events.clone();
         tokio::task::spawn_local(async move {
             pause.await;
             let _ = events.send(event()).await;

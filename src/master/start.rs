@@ -1,14 +1,11 @@
 //! Starting one worker: its environment, its descriptors, its process, and the tasks that watch it.
 
-use super::bustle::next_beat;
 use super::channel;
 use super::deferred::Looks;
-use super::door::{Door, secret};
+use super::door::Door;
 use super::ending::Unclaimed;
 use super::event::{Event, Events};
 use super::leftovers::Leftovers;
-use super::listener::{House, Origin};
-use super::listeners::Listeners;
 use super::look::LOOKS;
 use super::notify;
 use super::output::{Kind, LastWords, Output, Prefixed, Stream};
@@ -23,10 +20,14 @@ use crate::config::life::Ready;
 use crate::config::{Config, Mode, PortZero};
 use crate::core::health::Health;
 use crate::core::ids::{Generation, Slot, WorkerId};
+use crate::front::bustle::next_beat;
+use crate::front::listener::{House, Origin};
+use crate::front::listeners::Listeners;
 use crate::sys::descent::Kin;
 use crate::sys::dispose::Foreign;
 use crate::sys::guard::Guard;
 use crate::sys::seccomp::{Notifier, Watched};
+use crate::sys::secret::secret;
 use crate::sys::spawn::{Report, SpawnError, Stage};
 use crate::sys::taken::Taken;
 use crate::sys::{fd, reap, spawn, watch};
@@ -118,8 +119,10 @@ pub struct Starter {
     pub descriptors: u64,
     /// Where what workers accept by themselves is counted.
     pub taken: Option<Taken>,
-    /// What all of the master shares; there is reported what happens to the worker.
+    /// What all of the master shares.
     pub house: Rc<House>,
+    /// Where it is reported what happens to the worker.
+    pub events: Events,
 }
 
 impl Starter {
@@ -315,9 +318,9 @@ impl Starter {
 
     fn attend_calls(&self, worker: &mut Worker) {
         let Some(supervised) = &worker.supervised else { return };
-        let (id, events) = (worker.id, &self.house.events);
+        let (id, events) = (worker.id, &self.events);
         worker.tasks.push(tokio::task::spawn_local(Rc::clone(supervised).serve(events.clone())));
-        worker.tasks.push(tokio::task::spawn_local(look_for_closed(id, Rc::clone(&self.house))));
+        worker.tasks.push(tokio::task::spawn_local(look_for_closed(id, Rc::clone(&self.house), self.events.clone())));
     }
 
     /// Begins to listen to a worker and to watch it; first, whether it comes to its program, if that is not known.
@@ -325,7 +328,7 @@ impl Starter {
     /// # Errors
     /// When the kernel cannot watch one socket more.
     pub fn attend(&self, worker: &mut Worker, report: Option<Report>) -> io::Result<()> {
-        let (id, events) = (worker.id, &self.house.events);
+        let (id, events) = (worker.id, &self.events);
         self.door.hear(id, &worker.token, &worker.notify, worker.pid)?;
         self.guard.add(worker.pid, Some(worker.channel_inode).filter(|inode| *inode > 0));
         worker.tasks.extend([
@@ -393,13 +396,12 @@ async fn look_at(worker: WorkerId, events: Events) {
 const LOOK_FOR_CLOSED: Duration = Duration::from_millis(250);
 
 /// While nothing is handed over nothing waits. Where the master does not hand over it only looks more seldom.
-async fn look_for_closed(worker: WorkerId, house: Rc<House>) {
+async fn look_for_closed(worker: WorkerId, house: Rc<House>, events: Events) {
     loop {
         house.bustle.stirs().await;
         if !house.bustle.is_quiet() {
             tokio::time::sleep(LOOK_FOR_CLOSED).await;
         }
-        let events = &house.events;
         if events.send(Event::LookForClosed { worker }).await.is_err() {
             return;
         }
@@ -418,7 +420,7 @@ fn watched(adapter: Chosen, mode: Mode) -> Option<Watched> {
 /// Copies of the sockets that `--bind` made, in its order, and where the worker will find them; in
 /// kernel mode those of the slot.
 fn operator_sockets(listeners: &Listeners, slot: Slot) -> io::Result<(Vec<OwnedFd>, Vec<Offered>)> {
-    let socket = |listener: &Rc<super::listener::Listener>| match &listener.group {
+    let socket = |listener: &Rc<crate::front::listener::Listener>| match &listener.group {
         Some(group) => group.socket_of(slot).map(Some),
         None => Ok(listener.socket()),
     };

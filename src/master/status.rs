@@ -1,9 +1,5 @@
 //! Putting together what `maitred status` shows.
 
-use super::group::Group;
-use super::handoff::Counters;
-use super::listener::{House, Phase};
-use super::listeners::Listeners;
 use super::reload::Reloads;
 use super::worker::Worker;
 use crate::adapt::Chosen;
@@ -15,6 +11,10 @@ use crate::core::fleet::{Fleet, Occupant, Seat};
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::ledger::Ledger;
 use crate::core::moment::Moment;
+use crate::front::handoff::Counters;
+use crate::front::listener::{House, Phase};
+use crate::front::listeners::Listeners;
+use crate::steer::group::Group;
 use crate::sys::process::Usage;
 use crate::sys::taken::Taken;
 use crate::wire::address::Address;
@@ -230,12 +230,12 @@ impl View<'_> {
 }
 
 /// Connections that wait for a slot's worker: handed over, or at the slot's own socket.
-fn queued_at(listener: &super::listener::Listener, slot: Slot) -> u64 {
+fn queued_at(listener: &crate::front::listener::Listener, slot: Slot) -> u64 {
     let at_socket = listener.group.as_ref().map_or(0, |group| group.queued_at(slot));
     listener.seats.queued_at(slot) + at_socket
 }
 
-fn listener(listener: &super::listener::Listener) -> status::Listener {
+fn listener(listener: &crate::front::listener::Listener) -> status::Listener {
     status::Listener {
         address: listener.address.to_string(),
         backlog: listener.backlog.get(),

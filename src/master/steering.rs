@@ -1,34 +1,18 @@
 //! Kernel mode: telling the kernel who may get connections, and seeing when a slot has none left.
 
 use super::error::RunError;
-use super::event::Event;
-use super::group::Group;
-use super::listener::{Listener, Origin, Phase};
 use super::run::Master;
 use crate::clock;
 use crate::config::choice::Policy;
 use crate::config::{Config, Mode};
 use crate::core::ids::{Slot, WorkerId};
+use crate::front::listener::{Listener, Origin, Phase};
 use crate::steer::Wanted;
+use crate::steer::group::Group;
 use crate::steer::order::Share;
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
-use tokio::time::sleep;
 use tracing::{debug, warn};
-
-/// How often an accept queue is looked at that gets nothing new: the kernel tells nobody when it is
-/// empty.
-const LOOK_AT_QUEUE: Duration = Duration::from_millis(5);
-
-/// What becomes of the sockets of a listener when nothing waits there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Afterwards {
-    /// New connections are refused already.
-    Stay,
-    /// Nothing else refuses new connections.
-    ShutDown,
-}
 
 /// Whether the policy can be had in the kernel, where nothing else would do: without its program a client
 /// would get another worker each time.
@@ -53,18 +37,6 @@ pub fn fill(group: &Group, shares: &[Share]) -> io::Result<()> {
     }
     group.order(shares);
     Ok(())
-}
-
-/// Reports a listener as closed once the workers have taken what waits. If it refuses new connections
-/// the sockets stay: a worker that still has one would be woken by nothing, again and again.
-pub async fn close_when_empty(listener: Rc<Listener>, after: Afterwards) {
-    while listener.queued() > 0 {
-        sleep(LOOK_AT_QUEUE).await;
-    }
-    if after == Afterwards::ShutDown {
-        listener.close();
-    }
-    let _ = listener.house.events.send(Event::ListenerClosed).await;
 }
 
 impl Master {

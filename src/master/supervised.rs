@@ -6,10 +6,10 @@ mod passing;
 pub use passing::Passed;
 
 use super::event::{Event, Events};
-use super::handoff::{Handoff, NotTaken, TakenBack, count};
-use super::listener::House;
-use super::provoked::Kind;
 use crate::core::ids::WorkerId;
+use crate::front::handoff::{Handoff, NotTaken, TakenBack, count};
+use crate::front::listener::House;
+use crate::provoked::Kind;
 use crate::sys::seccomp::{Call, Name, Notifier, OnExec};
 use crate::sys::{fd, foreign, limits, watch};
 use crate::wire::address::Address;

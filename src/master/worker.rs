@@ -1,9 +1,7 @@
 //! One worker as the master knows it.
 
 use super::deferred::Looks;
-use super::handoff::Handoff;
 use super::holders::Holders;
-use super::listener::{Listener, Origin};
 use super::output::LastWords;
 use super::probe::Target;
 use super::supervised::Supervised;
@@ -14,6 +12,8 @@ use crate::core::claim::Claim;
 use crate::core::health::Health;
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
+use crate::front::handoff::Handoff;
+use crate::front::listener::{Listener, Origin};
 use crate::sys::dispose::Foreign;
 use crate::sys::reap;
 use crate::wire::address::Address;

@@ -4,7 +4,7 @@ mod bind;
 mod settings;
 
 pub use bind::{Peer, Sharing, adopt, bind, bind_beside, bind_instead, bind_unix, bind_unix_new, claim, peer_at};
-pub use settings::{ephemeral_ports, longest_queue};
+pub use settings::{BACKLOG, ephemeral_ports, longest_queue};
 
 use super::dispose::Foreign;
 use crate::wire::address::Address;

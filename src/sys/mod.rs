@@ -34,6 +34,7 @@ pub mod reserve;
 pub mod rights;
 pub mod room;
 pub mod seccomp;
+pub mod secret;
 pub mod sock_diag;
 pub mod socket_file;
 pub mod spawn;

@@ -1,9 +1,9 @@
 //! Supervision that goes on in the next program of this process.
 
-use super::super::handoff::Handoff;
-use super::super::listener::House;
 use super::{Door, Known, Supervised};
 use crate::core::ids::WorkerId;
+use crate::front::handoff::Handoff;
+use crate::front::listener::House;
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::seccomp::{Call, Notifier};
 use crate::wire::address::Address;

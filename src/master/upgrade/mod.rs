@@ -185,7 +185,7 @@ impl Master {
         if let Some(upgrade) = &mut self.upgrade {
             upgrade.stage = Stage::Checking(checked.pid, identity);
         }
-        let events = self.house.events.clone();
+        let events = self.events.clone();
         tokio::task::spawn_local(async move {
             let result = checked.wait().await;
             let _ = events.send(Event::Checked { result }).await;

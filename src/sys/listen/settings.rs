@@ -2,6 +2,10 @@
 
 use std::ops::RangeInclusive;
 
+/// Backlog of addresses that are bound before any worker says one; the kernel cuts it to
+/// `net.core.somaxconn`.
+pub const BACKLOG: u32 = 4096;
+
 /// The longest accept queue that the system allows, to which the kernel cuts every backlog
 /// (`net.core.somaxconn`; 4096 by default since Linux 5.4).
 #[must_use]

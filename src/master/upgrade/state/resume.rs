@@ -20,7 +20,7 @@ impl Master {
         let config = Rc::new(config);
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let packet_cost = fd::packet_cost()?;
-        let house = Rc::new(House::new(&config, packet_cost, sender.clone(), Aside::start()?));
+        let house = Rc::new(House::new(&config, packet_cost, Reports::wrapped(&sender, Event::Front), Aside::start()?));
         house.lost.set(state.lost);
         house.refused.take(state.refused);
         house.refused.returned.set(state.refused_returned);
@@ -85,6 +85,7 @@ impl Master {
             descriptors: state.descriptors,
             taken: state.taken.map(|number| Taken::take(number, &taking)).transpose()?,
             house: Rc::clone(&house),
+            events: sender.clone(),
         };
         let hard = limits::descriptor_limit()?.hard;
         let spare = hard.saturating_sub(DESCRIPTORS_OF_MASTER) / DESCRIPTORS_PER_WORKER;
@@ -106,6 +107,7 @@ impl Master {
             failed_because: None,
             starter,
             house,
+            events: sender.clone(),
             listeners,
             accepted_before: state.accepted_before,
             unaccounted: Cell::new(0),
@@ -159,7 +161,7 @@ impl Master {
             let own = request.own.map(|number| taking.take(number).map(Foreign::from)).transpose()?;
             let holders = Holders::default();
             for number in request.holders {
-                holders.watch(taking.take(number)?, passed.id, request.id, &self.house.events)?;
+                holders.watch(taking.take(number)?, passed.id, request.id, &self.events)?;
             }
             let address = request.address.unwrap_or_else(|| listener.address.clone());
             let (id, accepting, claim) = (request.id, request.accepting, request.claim);

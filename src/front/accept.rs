@@ -4,8 +4,8 @@
 //! accepting, and the kernel's queue holds the rest. Connections that ended or draining workers
 //! never took go first.
 
+use super::Event;
 use super::admission::{hand_over, hold, may_accept, place_held};
-use super::event::Event;
 use super::handoff::{Handoff, NotTaken, count};
 use super::listener::{HeldBy, Listener, Phase};
 use super::mend::mend;
@@ -115,7 +115,7 @@ pub async fn serve(listener: Rc<Listener>) {
         _ => Event::ListenerClosed,
     };
     // The receiver ends before its senders only when the process does.
-    let _ = listener.house.events.send(end).await;
+    let _ = listener.house.reports.send(end).await;
     // Draining workers may still have connections that they have not taken; until the master ends,
     // somebody must see when they have.
     loop {
@@ -322,7 +322,7 @@ async fn place_waiting(listener: &Listener) -> Next {
     let next = rescue(listener);
     listener.house.reserve.refill();
     for worker in listener.seats.drop_empty_orphans() {
-        let _ = listener.house.events.send(Event::HandoffEmptied { worker }).await;
+        let _ = listener.house.reports.send(Event::HandoffEmptied { worker }).await;
     }
     if held == Next::Again { next } else { held }
 }
@@ -415,7 +415,7 @@ async fn await_room(listener: &Listener) -> io::Result<()> {
     }
     listener.house.opens.catch_up();
     for worker in listener.seats.drop_empty_orphans() {
-        let _ = listener.house.events.send(Event::HandoffEmptied { worker }).await;
+        let _ = listener.house.reports.send(Event::HandoffEmptied { worker }).await;
     }
     if listener.seats.has_room() && !listener.is_full() {
         return Ok(());

@@ -2,25 +2,25 @@
 
 use super::accept::WatchedRoom;
 use super::admission::Line;
-use super::aside::Aside;
 use super::bustle::Bustle;
-use super::event::Events;
-use super::group::{self, Group};
 use super::handoff::{Depth, Handoff, TakenBack};
 use super::mend::Failures;
 use super::opens::{Countable, Opens};
-use super::provoked::Provoked;
 use super::refuse::Refused;
 use super::returned::Returning;
 use super::returns::Returns;
 use super::seats::{self, Choice, Seats};
+use crate::aside::Aside;
 use crate::clock;
 use crate::config::admission::Admission;
 use crate::config::choice::Policy;
 use crate::config::{Config, Mode};
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
+use crate::provoked::Provoked;
+use crate::reports::Reports;
 use crate::steer::Steering;
+use crate::steer::group::{self, Group};
 use crate::sys::dispose::{self, Foreign};
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::kick::Kicker;
@@ -50,7 +50,7 @@ pub struct House {
     /// Connections that could be given to nobody.
     pub lost: Cell<u64>,
     /// Where the accept loops report.
-    pub events: Events,
+    pub reports: Reports<super::Event>,
     /// Connections that a task has in its hands, and that are in no queue meanwhile.
     pub in_hands: Cell<usize>,
     /// Requests that wait for a look at what processes have open.
@@ -83,12 +83,12 @@ pub struct House {
 impl House {
     /// With nothing in it yet.
     #[must_use]
-    pub fn new(config: &Rc<Config>, packet_cost: u32, events: Events, aside: Aside) -> House {
+    pub fn new(config: &Rc<Config>, packet_cost: u32, reports: Reports<super::Event>, aside: Aside) -> House {
         House {
             depth: Depth { connections: config.depth, packet_cost },
             reserve: Reserve::new(),
             lost: Cell::new(0),
-            events,
+            reports,
             in_hands: Cell::new(0),
             deferred: Cell::new(0),
             unsent: Cell::new(0),

@@ -1,11 +1,11 @@
 //! The sockets of one address in kernel mode: one for each slot, held for as long as the slot is
 //! wanted. A worker that dies leaves its slot's queue behind, and the next one in the slot serves it.
 
-use super::bind::BACKLOG;
 use crate::core::ids::Slot;
 use crate::steer::order::Share;
 use crate::steer::{self, Kind, Steering};
 use crate::sys::exec::{Number, Passing, Taking};
+use crate::sys::listen::BACKLOG;
 use crate::sys::{dispose, listen};
 use serde::{Deserialize, Serialize};
 use socket2::Socket;

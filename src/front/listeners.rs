@@ -1,8 +1,8 @@
 //! All addresses that the master holds, and which of them serves a worker's request.
 
+use super::closing::{Afterwards, close_when_empty};
 use super::listener::{HeldBy, House, Key, Listener, Origin, Phase};
-use super::steering::Afterwards;
-use super::{accept, mend, steering};
+use super::{accept, mend};
 use crate::clock;
 use crate::config::Mode;
 use crate::core::ids::{Slot, WorkerId};
@@ -247,7 +247,7 @@ impl Listeners {
 
     /// Tells every listener to take what waits and close. Those that the master does not accept on
     /// are closed at once, but for those in kernel mode: there the workers still take what waits, and new
-    /// clients are refused where that is possible. Returns how many will report [`super::event::Event::ListenerClosed`].
+    /// clients are refused where that is possible. Returns how many will report [`super::Event::ListenerClosed`].
     pub fn close_all(&self) -> usize {
         let mut closing = 0;
         for entry in &self.all {
@@ -259,7 +259,7 @@ impl Listeners {
                     Some(group) => {
                         let after = if group.refuse() { Afterwards::Stay } else { Afterwards::ShutDown };
                         closing += 1;
-                        tokio::task::spawn_local(steering::close_when_empty(Rc::clone(&entry.listener), after));
+                        tokio::task::spawn_local(close_when_empty(Rc::clone(&entry.listener), after));
                     }
                     None => entry.listener.close(),
                 },

@@ -2,8 +2,8 @@
 //! can shut it down, connect it, or make it block; and `accept(2)` may say what nobody expects. The socket listens
 //! again, or one that only the master holds takes its place, or the address is given up: the other addresses go on.
 
+use super::Event;
 use super::accept::CannotAccept;
-use super::event::Event;
 use super::listener::{HeldBy, Listener, Phase};
 use crate::clock;
 use crate::core::moment::Moment;
@@ -111,7 +111,7 @@ pub async fn keep_listening(listener: Rc<Listener>) {
             }
             listener.close();
             let address = listener.address.to_string();
-            let _ = listener.house.events.send(Event::ListenerFailed { address, error }).await;
+            let _ = listener.house.reports.send(Event::ListenerFailed { address, error }).await;
             return;
         }
     }

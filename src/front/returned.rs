@@ -2,11 +2,11 @@
 
 use super::handoff::{Handoff, count};
 use super::listener::{House, Listener};
-use super::provoked::Kind;
 use super::refuse::{Because, refuse_returned};
 use super::returns::{Came, Pace};
 use super::seats::{Comes, Guest, Offered};
 use crate::clock;
+use crate::provoked::Kind;
 use crate::sys::dispose::{Foreign, keep_up};
 use crate::sys::fd::Received;
 use crate::sys::{fd, listen};

@@ -7,9 +7,9 @@
 
 mod noticing;
 
-use super::aside::Aside;
 use super::handoff::count;
 use super::seats::Guest;
+use crate::aside::Aside;
 use crate::clock;
 use crate::config::{Config, Mode};
 use crate::core::ids::WorkerId;

@@ -4,7 +4,6 @@
 //! duplicate of the *receiving* end, so the queue outlives the worker, and what the worker never
 //! took can be taken back ([`Handoff::take_back`]).
 
-use super::door::secret;
 use super::opens::Load;
 use super::seats::Guest;
 use crate::core::ids::{Slot, WorkerId};
@@ -13,6 +12,7 @@ use crate::sys::dispose::Foreign;
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::fd::{self, Sent};
 use crate::sys::room::Watched;
+use crate::sys::secret::secret;
 use crate::sys::{listen, watch};
 use crate::wire::environment;
 use crate::wire::packet::RequestId;

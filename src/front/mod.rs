@@ -1,0 +1,39 @@
+//! The way of a connection: [`accept`] takes it from the kernel, [`admission`] lets it in, [`seats`] asks the policy
+//! whose turn it is, [`handoff`] sends it. Those are direct calls with no table of connections and no allocation,
+//! unless something needs to know what is open ([`opens`]). Who cannot be let in is turned away ([`refuse`]); what a
+//! worker does not want comes back ([`returned`]).
+
+pub mod accept;
+pub mod admission;
+pub mod bustle;
+mod closing;
+pub mod handoff;
+pub mod listener;
+pub mod listeners;
+mod mend;
+pub mod opens;
+pub mod refuse;
+pub mod returned;
+pub mod returns;
+pub mod seats;
+
+use crate::core::ids::WorkerId;
+
+/// What happens on that way that whoever looks after the workers has to know.
+#[derive(Debug)]
+pub enum Event {
+    /// A hand-off socket that gets nothing new is empty.
+    HandoffEmptied {
+        /// Whose.
+        worker: WorkerId,
+    },
+    /// A listener took its last connection and is closed.
+    ListenerClosed,
+    /// A listener cannot be used any more.
+    ListenerFailed {
+        /// Where it listened.
+        address: String,
+        /// Why.
+        error: std::io::Error,
+    },
+}
