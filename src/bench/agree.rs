@@ -6,48 +6,11 @@
 
 use super::load::tally::{Endings, Tally};
 use super::plan::Plan;
-use super::run::Run;
+use super::record::{CountedBy, Front, Run};
 use super::workload::Disturbance;
 use crate::config::Mode;
 use crate::control::status::{Status, Worker};
 use crate::core::spread::Spread;
-use serde::{Deserialize, Serialize};
-
-/// Where a number for each worker comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CountedBy {
-    /// The front, which handed them over or saw them taken.
-    Front,
-    /// The clients, whom the server told.
-    Clients,
-    /// Nobody.
-    Nobody,
-}
-
-/// What the front counted from the beginning of a run to its end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Front {
-    /// Connections accepted.
-    pub accepted: u64,
-    /// Hand-overs.
-    #[serde(default)]
-    pub handed: u64,
-    /// Connections sent back by workers.
-    pub returned: u64,
-    /// Connections taken back from workers.
-    pub rescued: u64,
-    /// Connections that were turned away, as limits at the door said.
-    #[serde(default)]
-    pub refused: u64,
-    /// Of these, those that were answered with 503; the others were reset.
-    #[serde(default)]
-    pub answered_503: u64,
-    /// Connections that could be given to nobody.
-    pub lost: u64,
-    /// Workers started in the place of others, after a crash or by a reload.
-    pub restarts: u64,
-}
 
 impl Front {
     fn between(before: &Status, after: &Status) -> Front {

@@ -1,10 +1,10 @@
 //! What a reader should doubt, said with the numbers: in the manner of hyperfine's warnings
 //! (<https://github.com/sharkdp/hyperfine>, `warnings.rs`).
 
-use super::agree::CountedBy;
 use super::load::Arrival;
 use super::plan::{Plan, REPEAT_DEFAULT, Subject};
-use super::run::Run;
+use super::record::CountedBy;
+use super::record::Run;
 use super::summary::Summary;
 
 /// Rates that differ by more than this part of their median from run to run make comparisons unsure.

@@ -27,6 +27,7 @@ pub mod load;
 pub mod machine;
 pub mod observe;
 pub mod plan;
+pub mod record;
 pub mod report;
 pub mod run;
 pub mod session;

@@ -1,22 +1,20 @@
 //! One subject measured once, and what came of it.
 
-use super::agree::{CountedBy, Front, count_workers};
+use super::agree::count_workers;
 use super::command::{self, Around, Ran};
 use super::disturb::disturb;
 use super::error::BenchError;
 use super::load::board::Board;
-use super::load::tally::{Ending, Endings, Tally};
-use super::load::{Arrival, ClientCost, Load, Outcome, TurnedAway, Volume, drive};
+use super::load::tally::Ending;
+use super::load::{Arrival, Load, Outcome, TurnedAway, Volume, drive};
 use super::machine::Machine;
 use super::observe::{Costs, Open, SeenBy, Snapshot, sample_open, watch_board};
 use super::plan::Plan;
+use super::record::{CountedBy, Latency, Run};
 use super::sources::Sources;
 use super::stop::Stop;
 use super::subject::Running;
 use crate::control::status::Status;
-use crate::core::spread::Spread;
-use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -26,110 +24,6 @@ use std::time::Duration;
 const WARM_UP: std::ops::RangeInclusive<u64> = 500..=10_000;
 /// And no longer than this.
 const WARM_UP_MAX: Duration = Duration::from_secs(2);
-
-/// Times to an answer, in microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Latency {
-    /// Half took no longer.
-    pub p50: u64,
-    /// Nine of ten.
-    pub p90: u64,
-    /// 99 of 100.
-    pub p99: u64,
-    /// 999 of 1000.
-    pub p99_9: u64,
-    /// The longest.
-    pub max: u64,
-    /// The mean.
-    pub mean: f64,
-}
-
-impl Latency {
-    /// The usual percentiles.
-    #[must_use]
-    pub fn of(histogram: &Histogram<u64>) -> Latency {
-        Latency {
-            p50: histogram.value_at_quantile(0.5),
-            p90: histogram.value_at_quantile(0.9),
-            p99: histogram.value_at_quantile(0.99),
-            p99_9: histogram.value_at_quantile(0.999),
-            max: histogram.max(),
-            mean: histogram.mean(),
-        }
-    }
-}
-
-/// What came of one run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Run {
-    /// The subject.
-    pub subject: String,
-    /// Which round, from 1.
-    pub round: u32,
-    /// Seconds, without planned pauses.
-    pub took_s: f64,
-    /// Answered connections a second.
-    pub connections_per_s: f64,
-    /// Answered requests a second.
-    pub requests_per_s: f64,
-    /// How connections ended.
-    pub endings: Endings,
-    /// An example of what was wrong with one that was not answered.
-    pub example: Option<String>,
-    /// Answered requests.
-    pub requests: u64,
-    /// Time to an answer.
-    pub latency_us: Latency,
-    /// Connections of each slot.
-    pub per_worker: Vec<u64>,
-    /// Who counted them.
-    pub counted_by: CountedBy,
-    /// How even that is.
-    pub spread: Option<Spread>,
-    /// How even the open connections were.
-    pub open: Option<Open>,
-    /// The same as the kernel tells, where the clients know better.
-    #[serde(default)]
-    pub open_by_kernel: Option<Open>,
-    /// Which slot served which address, with `--sources`.
-    #[serde(default)]
-    pub sources: Option<Sources>,
-    /// What the subject used.
-    pub costs: Option<Costs>,
-    /// What the clients used.
-    pub client: ClientCost,
-    /// 99th percentile of how late connections of an open loop were begun, in microseconds, by the
-    /// clients' own fault.
-    pub late_p99_us: u64,
-    /// Arrivals that waited because too many connections were open.
-    pub held_back: u64,
-    /// How often workers were disturbed, by the workload or by commands.
-    pub disturbances: u64,
-    /// What came of the commands of `--disturb`.
-    #[serde(default)]
-    pub commands: Ran,
-    /// What the front says of this run, if it is one of ours.
-    #[serde(default)]
-    pub front: Option<Front>,
-    /// Bytes that the subject wrote on standard error meanwhile.
-    pub stderr_bytes: u64,
-    /// Part of the machine's processor time that it did not get from its host.
-    pub stolen: f64,
-    /// Part of the machine's processor time that neither the subject nor the clients used, and that
-    /// was not idle.
-    pub strangers: f64,
-    /// Why this run does not count.
-    pub invalid: Vec<String>,
-    /// Ctrl-C came.
-    pub cut_short: bool,
-    /// All latencies.
-    #[serde(skip, default = "no_latencies")]
-    pub latencies: Histogram<u64>,
-}
-
-fn no_latencies() -> Histogram<u64> {
-    Tally::default().latency
-}
 
 /// Measures a subject that serves; `None` when `stop` came before there was anything to measure.
 ///

@@ -3,7 +3,8 @@
 
 use super::error::BenchError;
 use super::plan::{Plan, Subject};
-use super::run::{Run, measure};
+use super::record::Run;
+use super::run::measure;
 use super::stop::Stop;
 use super::subject::{Ended, Stage};
 use std::sync::atomic::AtomicU64;

@@ -1,11 +1,11 @@
 //! From runs to results: medians with their range, ratios, and what chance would have given.
 
-use super::agree::{CountedBy, Front};
 use super::command::Ran;
 use super::load::tally::{Endings, merge};
 use super::observe::Open;
 use super::plan::Plan;
-use super::run::{Latency, Run};
+use super::record::{CountedBy, Front};
+use super::record::{Latency, Run};
 use super::sources::Steadiness;
 use crate::core::spread::{Spread, chance};
 use hdrhistogram::Histogram;

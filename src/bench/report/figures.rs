@@ -1,8 +1,8 @@
 //! The figures in tables, as text: what the terminal and the page both show.
 
 use super::Report;
-use crate::bench::agree::Front;
 use crate::bench::observe::SeenBy;
+use crate::bench::record::Front;
 use crate::bench::summary::{Median, Summary};
 use crate::core::spread::Spread;
 

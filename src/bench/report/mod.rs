@@ -8,7 +8,7 @@ pub mod table;
 
 use super::doubts::doubts;
 use super::plan::Plan;
-use super::run::Run;
+use super::record::Run;
 use super::session::Finish;
 use super::summary::{Summary, summarise};
 use crate::config::workers::usable_cores;

@@ -2,7 +2,7 @@
 
 use super::Report;
 use super::figures::whole;
-use crate::bench::run::Run;
+use crate::bench::record::Run;
 use crate::bench::summary::Summary;
 use plotters::coord::Shift;
 use plotters::prelude::*;

@@ -1,7 +1,7 @@
 //! How far a measurement is, on a terminal.
 
 use crate::bench::plan::Plan;
-use crate::bench::run::Run;
+use crate::bench::record::Run;
 use crate::bench::session::Progress;
 use crate::bench::stop::Stop;
 use crate::cli::say;

@@ -8,21 +8,14 @@ use super::{settings, taken};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// Whether sockets were inherited and none was seen in use yet.
-static EXPECTED: AtomicBool = AtomicBool::new(false);
-/// Whether one was.
+/// Whether a socket that was inherited was seen in use.
 static IN_USE: AtomicBool = AtomicBool::new(false);
-
-/// There are inherited sockets.
-pub fn expect() {
-    EXPECTED.store(true, Relaxed);
-}
 
 /// The program listens on, looks at or accepts from `fd`, which is not one of ours. If it is a
 /// listening socket, it can only be inherited: the master learns that the program has got that far.
 pub fn used(fd: c_int) {
-    if EXPECTED.load(Relaxed) && socket_option(fd, SO_ACCEPTCONN) == Some(1) {
-        EXPECTED.store(false, Relaxed);
+    let expected = settings::has_inherited() && !IN_USE.load(Relaxed);
+    if expected && socket_option(fd, SO_ACCEPTCONN) == Some(1) {
         IN_USE.store(true, Relaxed);
         if let Some(count) = settings::count() {
             taken::start(count);

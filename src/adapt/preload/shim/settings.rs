@@ -11,6 +11,7 @@ static CHANNEL_FD: AtomicI32 = AtomicI32::new(-1);
 static CHANNEL_INO: AtomicU64 = AtomicU64::new(0);
 static BY_HANDOFF: AtomicBool = AtomicBool::new(false);
 static SHARES_PORT_ZERO: AtomicBool = AtomicBool::new(false);
+static HAS_INHERITED: AtomicBool = AtomicBool::new(false);
 static MASTER_PID: AtomicI32 = AtomicI32::new(0);
 static DOOR_TEXT: Text<256> = Text::new();
 static COUNT_TEXT: Text<64> = Text::new();
@@ -76,7 +77,7 @@ pub fn read() {
             BY_HANDOFF.store(has(HANDOFF), Relaxed);
             SHARES_PORT_ZERO.store(has(PORT_ZERO), Relaxed);
         } else if value_of(text, INHERITED).is_some() {
-            super::inherited::expect();
+            HAS_INHERITED.store(true, Relaxed);
         }
         // SAFETY: the entry was not null, so the array goes on.
         at = unsafe { at.add(1) };
@@ -88,6 +89,11 @@ pub fn read() {
 /// Whether a master stands behind this process.
 pub fn active() -> bool {
     ACTIVE.load(Relaxed)
+}
+
+/// Whether there are sockets that this program inherited.
+pub fn has_inherited() -> bool {
+    HAS_INHERITED.load(Relaxed)
 }
 
 /// Whether the master hands connections over; otherwise listening sockets are shared.
