@@ -46,6 +46,23 @@
 //! [`mod@bench`] runs this very program in each mode under its own clients and compares: how evenly, how
 //! fast, at what cost.
 //!
+//! # Which part uses which
+//!
+//! | part | what is in it | may use |
+//! |---|---|---|
+//! | [`core`] | decisions | nothing |
+//! | [`wire`] | what is said between a worker and the master | nothing |
+//! | [`sys`] | the kernel's calls | `wire` |
+//! | [`config`] | what an operator asked for | `core`, `sys`, `wire` |
+//! | [`adapt`] | how an unmodified program takes part | `config`, `sys`, `wire` |
+//! | [`steer`] | the program in the kernel, and its sockets | `config`, `core`, `sys` |
+//! | [`front`] | the way of a connection | all of the above but `adapt` |
+//! | [`control`] | the socket for commands, and its client | `core`, `sys` |
+//! | [`master`] | the loop that joins them | all of the above |
+//!
+//! A part reports upward in words of its own ([`reports`]); [`master::event`] wraps them. A test reads the `use`
+//! lines and fails when one goes against this table.
+//!
 //! # What is deliberately absent
 //!
 //! - [`core`] and [`wire`] touch no socket, no clock and no file.

@@ -8,7 +8,8 @@
 //!                     │    ├─ load       the clients
 //!                     │    ├─ observe    costs and open connections, read from outside
 //!                     │    ├─ disturb    stops and kills workers, where the workload says so
-//!                     │    └─ command    runs the user's own command again and again (--disturb)
+//!                     │    ├─ command    runs the user's own command again and again (--disturb)
+//!                     │    └─ record     what came of it, as it is written down
 //!                     ▼
 //!                  summary ──▶ doubts ──▶ report: table, JSON, CSV, page, plots
 //! ```
