@@ -6,20 +6,22 @@
 
 use super::Event;
 use super::admission::{hand_over, hold, may_accept, place_held};
+use super::failures::CannotAccept;
 use super::handoff::{Handoff, NotTaken, count};
 use super::listener::{HeldBy, Listener, Phase};
 use super::mend::mend;
+use super::next::{EXHAUSTED_PAUSE, Next, wait_after};
+use super::room::WatchedRoom;
 use super::seats::{Comes, Offered};
 use crate::clock;
 use crate::sys::dispose::dispose;
 use crate::sys::kick::Kicker;
 use crate::sys::listen::{self, Accepted, Waiting};
-use crate::sys::room::RoomWatch;
 use crate::sys::watch;
 use crate::wire::address::Address;
 use socket2::Socket;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
@@ -29,78 +31,12 @@ use tracing::{debug, info, warn};
 /// Connections accepted before other tasks of the master get their turn (Envoy starved its other
 /// listeners by accepting until `EAGAIN`, envoy#16213).
 const BURST: u32 = 64;
-/// Pause after descriptors or memory ran out; nothing says when there are some again.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// Pause while no descriptor is free because what was given on a moment ago waits to be closed.
 const CLOSING_PAUSE: Duration = Duration::from_millis(5);
-/// Pause after the user's limit of descriptors in flight was met. Any process of the user may hold
-/// them, so no event of ours says when one arrives.
-const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(5);
 
 /// While ended or draining workers have untaken connections: how soon those are looked after again.
 /// A worker that takes them itself is not always heard of.
 const ORPHANS_RECHECK: Duration = Duration::from_millis(5);
-
-/// What the loop has to do next.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Next {
-    /// There may be more at once.
-    Again,
-    /// Wait for a connection: the kernel has none.
-    AwaitConnection,
-    /// Wait until a worker takes one.
-    AwaitRoom,
-    /// Wait for this long.
-    Pause(Duration),
-}
-
-/// A listener's set of hand-off sockets as the reactor wants it.
-#[derive(Debug)]
-pub struct WatchedRoom(Rc<RoomWatch>);
-
-impl AsFd for WatchedRoom {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl AsRawFd for WatchedRoom {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-/// Why nothing can be accepted from a socket any more.
-#[derive(Debug, thiserror::Error)]
-pub enum CannotAccept {
-    /// `EINVAL`: it does not listen.
-    #[error("another process that has the socket shut it down, or connected it")]
-    ShutDown,
-    /// A call waited for a connection.
-    #[error("another process that has the socket makes it block, and takes connections from it")]
-    Blocked,
-    /// Whatever else the system says.
-    #[error(transparent)]
-    Failed(io::Error),
-}
-
-impl From<io::Error> for CannotAccept {
-    fn from(error: io::Error) -> CannotAccept {
-        match error.raw_os_error() {
-            Some(libc::EINVAL) => CannotAccept::ShutDown,
-            _ => CannotAccept::Failed(error),
-        }
-    }
-}
-
-impl From<CannotAccept> for io::Error {
-    fn from(why: CannotAccept) -> io::Error {
-        match why {
-            CannotAccept::Failed(error) => error,
-            CannotAccept::ShutDown | CannotAccept::Blocked => io::Error::other(why.to_string()),
-        }
-    }
-}
 
 /// Gives the listener's connections to the workers until it is closed.
 pub async fn serve(listener: Rc<Listener>) {
@@ -292,19 +228,6 @@ fn accept(socket: &Socket, kicker: Option<&Kicker>) -> Result<Accepted, CannotAc
     match kicker.during(|| listen::accept(socket))? {
         Accepted::Interrupted => Err(CannotAccept::Blocked),
         got => Ok(got),
-    }
-}
-
-/// What to wait for after a connection could not be handed over.
-pub fn wait_after(listener: &Listener, offered: &Offered) -> Next {
-    match offered {
-        Offered::Handed => Next::Again,
-        Offered::NoRoom => Next::AwaitRoom,
-        Offered::TooManyInFlight => Next::Pause(IN_FLIGHT_PAUSE),
-        Offered::Failed(error) => {
-            warn!(listener = %listener.address, %error, "cannot hand a connection over, trying again");
-            Next::Pause(EXHAUSTED_PAUSE)
-        }
     }
 }
 

@@ -1,54 +1,18 @@
 //! Who is let in: what becomes of an accepted connection before anybody chooses a worker for it. It is handed
 //! over, or turned away ([`super::refuse`]), or held until one of both is possible.
 
-use super::accept::{Next, wait_after};
+use super::guest::Guest;
 use super::handoff::TakenBack;
 use super::listener::{Listener, Phase};
-use super::refuse::{Because, refuse};
-use super::seats::{Comes, Guest, Offered};
+use super::next::{Next, wait_after};
+use super::refuse::refuse;
+use super::refused::Because;
+use super::seats::{Comes, Offered};
 use crate::clock;
 use crate::config::admission::WhenFull;
 use crate::core::sources::Beyond;
 use crate::sys::listen;
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
-use tokio::sync::Notify;
-
-/// Listeners whose held connection waits for a place among `--max-open`, in the order in which they began to
-/// wait: without it the first to be woken would take every place, and the clients of another address none.
-#[derive(Debug, Default)]
-pub struct Line {
-    waiting: RefCell<VecDeque<*const Listener>>,
-    /// Somebody left it.
-    pub moved: Notify,
-}
-
-impl Line {
-    /// How many stand before a listener, or would if it came now.
-    #[must_use]
-    pub fn before(&self, listener: &Listener) -> usize {
-        let waiting = self.waiting.borrow();
-        waiting.iter().position(|other| std::ptr::eq(*other, listener)).unwrap_or(waiting.len())
-    }
-
-    fn join(&self, listener: &Listener) {
-        let mut waiting = self.waiting.borrow_mut();
-        if !waiting.iter().any(|other| std::ptr::eq(*other, listener)) {
-            waiting.push_back(std::ptr::from_ref(listener));
-        }
-    }
-
-    /// Lets those behind a listener move up.
-    pub fn leave(&self, listener: &Listener) {
-        let mut waiting = self.waiting.borrow_mut();
-        let before = waiting.len();
-        waiting.retain(|other| !std::ptr::eq(*other, listener));
-        if waiting.len() < before {
-            self.moved.notify_waiters();
-        }
-    }
-}
 
 /// Whether a connection that waits in the kernel's queue may be taken: to be handed over, or refused, or held
 /// so that it is known how long it waits.

@@ -4,8 +4,8 @@
 //! duplicate of the *receiving* end, so the queue outlives the worker, and what the worker never
 //! took can be taken back ([`Handoff::take_back`]).
 
-use super::opens::Load;
-use super::seats::Guest;
+use super::guest::Guest;
+use super::load::Load;
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::sys::dispose::Foreign;

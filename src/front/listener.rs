@@ -1,14 +1,14 @@
 //! One address that the master holds for the workers.
 
-use super::accept::WatchedRoom;
-use super::admission::Line;
 use super::bustle::Bustle;
+use super::failures::Failures;
 use super::handoff::{Depth, Handoff, TakenBack};
-use super::mend::Failures;
+use super::line::Line;
 use super::opens::{Countable, Opens};
-use super::refuse::Refused;
-use super::returned::Returning;
+use super::refused::Refused;
+use super::returning::Returning;
 use super::returns::Returns;
+use super::room::WatchedRoom;
 use super::seats::{self, Choice, Seats};
 use crate::aside::Aside;
 use crate::clock;
@@ -68,7 +68,7 @@ pub struct House {
     /// Where more of those may come from.
     pub returning: Returning,
     /// Whose turn it is to get the next place.
-    pub line: Line,
+    pub line: Line<Listener>,
     /// Lines of the log that workers provoked.
     pub provoked: Provoked,
     /// Does what takes too long for the loop.

@@ -3,10 +3,9 @@
 //! again, or one that only the master holds takes its place, or the address is given up: the other addresses go on.
 
 use super::Event;
-use super::accept::CannotAccept;
+use super::failures::{CannotAccept, FAILURES_MAX};
 use super::listener::{HeldBy, Listener, Phase};
 use crate::clock;
-use crate::core::moment::Moment;
 use crate::sys::{listen, watch};
 use std::io;
 use std::os::fd::AsFd;
@@ -16,48 +15,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-/// Failures in a row after which an address is given up: with the pauses that is some thirteen seconds.
-const FAILURES_MAX: u32 = 8;
-/// Pause before a socket is mended for the second time in a row; twice as long each time after that. A holder that
-/// shuts it down again and again gets no more of the master's time than this.
-const PAUSE: Duration = Duration::from_millis(50);
-/// The longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// A socket that worked for so long starts anew with its failures.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 /// Calls that a holder made wait before the socket is replaced where that can be.
 const BLOCKED_MAX: u32 = 3;
-/// The longest pause after such a call, which took some 20 ms of the master's time; clients wait as long as this.
-const BLOCKED_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// Attempts in which a socket that was passed to the master listens again, before another takes its place.
 const SAME_SOCKET_MAX: u32 = 3;
-
-/// How often a listener's socket failed of late.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Failures {
-    count: u32,
-    last: Option<Moment>,
-}
-
-impl Failures {
-    /// One more at this time.
-    fn and_one(self, now: Moment) -> Failures {
-        let forgiven = self.last.is_none_or(|last| now.since(last) >= FORGIVEN_AFTER);
-        Failures { count: if forgiven { 1 } else { self.count + 1 }, last: Some(now) }
-    }
-
-    /// How long to wait before anything is tried.
-    fn pause(self, why: &CannotAccept) -> Duration {
-        let longest = match why {
-            CannotAccept::Blocked => BLOCKED_PAUSE_MAX,
-            CannotAccept::ShutDown | CannotAccept::Failed(_) => PAUSE_MAX,
-        };
-        match self.count {
-            0 | 1 => Duration::ZERO,
-            count => (PAUSE * 2u32.saturating_pow(count - 2).min(1 << 10)).min(longest),
-        }
-    }
-}
 
 /// Makes it possible to accept again.
 ///
@@ -184,27 +145,5 @@ fn try_to(listener: &Listener, why: &CannotAccept, attempt: u32) -> io::Result<M
         // Its next start is passed the very same socket, so that goes before another one, for as long as it is let.
         HeldBy::Manager if attempt <= SAME_SOCKET_MAX => again().or_else(|error| replace().map_err(|_| error)),
         _ => replace().or_else(|error| again().map_err(|_| error)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_and_old_failures_are_forgiven() {
-        let begun = clock::now();
-        let mut failures = Failures::default();
-        let mut pauses = Vec::new();
-        for _ in 0..FAILURES_MAX {
-            failures = failures.and_one(begun);
-            pauses.push(failures.pause(&CannotAccept::ShutDown));
-        }
-        let ms = |ms| Duration::from_millis(ms);
-        assert_eq!(pauses, [ms(0), ms(50), ms(100), ms(200), ms(400), ms(800), ms(1600), ms(3200)]);
-        assert_eq!(failures.and_one(begun).count, FAILURES_MAX + 1);
-        assert_eq!(failures.and_one(begun + FORGIVEN_AFTER).count, 1);
-        let many = Failures { count: 40, ..failures };
-        assert_eq!((many.pause(&CannotAccept::ShutDown), many.pause(&CannotAccept::Blocked)), (PAUSE_MAX, ms(200)));
     }
 }

@@ -7,8 +7,9 @@
 
 mod noticing;
 
+use super::guest::Guest;
 use super::handoff::count;
-use super::seats::Guest;
+use super::load::Load;
 use crate::aside::Aside;
 use crate::clock;
 use crate::config::{Config, Mode};
@@ -42,19 +43,6 @@ const LOOK_UNHEARD: Duration = Duration::from_millis(100);
 /// Answers in a row in which a connection must be missing: the kernel writes one piece by piece and may
 /// leave out what moved meanwhile.
 const MISSING_IN: u32 = 2;
-
-/// Connections that one worker has open.
-#[derive(Debug, Default)]
-pub struct Load(Cell<u32>);
-
-impl Load {
-    /// How many there are.
-    #[inline]
-    #[must_use]
-    pub fn get(&self) -> u32 {
-        self.0.get()
-    }
-}
 
 /// One open connection.
 #[derive(Debug)]

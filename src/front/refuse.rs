@@ -2,15 +2,12 @@
 
 use super::handoff::count;
 use super::listener::Listener;
+use super::refused::Because;
 use crate::clock;
 use crate::config::admission::WhenFull;
-use crate::core::moment::Moment;
-use crate::core::sources::Beyond;
 use crate::sys::dispose::{self, Foreign};
 use crate::sys::watch;
-use serde::{Deserialize, Serialize};
 use socket2::{SockRef, Socket};
-use std::cell::Cell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
@@ -36,74 +33,6 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 /// The answer.
 const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 24\r\n\
     Retry-After: 1\r\nConnection: close\r\n\r\ntoo busy, try again soon";
-
-/// Why a connection was turned away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Because {
-    /// As many are open as may be.
-    Full,
-    /// It waited for as long as it may.
-    Expired,
-    /// Its source is beyond a limit.
-    Source(Beyond),
-    /// Workers sent it back too often.
-    Returned,
-}
-
-/// Connections that were turned away.
-#[derive(Debug, Default)]
-pub struct Refused {
-    /// Because as many were open as may be.
-    pub full: Cell<u64>,
-    /// Because they had waited for as long as they may.
-    pub expired: Cell<u64>,
-    /// Because their source had as many open as it may.
-    pub source_open: Cell<u64>,
-    /// Because their source came too often.
-    pub source_rate: Cell<u64>,
-    /// Because workers had sent them back too often.
-    pub returned: Cell<u64>,
-    /// Of all of these, those that were answered with 503.
-    pub answered: Cell<u64>,
-    lingering: Cell<usize>,
-    said: Cell<Option<Moment>>,
-}
-
-/// The counters as they are passed on to the next program of this process.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Passed([u64; 5]);
-
-impl Refused {
-    /// All of them.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.full.get() + self.expired.get() + self.source_open.get() + self.source_rate.get() + self.returned.get()
-    }
-
-    /// Passes the counters on.
-    pub fn pass(&self) -> Passed {
-        Passed([&self.full, &self.expired, &self.source_open, &self.source_rate, &self.answered].map(Cell::get))
-    }
-
-    /// Counts on from there.
-    pub fn take(&self, Passed([full, expired, source_open, source_rate, answered]): Passed) {
-        self.full.set(full);
-        self.expired.set(expired);
-        self.source_open.set(source_open);
-        self.source_rate.set(source_rate);
-        self.answered.set(answered);
-    }
-
-    fn of(&self, because: Because) -> &Cell<u64> {
-        match because {
-            Because::Full => &self.full,
-            Because::Expired => &self.expired,
-            Because::Source(Beyond::Open) => &self.source_open,
-            Because::Source(Beyond::Rate) => &self.source_rate,
-            Because::Returned => &self.returned,
-        }
-    }
-}
 
 /// Turns a connection away that no worker has had.
 pub fn refuse(listener: &Listener, connection: OwnedFd, because: Because) {

@@ -1,10 +1,12 @@
 //! Connections that a worker sends back on its hand-off socket because it will not have them.
 
+use super::guest::Guest;
 use super::handoff::{Handoff, count};
 use super::listener::{House, Listener};
-use super::refuse::{Because, refuse_returned};
+use super::refuse::refuse_returned;
+use super::refused::Because;
 use super::returns::{Came, Pace};
-use super::seats::{Comes, Guest, Offered};
+use super::seats::{Comes, Offered};
 use crate::clock;
 use crate::provoked::Kind;
 use crate::sys::dispose::{Foreign, keep_up};
@@ -12,7 +14,6 @@ use crate::sys::fd::Received;
 use crate::sys::{fd, listen};
 use crate::wire::address::Address;
 use crate::wire::peer::PEER_MAX;
-use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -27,23 +28,17 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Pause while no descriptor is free.
 const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(5);
 
-/// The hand-off sockets of all workers that may send something back.
-#[derive(Debug, Default)]
-pub struct Returning(RefCell<Vec<(Address, Rc<Handoff>)>>);
-
-impl Returning {
-    /// Ends what waits in them, when nobody is left who could have it.
-    pub fn lose_all(&self, house: &House) {
-        for (address, handoff) in self.0.take() {
-            while let Ok(received) = fd::receive(handoff.sender(), &mut [0; PEER_MAX]) {
-                match sort(received, house, &address, &handoff) {
-                    Sent::Back(..) | Sent::Lost => {
-                        count(&handoff.counters.returned);
-                        count(&house.lost);
-                    }
-                    Sent::Nothing => break,
-                    Sent::Nonsense => {}
+/// Ends what waits in the hand-off sockets of all workers, when nobody is left who could have it.
+pub fn lose_all(house: &House) {
+    for (address, handoff) in house.returning.0.take() {
+        while let Ok(received) = fd::receive(handoff.sender(), &mut [0; PEER_MAX]) {
+            match sort(received, house, &address, &handoff) {
+                Sent::Back(..) | Sent::Lost => {
+                    count(&handoff.counters.returned);
+                    count(&house.lost);
                 }
+                Sent::Nothing => break,
+                Sent::Nonsense => {}
             }
         }
     }

@@ -1,8 +1,10 @@
 //! Who may get a connection of one listener: the workers that accept there, by slot, and whose turn
 //! it is. Also the queues of those that may get nothing more.
 
+use super::guest::Guest;
 use super::handoff::{Handoff, NotTaken, Suspended};
-use super::opens::{Countable, Load, Opens};
+use super::load::Load;
+use super::opens::{Countable, Opens};
 use crate::clock;
 use crate::config::Config;
 use crate::config::choice::{self, Weights};
@@ -19,7 +21,6 @@ use crate::wire::peer;
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -37,15 +38,6 @@ pub enum Offered {
     TooManyInFlight,
     /// The kernel refused in a way that has no name.
     Failed(io::Error),
-}
-
-/// A connection that is offered.
-#[derive(Clone, Copy, Debug)]
-pub struct Guest<'a> {
-    /// The connection.
-    pub connection: BorrowedFd<'a>,
-    /// Its peer's address, as the kernel wrote it.
-    pub peer: &'a [u8],
 }
 
 /// How a connection comes to be offered.

@@ -350,7 +350,7 @@ impl Master {
 
     pub(super) fn finish(&mut self) {
         self.listeners.iter().for_each(|listener| self.lose_waiting(listener));
-        self.house.returning.lose_all(&self.house);
+        front::returned::lose_all(&self.house);
         let at_slots: u64 = self.listeners.iter().filter_map(|l| l.group.as_ref()).map(Group::queued).sum();
         // Those that a task has in its hands end with the task.
         let in_hands = self.house.in_hands.take() as u64;

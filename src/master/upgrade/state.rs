@@ -34,7 +34,7 @@ use crate::front::handoff::{self, Counters, Handoff};
 use crate::front::listener::{self, House, Listener};
 use crate::front::listeners::Listeners;
 use crate::front::opens;
-use crate::front::refuse;
+use crate::front::refused;
 use crate::front::returned;
 use crate::provoked;
 use crate::reports::Reports;
@@ -82,7 +82,7 @@ pub struct State {
     accepted_before: u64,
     lost: u64,
     #[serde(default)]
-    refused: refuse::Passed,
+    refused: refused::Passed,
     #[serde(default)]
     refused_returned: u64,
     #[serde(default)]

@@ -1,0 +1,47 @@
+//! In which order listeners get the next place.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use tokio::sync::Notify;
+
+/// Listeners whose held connection waits for a place among `--max-open`, in the order in which they began to
+/// wait: without it the first to be woken would take every place, and the clients of another address none.
+#[derive(Debug)]
+pub struct Line<L> {
+    waiting: RefCell<VecDeque<*const L>>,
+    /// Somebody left it.
+    pub moved: Notify,
+}
+
+impl<L> Line<L> {
+    /// How many stand before a listener, or would if it came now.
+    #[must_use]
+    pub fn before(&self, listener: &L) -> usize {
+        let waiting = self.waiting.borrow();
+        waiting.iter().position(|other| std::ptr::eq(*other, listener)).unwrap_or(waiting.len())
+    }
+
+    /// Lets a listener wait behind the others, if it does not yet.
+    pub fn join(&self, listener: &L) {
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|other| std::ptr::eq(*other, listener)) {
+            waiting.push_back(std::ptr::from_ref(listener));
+        }
+    }
+
+    /// Lets those behind a listener move up.
+    pub fn leave(&self, listener: &L) {
+        let mut waiting = self.waiting.borrow_mut();
+        let before = waiting.len();
+        waiting.retain(|other| !std::ptr::eq(*other, listener));
+        if waiting.len() < before {
+            self.moved.notify_waiters();
+        }
+    }
+}
+
+impl<L> Default for Line<L> {
+    fn default() -> Line<L> {
+        Line { waiting: RefCell::default(), moved: Notify::new() }
+    }
+}
