@@ -50,18 +50,22 @@
 //!
 //! | part | what is in it | may use |
 //! |---|---|---|
-//! | [`core`] | decisions | nothing |
-//! | [`wire`] | what is said between a worker and the master | nothing |
-//! | [`sys`] | the kernel's calls | `wire` |
-//! | [`config`] | what an operator asked for | `core`, `sys`, `wire` |
-//! | [`adapt`] | how an unmodified program takes part | `config`, `sys`, `wire` |
-//! | [`steer`] | the program in the kernel, and its sockets | `config`, `core`, `sys` |
-//! | [`front`] | the way of a connection | all of the above but `adapt` |
-//! | [`control`] | the socket for commands, and its client | `core`, `sys` |
-//! | [`master`] | the loop that joins them | all of the above |
+//! | `core` | decisions | |
+//! | `wire` | what is said between a worker and the master | |
+//! | `reports` | how a part says upward what happened | |
+//! | `provoked` | lines of the log that a worker can provoke | `core` |
+//! | `sys` | the kernel's calls | `wire` |
+//! | `clock` | what time it is for `core` | `core`, `sys` |
+//! | `aside` | what would hold up the loop | `sys` |
+//! | `config` | what an operator asked for | `core`, `sys`, `wire` |
+//! | `adapt` | how an unmodified program takes part | `config`, `sys`, `wire` |
+//! | `steer` | the program in the kernel, and its sockets | `config`, `core`, `sys` |
+//! | `front` | the way of a connection | `aside`, `clock`, `config`, `core`, `provoked`, `reports`, `steer`, `sys`, `wire` |
+//! | `control` | the socket for commands, and its client | `core`, `reports`, `sys` |
 //!
-//! A part reports upward in words of its own ([`reports`]); [`master::event`] wraps them. A test reads the `use`
-//! lines and fails when one goes against this table.
+//! [`master`] is the loop that joins them; it, and what is above it, may use all.
+//! A part reports upward in words of its own ([`reports`]); [`master::event`] wraps them. A test reads this table and
+//! the `use` lines, and fails when one goes against the other.
 //!
 //! # What is deliberately absent
 //!
@@ -93,6 +97,7 @@ pub mod bench;
 pub mod check;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod cli;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 mod clock;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod config;
@@ -106,7 +111,9 @@ pub mod front;
 pub mod fuzzing;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod master;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod provoked;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod reports;
 pub mod steer;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]

@@ -3,8 +3,7 @@
 
 use super::load::Arrival;
 use super::plan::{Plan, REPEAT_DEFAULT, Subject};
-use super::record::CountedBy;
-use super::record::Run;
+use super::record::{CountedBy, Run};
 use super::summary::Summary;
 
 /// Rates that differ by more than this part of their median from run to run make comparisons unsure.

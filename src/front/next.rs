@@ -9,7 +9,7 @@ use tracing::warn;
 pub const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// Pause after the user's limit of descriptors in flight was met. Any process of the user may hold
 /// them, so no event of ours says when one arrives.
-pub const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(5);
+const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(5);
 
 /// What the loop has to do next.
 #[derive(Debug, PartialEq, Eq)]

@@ -116,7 +116,7 @@ impl Master {
             since: clock::now(),
             starter,
             house,
-            events: sender.clone(),
+            events: sender,
             listeners,
             accepted_before: 0,
             unaccounted: Cell::new(0),

@@ -40,33 +40,31 @@ pub fn forward_signals(events: &Events) -> io::Result<SignalThread> {
         (SignalKind::window_change(), window_change),
     ];
     for (kind, event) in table {
-        let mut stream = signal(kind)?;
-        let events = events.clone();
-        tokio::task::spawn_local(async move {
-            while stream.recv().await.is_some() {
-                if events.send(event()).await.is_err() {
-                    return;
-                }
-            }
-        });
+        forward(kind, events, event)?;
     }
-    for (number, name) in OF_NO_USE {
-        let mut stream = signal(SignalKind::from_raw(number))?;
-        let events = events.clone();
-        tokio::task::spawn_local(async move {
-            let because = "nothing is done on it; see the manual for the signals that are";
-            while stream.recv().await.is_some() {
-                if events.send(Event::Unheeded { signal: name, because }).await.is_err() {
-                    return;
-                }
-            }
-        });
+    for (number, signal) in OF_NO_USE {
+        let because = "nothing is done on it; see the manual for the signals that are";
+        forward(SignalKind::from_raw(number), events, move || Event::Unheeded { signal, because })?;
     }
     // A file that has reached its limit (a log) fails to be written to; that says so by itself. Handled and not
     // ignored, since workers would inherit that.
     // The handler stays when what hears of it is dropped.
     drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
     SignalThread::start()
+}
+
+/// Makes an event of each signal of a kind.
+fn forward(kind: SignalKind, events: &Events, event: impl Fn() -> Event + 'static) -> io::Result<()> {
+    let mut stream = signal(kind)?;
+    let events = events.clone();
+    tokio::task::spawn_local(async move {
+        while stream.recv().await.is_some() {
+            if events.send(event()).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
 }
 
 /// Keeps signals waiting, in this thread and in those that it starts, until somebody listens.

@@ -13,6 +13,7 @@
 //! by. Least connections are shares, too: the master leaves out the more loaded slots, time and again.
 
 pub mod exact;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod group;
 pub mod instructions;
 pub mod order;

@@ -108,11 +108,10 @@ fn a_flood_of_addresses_that_are_given_up_becomes_a_few_lines() {
 #[test]
 fn a_signal_of_no_use_is_named_and_ends_nothing() {
     let maitred = start(&["-w", "1"], &["return-half"]).ready(1);
-    let (before, mut told) = (maitred.pid(0), 0);
-    for signal in [SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGSTKFLT, SIGPWR] {
+    let before = maitred.pid(0);
+    for (told, signal) in (1..).zip([SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGSTKFLT, SIGPWR]) {
         maitred.signal(signal);
         let name = signal.as_str().trim_start_matches("SIG");
-        told += 1;
         let logged = maitred.wait_for("signal without effect", told);
         assert_eq!(logged.last().unwrap()["signal"], name);
     }

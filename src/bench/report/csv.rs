@@ -1,8 +1,7 @@
 //! Every run as a line, for spreadsheets and scripts.
 
 use super::Report;
-use crate::bench::record::Front;
-use crate::bench::record::Run;
+use crate::bench::record::{Front, Run};
 use crate::bench::sources::Sources;
 
 /// The file's text.
