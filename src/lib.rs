@@ -29,7 +29,7 @@
 //! [`adapt`] looks at the executable. Into a dynamically linked one the loader puts a shim
 //! ([`adapt::preload`]) that places the hand-off socket under the program's own listening
 //! descriptor. A static one runs under a filter: its `bind`, `listen` and `accept` calls are answered
-//! from outside ([`sys::seccomp`], [`master::supervised`]). One that knows how to inherit a listening
+//! from outside ([`sys::seccomp`], [`workers::supervised`]). One that knows how to inherit a listening
 //! socket gets it in the way that it knows ([`adapt::preset`]). A program can also speak the protocol
 //! itself ([`wire`]); [`worker`] does that for Rust.
 //!
@@ -61,6 +61,7 @@
 //! | `adapt` | how an unmodified program takes part | `config`, `sys`, `wire` |
 //! | `steer` | the program in the kernel, and its sockets | `config`, `core`, `sys` |
 //! | `front` | the way of a connection | `aside`, `clock`, `config`, `core`, `provoked`, `reports`, `steer`, `sys`, `wire` |
+//! | `workers` | one worker as a process | `adapt`, `clock`, `config`, `core`, `front`, `provoked`, `reports`, `sys`, `wire` |
 //! | `control` | the socket for commands, and its client | `core`, `reports`, `sys` |
 //!
 //! [`master`] is the loop that joins them; it, and what is above it, may use all.
@@ -122,3 +123,5 @@ pub mod sys;
 pub mod wire;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod worker;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+pub mod workers;

@@ -14,6 +14,7 @@ type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), Gone>> + Send + 'a>>;
 
 trait Sink<R>: Send + Sync {
     fn send(&self, report: R) -> Sending<'_>;
+    fn send_blocking(&self, report: R) -> Result<(), Gone>;
 }
 
 struct Wrapped<R, E> {
@@ -25,6 +26,10 @@ impl<R, E: Send> Sink<R> for Wrapped<R, E> {
     fn send(&self, report: R) -> Sending<'_> {
         let event = (self.wrap)(report);
         Box::pin(async { self.events.send(event).await.map_err(|_| Gone) })
+    }
+
+    fn send_blocking(&self, report: R) -> Result<(), Gone> {
+        self.events.blocking_send((self.wrap)(report)).map_err(|_| Gone)
     }
 }
 
@@ -44,6 +49,14 @@ impl<R: 'static> Reports<R> {
     /// [`Gone`].
     pub async fn send(&self, report: R) -> Result<(), Gone> {
         self.0.send(report).await
+    }
+
+    /// The same from a thread of its own, which may wait.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub fn send_blocking(&self, report: R) -> Result<(), Gone> {
+        self.0.send_blocking(report)
     }
 }
 

@@ -1,6 +1,5 @@
 //! Answering what workers ask.
 
-use super::channel;
 use super::event::Event;
 use super::run::Master;
 use crate::core::ids::WorkerId;
@@ -8,6 +7,7 @@ use crate::provoked::Kind;
 use crate::sys::dispose::{Foreign, dispose};
 use crate::sys::fd;
 use crate::wire::packet::{RequestId, ToWorker};
+use crate::workers::channel;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;

@@ -2,10 +2,8 @@
 //! what happens when a worker's processes let go of a listening socket.
 
 use super::answer::Answer;
-use super::deferred::is_among;
 use super::event::Event;
 use super::run::Master;
-use super::worker::{Request, Worker};
 use crate::clock;
 use crate::config::PortZero;
 use crate::core::claim::{Claim, Held, conflicts};
@@ -18,6 +16,8 @@ use crate::sys::taken::Taken;
 use crate::sys::{descent, fd, listen, socket_file};
 use crate::wire::address::Address;
 use crate::wire::packet::{Count, Follow, Listen, Listens, Otherwise, RequestId, ToWorker, Via};
+use crate::workers::looks::is_among;
+use crate::workers::worker::{Request, Worker};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use std::io;
@@ -124,7 +124,7 @@ impl Master {
                 None => listen::with_options_of(listener.as_fd())?,
             });
         }
-        let hold = request.holders.add(id, request.id, &self.events).ok();
+        let hold = request.holders.add(id, request.id, &self.starter.events).ok();
         // Without a pipe `/proc` tells.
         request.holders.unwatched.set(request.holders.unwatched.get() || hold.is_none());
         fds.extend(hold);

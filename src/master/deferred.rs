@@ -1,41 +1,24 @@
 //! Requests that can only be decided with what processes have open: whether a socket that has an address is still there.
 //! That is read from `/proc`, which takes long where much is open, so it is done aside, and the request waits for it.
 
-use super::event::{Event, FromWorker};
+use super::event::Event;
 use super::ready::Signal;
 use super::run::Master;
-use super::worker::Request;
 use crate::core::ids::WorkerId;
 use crate::sys::seccomp::{Call, Name};
 use crate::sys::{descent, process};
 use crate::wire::address::Address;
 use crate::wire::packet::{self, Packet, RequestId};
+use crate::workers::FromWorker;
+use crate::workers::looks::Seen;
+use crate::workers::worker::Request;
 use nix::unistd::Pid;
-use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Instant;
 use tokio::time::sleep;
 
 /// How many times as long as a look took it is not looked again: looks at one worker take a tenth of a core at most.
 pub(super) const LOOK_PAUSE: u32 = 10;
-
-/// Looks at one worker. One at a time: what it asks meanwhile is decided as if everything were open.
-#[derive(Debug, Default)]
-pub struct Looks {
-    /// Whether one is under way.
-    under_way: bool,
-    /// What was seen, while the request is decided that waited for it.
-    pub seen: Option<Seen>,
-    /// When the next may begin.
-    not_before: Option<Instant>,
-}
-
-impl Looks {
-    /// Whether one can be asked for now.
-    pub fn may_begin(&self) -> bool {
-        self.seen.is_none() && !self.under_way
-    }
-}
 
 /// What waits for a look.
 #[derive(Debug)]
@@ -46,29 +29,6 @@ pub enum Deferred {
     Called(Call),
     /// The readiness of a supervised worker.
     Ready(Signal),
-}
-
-/// What was seen.
-#[derive(Debug)]
-pub struct Seen {
-    /// Inodes of the sockets that the worker's processes have open; nothing where nobody could look.
-    pub open: Option<HashSet<u64>>,
-    /// Those that a supervised worker had when the look began. Younger ones could not be seen.
-    had: HashSet<u64>,
-    /// The requests that there were then.
-    requests: HashSet<RequestId>,
-}
-
-impl Seen {
-    /// Whether the socket of a request, with this inode, may still be open.
-    pub fn may_be_open(&self, request: RequestId, inode: Option<u64>) -> bool {
-        !self.requests.contains(&request) || is_among(inode, self.open.as_ref())
-    }
-}
-
-/// Whether a socket is among those that are open; where nobody could look it may be.
-pub fn is_among(inode: Option<u64>, open: Option<&HashSet<u64>>) -> bool {
-    inode.is_some_and(|inode| open.is_none_or(|open| open.contains(&inode)))
 }
 
 impl Master {

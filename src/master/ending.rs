@@ -2,9 +2,7 @@
 
 use super::error::RunError;
 use super::event::Event;
-use super::leftovers::{self, Dead, Left, Scene, TIME_TO_DIE, TIME_TO_END};
 use super::run::Master;
-use super::worker::{Executes, Worker};
 use crate::adapt::daemons;
 use crate::core::fleet::{self, Exit, KillReason};
 use crate::core::ids::WorkerId;
@@ -12,8 +10,10 @@ use crate::sys::descent::{self, Kin, left_its_group};
 use crate::sys::guard::{Detached, Guard};
 use crate::sys::sweep::Patience;
 use crate::sys::{fd, reap, watch};
+use crate::workers;
+use crate::workers::leftovers::{self, Dead, Left, Scene, TIME_TO_DIE, TIME_TO_END};
+use crate::workers::worker::{Executes, Worker};
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -115,7 +115,7 @@ impl Master {
         worker.forget();
         self.house.opens.forget(id);
         self.house.provoked.forget(id);
-        self.starter.door.forget(id, &worker.token);
+        self.starter.rendezvous.forget(id, &worker.token);
         self.listeners.retire(id);
     }
 
@@ -203,7 +203,7 @@ impl Master {
         tokio::task::spawn_local(async move {
             sleep(patience.to_end + patience.to_die + OVERDUE).await;
             warn!("looking for what workers left behind takes too long; ending without, and the guard goes on");
-            let _ = events.send(Event::NobodyLeft { but: Vec::new() }).await;
+            let _ = events.send(Event::Worker(workers::Event::NobodyLeft { but: Vec::new() })).await;
         });
     }
 
@@ -297,36 +297,6 @@ pub(super) async fn look_after_guard(guard: Rc<Guard>) {
                 sleep(pause).await;
                 pause = (pause * 2).min(longest);
             }
-        }
-    }
-}
-
-/// A worker that was just forked, until the master has taken it in: should that fail, it is killed.
-#[derive(Debug)]
-pub(super) struct Unclaimed<'a> {
-    pid: Option<Pid>,
-    guard: &'a Guard,
-}
-
-impl<'a> Unclaimed<'a> {
-    /// Looks after it.
-    pub(super) fn new(pid: Pid, guard: &'a Guard) -> Unclaimed<'a> {
-        Unclaimed { pid: Some(pid), guard }
-    }
-
-    /// It was taken in.
-    pub(super) fn claim(mut self) {
-        self.pid = None;
-    }
-}
-
-impl Drop for Unclaimed<'_> {
-    fn drop(&mut self) {
-        if let Some(pid) = self.pid {
-            let _ = reap::signal_group(pid, Signal::SIGKILL);
-            let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
-            self.guard.remove(pid);
-            let _ = nix::sys::wait::waitpid(pid, None);
         }
     }
 }

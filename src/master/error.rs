@@ -1,7 +1,7 @@
 //! Why the master did not get going, or did not get on, in words that say what to do.
 
-use super::start::StartError;
 use crate::control::server::ControlError;
+use crate::workers::start::StartError;
 use std::io;
 
 /// Why the master did not get going, or did not get on.

@@ -1,7 +1,6 @@
 //! Everything that can happen to the master, as one closed list.
 
-use super::deferred::{Deferred, Seen};
-use super::leftovers::Left;
+use super::deferred::Deferred;
 use super::look;
 use super::ready::Signal;
 use super::shares::Look;
@@ -9,12 +8,10 @@ use crate::core::fleet::{Exit, Stop};
 use crate::core::ids::WorkerId;
 use crate::core::probes::Condition;
 use crate::sys::descent::Kin;
-use crate::sys::dispose::Foreign;
 use crate::sys::process::Usage;
-use crate::sys::seccomp::{Call, Notifier};
-use crate::sys::spawn::SpawnError;
-use crate::wire::packet::{Malformed, Packet, RequestId};
-use crate::{control, front};
+use crate::wire::packet::RequestId;
+use crate::workers::looks::Seen;
+use crate::{control, front, workers};
 use nix::unistd::Pid;
 use std::collections::{HashMap, HashSet};
 use tokio::sync::mpsc;
@@ -29,22 +26,10 @@ pub type Events = mpsc::Sender<Event>;
 /// Something happened.
 #[derive(Debug)]
 pub enum Event {
-    /// A worker said something on its channel, or through the door.
-    Packet(FromWorker),
-    /// A worker said something that makes no sense.
-    Malformed { worker: WorkerId, what: Malformed },
     /// What a worker asked for could not be answered, however often it was tried.
     Unanswered { worker: WorkerId, request: RequestId, error: std::io::Error },
-    /// A supervised worker calls `bind` or `listen`, and waits.
-    Called { worker: WorkerId, call: Call },
-    /// It is time to look whether a worker takes part as it should.
-    LookAt { worker: WorkerId },
     /// It was looked.
     LookedAt { worker: WorkerId, seen: look::Seen },
-    /// It is time to look whether a supervised worker closed a socket that connections wait at.
-    LookForClosed { worker: WorkerId },
-    /// The processes of a worker that had a listening socket have closed it.
-    LetGo { worker: WorkerId, request: RequestId },
     /// It was looked whether a process of a worker has a listening socket.
     Looked { worker: WorkerId, request: RequestId, held: bool },
     /// What was needed to decide a request was looked up.
@@ -55,18 +40,12 @@ pub enum Event {
     GivenUp,
     /// A worker that stopped listening had its moment to listen again.
     Deaf { worker: WorkerId },
-    /// A worker's first process ended; it is not reaped yet.
-    WorkerEnded { worker: WorkerId },
-    /// A worker's process executes its program now, or cannot.
-    Executed { worker: WorkerId, result: Result<Option<Notifier>, SpawnError> },
     /// What a worker that ended while it started had to say was heard.
     WordsHeard { worker: WorkerId, exit: Exit, daemons: Option<Vec<Kin>>, bypass: Option<String> },
-    /// Who is left of a worker whose first process ended with 0.
-    LeftBehind { worker: WorkerId, found: Vec<Left> },
     /// A worker was killed, and had its time to die.
     Unkillable { worker: WorkerId },
-    /// All that came from here has ended, but those that cannot be killed.
-    NobodyLeft { but: Vec<Kin> },
+    /// Something happened to a worker.
+    Worker(workers::Event),
     /// Something happened on the way of the connections.
     Front(front::Event),
     /// A draining worker has no connection left.
@@ -109,19 +88,4 @@ pub enum Event {
     LookAround,
     /// A signal that has no effect yet.
     Unheeded { signal: &'static str, because: &'static str },
-}
-
-/// A worker's packet.
-#[derive(Debug)]
-pub struct FromWorker {
-    /// Who said it.
-    pub worker: WorkerId,
-    /// What it says.
-    pub packet: Packet,
-    /// Descriptors that came with it.
-    pub fds: Vec<Foreign>,
-    /// Who sent it, as the kernel says.
-    pub sender: Option<nix::sys::socket::UnixCredentials>,
-    /// The connection through the door on which it came, if not on the channel.
-    pub door: Option<Foreign>,
 }

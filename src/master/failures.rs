@@ -2,13 +2,13 @@
 
 use super::error::RunError;
 use super::run::Master;
-use super::start::StartError;
-use super::worker::{Executes, Worker};
 use crate::core::fleet::{self, Exit, KillReason};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::sys::reap;
 use crate::sys::seccomp::Notifier;
 use crate::sys::spawn::SpawnError;
+use crate::workers::start::StartError;
+use crate::workers::worker::{Executes, Worker};
 use nix::sys::signal::Signal;
 use tracing::error;
 

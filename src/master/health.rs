@@ -2,9 +2,7 @@
 //! and have had their time. The fleet decides what follows.
 
 use super::event::Event;
-use super::probe::{self, Found};
 use super::run::Master;
-use super::worker::Worker;
 use crate::adapt::Chosen;
 use crate::clock;
 use crate::config::Mode;
@@ -20,6 +18,8 @@ use crate::sys::process::Usage;
 use crate::sys::taken::Taken;
 use crate::sys::{listen, own_pair, process};
 use crate::wire::packet::ToWorker;
+use crate::workers::probe::{self, Found};
+use crate::workers::worker::Worker;
 use nix::unistd::Pid;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;

@@ -3,7 +3,6 @@
 
 use super::event::Event;
 use super::run::Master;
-use super::worker::Worker;
 use crate::adapt::Chosen;
 use crate::config::PortZero;
 use crate::core::fleet::Occupant;
@@ -11,16 +10,14 @@ use crate::core::ids::{Slot, WorkerId};
 use crate::sys::listen::ephemeral_ports;
 use crate::sys::process::{self, Sockets};
 use crate::sys::{fd, sock_diag};
+use crate::workers::start::LOOKS;
+use crate::workers::worker::Worker;
 use nix::unistd::Pid;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 use tracing::warn;
-
-/// When a worker is first looked at, and after that: a server that listens does so by then, and one
-/// that takes connections takes one in less.
-pub const LOOKS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(8)];
 
 /// A worker that is looked at.
 #[derive(Clone, Copy, Debug)]

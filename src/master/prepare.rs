@@ -1,17 +1,13 @@
 //! A master that starts anew; one that goes on where another was comes from [`super::upgrade`].
 
 use super::bind::{bind_all, bind_control};
-use super::door::Door;
 use super::error::RunError;
 use super::event::{EVENTS_MAX, Event};
 use super::health::rhythm;
-use super::leftovers::Leftovers;
-use super::output::Output;
 use super::reload::Reloads;
 use super::run::{Master, prefixed};
 use super::shares::Shares;
 use super::signals::forward_signals;
-use super::start::Starter;
 use super::steering;
 use super::upgrade::Host;
 use crate::adapt::preload::Shim;
@@ -26,6 +22,10 @@ use crate::reports::Reports;
 use crate::sys::guard::{self, Guard};
 use crate::sys::taken::{self, Taken};
 use crate::sys::{descent, dispose, fd, limits};
+use crate::workers::leftovers::Leftovers;
+use crate::workers::output::Output;
+use crate::workers::rendezvous::Rendezvous;
+use crate::workers::start::Starter;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -63,8 +63,9 @@ impl Master {
 
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let house = Rc::new(House::new(&config, fd::packet_cost()?, Reports::wrapped(&sender, Event::Front), aside));
+        let workers = Reports::wrapped(&sender, Event::Worker);
         let leftovers =
-            Leftovers::start(sender.clone()).map_err(needs("the thread that looks after what workers leave"))?;
+            Leftovers::start(workers.clone()).map_err(needs("the thread that looks after what workers leave"))?;
         // Without them nothing is counted, and all else goes on.
         let taken = matches!(config.mode, Mode::Shared | Mode::Kernel).then(Taken::new).and_then(Result::ok);
         let starter = Starter {
@@ -74,13 +75,13 @@ impl Master {
             earlier,
             shim: Shim::new()?,
             old_shims: Vec::new(),
-            door: Door::open()?,
+            rendezvous: Rendezvous::open()?,
             output,
             prefixed: prefixed(&config),
             descriptors: limit.soft,
             taken,
             house: Rc::clone(&house),
-            events: sender.clone(),
+            events: workers,
         };
         let (executable, adapter, reason) = starter.look(&config)?;
         info!(command = %executable.path.display(), adapter = adapter.name(), reason, "chose the adapter");
@@ -89,7 +90,7 @@ impl Master {
         if let Some(control) = &control {
             control.serve(Reports::wrapped(&sender, Event::Control));
         }
-        starter.door.serve(sender.clone())?;
+        starter.rendezvous.serve(starter.events.clone())?;
         house.opens.begin();
         let signals = forward_signals(&sender).map_err(needs("the thread that signals interrupt"))?;
         house.begin_to_accept()?;

@@ -2,15 +2,15 @@
 
 use super::deferred::Deferred;
 use super::event::{Event, Events};
-use super::probe::{self, Found};
 use super::run::Master;
-use super::worker::Worker;
 use crate::adapt::Chosen;
 use crate::config::Mode;
 use crate::config::life::{Probe, Ready};
 use crate::core::fleet::{self, KillReason, Manner};
 use crate::core::ids::WorkerId;
 use crate::front::listener::Listener;
+use crate::workers::probe::{self, Found};
+use crate::workers::worker::Worker;
 use nix::errno::Errno;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;

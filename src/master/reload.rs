@@ -3,11 +3,11 @@
 
 use super::health::rhythm;
 use super::run::Master;
-use super::start::StartError;
 use crate::config::Config;
 use crate::control::{Done, Size, Until};
 use crate::core::fleet::{self, AbortReason, Manner};
 use crate::core::ids::Generation;
+use crate::workers::start::StartError;
 use std::rc::Rc;
 use tokio::sync::oneshot;
 use tracing::{info, warn};

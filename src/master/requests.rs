@@ -4,12 +4,10 @@ use super::answer::{Answer, errno_of};
 use super::claims::{DEAF_AFTER, Whether, claim_of, with_real_port};
 use super::deferred::{self, Deferred};
 use super::error::{RunError, advice};
-use super::event::{Event, FromWorker};
-use super::holders::Holders;
+use super::event::Event;
 use super::ready::Signal;
 use super::rights::in_name_of;
 use super::run::Master;
-use super::worker::{Asked, REQUESTS_MAX, Request, name_of};
 use crate::clock;
 use crate::config::Mode;
 use crate::core::ids::WorkerId;
@@ -22,6 +20,9 @@ use crate::sys::listen::{BACKLOG, copy_options, longest_queue};
 use crate::sys::rights::Asker;
 use crate::wire::address::Address;
 use crate::wire::packet::{self, AnswerTo, Holder, Listen, Otherwise, Ownership, RequestId, ToWorker, Via};
+use crate::workers::FromWorker;
+use crate::workers::holders::Holders;
+use crate::workers::worker::{Asked, REQUESTS_MAX, Request, name_of};
 use nix::errno::Errno;
 use std::io;
 use std::os::fd::AsFd;
@@ -35,7 +36,7 @@ pub(super) type Entered = (Rc<Listener>, Option<Rc<Handoff>>);
 impl Master {
     /// A worker said something.
     pub(super) async fn heard(&mut self, from: FromWorker) {
-        let FromWorker { worker: id, packet, mut fds, sender, door } = from;
+        let FromWorker { worker: id, packet, mut fds, sender, rendezvous } = from;
         let mut says = packet.says.into_iter();
         while let Some(said) = says.next() {
             if !self.workers.contains_key(&id) {
@@ -43,13 +44,13 @@ impl Master {
             }
             if self.must_look_first(id, &said) {
                 let packet = deferred::rest(said, says);
-                return self.look_first(id, Deferred::Said(FromWorker { worker: id, packet, fds, sender, door }));
+                return self.look_first(id, Deferred::Said(FromWorker { worker: id, packet, fds, sender, rendezvous }));
             }
             debug!(worker = id.0, said = name_of(&said), "heard");
             match said {
                 packet::FromWorker::Listen(listen) => {
-                    let asker = self.asker(id, door.as_ref().map(AsFd::as_fd), sender.as_ref());
-                    self.listen(id, listen, std::mem::take(&mut fds), door.as_ref(), asker);
+                    let asker = self.asker(id, rendezvous.as_ref().map(AsFd::as_fd), sender.as_ref());
+                    self.listen(id, listen, std::mem::take(&mut fds), rendezvous.as_ref(), asker);
                 }
                 packet::FromWorker::Accepting { id: request, backlog, answer } => {
                     let entered = self.accepting(id, request, backlog);
@@ -62,7 +63,7 @@ impl Master {
                     if let Some(answer) = answer {
                         let done = entered.as_ref().map(|_| ToWorker::Accepted { id: request }.into());
                         let reply = if answer == AnswerTo::AttachedSocket { fds.pop() } else { None };
-                        self.answer_worker(id, request, done.map_err(errno_of), reply.as_ref().or(door.as_ref()));
+                        self.answer_worker(id, request, done.map_err(errno_of), reply.as_ref().or(rendezvous.as_ref()));
                     }
                     if let Ok(Some(entered)) = entered {
                         self.listens(id, entered).await;
@@ -72,7 +73,7 @@ impl Master {
                     let found = self.follow(id, follow);
                     let reply = if follow.answer == AnswerTo::AttachedSocket { fds.pop() } else { None };
                     let found = found.map_err(|error| errno_of(&error));
-                    self.answer_worker(id, 0, found, reply.as_ref().or(door.as_ref()));
+                    self.answer_worker(id, 0, found, reply.as_ref().or(rendezvous.as_ref()));
                 }
                 packet::FromWorker::Close { id: request } => {
                     self.close(id, request);
@@ -157,7 +158,7 @@ impl Master {
         id: WorkerId,
         listen: Listen,
         fds: Vec<Foreign>,
-        door: Option<&Foreign>,
+        rendezvous: Option<&Foreign>,
         asker: io::Result<Asker>,
     ) {
         let mut fds = fds.into_iter();
@@ -172,7 +173,7 @@ impl Master {
             self.refused(id, &listen.address, &error);
             errno_of(&error)
         });
-        self.answer_worker(id, listen.id, served, reply.as_ref().or(door));
+        self.answer_worker(id, listen.id, served, reply.as_ref().or(rendezvous));
     }
 
     /// Says that a worker cannot have an address, and remembers that as the reason should it not boot.
@@ -260,7 +261,7 @@ impl Master {
         let holders = Holders::default();
         // Without a pipe the worker says `CLOSE`.
         let hold = match listen.holder {
-            Holder::Pipe => holders.add(id, listen.id, &self.events).ok(),
+            Holder::Pipe => holders.add(id, listen.id, &self.starter.events).ok(),
             Holder::Unknown => None,
         };
         let asked = with_real_port(&listen.address, &address);

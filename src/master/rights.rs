@@ -16,16 +16,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tracing::warn;
 
 impl Master {
-    /// Who sent a packet: by the connection through the door, or by what the kernel wrote beside the packet. Where
+    /// Who sent a packet: by the connection at the rendezvous, or by what the kernel wrote beside the packet. Where
     /// it wrote nothing the worker's first process stands for all.
     pub(super) fn asker(
         &self,
         id: WorkerId,
-        door: Option<BorrowedFd<'_>>,
+        rendezvous: Option<BorrowedFd<'_>>,
         sender: Option<&UnixCredentials>,
     ) -> io::Result<Asker> {
-        if let Some(door) = door {
-            return Ok(Asker::of_sender(&credentials::peer(door)?));
+        if let Some(rendezvous) = rendezvous {
+            return Ok(Asker::of_sender(&credentials::peer(rendezvous)?));
         }
         match sender {
             Some(sender) => Ok(Asker::of_sender(sender)),

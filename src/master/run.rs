@@ -4,14 +4,11 @@ use super::drain::Drains;
 use super::ending::look_after_guard;
 use super::error::RunError;
 use super::event::{Event, Events};
-use super::output::Prefixed;
 use super::reload::{Reloads, done};
 use super::shares::Shares;
 use super::signals::SignalThread;
-use super::start::{StartError, Starter};
 use super::status::{View, add_usage};
 use super::upgrade::{Host, Upgrade};
-use super::worker::{Asked, Worker};
 use crate::clock;
 use crate::config::{Config, Mode, Prefix};
 use crate::control::server::ControlSocket;
@@ -26,6 +23,10 @@ use crate::front::listeners::Listeners;
 use crate::steer::group::Group;
 use crate::sys::{dispose, process, reap};
 use crate::wire::packet::ToWorker;
+use crate::workers;
+use crate::workers::output::Prefixed;
+use crate::workers::start::{StartError, Starter};
+use crate::workers::worker::{Asked, Worker};
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, IsTerminal};
@@ -135,20 +136,14 @@ pub(super) struct Master {
 impl Master {
     pub(super) async fn handle(&mut self, event: Event) {
         match event {
-            Event::Packet(said) => {
-                self.heard(said).await;
-                self.tell_guard_of_sockets();
+            Event::Worker(event) => self.handle_worker(event).await,
+            Event::Front(front::Event::HandoffEmptied { worker }) => self.emptied(worker),
+            Event::Front(front::Event::ListenerClosed) => self.listener_closed().await,
+            Event::Front(front::Event::ListenerFailed { address, error }) => {
+                self.listener_failed(address, error).await;
             }
-            Event::Malformed { worker, what } => self.malformed(worker, &what.to_string()),
-            Event::Called { worker, call } => {
-                self.called(worker, call).await;
-                self.tell_guard_of_sockets();
-            }
-            Event::LookAt { worker } => self.look_at(worker),
             Event::LookedAt { worker, seen } => self.looked_at(worker, &seen),
-            Event::LookForClosed { worker } => self.look_for_closed(worker),
             Event::Unanswered { worker, request, error } => self.unanswered(worker, request, &error),
-            Event::LetGo { worker, request } => self.let_go(worker, request),
             Event::Looked { worker, request, held } => self.looked(worker, request, held),
             Event::LookedFirst { worker, seen, again, deferred } => {
                 self.looked_first(worker, seen, again, deferred).await;
@@ -157,19 +152,10 @@ impl Master {
             Event::SocketsOpen { worker, had, open } => self.sockets_open(worker, &had, open),
             Event::GivenUp => self.drop_unused_listeners(),
             Event::Deaf { worker } => self.deaf(worker).await,
-            Event::WorkerEnded { worker } => self.ended(worker).await,
-            Event::Executed { worker, result } => self.executed(worker, result),
             Event::WordsHeard { worker, exit, daemons, bypass } => {
                 self.bury(worker, exit, daemons, bypass.as_deref()).await;
             }
-            Event::LeftBehind { worker, found } => self.left_behind(worker, found).await,
             Event::Unkillable { worker } => self.unkillable(worker).await,
-            Event::NobodyLeft { but } => self.nobody_left_running(&but),
-            Event::Front(front::Event::HandoffEmptied { worker }) => self.emptied(worker),
-            Event::Front(front::Event::ListenerClosed) => self.listener_closed().await,
-            Event::Front(front::Event::ListenerFailed { address, error }) => {
-                self.listener_failed(address, error).await;
-            }
             Event::Drained { worker } => self.handle_fleet(fleet::Event::Emptied(worker)).await,
             Event::Ready { worker, signal } => self.readiness(worker, signal).await,
             Event::Unfit { worker } => self.unfit(worker).await,
@@ -197,6 +183,27 @@ impl Master {
             Event::Checked { result } => self.upgrade_checked(result),
             Event::LookAround => self.look_around(),
             Event::Unheeded { signal, because } => warn!(signal, because, "signal without effect"),
+        }
+    }
+
+    async fn handle_worker(&mut self, event: workers::Event) {
+        match event {
+            workers::Event::Packet(packet) => {
+                self.heard(packet).await;
+                self.tell_guard_of_sockets();
+            }
+            workers::Event::Malformed { worker, what } => self.malformed(worker, &what.to_string()),
+            workers::Event::Called { worker, call } => {
+                self.called(worker, call).await;
+                self.tell_guard_of_sockets();
+            }
+            workers::Event::LookAt { worker } => self.look_at(worker),
+            workers::Event::LookForClosed { worker } => self.look_for_closed(worker),
+            workers::Event::LetGo { worker, request } => self.let_go(worker, request),
+            workers::Event::Ended { worker } => self.ended(worker).await,
+            workers::Event::Executed { worker, result } => self.executed(worker, result),
+            workers::Event::LeftBehind { worker, found } => self.left_behind(worker, found).await,
+            workers::Event::NobodyLeft { but } => self.nobody_left_running(&but),
         }
     }
 

@@ -4,7 +4,6 @@
 
 use super::event::Event;
 use super::run::Master;
-use super::worker::Worker;
 use crate::clock;
 use crate::config::Mode;
 use crate::config::choice::Policy;
@@ -17,6 +16,7 @@ use crate::front::bustle::{BEAT, next_beat};
 use crate::steer::group::Group;
 use crate::steer::order::Share;
 use crate::sys::process;
+use crate::workers::worker::Worker;
 use nix::unistd::Pid;
 use std::collections::HashMap;
 use std::time::Duration;

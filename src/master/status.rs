@@ -1,7 +1,6 @@
 //! Putting together what `maitred status` shows.
 
 use super::reload::Reloads;
-use super::worker::Worker;
 use crate::adapt::Chosen;
 use crate::clock;
 use crate::config::{Config, Mode};
@@ -18,6 +17,7 @@ use crate::steer::group::Group;
 use crate::sys::process::Usage;
 use crate::sys::taken::Taken;
 use crate::wire::address::Address;
+use crate::workers::worker::Worker;
 use nix::unistd::Pid;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};

@@ -1,11 +1,11 @@
 //! Running the new binary on the side, to see whether it could go on.
 
-use super::super::start::executed;
 use super::fallback::inherited_environment;
 use super::{FORMAT, environment};
 use crate::core::fleet::Exit;
 use crate::sys::exec::Passing;
 use crate::sys::{reap, spawn, watch};
+use crate::workers::start::executed;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;

@@ -20,11 +20,9 @@ pub(crate) fn is_state(bytes: &[u8]) -> bool {
 }
 
 use super::event::Event;
-use super::output::Stream;
 use super::reload::done;
 use super::run::{Master, refusal};
 use super::signals::Heed;
-use super::worker::Executes;
 use crate::adapt::elf;
 use crate::core::{fleet, visible};
 use crate::sys::dispose;
@@ -32,6 +30,8 @@ use crate::sys::exec::Passing;
 use crate::sys::inherited::Inherited;
 use crate::sys::memfd;
 use crate::wire::environment;
+use crate::workers::output::Stream;
+use crate::workers::worker::Executes;
 use nix::unistd::Pid;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -205,7 +205,7 @@ impl Master {
         for stream in streams.into_iter().flatten() {
             self.starter.output.add(stream);
         }
-        self.starter.door.go_on();
+        self.starter.rendezvous.go_on();
         self.signals.heed(Heed::Now);
         replaced
     }
@@ -254,7 +254,7 @@ impl Master {
             }
             let in_hands = self.house.in_hands.get() > 0;
             let deferred = self.house.deferred.get() > 0 || self.house.unsent.get() > 0;
-            let visitors = self.starter.door.is_busy();
+            let visitors = self.starter.rendezvous.is_busy();
             let clients = self.control.as_ref().is_some_and(|control| control.is_busy());
             // What they report comes on a descriptor that only this program reads.
             let starting = self.workers.values().any(|worker| worker.executes == Executes::NotYet);
@@ -283,11 +283,11 @@ impl Master {
                 }
                 continue;
             }
-            if !busy && quiet >= QUIET_LOOKS && self.starter.door.pause() {
+            if !busy && quiet >= QUIET_LOOKS && self.starter.rendezvous.pause() {
                 if events.is_empty() {
                     return Ok(());
                 }
-                self.starter.door.go_on();
+                self.starter.rendezvous.go_on();
                 continue;
             }
             if busy {

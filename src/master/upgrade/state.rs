@@ -2,22 +2,14 @@
 
 mod resume;
 
-use super::super::deferred::Looks;
-use super::super::door::Door;
 use super::super::drain::Drains;
 use super::super::error::RunError;
 use super::super::event::{EVENTS_MAX, Event};
 use super::super::health::rhythm;
-use super::super::holders::Holders;
-use super::super::leftovers::Leftovers;
-use super::super::output::{self, LastWords, Output, Stream};
 use super::super::reload::Reloads;
 use super::super::run::{Master, prefixed};
 use super::super::shares::Shares;
 use super::super::signals::forward_signals;
-use super::super::start::{OldShim, Starter};
-use super::super::supervised::{self, Supervised};
-use super::super::worker::{Asked, Executes, Request, Worker};
 use super::Host;
 use crate::adapt::Chosen;
 use crate::adapt::preload::Shim;
@@ -47,6 +39,14 @@ use crate::sys::taken::Taken;
 use crate::sys::{fd, limits, rights, watch};
 use crate::wire::address::Address;
 use crate::wire::packet::RequestId;
+use crate::workers::holders::Holders;
+use crate::workers::leftovers::Leftovers;
+use crate::workers::looks::Looks;
+use crate::workers::output::{self, LastWords, Output, Stream};
+use crate::workers::rendezvous::Rendezvous;
+use crate::workers::start::{OldShim, Starter};
+use crate::workers::supervised::{self, Supervised};
+use crate::workers::worker::{Asked, Executes, Request, Worker};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
@@ -99,7 +99,8 @@ pub struct State {
     workers: Vec<PassedWorker>,
     streams: Vec<output::Passed>,
     guard: guard::Passed,
-    door: (String, Number),
+    #[serde(rename = "door")]
+    rendezvous: (String, Number),
     control: Option<server::Passed>,
     shim: Number,
     old_shims: Vec<Number>,
@@ -316,7 +317,7 @@ impl Master {
             workers,
             streams: streams.iter().map(|stream| stream.pass(passing, whose)).collect(),
             guard: self.starter.guard.pass(passing),
-            door: self.starter.door.pass(passing),
+            rendezvous: self.starter.rendezvous.pass(passing),
             control: self.control.as_ref().map(|control| control.pass(passing)),
             shim,
             earlier: self.starter.earlier.iter().map(Kin::identity).collect(),

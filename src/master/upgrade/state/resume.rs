@@ -72,20 +72,21 @@ impl Master {
             reloads.of.insert(*generation, if same { Rc::clone(&config) } else { made(text) });
         }
         reloads.next = state.next_text.as_ref().map(made);
+        let workers = Reports::wrapped(&sender, Event::Worker);
         let starter = Starter {
             config: Rc::clone(&config),
             guard: Rc::new(Guard::take(state.guard, &taking, config.life.detached)?),
-            leftovers: Leftovers::start(sender.clone())?,
+            leftovers: Leftovers::start(workers.clone())?,
             earlier: state.earlier.into_iter().filter_map(Kin::again).collect(),
             shim,
             old_shims,
-            door: Door::take(state.door, &taking)?,
+            rendezvous: Rendezvous::take(state.rendezvous, &taking)?,
             output,
             prefixed: prefixed(&config),
             descriptors: state.descriptors,
             taken: state.taken.map(|number| Taken::take(number, &taking)).transpose()?,
             house: Rc::clone(&house),
-            events: sender.clone(),
+            events: workers,
         };
         let hard = limits::descriptor_limit()?.hard;
         let spare = hard.saturating_sub(DESCRIPTORS_OF_MASTER) / DESCRIPTORS_PER_WORKER;
@@ -137,7 +138,7 @@ impl Master {
             let stream = Stream::take(passed, &taking, master.starter.prefixed, words)?;
             master.starter.output.add(stream);
         }
-        master.begin_again(&all, sender)?;
+        master.begin_again(&all, &sender)?;
         // As at a start: somebody may have lowered it.
         limits::raise_descriptor_limit()?;
         master.clean_up_after_upgrade();
@@ -161,7 +162,7 @@ impl Master {
             let own = request.own.map(|number| taking.take(number).map(Foreign::from)).transpose()?;
             let holders = Holders::default();
             for number in request.holders {
-                holders.watch(taking.take(number)?, passed.id, request.id, &self.events)?;
+                holders.watch(taking.take(number)?, passed.id, request.id, &self.starter.events)?;
             }
             let address = request.address.unwrap_or_else(|| listener.address.clone());
             let (id, accepting, claim) = (request.id, request.accepting, request.claim);
@@ -205,11 +206,11 @@ impl Master {
     }
 
     /// Begins everything again that was under way.
-    fn begin_again(&mut self, listeners: &[(Rc<Listener>, bool)], sender: mpsc::Sender<Event>) -> io::Result<()> {
+    fn begin_again(&mut self, listeners: &[(Rc<Listener>, bool)], sender: &mpsc::Sender<Event>) -> io::Result<()> {
         if let Some(control) = &self.control {
-            control.serve(Reports::wrapped(&sender, Event::Control));
+            control.serve(Reports::wrapped(sender, Event::Control));
         }
-        self.starter.door.serve(sender.clone())?;
+        self.starter.rendezvous.serve(self.starter.events.clone())?;
         for (listener, served) in listeners {
             if *served {
                 self.listeners.serve(listener);

@@ -2,7 +2,7 @@
 //! Unix socket. A connection carries one packet with the worker's token in it, and takes the answer. Who comes is
 //! heard by the `super::reception`.
 
-use super::event::Events;
+use super::Events;
 use super::reception::{Reception, VISITORS_MAX};
 use crate::core::ids::WorkerId;
 use crate::sys::dispose::Foreign;
@@ -16,24 +16,24 @@ use std::sync::Arc;
 
 /// The abstract socket.
 #[derive(Debug)]
-pub struct Door {
+pub struct Rendezvous {
     name: String,
     socket: Arc<OwnedFd>,
     reception: Arc<Reception>,
 }
 
-impl Door {
-    /// Opens the door under a name that nobody can have taken before.
+impl Rendezvous {
+    /// Opens it under a name that nobody can have taken before.
     ///
     /// # Errors
     /// When no socket can be had.
-    pub fn open() -> io::Result<Door> {
+    pub fn open() -> io::Result<Rendezvous> {
         let name = format!("maitred-{}-{}", std::process::id(), secret()?);
         let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
         socket.bind(&SockAddr::unix(format!("\0{name}"))?)?;
         socket.listen(VISITORS_MAX as i32)?;
         socket.set_nonblocking(true)?;
-        Ok(Door { name, socket: Arc::new(socket.into()), reception: Reception::new()? })
+        Ok(Rendezvous { name, socket: Arc::new(socket.into()), reception: Reception::new()? })
     }
 
     /// The socket's abstract name.
@@ -76,12 +76,12 @@ impl Door {
         (self.name.clone(), passing.pass(&*self.socket))
     }
 
-    /// Takes over a door that was passed on; those who may come in are told later.
+    /// Takes over one that was passed on; those who may come in are told later.
     ///
     /// # Errors
     /// When the descriptor is missing.
-    pub fn take((name, number): (String, Number), taking: &Taking) -> io::Result<Door> {
-        Ok(Door { name, socket: Arc::new(taking.take(number)?), reception: Reception::new()? })
+    pub fn take((name, number): (String, Number), taking: &Taking) -> io::Result<Rendezvous> {
+        Ok(Rendezvous { name, socket: Arc::new(taking.take(number)?), reception: Reception::new()? })
     }
 
     /// Hears visitors from now on.

@@ -5,7 +5,7 @@ mod passing;
 
 pub use passing::Passed;
 
-use super::event::{Event, Events};
+use super::{Event, Events};
 use crate::core::ids::WorkerId;
 use crate::front::handoff::{Handoff, NotTaken, TakenBack, count};
 use crate::front::listener::House;

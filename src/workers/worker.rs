@@ -1,7 +1,7 @@
 //! One worker as the master knows it.
 
-use super::deferred::Looks;
 use super::holders::Holders;
+use super::looks::Looks;
 use super::output::LastWords;
 use super::probe::Target;
 use super::supervised::Supervised;
@@ -47,7 +47,7 @@ pub struct Worker {
     pub adapter: Chosen,
     /// When it was forked.
     pub since: Moment,
-    /// Its secret at the door.
+    /// Its secret at the rendezvous.
     pub token: String,
     /// The inode of its own end of the control channel.
     pub channel_inode: u64,

@@ -1,6 +1,6 @@
 //! The control channel of one worker, as the master reads and writes it.
 
-use super::event::{Event, Events, FromWorker};
+use super::{Event, Events, FromWorker};
 use crate::core::ids::WorkerId;
 use crate::sys::dispose::{Foreign, keep_up};
 use crate::sys::fd;
@@ -20,7 +20,7 @@ pub async fn serve(channel: Rc<AsyncFd<Foreign>>, worker: WorkerId, events: Even
             Ok(Some(said)) => {
                 let event = match said {
                     Said::Packet { packet, fds, sender } => {
-                        Event::Packet(FromWorker { worker, packet, fds, sender, door: None })
+                        Event::Packet(FromWorker { worker, packet, fds, sender, rendezvous: None })
                     }
                     Said::Malformed(what) => Event::Malformed { worker, what },
                 };

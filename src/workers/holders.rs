@@ -7,7 +7,7 @@
 //! `exec` the socket goes on alone, until the next program asks for a pipe of its own; so `/proc` has the last
 //! word.
 
-use super::event::{Event, Events};
+use super::{Event, Events};
 use crate::core::ids::WorkerId;
 use crate::sys::{fd, watch};
 use crate::wire::packet::RequestId;

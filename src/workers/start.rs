@@ -1,16 +1,15 @@
 //! Starting one worker: its environment, its descriptors, its process, and the tasks that watch it.
 
 use super::channel;
-use super::deferred::Looks;
-use super::door::Door;
-use super::ending::Unclaimed;
-use super::event::{Event, Events};
 use super::leftovers::Leftovers;
-use super::look::LOOKS;
+use super::looks::Looks;
 use super::notify;
 use super::output::{Kind, LastWords, Output, Prefixed, Stream};
+use super::rendezvous::Rendezvous;
 use super::supervised::Supervised;
+use super::unclaimed::Unclaimed;
 use super::worker::{Executes, Worker};
+use super::{Event, Events};
 use crate::adapt::inspect::Executable;
 use crate::adapt::preload::Shim;
 use crate::adapt::preset::{self, Input, Offered};
@@ -110,7 +109,7 @@ pub struct Starter {
     /// Those of older versions, which workers that live still have.
     pub old_shims: Vec<OldShim>,
     /// The other way to the master.
-    pub door: Door,
+    pub rendezvous: Rendezvous,
     /// The thread that passes output on.
     pub output: Output,
     /// Whether lines get the slot before them.
@@ -188,7 +187,7 @@ impl Starter {
             (env::CHANNEL, theirs.as_raw_fd().to_string()),
             (env::CHANNEL_INODE, channel_inode.to_string()),
             (env::FAMILY, self.guard.family()),
-            (env::DOOR, format!("{} {token}", self.door.name())),
+            (env::DOOR, format!("{} {token}", self.rendezvous.name())),
             (env::MASTER, std::process::id().to_string()),
             (env::UNIX_PATHS, unix_paths(listeners)),
             (env::NODE_APP_INSTANCE, slot.to_string()),
@@ -329,7 +328,7 @@ impl Starter {
     /// When the kernel cannot watch one socket more.
     pub fn attend(&self, worker: &mut Worker, report: Option<Report>) -> io::Result<()> {
         let (id, events) = (worker.id, &self.events);
-        self.door.hear(id, &worker.token, &worker.notify, worker.pid)?;
+        self.rendezvous.hear(id, &worker.token, &worker.notify, worker.pid)?;
         self.guard.add(worker.pid, Some(worker.channel_inode).filter(|inode| *inode > 0));
         worker.tasks.extend([
             tokio::task::spawn_local(channel::serve(Rc::clone(&worker.channel), id, events.clone())),
@@ -377,6 +376,10 @@ fn arguments(config: &Config, identity: &Places<'_>, listeners: &Listeners) -> V
     let places: Vec<_> = identity.iter().cloned().chain(known).collect();
     config.command.iter().map(|word| replaced(word, &places)).collect()
 }
+
+/// When a worker is first looked at, and after that: a server that listens does so by then, and one
+/// that takes connections takes one in less.
+pub const LOOKS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(8)];
 
 /// Asks again and again for a look at the worker.
 async fn look_at(worker: WorkerId, events: Events) {
@@ -471,7 +474,7 @@ async fn watch(report: Option<Report>, pidfd: Rc<AsyncFd<OwnedFd>>, worker: Work
             Ok(None) => ready.clear_ready(),
             // Or somebody else reaped it.
             Ok(Some(_)) | Err(_) => {
-                let _ = events.send(Event::WorkerEnded { worker }).await;
+                let _ = events.send(Event::Ended { worker }).await;
                 return;
             }
         }

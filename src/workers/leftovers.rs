@@ -10,7 +10,7 @@
 //! moments. It is there from the start: when processes are all that is left of the machine's limits, none
 //! could be had.
 
-use super::event::{Event, Events};
+use super::{Event, Events};
 use crate::core::ids::WorkerId;
 use crate::sys::descent::{self, Kin, Mark};
 use crate::sys::guard::Detached;
@@ -188,7 +188,7 @@ impl Sweeper {
                     debug!(%error, "cannot look who is left of a worker");
                     Vec::new()
                 });
-                let _ = self.events.blocking_send(Event::LeftBehind { worker, found });
+                let _ = self.events.send_blocking(Event::LeftBehind { worker, found });
                 return;
             }
             Order::Clean(dead, scene, patience) => (Whose::OfTheDead(dead), scene, patience),
@@ -327,7 +327,7 @@ fn report(whose: Whose, left: Vec<Kin>, events: &Events) {
             warn!(processes, "what a worker left behind cannot be killed; it is tried again at the end");
         }
         Whose::All(_) => {
-            let _ = events.blocking_send(Event::NobodyLeft { but: left });
+            let _ = events.send_blocking(Event::NobodyLeft { but: left });
         }
     }
 }

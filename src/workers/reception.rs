@@ -1,4 +1,4 @@
-//! Hearing those who come by a name that everybody can find: at the [`super::door`], and at the workers'
+//! Hearing those who come by a name that everybody can find: at the [`super::rendezvous`], and at the workers'
 //! notification sockets ([`super::notify`]).
 //!
 //! Anybody on the machine can connect and send there, and what a stranger sends must cost the master's loop nothing: even to
@@ -8,7 +8,7 @@
 //! is interrupted where it would wait. What proven processes of workers say becomes events.
 
 use super::channel::{self, Said};
-use super::event::{Event, Events, FromWorker};
+use super::{Event, Events, FromWorker};
 use crate::core::ids::WorkerId;
 use crate::sys::dispose::Foreign;
 use crate::sys::interrupt::Interrupter;
@@ -36,8 +36,8 @@ const READY_MAX: usize = 32;
 /// Enough for a packet and a look into `/proc`.
 const STACK: usize = 256 * 1024;
 
-/// The door, among what is watched.
-const DOOR: u64 = 0;
+/// The rendezvous, among what is watched.
+const RENDEZVOUS: u64 = 0;
 
 fn key_of(worker: WorkerId) -> u64 {
     worker.0 * 2 + 1
@@ -86,7 +86,7 @@ impl Reception {
         }))
     }
 
-    /// Hears a worker from now on: at the door by its token, and on its notification socket.
+    /// Hears a worker from now on: at the rendezvous by its token, and on its notification socket.
     ///
     /// # Errors
     /// When the kernel cannot watch one socket more.
@@ -132,10 +132,10 @@ impl Reception {
     ///
     /// # Errors
     /// When it cannot be had.
-    pub fn start(self: &Arc<Self>, door: Arc<OwnedFd>, events: Events) -> io::Result<()> {
-        self.epoll.add(&*door, EpollEvent::new(EpollFlags::EPOLLIN, DOOR))?;
+    pub fn start(self: &Arc<Self>, rendezvous: Arc<OwnedFd>, events: Events) -> io::Result<()> {
+        self.epoll.add(&*rendezvous, EpollEvent::new(EpollFlags::EPOLLIN, RENDEZVOUS))?;
         let shared = Arc::clone(self);
-        let begin = move || Receptionist::new(shared, door, events).work();
+        let begin = move || Receptionist::new(shared, rendezvous, events).work();
         std::thread::Builder::new().name("reception".to_owned()).stack_size(STACK).spawn(begin)?;
         Ok(())
     }
@@ -155,7 +155,7 @@ struct Ended;
 /// The thread.
 struct Receptionist {
     shared: Arc<Reception>,
-    door: Arc<OwnedFd>,
+    rendezvous: Arc<OwnedFd>,
     events: Events,
     /// The oldest first.
     visitors: VecDeque<Visitor>,
@@ -164,12 +164,19 @@ struct Receptionist {
 }
 
 impl Receptionist {
-    fn new(shared: Arc<Reception>, door: Arc<OwnedFd>, events: Events) -> Receptionist {
+    fn new(shared: Arc<Reception>, rendezvous: Arc<OwnedFd>, events: Events) -> Receptionist {
         let interrupter = Interrupter::of_this_thread();
         if let Err(error) = &interrupter {
             warn!(%error, "no timer: a stranger's socket can hold up notifications of workers, though no connection");
         }
-        Receptionist { shared, door, events, visitors: VecDeque::new(), next_key: 2, interrupter: interrupter.ok() }
+        Receptionist {
+            shared,
+            rendezvous,
+            events,
+            visitors: VecDeque::new(),
+            next_key: 2,
+            interrupter: interrupter.ok(),
+        }
     }
 
     /// Does something that a stranger can make last.
@@ -192,7 +199,7 @@ impl Receptionist {
             }
             for event in ready.iter().take(count.unwrap_or(0)) {
                 let heard = match event.data() {
-                    DOOR => {
+                    RENDEZVOUS => {
                         self.open();
                         Ok(())
                     }
@@ -216,7 +223,7 @@ impl Receptionist {
 
     /// Lets one in, if it is of a worker.
     fn open(&mut self) {
-        let visitor = match SockRef::from(&*self.door).accept() {
+        let visitor = match SockRef::from(&*self.rendezvous).accept() {
             Ok((visitor, _)) => OwnedFd::from(visitor),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => return,
@@ -265,8 +272,8 @@ impl Receptionist {
                 let worker = packet.token.as_ref().and_then(|token| lock(&self.shared.tokens).get(token).copied());
                 match worker {
                     Some(worker) => {
-                        let door = Some(visitor.socket);
-                        self.tell(Event::Packet(FromWorker { worker, packet, fds, sender, door }))
+                        let rendezvous = Some(visitor.socket);
+                        self.tell(Event::Packet(FromWorker { worker, packet, fds, sender, rendezvous }))
                     }
                     None => {
                         strange("a process without a worker's token knocked");
@@ -297,7 +304,7 @@ impl Receptionist {
         self.tell(match packet::read(buffer.get(..received.len).unwrap_or_default()) {
             Ok(mut packet) => {
                 packet.says.retain(packet::FromWorker::is_notification);
-                Event::Packet(FromWorker { worker, packet, fds: Vec::new(), sender: received.sender, door: None })
+                Event::Packet(FromWorker { worker, packet, fds: Vec::new(), sender: received.sender, rendezvous: None })
             }
             Err(what) => Event::Malformed { worker, what },
         })
@@ -305,7 +312,7 @@ impl Receptionist {
 
     /// Waits while the loop has more than enough to do.
     fn tell(&self, event: Event) -> Result<(), Ended> {
-        self.events.blocking_send(event).map_err(|_| Ended)
+        self.events.send_blocking(event).map_err(|_| Ended)
     }
 }
 

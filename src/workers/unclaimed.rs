@@ -1,0 +1,36 @@
+//! The moment between a fork and the master's knowing of it.
+
+use crate::sys::guard::Guard;
+use crate::sys::reap;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+/// A worker that was just forked, until the master has taken it in: should that fail, it is killed.
+#[derive(Debug)]
+pub struct Unclaimed<'a> {
+    pid: Option<Pid>,
+    guard: &'a Guard,
+}
+
+impl<'a> Unclaimed<'a> {
+    /// Looks after it.
+    pub fn new(pid: Pid, guard: &'a Guard) -> Unclaimed<'a> {
+        Unclaimed { pid: Some(pid), guard }
+    }
+
+    /// It was taken in.
+    pub fn claim(mut self) {
+        self.pid = None;
+    }
+}
+
+impl Drop for Unclaimed<'_> {
+    fn drop(&mut self) {
+        if let Some(pid) = self.pid {
+            let _ = reap::signal_group(pid, Signal::SIGKILL);
+            let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+            self.guard.remove(pid);
+            let _ = nix::sys::wait::waitpid(pid, None);
+        }
+    }
+}
