@@ -65,6 +65,12 @@ impl Listeners {
         Listeners { mode, house, all: Vec::new(), complained: Cell::new(false) }
     }
 
+    /// What all listeners share.
+    #[must_use]
+    pub fn house(&self) -> &Rc<House> {
+        &self.house
+    }
+
     /// Every listener.
     pub fn iter(&self) -> impl Iterator<Item = &Rc<Listener>> {
         self.all.iter().map(|entry| &entry.listener)

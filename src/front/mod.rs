@@ -4,6 +4,7 @@
 //! worker does not want comes back ([`returned`]).
 
 pub mod accept;
+pub mod accounts;
 pub mod admission;
 pub mod bustle;
 mod closing;

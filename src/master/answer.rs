@@ -57,12 +57,12 @@ impl Master {
         answer: Result<Answer, i32>,
         to: Option<&Foreign>,
     ) {
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(id) else { return };
         let answer = answer.unwrap_or_else(|errno| ToWorker::Error { errno, id: request }.into());
         let to = to.map_or(worker.channel.get_ref().as_fd(), AsFd::as_fd);
         match answer.send(to) {
             Ok(()) => {}
-            Err(error) if fd::may_pass_later(&error) && self.house.unsent.get() < WAITING_MAX => {
+            Err(error) if fd::may_pass_later(&error) && self.front.house.unsent.get() < WAITING_MAX => {
                 match to.try_clone_to_owned() {
                     Ok(to) => self.answer_later(id, request, answer, to),
                     Err(_) => self.unanswered(id, request, &error),
@@ -74,7 +74,7 @@ impl Master {
 
     /// Tries again for a while. Where nothing helps, the worker hears at least that.
     fn answer_later(&self, worker: WorkerId, request: RequestId, answer: Answer, to: OwnedFd) {
-        let (house, events) = (Rc::clone(&self.house), self.events.clone());
+        let (house, events) = (Rc::clone(&self.front.house), self.events.clone());
         house.unsent.set(house.unsent.get() + 1);
         tokio::task::spawn_local(async move {
             let mut attempts = 0;
@@ -101,8 +101,8 @@ impl Master {
 
     /// A worker could not be answered, so what it asked for does not count.
     pub(super) fn unanswered(&mut self, id: WorkerId, request: RequestId, error: &io::Error) {
-        let Some(worker) = self.workers.get(&id) else { return };
-        if let Some(told) = self.house.provoked.tell(id, Kind::Unanswered) {
+        let Some(worker) = self.workers.get(id) else { return };
+        if let Some(told) = self.front.house.provoked.tell(id, Kind::Unanswered) {
             warn!(slot = worker.slot.0, worker = id.0, %error, left_out = told.left_out, "cannot answer a worker");
         }
         self.close(id, request);

@@ -15,7 +15,6 @@ use crate::wire::packet::{AnswerTo, Holder, Listen, Otherwise, Ownership, Reques
 use crate::wire::peer::PEER_MAX;
 use crate::workers::supervised::{Door, Known, Supervised, address_of, name_bytes};
 use nix::errno::Errno;
-use nix::unistd::Pid;
 use socket2::Socket;
 use std::collections::HashSet;
 use std::io;
@@ -43,7 +42,7 @@ impl From<io::Error> for Verdict {
 impl Master {
     /// A worker calls `bind` or `listen` and waits.
     pub(super) async fn called(&mut self, id: WorkerId, call: Call) {
-        let Some(supervised) = self.workers.get(&id).and_then(|worker| worker.supervised.clone()) else { return };
+        let Some(supervised) = self.workers.get(id).and_then(|worker| worker.supervised.clone()) else { return };
         if self.must_look_first_at(id, &call) {
             return self.look_first(id, Deferred::Called(call));
         }
@@ -82,7 +81,7 @@ impl Master {
             return Verdict::Pass;
         }
         let ask = asking(address.clone(), supervised.next_request());
-        if self.workers.get(&id).is_some_and(|worker| !address.is_ephemeral() && self.is_private(worker, &ask)) {
+        if self.workers.get(id).is_some_and(|worker| !address.is_ephemeral() && self.is_private(worker, &ask)) {
             return Verdict::Pass;
         }
         if let Some(known) = supervised.take_known(inode) {
@@ -106,8 +105,8 @@ impl Master {
                 }
                 Verdict::Pass
             }
-            (Address::Tcp(_), OwnSocket::Copy(own)) if !self.listeners.serves(&address) => {
-                if let Err(error) = listen::claim(&own, &address, self.listeners.sharing(&address)) {
+            (Address::Tcp(_), OwnSocket::Copy(own)) if !self.front.listeners.serves(&address) => {
+                if let Err(error) = listen::claim(&own, &address, self.front.listeners.sharing(&address)) {
                     self.refused(id, &address, &error);
                     return error.into();
                 }
@@ -189,7 +188,7 @@ impl Master {
             Some(prepared @ Known::Prepared { .. }) => Ok(prepared),
             Some(Known::Bound(address)) => {
                 let ask = asking(address.clone(), supervised.next_request());
-                if self.workers.get(&id).is_some_and(|worker| self.is_private(worker, &ask)) {
+                if self.workers.get(id).is_some_and(|worker| self.is_private(worker, &ask)) {
                     return Verdict::Pass;
                 }
                 let own = OwnSocket::of(call).and_then(OwnSocket::copy);
@@ -201,7 +200,7 @@ impl Master {
                 let real = listen::local_address_of(own.as_fd()).unwrap_or_else(|_| address.clone());
                 let private = |address: Address| {
                     let ask = asking(address, supervised.next_request());
-                    self.workers.get(&id).is_some_and(|worker| self.is_private(worker, &ask))
+                    self.workers.get(id).is_some_and(|worker| self.is_private(worker, &ask))
                 };
                 if private(address.clone()) || private(real) {
                     return Verdict::Pass;
@@ -238,7 +237,7 @@ impl Master {
         request: RequestId,
         inode: u64,
     ) -> io::Result<()> {
-        let Some(worker) = self.workers.get(&id) else { return Ok(()) };
+        let Some(worker) = self.workers.get(id) else { return Ok(()) };
         let Some(asked) = worker.requests.iter().find(|asked| asked.id == request) else { return Ok(()) };
         let socket = match (&asked.handoff, &asked.listener.group) {
             (Some(handoff), _) => handoff.receiver().try_clone_to_owned()?,
@@ -305,7 +304,7 @@ impl Master {
         }
         let inode = fd::inode(socket.as_fd())?;
         let protocol = foreign::protocol(call.thread, call.descriptor()).unwrap_or_default();
-        let worker = self.workers.get(&id).ok_or(Errno::ESRCH)?;
+        let worker = self.workers.get(id).ok_or(Errno::ESRCH)?;
         let asked = worker.requests.iter().find(|asked| asked.id == request).ok_or(Errno::ESRCH)?;
         if let Some(handoff) = &asked.handoff {
             let family = match protocol.as_str() {
@@ -326,7 +325,7 @@ impl Master {
     /// Looks whether connections wait at a supervised worker that has closed its listening socket: only
     /// when some do and it takes none, since the look costs.
     pub(super) fn look_for_closed(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(id) else { return };
         let (mut waiting, mut taken) = (0, 0);
         for request in &worker.requests {
             let at_kernel =
@@ -345,11 +344,6 @@ impl Master {
         }
     }
 
-    /// The process groups of the other workers, which may have the same sockets.
-    pub(super) fn groups_beside(&self, id: WorkerId) -> HashSet<Pid> {
-        self.workers.values().filter(|other| other.id != id).map(|other| other.pid).collect()
-    }
-
     pub(super) fn close_all(&mut self, id: WorkerId, closed: Vec<RequestId>) {
         for request in closed {
             debug!(worker = id.0, request, "a supervised worker closed a listening socket");
@@ -359,15 +353,15 @@ impl Master {
 
     /// Looks which sockets a supervised worker has closed: now and then, and when somebody waits there.
     pub(super) fn look_at_supervised(&self, id: WorkerId) {
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(id) else { return };
         // Where much is open a look takes longer than until the next.
         let Some(supervised) = worker.supervised.clone().filter(|supervised| !supervised.looks.replace(true)) else {
             return;
         };
-        let (pid, had, others) = (worker.pid, supervised.inodes(), self.groups_beside(id));
+        let (pid, had, others) = (worker.pid, supervised.inodes(), self.workers.groups_beside(id));
         // All workers together take as much as one may: others may have much open.
         let pause = LOOK_PAUSE * self.workers.len() as u32;
-        let (events, aside) = (self.events.clone(), self.house.aside.clone());
+        let (events, aside) = (self.events.clone(), self.front.house.aside.clone());
         tokio::task::spawn_local(async move {
             let begun = Instant::now();
             let found = aside.run(move || process::sockets_of_others(pid, &others)).await;
@@ -382,7 +376,7 @@ impl Master {
 
     /// It was looked; a socket that came meanwhile could not be seen.
     pub(super) fn sockets_open(&mut self, id: WorkerId, had: &HashSet<u64>, mut open: HashSet<u64>) {
-        let Some(supervised) = self.workers.get(&id).and_then(|worker| worker.supervised.clone()) else { return };
+        let Some(supervised) = self.workers.get(id).and_then(|worker| worker.supervised.clone()) else { return };
         open.extend(supervised.inodes().difference(had));
         self.close_all(id, supervised.closed(&open));
     }

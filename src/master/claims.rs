@@ -46,14 +46,14 @@ impl Master {
             return true;
         }
         if let Address::Unix(path) = asked
-            && !self.listeners.serves(asked)
+            && !self.front.listeners.serves(asked)
         {
             // As with port 0, the name is of its own choice.
             return socket_file::is_in_fresh_directory(path, worker.age());
         }
         asked.is_ephemeral()
             && self.config.port_zero == PortZero::Private
-            && !self.listeners.has_port_zero(asked, |listener| worker.holds(listener))
+            && !self.front.listeners.has_port_zero(asked, |listener| worker.holds(listener))
     }
 
     /// Refuses what the kernel would refuse if the worker had its sockets by itself.
@@ -68,10 +68,10 @@ impl Master {
         whether: Whether,
     ) -> io::Result<()> {
         let taken = |worker: &Worker| worker.requests.iter().any(|r| r.id != request && is_taken(asks, r, whether));
-        if self.workers.get(&id).is_some_and(|worker| worker.supervised.is_some() && taken(worker)) {
+        if self.workers.get(id).is_some_and(|worker| worker.supervised.is_some() && taken(worker)) {
             self.forget_closed(id);
         }
-        let worker = self.workers.get(&id).ok_or(Errno::ESRCH)?;
+        let worker = self.workers.get(id).ok_or(Errno::ESRCH)?;
         // Where the pipes say that nobody has it any more a program may have it all the same, which has no pipe yet.
         let may_be_open = |other: &Request| {
             worker.looks.seen.as_ref().is_none_or(|seen| seen.may_be_open(other.id, inode(worker, other)))
@@ -92,13 +92,13 @@ impl Master {
     /// Says that a worker opened an address late: it may be for one client, and all workers share it. Returns
     /// whether it is late.
     pub(super) fn notice_late_address(&mut self, id: WorkerId, address: &Address) -> bool {
-        let Some(worker) = self.workers.get(&id) else { return false };
+        let Some(worker) = self.workers.get(id) else { return false };
         let ready_for = worker.ready.then(|| worker.age());
         let has_served = worker.requests.iter().filter_map(|r| r.handoff.as_ref()).any(|handoff| handoff.given() > 0);
         if !worker.admitted || !(has_served || ready_for.is_some_and(|age| age >= SETTLED_AFTER)) {
             return false;
         }
-        if let Some(told) = self.house.provoked.tell(id, Kind::OpenedLate) {
+        if let Some(told) = self.front.house.provoked.tell(id, Kind::OpenedLate) {
             let (slot, left_out) = (worker.slot.0, told.left_out);
             info!(slot, worker = id.0, %address, left_out, "a worker that was ready opened one more address, which all workers share now; if it is for one client or for its own processes, leave it alone with --private");
         }
@@ -110,7 +110,7 @@ impl Master {
     /// # Errors
     /// `ENOENT` when it is none of ours.
     pub(super) fn follow(&mut self, id: WorkerId, follow: Follow) -> io::Result<Answer> {
-        let worker = self.workers.get(&id).ok_or(Errno::ESRCH)?;
+        let worker = self.workers.get(id).ok_or(Errno::ESRCH)?;
         let of_it = |request: &&Request| inode(worker, request).is_some_and(|inode| inode == follow.inode);
         let request = worker.requests.iter().find(of_it).ok_or(Errno::ENOENT)?;
         let mut fds = Vec::new();
@@ -124,7 +124,7 @@ impl Master {
                 None => listen::with_options_of(listener.as_fd())?,
             });
         }
-        let hold = request.holders.add(id, request.id, &self.starter.events).ok();
+        let hold = request.holders.add(id, request.id, &self.workers.starter.events).ok();
         // Without a pipe `/proc` tells.
         request.holders.unwatched.set(request.holders.unwatched.get() || hold.is_none());
         fds.extend(hold);
@@ -138,13 +138,13 @@ impl Master {
 
     /// Where a worker may count what it takes from a shared socket.
     pub(super) fn count_of(&self, worker: &Worker) -> Option<Count> {
-        let taken = self.starter.taken.as_ref()?;
+        let taken = self.workers.starter.taken.as_ref()?;
         Some(Count { place: Taken::place(worker.slot.index()) as u32, path: taken.path() })
     }
 
     /// The pipes of a listening socket are closed.
     pub(super) fn let_go(&mut self, id: WorkerId, request: RequestId) {
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(id) else { return };
         let Some(request) = worker.requests.iter().find(|r| r.id == request) else { return };
         if request.holders.are_gone() {
             self.look_who_holds(worker, request);
@@ -156,7 +156,7 @@ impl Master {
     fn look_who_holds(&self, worker: &Worker, request: &Request) {
         let Some(inode) = inode(worker, request) else { return };
         let (id, request, events) = (worker.id, request.id, self.events.clone());
-        let (aside, beside) = (self.house.aside.clone(), self.groups_beside(worker.id));
+        let (aside, beside) = (self.front.house.aside.clone(), self.workers.groups_beside(worker.id));
         tokio::task::spawn_local(async move {
             let look = move || is_among(Some(inode), descent::sockets_below(Pid::this(), &beside).as_ref());
             let held = aside.run(look).await.unwrap_or(true);
@@ -166,7 +166,7 @@ impl Master {
 
     /// It was looked.
     pub(super) fn looked(&mut self, id: WorkerId, request: RequestId, held: bool) {
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(id) else { return };
         let Some(asked) = worker.requests.iter().find(|r| r.id == request && r.holders.are_gone()) else { return };
         asked.holders.unwatched.set(held);
         if !held {
@@ -190,7 +190,7 @@ impl Master {
 
     /// Looks again for those sockets of a worker of which nothing else tells when they are closed.
     pub(super) fn look_at_unwatched(&self, id: WorkerId) {
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(id) else { return };
         for request in worker.requests.iter().filter(|r| r.holders.unwatched.get() && r.holders.are_gone()) {
             self.look_who_holds(worker, request);
         }
@@ -202,7 +202,7 @@ impl Master {
             return;
         }
         let now = clock::now();
-        for listener in self.listeners.iter().filter(|l| l.origin == Origin::Worker) {
+        for listener in self.front.listeners.iter().filter(|l| l.origin == Origin::Worker) {
             let held = self.workers.values().any(|worker| worker.holds(listener));
             let since = (!held).then(|| listener.unheld_since.get().unwrap_or(now));
             listener.unheld_since.set(since);
@@ -217,7 +217,7 @@ impl Master {
     /// A worker closed a socket: if it was the last on which it listened, it has a moment to listen again.
     pub(super) fn lost_listener(&mut self, id: WorkerId) {
         let events = self.events.clone();
-        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_deaf() && !worker.leaves) else {
+        let Some(worker) = self.workers.get_mut(id).filter(|worker| worker.is_deaf() && !worker.leaves) else {
             return;
         };
         if self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting) {
@@ -234,7 +234,7 @@ impl Master {
 
     /// The moment is over.
     pub(super) async fn deaf(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.get(&id).filter(|worker| worker.is_deaf() && !worker.leaves) else { return };
+        let Some(worker) = self.workers.get(id).filter(|worker| worker.is_deaf() && !worker.leaves) else { return };
         if self.fleet.is_stopping() {
             return;
         }
@@ -247,10 +247,11 @@ impl Master {
                 generation,
                 "a new worker has closed the last socket that it listened on, so it cannot take the place of the old one"
             );
-            self.failed_because = Some("it listened, and then closed the last socket that it listened on".to_owned());
+            self.failures.failed_because =
+                Some("it listened, and then closed the last socket that it listened on".to_owned());
             return self.handle_fleet(fleet::Event::Condemned(id, KillReason::Elsewhere)).await;
         }
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(id) else { return };
         if self.fleet.occupant(id).is_none_or(|o| !o.is_ready() || o.signs.has(Sign::Deaf)) {
             return;
         }
@@ -260,7 +261,7 @@ impl Master {
             "a worker that was ready listens nowhere any more, so it gets no connections"
         );
         if self.fleet.reloading() == Some(worker.generation) {
-            self.failed_because =
+            self.failures.failed_because =
                 Some("a new worker was ready, and then closed the last socket that it listened on".to_owned());
         }
         self.handle_fleet(fleet::Event::Stalled(id, Sign::Deaf)).await;

@@ -34,7 +34,7 @@ pub enum Deferred {
 impl Master {
     /// What a worker said, if what comes next needs a look and can wait for it.
     pub(super) fn must_look_first(&self, id: WorkerId, said: &packet::FromWorker) -> bool {
-        let Some(worker) = self.workers.get(&id).filter(|worker| worker.looks.may_begin()) else { return false };
+        let Some(worker) = self.workers.get(id).filter(|worker| worker.looks.may_begin()) else { return false };
         let unsure = |other: &&Request| worker.supervised.is_some() || other.holders.are_gone();
         let in_the_way = |request: RequestId, asked: &Address| {
             worker
@@ -55,7 +55,7 @@ impl Master {
 
     /// The same for a call: the first socket of a worker is in nobody's way.
     pub(super) fn must_look_first_at(&self, id: WorkerId, call: &Call) -> bool {
-        let Some(worker) = self.workers.get(&id).filter(|worker| worker.looks.may_begin()) else { return false };
+        let Some(worker) = self.workers.get(id).filter(|worker| worker.looks.may_begin()) else { return false };
         match call.name {
             Name::Bind => !worker.requests.is_empty(),
             // Of which one is its own.
@@ -66,15 +66,15 @@ impl Master {
 
     /// Looks aside what the worker's processes have open; [`Master::looked_first`] goes on then.
     pub(super) fn look_first(&mut self, id: WorkerId, deferred: Deferred) {
-        let beside = self.groups_beside(id);
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let beside = self.workers.groups_beside(id);
+        let Some(worker) = self.workers.get_mut(id) else { return };
         let not_before = worker.looks.not_before.take();
         worker.looks.under_way = true;
         let supervised = worker.supervised.is_some();
         let had = worker.supervised.as_ref().map(|supervised| supervised.inodes()).unwrap_or_default();
         let requests = worker.requests.iter().map(|request| request.id).collect();
         let pid = worker.pid;
-        let (house, events) = (Rc::clone(&self.house), self.events.clone());
+        let (house, events) = (Rc::clone(&self.front.house), self.events.clone());
         house.deferred.set(house.deferred.get() + 1);
         tokio::task::spawn_local(async move {
             if let Some(wait) = not_before.map(|then| then.saturating_duration_since(Instant::now())) {
@@ -95,7 +95,7 @@ impl Master {
 
     /// It was looked: what waited for it is done.
     pub(super) async fn looked_first(&mut self, id: WorkerId, mut seen: Seen, again: Instant, deferred: Deferred) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(worker) = self.workers.get_mut(id) else { return };
         worker.looks.under_way = false;
         worker.looks.not_before = Some(again);
         if let (Some(supervised), Some(open)) = (&worker.supervised, &mut seen.open) {
@@ -107,14 +107,14 @@ impl Master {
             Deferred::Called(call) => self.called(id, call).await,
             Deferred::Ready(signal) => self.readiness(id, signal).await,
         }
-        if let Some(worker) = self.workers.get_mut(&id) {
+        if let Some(worker) = self.workers.get_mut(id) {
             worker.looks.seen = None;
         }
     }
 
     /// Ends the requests of a supervised worker whose sockets it has closed, which nobody tells, as far as that was seen.
     pub(super) fn forget_closed(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(id) else { return };
         let open = worker.looks.seen.as_ref().and_then(|seen| seen.open.as_ref());
         if let (Some(supervised), Some(open)) = (&worker.supervised, open) {
             let closed = supervised.closed(open);

@@ -140,11 +140,11 @@ impl Master {
     pub(super) fn watch_drain(&mut self, id: WorkerId) {
         let (ports, families, paths) = self.served();
         // In kernel mode connections may wait at the slot's own socket.
-        let listeners: Vec<Rc<Listener>> = self.listeners.iter().filter(|l| l.group.is_some()).cloned().collect();
-        let (events, drains, mode) = (self.events.clone(), Rc::clone(&self.drains), self.config.mode);
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let listeners: Vec<Rc<Listener>> = self.front.listeners.iter().filter(|l| l.group.is_some()).cloned().collect();
+        let (events, drains, mode) = (self.events.clone(), Rc::clone(&self.checks.drains), self.config.mode);
+        let Some(worker) = self.workers.get_mut(id) else { return };
         let (slot, group) = (worker.slot, worker.pid);
-        let aside = self.house.aside.clone();
+        let aside = self.front.house.aside.clone();
         let task = async move {
             let under_way = drains.begin(&ports);
             let mut looking = Looking::new(group, ports, families, paths);
@@ -193,7 +193,7 @@ impl Master {
     /// The ports, with their families, and the socket files that connections come in on.
     fn served(&self) -> (HashSet<u16>, Vec<Family>, HashSet<PathBuf>) {
         let (mut ports, mut families, mut paths) = (HashSet::new(), HashSet::new(), HashSet::new());
-        for listener in self.listeners.iter() {
+        for listener in self.front.listeners.iter() {
             match &listener.address {
                 Address::Tcp(address) => {
                     ports.insert(address.port());

@@ -34,7 +34,7 @@ const OVERDUE: Duration = Duration::from_secs(2);
 impl Master {
     /// Asks a worker to end.
     pub(super) fn terminate(&self, id: WorkerId) {
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(id) else { return };
         let signal = worker.config.stop_signal;
         info!(slot = worker.slot.0, worker = id.0, pid = worker.pid.as_raw(), %signal, "asking a worker to end");
         // One that is stopped could not hear it.
@@ -49,7 +49,7 @@ impl Master {
 
     /// Kills a worker, and comes back when it should be dead.
     pub(super) fn kill(&mut self, id: WorkerId, because: KillReason) {
-        if let Some(worker) = self.workers.get(&id) {
+        if let Some(worker) = self.workers.get(id) {
             warn!(slot = worker.slot.0, worker = id.0, pid = worker.pid.as_raw(), ?because, "killing a worker");
             // It may have left the group that bears its number.
             let _ = reap::signal_group(worker.pid, Signal::SIGKILL);
@@ -70,7 +70,7 @@ impl Master {
     /// A worker was killed and had its time to die. It hangs in the kernel, or has another user; at the end it
     /// is left behind rather than waited for.
     pub(super) async fn unkillable(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(id) else { return };
         if !matches!(reap::how_it_ended(worker.pidfd.get_ref().as_fd()), Ok(None)) {
             // Its end is on the way to us.
             return;
@@ -86,12 +86,12 @@ impl Master {
 
     /// The first process of a worker ended, and nobody has its number yet.
     pub(super) async fn ended(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(id) else { return };
         // Somebody else reaped it; how it ended is not to be known.
         let seen = reap::how_it_ended(worker.pidfd.get_ref().as_fd()).ok().flatten().map(Exit::from);
         let exit = seen.unwrap_or(Exit::Code(0));
         let (slot, pid, uptime_ms) = (worker.slot.0, worker.pid.as_raw(), worker.age().as_millis());
-        let untaken: u64 = self.listeners.iter().map(|l| l.seats.queued_of(id)).sum();
+        let untaken: u64 = self.front.listeners.iter().map(|l| l.seats.queued_of(id)).sum();
         let state = self.fleet.occupant(id).map_or("", |o| o.name());
         if state == "draining" {
             info!(slot, worker = id.0, pid, %exit, uptime_ms, "worker ended");
@@ -104,19 +104,19 @@ impl Master {
         self.part_with(id);
         match may_be_daemon {
             // The group is left alone until then: who is in there goes into the background perhaps.
-            true => self.starter.leftovers.look(id, dead, self.scene(Some(id))),
+            true => self.workers.starter.leftovers.look(id, dead, self.scene(Some(id))),
             false => self.bury_when_heard(id, exit, None).await,
         }
     }
 
     /// Gives a worker nothing more and hears nothing more from it.
     fn part_with(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(id) else { return };
         worker.forget();
-        self.house.opens.forget(id);
-        self.house.provoked.forget(id);
-        self.starter.rendezvous.forget(id, &worker.token);
-        self.listeners.retire(id);
+        self.front.house.opens.forget(id);
+        self.front.house.provoked.forget(id);
+        self.workers.starter.rendezvous.forget(id, &worker.token);
+        self.front.listeners.retire(id);
     }
 
     /// A worker's first process ended with 0, and this is who goes on without it.
@@ -130,7 +130,7 @@ impl Master {
     /// The same, after what a worker that never served wrote to its standard error has been read: another process
     /// may have that, too, and not close it for long.
     async fn bury_when_heard(&mut self, id: WorkerId, exit: Exit, daemons: Option<Vec<Kin>>) {
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(id) else { return };
         let starting = daemons.is_some() || self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting);
         if !starting || worker.executes == Executes::Never {
             return self.bury(id, exit, daemons, None).await;
@@ -149,11 +149,11 @@ impl Master {
 
     /// Reaps a worker's first process, ends what is left of it, and tells the fleet.
     pub(super) async fn bury(&mut self, id: WorkerId, exit: Exit, daemons: Option<Vec<Kin>>, bypass: Option<&str>) {
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(id) else { return };
         let (slot, dead, grace) = (worker.slot, dead(worker), worker.config.grace);
         // While the dead process still holds the group's number.
         let _ = reap::signal_group(worker.pid, Signal::SIGKILL);
-        self.starter.guard.remove(worker.pid);
+        self.workers.starter.guard.remove(worker.pid);
         let _ = reap::reap(worker.pidfd.get_ref().as_fd());
         let advice = daemons.is_some().then(|| daemons::advice(&worker.config.command));
         let (state, killed) = match self.fleet.occupant(id) {
@@ -176,11 +176,9 @@ impl Master {
         let to_end = if at_once { Duration::ZERO } else { TIME_TO_END.min(grace) };
         // Its own sockets are known as long as it is.
         let scene = self.scene(Some(id));
-        let worker = self.workers.remove(&id);
+        let worker = self.workers.remove(id);
         let executes = worker.as_ref().map_or(Executes::Yes, |worker| worker.executes);
-        let (shims, workers) = (&mut self.starter.old_shims, &self.workers);
-        shims.retain(|shim| workers.keys().any(|worker| *worker <= shim.newest));
-        self.starter.leftovers.clean(Some(dead), scene, Patience { to_end, to_die: TIME_TO_DIE });
+        self.workers.starter.leftovers.clean(Some(dead), scene, Patience { to_end, to_die: TIME_TO_DIE });
         if let Some(worker) = worker.filter(|_| state == "draining") {
             self.give_up_addresses(&worker);
         }
@@ -198,7 +196,7 @@ impl Master {
     pub(super) fn begin_end(&mut self) {
         let to_end = if self.fleet.stops_at_once() { Duration::ZERO } else { TIME_TO_END.min(self.config.grace) };
         let patience = Patience { to_end, to_die: TIME_TO_DIE };
-        self.starter.leftovers.end(self.config.life.detached, self.scene(None), patience);
+        self.workers.starter.leftovers.end(self.config.life.detached, self.scene(None), patience);
         let events = self.events.clone();
         tokio::task::spawn_local(async move {
             sleep(patience.to_end + patience.to_die + OVERDUE).await;
@@ -209,49 +207,53 @@ impl Master {
 
     /// Nothing runs any more that came from here.
     pub(super) fn nobody_left_running(&mut self, but: &[Kin]) {
-        if self.finished {
+        if self.end.finished {
             return;
         }
         if !but.is_empty() {
             let processes = leftovers::names(but.iter());
             error!(processes, "what workers left behind cannot be killed; ending without");
-            self.failure.get_or_insert(RunError::LeftRunning(processes));
+            self.failures.failure.get_or_insert(RunError::LeftRunning(processes));
         }
         self.finish();
-        self.starter.guard.dismiss();
+        self.workers.starter.guard.dismiss();
     }
 
     /// Ends what workers left behind that ended under the program before this one.
     pub(super) fn clean_up_after_upgrade(&self) {
         let patience = Patience { to_end: TIME_TO_END, to_die: TIME_TO_DIE };
-        self.starter.leftovers.clean(None, self.scene(None), patience);
+        self.workers.starter.leftovers.clean(None, self.scene(None), patience);
     }
 
     /// What there is to know for who looks for leftovers; `of` is about to be forgotten.
     fn scene(&self, of: Option<WorkerId>) -> Scene {
         let firsts = self.workers.values().filter(|worker| worker.runs()).map(|worker| worker.pid);
         // What this process had before it was maitred, as the log reader of a start script, is not ours to end.
-        let earlier = descent::still_there(&self.starter.earlier);
-        let newest = self.workers.keys().copied().chain([self.newest_worker]).max().unwrap_or(WorkerId(0));
+        let earlier = descent::still_there(&self.workers.starter.earlier);
+        let newest = self.workers.newest();
         Scene {
-            family: self.starter.guard.family(),
-            without: firsts.chain([self.starter.guard.process()]).chain(self.checking()).chain(earlier).collect(),
-            living: self.workers.keys().copied().filter(|id| Some(*id) != of).collect(),
+            family: self.workers.starter.guard.family(),
+            without: firsts
+                .chain([self.workers.starter.guard.process()])
+                .chain(self.checking())
+                .chain(earlier)
+                .collect(),
+            living: self.workers.ids().filter(|id| Some(*id) != of).collect(),
             newest,
-            sockets: self.our_sockets().union(&self.sockets_at_stop).copied().collect(),
+            sockets: self.our_sockets().union(&self.end.sockets).copied().collect(),
         }
     }
 
     /// Where detached jobs stay, the guard must know who is none.
     pub(super) fn tell_guard_of_sockets(&self) {
         if self.config.life.detached == Detached::Stay {
-            self.starter.guard.know_sockets(&self.our_sockets());
+            self.workers.starter.guard.know_sockets(&self.our_sockets());
         }
     }
 
     /// The inodes of all sockets by which somebody could take connections of ours.
     pub(super) fn our_sockets(&self) -> HashSet<u64> {
-        let listening = self.listeners.iter().flat_map(|listener| listener.sockets());
+        let listening = self.front.listeners.iter().flat_map(|listener| listener.sockets());
         let listening = listening.filter_map(|socket| fd::inode(socket.as_fd()).ok());
         let requests = self.workers.values().flat_map(|worker| &worker.requests);
         let handoffs = requests.filter_map(|request| request.handoff.as_ref());

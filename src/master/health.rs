@@ -1,12 +1,13 @@
 //! Looking after workers that serve: whether they take what waits for them, answer what they are asked,
 //! and have had their time. The fleet decides what follows.
 
+use super::drain::Drains;
 use super::event::Event;
 use super::run::Master;
 use crate::adapt::Chosen;
 use crate::clock;
-use crate::config::Mode;
 use crate::config::life::{Life, Probing};
+use crate::config::{Config, Mode};
 use crate::core::fleet::{self, KillReason, Sign};
 use crate::core::health::{Facts, Limits, Verdict, stood_still};
 use crate::core::ids::WorkerId;
@@ -21,6 +22,7 @@ use crate::wire::packet::ToWorker;
 use crate::workers::probe::{self, Found};
 use crate::workers::worker::Worker;
 use nix::unistd::Pid;
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -43,6 +45,31 @@ pub fn rhythm(life: &Life) -> Duration {
     life.stall.map_or(LOOK_AT_LEAST, |stall| stall / 4).clamp(LOOK_AT_MOST, LOOK_AT_LEAST)
 }
 
+/// What is looked at time and again: whether workers that serve are well, and what those have open that drain.
+#[derive(Debug)]
+pub struct Checks {
+    /// How often workers are looked at.
+    pub rhythm: Rc<Cell<Duration>>,
+    /// When that was last.
+    pub looked_at: Moment,
+    /// Whether nothing went on then, so that the next look is late.
+    pub looked_at_rest: bool,
+    /// When it was last looked what memory they use.
+    pub memory_looked_at: Moment,
+    /// Those that drain.
+    pub drains: Rc<Drains>,
+}
+
+impl Checks {
+    /// The first look is after a while.
+    #[must_use]
+    pub fn new(config: &Config) -> Checks {
+        let now = clock::now();
+        let rhythm = Rc::new(Cell::new(rhythm(&config.life)));
+        Checks { rhythm, looked_at: now, looked_at_rest: false, memory_looked_at: now, drains: Rc::default() }
+    }
+}
+
 /// What is asked of this worker.
 fn limits(id: WorkerId, life: &Life) -> Limits {
     Limits {
@@ -59,7 +86,8 @@ fn limits(id: WorkerId, life: &Life) -> Limits {
 impl Master {
     /// Begins to look after the workers.
     pub(super) fn look_after(&self) {
-        let (house, rhythm, events) = (Rc::clone(&self.house), Rc::clone(&self.rhythm), self.events.clone());
+        let (house, rhythm, events) =
+            (Rc::clone(&self.front.house), Rc::clone(&self.checks.rhythm), self.events.clone());
         tokio::task::spawn_local(async move {
             loop {
                 house.bustle.stirs().await;
@@ -75,10 +103,10 @@ impl Master {
 
     /// A worker begins to serve.
     pub(super) fn begin_health(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(id) else { return };
         let base = self.counted_by_others(worker);
         let probing = worker.config.life.probing.clone();
-        if let Some(worker) = self.workers.get_mut(&id) {
+        if let Some(worker) = self.workers.get_mut(id) {
             let now = clock::now();
             (worker.health.moved, worker.health.serves_since) = (now, now);
             worker.health.base = base;
@@ -90,7 +118,7 @@ impl Master {
 
     /// Goes on with the probes of a worker that serves.
     pub(super) fn probe_if_asked(&mut self, id: WorkerId) {
-        let worker = self.workers.get(&id).filter(|worker| worker.admitted);
+        let worker = self.workers.get(id).filter(|worker| worker.admitted);
         if let Some(probing) = worker.and_then(|worker| worker.config.life.probing.clone()) {
             self.probe_again_and_again(id, probing);
         }
@@ -100,8 +128,10 @@ impl Master {
     fn counted_by_others(&self, worker: &Worker) -> u64 {
         match self.config.mode {
             Mode::Handoff => 0,
-            Mode::Shared => self.starter.taken.as_ref().map_or(0, |taken: &Taken| taken.get(worker.slot.index())),
-            Mode::Kernel => match self.view().steered_to(worker.slot) {
+            Mode::Shared => {
+                self.workers.starter.taken.as_ref().map_or(0, |taken: &Taken| taken.get(worker.slot.index()))
+            }
+            Mode::Kernel => match self.front.steered_to(worker.slot) {
                 Some(steered) => steered,
                 None => self.counted_by_itself(worker).unwrap_or(0),
             },
@@ -110,23 +140,23 @@ impl Master {
 
     /// Connections that the shim saw the slot's workers take; only the shim counts them.
     fn counted_by_itself(&self, worker: &Worker) -> Option<u64> {
-        let taken = self.starter.taken.as_ref().filter(|_| worker.adapter == Chosen::Preload)?;
+        let taken = self.workers.starter.taken.as_ref().filter(|_| worker.adapter == Chosen::Preload)?;
         Some(taken.get(worker.slot.index()))
     }
 
     /// One look at all workers that serve.
     pub(super) async fn look_after_workers(&mut self) {
         let now = clock::now();
-        let gap = now.since(std::mem::replace(&mut self.looked_at, now));
-        let quiet = std::mem::take(&mut self.looked_at_rest);
-        if stood_still(gap, self.rhythm.get(), if quiet { BEAT } else { Duration::ZERO }) {
+        let gap = now.since(std::mem::replace(&mut self.checks.looked_at, now));
+        let quiet = std::mem::take(&mut self.checks.looked_at_rest);
+        if stood_still(gap, self.checks.rhythm.get(), if quiet { BEAT } else { Duration::ZERO }) {
             let gap_ms = gap.as_millis();
             warn!(gap_ms, "maitred itself was stopped for a while");
             self.workers.values_mut().for_each(|worker| worker.health.excuse(gap));
             return;
         }
         if quiet {
-            let lately = Moment::at(now.since(Moment::default()).saturating_sub(self.rhythm.get()));
+            let lately = Moment::at(now.since(Moment::default()).saturating_sub(self.checks.rhythm.get()));
             let well = |id| self.fleet.occupant(id).is_some_and(|o| !o.excluded);
             for worker in self.workers.values_mut().filter(|worker| well(worker.id)) {
                 worker.health.had_none_until(lately);
@@ -139,18 +169,18 @@ impl Master {
             }
         }
         if self.may_rest(now) {
-            self.house.bustle.settle();
-            self.looked_at_rest = true;
+            self.front.house.bustle.settle();
+            self.checks.looked_at_rest = true;
         } else {
             // Where the master hands nothing over, nobody else says so.
-            self.house.bustle.stir();
+            self.front.house.bustle.stir();
         }
-        let memory_due = now.since(self.memory_looked_at) >= LOOK_AT_MEMORY;
+        let memory_due = now.since(self.checks.memory_looked_at) >= LOOK_AT_MEMORY;
         if memory_due && self.workers.values().any(|worker| worker.config.life.max_rss.is_some()) {
-            self.memory_looked_at = now;
-            let (groups, events) = (self.view().groups(), self.events.clone());
+            self.checks.memory_looked_at = now;
+            let (groups, events) = (self.workers.groups(), self.events.clone());
             // Where so much is asked already, the next look does.
-            if let Ok(place) = self.house.aside.place() {
+            if let Ok(place) = self.front.house.aside.place() {
                 tokio::task::spawn_local(async move {
                     if let Ok(usage) = place.run(move || process::usage(&groups, &HashSet::new())).await {
                         let _ = events.send(Event::Memory { usage }).await;
@@ -180,10 +210,10 @@ impl Master {
         let (mut events, mut bait) = (Vec::new(), false);
         let Some(occupant) = self.fleet.occupant(id) else { return events };
         let (signs, excluded) = (occupant.signs, occupant.excluded);
-        let Some(worker) = self.workers.get(&id) else { return events };
+        let Some(worker) = self.workers.get(id) else { return events };
         let (waiting, taken) = self.waiting_and_taken(worker);
         let counted = self.counted_by_others(worker);
-        let Some(worker) = self.workers.get_mut(&id) else { return events };
+        let Some(worker) = self.workers.get_mut(id) else { return events };
         let (slot, age) = (worker.slot.0, worker.age());
         let connections = worker.given() + counted.saturating_sub(worker.health.base);
         let limits = limits(id, &worker.config.life);
@@ -247,9 +277,9 @@ impl Master {
                 (handoffs().map(|h| u64::from(h.queued())).sum(), handoffs().map(|h| h.taken()).sum())
             }
             Mode::Kernel => {
-                let groups = self.listeners.iter().filter_map(|l| l.group.as_ref());
+                let groups = self.front.listeners.iter().filter_map(|l| l.group.as_ref());
                 let waiting = groups.map(|group| group.queued_at(worker.slot)).sum::<u64>();
-                let steered = self.view().steered_to(worker.slot).map(|steered| steered.saturating_sub(waiting));
+                let steered = self.front.steered_to(worker.slot).map(|steered| steered.saturating_sub(waiting));
                 // Where nobody counts, nobody can tell a busy worker from one that stands still.
                 steered.or_else(|| self.counted_by_itself(worker)).map_or((0, 0), |taken| (waiting, taken))
             }
@@ -259,7 +289,7 @@ impl Master {
     /// Gives a worker that is passed over a connection of our own: when it takes that, it works again. No
     /// client waits for it.
     fn lay_bait(&self, id: WorkerId) {
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(id) else { return };
         for request in worker.requests.iter().filter(|r| r.accepting) {
             let Some(handoff) = &request.handoff else { continue };
             if let Ok(pair) = own_pair::connect(&request.listener.address) {
@@ -298,7 +328,7 @@ impl Master {
         let unwell = self.fleet.occupant(id).is_some_and(|o| o.signs.has(Sign::Probe));
         let condition = if unwell { Condition::Unwell } else { Condition::Well };
         let mut probes = Probes::of(condition, probing.rise, probing.fall);
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(worker) = self.workers.get_mut(id) else { return };
         let first = probing.interval.mul_f64(10.0 * (1.0 - jitter::share(id, 0)));
         let (slot, target) = (worker.slot.0, Rc::clone(&worker.target));
         worker.tasks.push(tokio::task::spawn_local(async move {
@@ -327,7 +357,7 @@ impl Master {
 
     /// A worker's probe changed its mind.
     pub(super) async fn probed(&mut self, id: WorkerId, now: Condition) {
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(id) else { return };
         let slot = worker.slot.0;
         let event = match now {
             Condition::Well => {
@@ -341,11 +371,11 @@ impl Master {
 
     /// Stops handing to a worker, and gives what waits for it to others.
     pub(super) fn exclude(&self, id: WorkerId) {
-        for listener in self.listeners.iter() {
+        for listener in self.front.listeners.iter() {
             listener.seats.suspend(id);
             listener.changed.notify_one();
         }
-        if let Some(worker) = self.workers.get(&id) {
+        if let Some(worker) = self.workers.get(id) {
             let because = self.fleet.occupant(id).map(|o| o.signs.names()).unwrap_or_default();
             warn!(slot = worker.slot.0, worker = id.0, because, "stalled: passing over a worker");
         }
@@ -353,11 +383,11 @@ impl Master {
 
     /// Hands to it again.
     pub(super) fn readmit(&mut self, id: WorkerId) {
-        for listener in self.listeners.iter() {
+        for listener in self.front.listeners.iter() {
             listener.seats.readmit(id);
             listener.changed.notify_one();
         }
-        if let Some(worker) = self.workers.get_mut(&id) {
+        if let Some(worker) = self.workers.get_mut(id) {
             worker.health.serves_since = clock::now();
             info!(slot = worker.slot.0, worker = id.0, "a worker that was passed over gets connections again");
         }

@@ -53,7 +53,7 @@ impl Master {
         self.look_at_unwatched(id);
         self.give_up_abandoned();
         self.look_at_supervised(id);
-        let Some(worker) = self.workers.get(&id).filter(|worker| !worker.reported) else { return };
+        let Some(worker) = self.workers.get(id).filter(|worker| !worker.reported) else { return };
         let starting = self.fleet.occupant(id).is_some_and(Occupant::is_starting);
         // Costly, so only where it can be.
         let may_bypass = starting || worker.adapter == Chosen::Inherit;
@@ -61,7 +61,7 @@ impl Master {
             return;
         }
         let (group, ours) = (worker.pid, self.inodes_of_listeners());
-        let (aside, events) = (self.house.aside.clone(), self.events.clone());
+        let (aside, events) = (self.front.house.aside.clone(), self.events.clone());
         tokio::task::spawn_local(async move {
             let look = move || {
                 let own = process::sockets(group);
@@ -76,7 +76,7 @@ impl Master {
 
     /// It was looked; says so where a worker does not take part.
     pub(super) fn looked_at(&mut self, id: WorkerId, seen: &Seen) {
-        let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.reported) else { return };
+        let Some(worker) = self.workers.get_mut(id).filter(|worker| !worker.reported) else { return };
         let slot = worker.slot;
         let starting = self.fleet.occupant(id).is_some_and(Occupant::is_starting);
         let after_s = worker.age().as_secs();
@@ -104,13 +104,13 @@ impl Master {
     }
 
     fn inodes_of_listeners(&self) -> HashSet<u64> {
-        self.listeners.iter().flat_map(|l| l.sockets()).filter_map(|s| fd::inode(s.as_fd()).ok()).collect()
+        self.front.listeners.iter().flat_map(|l| l.sockets()).filter_map(|s| fd::inode(s.as_fd()).ok()).collect()
     }
 
     /// What to add to the report of a boot that failed: that another worker has the address for itself. Found aside.
     pub(super) fn bypass(&self) -> impl Future<Output = Option<String>> + use<> {
         let suspects: Vec<Suspect> = self.workers.values().map(Suspect::of).collect();
-        let (ours, aside) = (self.inodes_of_listeners(), self.house.aside.clone());
+        let (ours, aside) = (self.inodes_of_listeners(), self.front.house.aside.clone());
         let port_zero = self.config.port_zero;
         async move {
             let look = move || {

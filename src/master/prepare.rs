@@ -3,19 +3,21 @@
 use super::bind::{bind_all, bind_control};
 use super::error::RunError;
 use super::event::{EVENTS_MAX, Event};
-use super::health::rhythm;
+use super::failures::Failures;
+use super::health::Checks;
 use super::reload::Reloads;
+use super::run::End;
 use super::run::{Master, prefixed};
 use super::shares::Shares;
 use super::signals::forward_signals;
 use super::steering;
 use super::upgrade::Host;
+use super::upgrade::Program;
 use crate::adapt::preload::Shim;
 use crate::aside::Aside;
-use crate::clock;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode, WORKERS_MAX};
 use crate::core::fleet::{Fleet, OCCUPANTS_MAX};
-use crate::core::ids::WorkerId;
+use crate::front::accounts::Front;
 use crate::front::listener::House;
 use crate::front::listeners::Listeners;
 use crate::reports::Reports;
@@ -24,10 +26,10 @@ use crate::sys::taken::{self, Taken};
 use crate::sys::{descent, dispose, fd, limits};
 use crate::workers::leftovers::Leftovers;
 use crate::workers::output::Output;
+use crate::workers::pool::Pool;
 use crate::workers::rendezvous::Rendezvous;
 use crate::workers::start::Starter;
-use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::rc::Rc;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
@@ -102,39 +104,19 @@ impl Master {
         }
         let (name, workers, pid) = (&config.name, config.workers, std::process::id());
         info!(name, pid, workers, mode = config.mode.name(), depth = config.depth, "starting");
+        let program = Program::new(host, signals);
         let master = Master {
-            reloads: Reloads::default(),
-            rhythm: Rc::new(Cell::new(rhythm(&config.life))),
-            looked_at: clock::now(),
-            looked_at_rest: false,
-            signals,
-            base_text: config.source.text.clone(),
-            max_workers,
-            drains: Rc::default(),
-            memory_looked_at: clock::now(),
-            last_words: HashMap::new(),
-            failed_because: None,
-            since: clock::now(),
-            starter,
-            house,
-            events: sender,
-            listeners,
-            accepted_before: 0,
-            unaccounted: Cell::new(0),
-            sockets_at_stop: HashSet::new(),
-            newest_worker: WorkerId(0),
-            closing: 0,
+            reloads: Reloads::new(max_workers, config.source.text.clone()),
             fleet,
-            workers: HashMap::new(),
+            workers: Pool::new(starter),
+            front: Front::new(config.mode, listeners, Vec::new(), 0),
             shares: Shares::default(),
-            counters: Vec::new(),
-            finished: false,
-            failure: None,
-            boot_failure: None,
+            checks: Checks::new(&config),
+            failures: Failures::default(),
+            program,
             control,
-            upgrade: None,
-            upgrades: 0,
-            host,
+            events: sender,
+            end: End::default(),
             config,
         };
         Ok((master, events))

@@ -46,7 +46,7 @@ impl Master {
     /// Begins what is waited for with a worker that was just forked.
     pub(super) fn await_readiness(&mut self, id: WorkerId) {
         let events = self.events.clone();
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(worker) = self.workers.get_mut(id) else { return };
         let lives_for = match &worker.config.life.ready {
             Ready::Delay(time) => Some(*time),
             Ready::Listen if worker.adapter == Chosen::Inherit => Some(SETTLES),
@@ -66,7 +66,7 @@ impl Master {
 
     /// Something happened that may count as readiness.
     pub(super) async fn readiness(&mut self, id: WorkerId, signal: Signal) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(worker) = self.workers.get_mut(id) else { return };
         let counts = match (&worker.config.life.ready, signal) {
             (_, Signal::Waited) | (Ready::Listen, Signal::Listens | Signal::Said) | (Ready::Notify, Signal::Said) => {
                 true
@@ -81,24 +81,24 @@ impl Master {
             return;
         }
         if signal == Signal::Waited {
-            let worker = self.workers.get(&id);
+            let worker = self.workers.get(id);
             if worker.is_some_and(|worker| worker.supervised.is_some() && worker.looks.may_begin()) {
                 return self.look_first(id, Deferred::Ready(signal));
             }
             self.forget_closed(id);
         }
-        if self.workers.get(&id).is_some_and(Worker::is_deaf) {
+        if self.workers.get(id).is_some_and(Worker::is_deaf) {
             return;
         }
         let missing = self.addresses_missing(id);
         if !missing.is_empty() {
             return self.await_addresses(id, &missing);
         }
-        let unsure = self.workers.get(&id).is_some_and(Worker::may_be_deaf);
+        let unsure = self.workers.get(id).is_some_and(Worker::may_be_deaf);
         if (signal != Signal::Waited || unsure) && self.see_whether_it_stays(id) {
             return;
         }
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(id) else { return };
         let (slot, uptime_ms) = (worker.slot.0, worker.age().as_millis());
         match (&worker.config.life.ready, signal) {
             (_, Signal::Listens) => {}
@@ -120,7 +120,7 @@ impl Master {
     fn see_whether_it_stays(&mut self, id: WorkerId) -> bool {
         let events = self.events.clone();
         let reloading = self.fleet.reloading();
-        let Some(worker) = self.workers.get_mut(&id).filter(|worker| reloading == Some(worker.generation)) else {
+        let Some(worker) = self.workers.get_mut(id).filter(|worker| reloading == Some(worker.generation)) else {
             return false;
         };
         // In kernel mode the old one has left before; what comes meanwhile waits.
@@ -138,7 +138,7 @@ impl Master {
     /// Addresses that the workers of the old generation serve and this one of the new does not: taking
     /// its place it would leave their clients alone. A restart is the way to other addresses.
     fn addresses_missing(&self, id: WorkerId) -> Vec<Rc<Listener>> {
-        let Some(worker) = self.workers.get(&id).filter(|w| self.fleet.reloading() == Some(w.generation)) else {
+        let Some(worker) = self.workers.get(id).filter(|w| self.fleet.reloading() == Some(w.generation)) else {
             return Vec::new();
         };
         if self.fleet.reload_manner() == Some(Manner::Restart) {
@@ -146,7 +146,7 @@ impl Master {
         }
         // In its own slot: another slot may have addresses of its own.
         let old = self.fleet.seats().get(worker.slot.index()).and_then(|seat| seat.serving());
-        let Some(old) = old.and_then(|o| self.workers.get(&o.worker)) else { return Vec::new() };
+        let Some(old) = old.and_then(|o| self.workers.get(o.worker)) else { return Vec::new() };
         let accepting = old.requests.iter().filter(|r| r.accepting).map(|r| Rc::clone(&r.listener));
         let (occasional, chosen): (Vec<_>, Vec<_>) = accepting.partition(|listener| is_occasional(listener));
         let mut served = if chosen.is_empty() { occasional } else { chosen };
@@ -157,7 +157,7 @@ impl Master {
     /// Gives a worker of a new generation a moment to listen where the old one does, then gives it up.
     fn await_addresses(&mut self, id: WorkerId, missing: &[Rc<Listener>]) {
         let events = self.events.clone();
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(worker) = self.workers.get_mut(id) else { return };
         if !std::mem::replace(&mut worker.awaits_addresses, true) {
             let addresses: Vec<_> = missing.iter().map(|l| l.address.to_string()).collect();
             debug!(worker = id.0, ?addresses, "ready, but it does not serve all addresses yet");
@@ -172,7 +172,7 @@ impl Master {
     pub(super) async fn unfit(&mut self, id: WorkerId) {
         let missing = self.addresses_missing(id);
         let starting = self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting);
-        let Some(worker) = self.workers.get(&id).filter(|_| starting && !missing.is_empty()) else { return };
+        let Some(worker) = self.workers.get(id).filter(|_| starting && !missing.is_empty()) else { return };
         let missing: Vec<_> = missing.iter().map(|l| l.address.to_string()).collect();
         let listens_on: Vec<_> =
             worker.requests.iter().filter(|r| r.accepting).map(|r| r.listener.address.to_string()).collect();
@@ -183,7 +183,7 @@ impl Master {
             ?listens_on,
             "a new worker does not listen where the old ones do, so it cannot take their place; use restart to change addresses"
         );
-        self.failed_because = Some(format!(
+        self.failures.failed_because = Some(format!(
             "the new worker listens on {listens_on:?} and not on {missing:?}, where the old ones do; use `maitred restart` to change addresses"
         ));
         self.handle_fleet(fleet::Event::Condemned(id, KillReason::Elsewhere)).await;
@@ -192,7 +192,7 @@ impl Master {
     /// A worker listens: if it must answer first, asks it until it does.
     pub(super) fn ask_until_ready(&mut self, id: WorkerId) {
         let events = self.events.clone();
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(worker) = self.workers.get_mut(id) else { return };
         let Ready::Http(path) = &worker.config.life.ready else { return };
         if std::mem::replace(&mut worker.asked, true) {
             return;

@@ -24,8 +24,12 @@ pub struct Waiter {
 }
 
 /// The configurations of the generations, and who waits for the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Reloads {
+    /// The most workers that descriptors allow.
+    pub max_workers: u32,
+    /// The text of the configuration file at the start, with the options that cannot change.
+    pub base_text: Option<String>,
     /// What each generation is started with.
     pub of: std::collections::BTreeMap<Generation, Rc<Config>>,
     /// That of the next one.
@@ -33,6 +37,15 @@ pub struct Reloads {
     pub waiters: Vec<Waiter>,
     /// How the last reload ended, for `status`.
     pub last: Option<String>,
+}
+
+impl Reloads {
+    /// None yet.
+    #[must_use]
+    pub fn new(max_workers: u32, base_text: Option<String>) -> Reloads {
+        let (of, waiters) = (std::collections::BTreeMap::new(), Vec::new());
+        Reloads { max_workers, base_text, of, next: None, waiters, last: None }
+    }
 }
 
 /// Why a reload was not begun.
@@ -77,7 +90,7 @@ impl Master {
             warn!(?kept, "these options cannot change while maitred runs; the old values stay");
         }
         let config = Rc::new(config);
-        self.starter.look(&config)?;
+        self.workers.starter.look(&config)?;
         let workers = config.workers;
         self.fleet.size_after(fleet::Resize::To(workers))?;
         self.reloads.next = Some(config);
@@ -143,9 +156,9 @@ impl Master {
         info!(generation = generation.0, ?manner, "reload begins");
         let config = self.reloads.next.take().unwrap_or_else(|| Rc::clone(&self.config));
         // Its own limits hold for the reload that brings it.
-        self.fleet.replan(config.plan(self.max_workers));
+        self.fleet.replan(config.plan(self.reloads.max_workers));
         self.reloads.of.insert(generation, config);
-        self.failed_because = None;
+        self.failures.failed_because = None;
         self.reloads.waiters.iter_mut().for_each(|waiter| waiter.generation = waiter.generation.or(Some(generation)));
     }
 
@@ -154,9 +167,9 @@ impl Master {
         info!(generation = generation.0, "reload done: the new generation serves");
         if let Some(config) = self.reloads.of.get(&generation) {
             self.config = Rc::clone(config);
-            self.starter.config = Rc::clone(config);
-            self.fleet.replan(config.plan(self.max_workers));
-            self.rhythm.set(rhythm(&config.life));
+            self.workers.starter.config = Rc::clone(config);
+            self.fleet.replan(config.plan(self.reloads.max_workers));
+            self.checks.rhythm.set(rhythm(&config.life));
         }
         self.forget_configurations();
         self.reloads.last = Some(format!("generation {generation} serves"));
@@ -180,9 +193,9 @@ impl Master {
             AbortReason::Deaf(worker) => format!("its worker {worker} stopped listening"),
             AbortReason::Stopping => "the workers are being stopped".to_owned(),
         };
-        let why = self.failed_because.take().map_or(why.clone(), |more| format!("{why}: {more}"));
+        let why = self.failures.failed_because.take().map_or(why.clone(), |more| format!("{why}: {more}"));
         warn!(generation = generation.0, why, "reload given up; the old configuration stays in force");
-        self.fleet.replan(self.config.plan(self.max_workers));
+        self.fleet.replan(self.config.plan(self.reloads.max_workers));
         self.forget_configurations();
         self.reloads.last = Some(format!("generation {generation} was given up: {why}"));
         let text = format!("generation {generation} was given up: {why}; the old workers serve on");

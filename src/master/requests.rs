@@ -39,7 +39,7 @@ impl Master {
         let FromWorker { worker: id, packet, mut fds, sender, rendezvous } = from;
         let mut says = packet.says.into_iter();
         while let Some(said) = says.next() {
-            if !self.workers.contains_key(&id) {
+            if !self.workers.get(id).is_some() {
                 return;
             }
             if self.must_look_first(id, &said) {
@@ -55,7 +55,7 @@ impl Master {
                 packet::FromWorker::Accepting { id: request, backlog, answer } => {
                     let entered = self.accepting(id, request, backlog);
                     if let Err(error) = &entered
-                        && let Some(told) = self.house.provoked.tell(id, Kind::NoPart)
+                        && let Some(told) = self.front.house.provoked.tell(id, Kind::NoPart)
                     {
                         warn!(worker = id.0, %error, left_out = told.left_out, "a worker cannot take part");
                     }
@@ -84,28 +84,28 @@ impl Master {
                 }
                 packet::FromWorker::Truncated { .. } => self.truncated(id),
                 packet::FromWorker::Ready => {
-                    if let Some(worker) = self.workers.get_mut(&id) {
+                    if let Some(worker) = self.workers.get_mut(id) {
                         // Not with an address of its own, so with those it was started with.
                         worker.uses_inherited |= worker.requests.is_empty();
                     }
                     self.readiness(id, Signal::Said).await;
                 }
                 packet::FromWorker::Stopping => {
-                    if let Some(told) = self.house.provoked.tell(id, Kind::Stopping) {
+                    if let Some(told) = self.front.house.provoked.tell(id, Kind::Stopping) {
                         info!(worker = id.0, left_out = told.left_out, "the worker is about to end");
                     }
                 }
                 packet::FromWorker::Status(text) => self.says(id, &text),
                 packet::FromWorker::Watchdog => {
                     let now = clock::now();
-                    self.workers.entry(id).and_modify(|worker| worker.health.watchdog = Some(now));
+                    self.workers.get_mut(id).into_iter().for_each(|worker| worker.health.watchdog = Some(now));
                 }
                 packet::FromWorker::Pong(_) => {
                     let now = clock::now();
-                    self.workers.entry(id).and_modify(|worker| worker.health.ponged = Some(now));
+                    self.workers.get_mut(id).into_iter().for_each(|worker| worker.health.ponged = Some(now));
                 }
                 packet::FromWorker::Ping(n) => {
-                    if let Some(worker) = self.workers.get(&id) {
+                    if let Some(worker) = self.workers.get(id) {
                         worker.tell(&ToWorker::Pong(n));
                     }
                 }
@@ -114,8 +114,8 @@ impl Master {
     }
 
     pub(super) fn malformed(&self, id: WorkerId, what: &str) {
-        let Some(worker) = self.workers.get(&id) else { return };
-        if let Some(told) = self.house.provoked.tell(id, Kind::Malformed) {
+        let Some(worker) = self.workers.get(id) else { return };
+        if let Some(told) = self.front.house.provoked.tell(id, Kind::Malformed) {
             warn!(
                 slot = worker.slot.0,
                 worker = id.0,
@@ -128,10 +128,10 @@ impl Master {
     }
 
     fn truncated(&self, id: WorkerId) {
-        let Some(worker) = self.workers.get(&id) else { return };
-        if let Some(counters) = self.counters.get(worker.slot.index()) {
+        let Some(worker) = self.workers.get(id) else { return };
+        if let Some(counters) = self.front.counters.get(worker.slot.index()) {
             count(&counters.truncated);
-            if let Some(told) = self.house.provoked.tell(id, Kind::Truncated) {
+            if let Some(told) = self.front.house.provoked.tell(id, Kind::Truncated) {
                 let (slot, truncated, left_out) = (worker.slot.0, counters.truncated.get(), told.left_out);
                 warn!(
                     slot,
@@ -146,8 +146,8 @@ impl Master {
 
     /// `STATUS`: a line for people.
     fn says(&self, id: WorkerId, text: &str) {
-        let Some(worker) = self.workers.get(&id) else { return };
-        if let Some(told) = self.house.provoked.tell(id, Kind::Says) {
+        let Some(worker) = self.workers.get(id) else { return };
+        if let Some(told) = self.front.house.provoked.tell(id, Kind::Says) {
             info!(slot = worker.slot.0, worker = id.0, text, left_out = told.left_out, "the worker says");
         }
     }
@@ -179,17 +179,17 @@ impl Master {
     /// Says that a worker cannot have an address, and remembers that as the reason should it not boot.
     pub(super) fn refused(&mut self, id: WorkerId, address: &Address, error: &io::Error) {
         let (asked, address) = (address.clone(), address.to_string());
-        if let Some(told) = self.house.provoked.tell(id, Kind::Refused) {
+        if let Some(told) = self.front.house.provoked.tell(id, Kind::Refused) {
             let left_out = told.left_out;
             warn!(worker = id.0, %address, %error, left_out, "a worker cannot have the address{}", advice(&address, error));
         }
         if let Some(errno) =
             error.raw_os_error().filter(|errno| *errno == libc::EADDRINUSE && self.fleet.was_never_ready())
             // Another address will do for a second socket of the same worker, as it would without a master.
-            && !self.workers.get(&id).is_some_and(|worker| worker.requests.iter().any(|r| r.address.covers(&asked)))
+            && !self.workers.get(id).is_some_and(|worker| worker.requests.iter().any(|r| r.address.covers(&asked)))
         {
             let address = address.trim_start_matches("tcp:").to_owned();
-            self.boot_failure = Some(RunError::Bind { address, source: io::Error::from_raw_os_error(errno) });
+            self.failures.boot_failure = Some(RunError::Bind { address, source: io::Error::from_raw_os_error(errno) });
         }
     }
 
@@ -208,24 +208,24 @@ impl Master {
         self.close(id, listen.id);
         let claim = claim_of(own.as_ref());
         self.check_claim(id, listen.id, (&listen.address, claim), Whether::MayBind)?;
-        let worker = self.workers.get(&id).ok_or(Errno::ESRCH)?;
+        let worker = self.workers.get(id).ok_or(Errno::ESRCH)?;
         if self.is_private(worker, listen) {
             return Ok(ToWorker::Private { id: listen.id }.into());
         }
         self.may(asker, &listen.address)?;
-        let late = !self.listeners.serves(&listen.address) && self.notice_late_address(id, &listen.address);
-        let worker = self.workers.get_mut(&id).ok_or(Errno::ESRCH)?;
+        let late = !self.front.listeners.serves(&listen.address) && self.notice_late_address(id, &listen.address);
+        let worker = self.workers.get_mut(id).ok_or(Errno::ESRCH)?;
         if worker.requests.len() >= REQUESTS_MAX {
             return Err(Errno::EMFILE.into());
         }
-        if !self.listeners.serves(&listen.address) {
+        if !self.front.listeners.serves(&listen.address) {
             let workers = &self.workers;
             let in_use = |listener: &Listener| workers.values().any(|worker| worker.holds(listener));
-            let dropped = self.listeners.make_way(&listen.address, in_use);
-            dropped.iter().for_each(|dropped| self.close_account(dropped));
+            let dropped = self.front.listeners.make_way(&listen.address, in_use);
+            dropped.iter().for_each(|dropped| self.front.close_account(dropped));
         }
-        let worker = self.workers.get_mut(&id).ok_or(Errno::ESRCH)?;
-        let found = in_name_of(asker, &listen.address, &mut self.listeners, |listeners| {
+        let (worker, starter) = self.workers.get_with_starter(id).ok_or(Errno::ESRCH)?;
+        let found = in_name_of(asker, &listen.address, &mut self.front.listeners, |listeners| {
             listeners.find_or_bind(listen, own, worker.slot, |listener| worker.holds(listener))
         })?;
         let listener = found.listener;
@@ -236,10 +236,10 @@ impl Master {
         }
         let (via, handoff, socket) = match self.config.mode {
             Mode::Handoff => {
-                let counters = Rc::clone(self.counters.get(worker.slot.index()).ok_or(Errno::ESRCH)?);
+                let counters = Rc::clone(self.front.counters.get(worker.slot.index()).ok_or(Errno::ESRCH)?);
                 let whose = Whose { worker: id, slot: worker.slot, request: listen.id };
-                let load = self.house.opens.load_of(id);
-                let (handoff, socket) = Handoff::new(whose, counters, load, self.house.depth)?;
+                let load = self.front.house.opens.load_of(id);
+                let (handoff, socket) = Handoff::new(whose, counters, load, self.front.house.depth)?;
                 (Via::Handoff, Some(Rc::new(handoff)), socket)
             }
             Mode::Shared | Mode::Kernel => {
@@ -261,7 +261,7 @@ impl Master {
         let holders = Holders::default();
         // Without a pipe the worker says `CLOSE`.
         let hold = match listen.holder {
-            Holder::Pipe => holders.add(id, listen.id, &self.starter.events).ok(),
+            Holder::Pipe => holders.add(id, listen.id, &starter.events).ok(),
             Holder::Unknown => None,
         };
         let asked = with_real_port(&listen.address, &address);
@@ -276,7 +276,7 @@ impl Master {
             claim,
             holders,
         });
-        let count = self.workers.get(&id).and_then(|worker| self.count_of(worker));
+        let count = self.workers.get(id).and_then(|worker| self.count_of(worker));
         let message = ToWorker::Listening { address, id: listen.id, via, ownership: found.ownership, count };
         Ok(Answer { message, fds: [Some(socket), hold].into_iter().flatten().collect() })
     }
@@ -292,12 +292,12 @@ impl Master {
         request: RequestId,
         backlog: Option<u32>,
     ) -> io::Result<Option<Entered>> {
-        let Some(worker) = self.workers.get(&id) else { return Ok(None) };
+        let Some(worker) = self.workers.get(id) else { return Ok(None) };
         if let Some(asks) = worker.requests.iter().find(|r| r.id == request && !r.accepting) {
             let wanted = (&asks.address.clone(), asks.claim);
             self.check_claim(id, request, wanted, Whether::MayListen)?;
         }
-        let Some(worker) = self.workers.get_mut(&id) else { return Ok(None) };
+        let Some(worker) = self.workers.get_mut(id) else { return Ok(None) };
         let Some(index) = worker.requests.iter().position(|r| r.id == request) else {
             debug!(worker = id.0, "a worker accepts on an address that it did not ask for");
             return Err(Errno::EINVAL.into());
@@ -314,23 +314,23 @@ impl Master {
 
     /// What follows when a worker listens somewhere for the first time.
     pub(super) async fn listens(&mut self, id: WorkerId, (listener, handoff): Entered) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(worker) = self.workers.get_mut(id) else { return };
         worker.listened = true;
         worker.deaf_moment.take().iter().for_each(JoinHandle::abort);
         let (slot, uptime_ms) = (worker.slot.0, worker.age().as_millis());
         if let Some(handoff) = handoff {
             tokio::task::spawn_local(returned::serve(Rc::clone(&listener), handoff));
         }
-        self.listeners.serve(&listener);
+        self.front.listeners.serve(&listener);
         if self.fleet.is_stopping() || !self.fleet.is_wanted(id) {
             return;
         }
         self.hears_again(id).await;
         self.ask_until_ready(id);
         self.readiness(id, Signal::Listens).await;
-        let admitted = self.workers.get(&id).is_some_and(|worker| worker.admitted);
+        let admitted = self.workers.get(id).is_some_and(|worker| worker.admitted);
         let message = if admitted { "worker ready" } else { "worker listens" };
-        if let Some(told) = self.house.provoked.tell(id, Kind::Listens) {
+        if let Some(told) = self.front.house.provoked.tell(id, Kind::Listens) {
             info!(slot, worker = id.0, address = %listener.address, uptime_ms, left_out = told.left_out, "{message}");
         }
         self.drop_unused_listeners();
@@ -338,7 +338,7 @@ impl Master {
 
     /// Lets a worker's request take part in its listener. Returns the two when it is the first time.
     fn enter(&mut self, id: WorkerId, index: usize, backlog: Option<u32>) -> io::Result<Option<Entered>> {
-        let Some(worker) = self.workers.get_mut(&id) else { return Ok(None) };
+        let Some(worker) = self.workers.get_mut(id) else { return Ok(None) };
         let (slot, admitted) = (worker.slot, worker.admitted);
         let Some(request) = worker.requests.get_mut(index) else { return Ok(None) };
         let listener = Rc::clone(&request.listener);
@@ -382,14 +382,14 @@ impl Master {
     /// Gives up a listener that cannot listen because it is another worker's socket on which that worker
     /// has connected since; its CLOSE is on the way. False when it is no such listener.
     fn discard_clients_socket(&mut self, id: WorkerId, index: usize) -> bool {
-        let Some(request) = self.workers.get(&id).and_then(|worker| worker.requests.get(index)) else { return false };
+        let Some(request) = self.workers.get(id).and_then(|worker| worker.requests.get(index)) else { return false };
         let listener = Rc::clone(&request.listener);
         let others = listener.adopted_from.get().is_some_and(|(owner, _)| owner != id);
         let found = others && listener.backlog.get() == 0 && listener.group.is_none();
         if found {
             debug!(worker = id.0, address = %listener.address, "a client's socket was taken for a listener");
-            self.listeners.discard(&listener);
-            self.close_account(&listener);
+            self.front.listeners.discard(&listener);
+            self.front.close_account(&listener);
         }
         found
     }
@@ -397,7 +397,7 @@ impl Master {
     /// Gives a request another listener when its own turned out to be a client's socket and is gone:
     /// between `bind` and `listen` the two look alike.
     fn rehome(&mut self, id: WorkerId, index: usize) -> io::Result<()> {
-        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
+        let Some(worker) = self.workers.get_mut(id) else { return Ok(()) };
         let Some(request) = worker.requests.get_mut(index) else { return Ok(()) };
         if request.listener.socket().is_some() || request.listener.phase.get() == Phase::Closing {
             return Ok(());
@@ -406,7 +406,7 @@ impl Master {
         let (own, id) = (request.own.take(), request.id);
         let (answer, otherwise, holder) = (AnswerTo::Sender, Otherwise::Nothing, Holder::Unknown);
         let asked = Listen { address, id, answer, umask: None, otherwise, holder };
-        let found = in_name_of(&asker, &asked.address, &mut self.listeners, |listeners| {
+        let found = in_name_of(&asker, &asked.address, &mut self.front.listeners, |listeners| {
             listeners.find_or_bind(&asked, own, worker.slot, |listener| worker.holds(listener))
         })?;
         let Some(request) = worker.requests.get_mut(index) else { return Ok(()) };
@@ -417,7 +417,7 @@ impl Master {
 
     /// `CLOSE`: the worker listens there no more; what it has not taken goes to others.
     pub(super) fn close(&mut self, id: WorkerId, request: RequestId) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(worker) = self.workers.get_mut(id) else { return };
         let slot = worker.slot;
         let Some(request) = worker.take_request(request) else { return };
         worker.choose_target(if worker.leaves { Asked::No } else { Asked::Yes });
@@ -434,8 +434,8 @@ impl Master {
             if held && listener.withdraw(slot) {
                 listener.adopted_from.set(None);
             } else if listener.backlog.get() == 0 {
-                self.listeners.discard(&listener);
-                self.close_account(&listener);
+                self.front.listeners.discard(&listener);
+                self.front.close_account(&listener);
                 return self.lost_listener(id);
             }
         }
@@ -460,21 +460,14 @@ impl Master {
             return;
         }
         let in_use = |listener: &Listener| self.workers.values().any(|worker| worker.holds(listener));
-        for dropped in self.listeners.drop_unused(in_use) {
-            let by = dropped.given_up_by.get().filter(|by| self.workers.contains_key(by));
-            let told = by.map_or(Some(Told::UNPROVOKED), |by| self.house.provoked.tell(by, Kind::GivenUp));
+        for dropped in self.front.listeners.drop_unused(in_use) {
+            let by = dropped.given_up_by.get().filter(|by| self.workers.get(*by).is_some());
+            let told = by.map_or(Some(Told::UNPROVOKED), |by| self.front.house.provoked.tell(by, Kind::GivenUp));
             if let Some(told) = told {
                 let left_out = told.left_out;
                 info!(address = %dropped.address, left_out, "nobody listens here any more; closing the address");
             }
-            self.close_account(&dropped);
+            self.front.close_account(&dropped);
         }
-    }
-
-    /// Keeps what a listener counted, before it is forgotten, and ends what nobody can have any more.
-    fn close_account(&mut self, listener: &Listener) {
-        self.accepted_before += listener.accepted.get();
-        self.remember_steered(listener);
-        self.lose_waiting(listener);
     }
 }

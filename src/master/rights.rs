@@ -29,13 +29,13 @@ impl Master {
         }
         match sender {
             Some(sender) => Ok(Asker::of_sender(sender)),
-            None => Asker::of_thread(self.workers.get(&id).ok_or(Errno::ESRCH)?.pid),
+            None => Asker::of_thread(self.workers.get(id).ok_or(Errno::ESRCH)?.pid),
         }
     }
 
     /// Whether somebody may have an address: the operator gave it to the workers, or it could be had without us.
     pub(super) fn may(&self, asker: &Asker, address: &Address) -> io::Result<()> {
-        if asker.uid().is_none() || is_operators(&self.listeners, address) {
+        if asker.uid().is_none() || is_operators(&self.front.listeners, address) {
             return Ok(());
         }
         let allowed = asker.may(address).and_then(|()| match address {

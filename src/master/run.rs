@@ -1,34 +1,32 @@
 //! The master's loop: one event at a time in, the fleet's actions out.
 
-use super::drain::Drains;
 use super::ending::look_after_guard;
 use super::error::RunError;
 use super::event::{Event, Events};
+use super::failures::Failures;
+use super::health::Checks;
 use super::reload::{Reloads, done};
 use super::shares::Shares;
-use super::signals::SignalThread;
 use super::status::{View, add_usage};
-use super::upgrade::{Host, Upgrade};
+use super::upgrade::Host;
+use super::upgrade::Program;
 use crate::clock;
 use crate::config::{Config, Mode, Prefix};
 use crate::control::server::ControlSocket;
-use crate::control::{self, Refusal, status};
+use crate::control::{self, Refusal};
 use crate::core::fleet::{self, Action, Fleet, Resize, Stop, WaitReason};
 use crate::core::ids::{Generation, Slot, WorkerId};
-use crate::core::moment::Moment;
 use crate::front;
-use crate::front::handoff::Counters;
-use crate::front::listener::{House, Listener, Origin};
-use crate::front::listeners::Listeners;
-use crate::steer::group::Group;
-use crate::sys::{dispose, process, reap};
+use crate::front::accounts::Front;
+use crate::front::listener::{Listener, Origin};
+use crate::sys::{process, reap};
 use crate::wire::packet::ToWorker;
 use crate::workers;
 use crate::workers::output::Prefixed;
-use crate::workers::start::{StartError, Starter};
+use crate::workers::pool::Pool;
+use crate::workers::start::StartError;
 use crate::workers::worker::{Asked, Worker};
-use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io::{self, IsTerminal};
 use std::rc::Rc;
 use std::time::Duration;
@@ -48,20 +46,20 @@ pub async fn run(config: Config, mut host: Host) -> Result<(), RunError> {
         Some(state) => Master::resume(config, host, *state)?,
         None => Master::prepare(config, host)?,
     };
-    (master.host.goes_on)();
-    if let Err(error) = master.starter.guard.confirm() {
+    (master.program.host.goes_on)();
+    if let Err(error) = master.workers.starter.guard.confirm() {
         warn!(%error, "the guard of the old version cannot be sent away");
     }
     master.handle_fleet(fleet::Event::Begin).await;
     master.look_after();
-    tokio::task::spawn_local(look_after_guard(Rc::clone(&master.starter.guard)));
+    tokio::task::spawn_local(look_after_guard(Rc::clone(&master.workers.starter.guard)));
     master.begin_to_look_at_loads();
     let later = master.events.clone();
     tokio::task::spawn_local(async move {
         sleep(LOOK_AROUND).await;
         let _ = later.send(Event::LookAround).await;
     });
-    while !master.finished {
+    while !master.end.finished {
         let wake = master.fleet.wakes_at();
         let left = wake.map_or(Duration::ZERO, |at| at.since(clock::now()));
         let event = tokio::select! {
@@ -75,62 +73,42 @@ pub async fn run(config: Config, mut host: Host) -> Result<(), RunError> {
         master.steer();
         master.go_on_with_upgrade(&mut events).await;
     }
-    master.failure.map_or(Ok(()), Err)
+    master.failures.failure.map_or(Ok(()), Err)
 }
 
 pub(super) struct Master {
-    /// The configuration in force, and those of the generations.
+    /// The configuration in force.
     pub(super) config: Rc<Config>,
+    /// Those of the generations, and who waits for the next.
     pub(super) reloads: Reloads,
-    /// The most workers that descriptors allow.
-    pub(super) max_workers: u32,
-    pub(super) drains: Rc<Drains>,
-    /// How often workers are looked at, and when that was last.
-    pub(super) rhythm: Rc<Cell<Duration>>,
-    pub(super) looked_at: Moment,
-    /// Whether nothing went on then, so that the next look is late.
-    pub(super) looked_at_rest: bool,
-    /// The thread that signals interrupt.
-    pub(super) signals: SignalThread,
-    /// The text of the configuration file at the start, with the options that cannot change.
-    pub(super) base_text: Option<String>,
-    pub(super) memory_looked_at: Moment,
-    /// What a failed worker of each slot said last.
-    pub(super) last_words: HashMap<Slot, String>,
-    /// Why a worker of the new generation failed.
-    pub(super) failed_because: Option<String>,
-    pub(super) since: Moment,
-    pub(super) starter: Starter,
+    /// Who shall run.
+    pub(super) fleet: Fleet,
+    /// Who runs.
+    pub(super) workers: Pool,
+    /// The addresses, and the connections that came there.
+    pub(super) front: Front,
+    /// In kernel mode, what is known of the workers' loads.
+    pub(super) shares: Shares,
+    /// What is looked at time and again.
+    pub(super) checks: Checks,
+    /// Why workers failed, and why the master does.
+    pub(super) failures: Failures,
+    /// The program that this process executes, and what is around it.
+    pub(super) program: Program,
+    pub(super) control: Option<ControlSocket>,
     /// Where everything is reported that happens.
     pub(super) events: Events,
-    pub(super) house: Rc<House>,
-    pub(super) listeners: Listeners,
-    /// Connections accepted on listeners that are closed by now.
-    pub(super) accepted_before: u64,
-    /// What the sum of all connections lacked when it was looked at last.
-    pub(super) unaccounted: Cell<i64>,
-    /// Our sockets when the listeners were told to close.
-    pub(super) sockets_at_stop: HashSet<u64>,
-    /// The highest number that a worker got.
-    pub(super) newest_worker: WorkerId,
+    pub(super) end: End,
+}
+
+/// The end of the master.
+#[derive(Debug, Default)]
+pub(super) struct End {
     /// Listeners that were told to close and have not reported yet.
     pub(super) closing: usize,
-    pub(super) fleet: Fleet,
-    pub(super) workers: HashMap<WorkerId, Worker>,
-    /// In kernel mode, what is known of their loads.
-    pub(super) shares: Shares,
-    pub(super) counters: Vec<Rc<Counters>>,
+    /// Our sockets when they were told.
+    pub(super) sockets: HashSet<u64>,
     pub(super) finished: bool,
-    /// Why the master will end with an error.
-    pub(super) failure: Option<RunError>,
-    /// Why the last worker did not come up, in case none ever does.
-    pub(super) boot_failure: Option<RunError>,
-    pub(super) control: Option<ControlSocket>,
-    /// A replacement of the binary under way.
-    pub(super) upgrade: Option<Upgrade>,
-    /// How often the binary was replaced.
-    pub(super) upgrades: u32,
-    pub(super) host: Host,
 }
 
 impl Master {
@@ -211,8 +189,8 @@ impl Master {
     fn look_around(&self) {
         if self.config.mode == Mode::Handoff {
             let served = |l: &&Rc<Listener>| !l.seats.is_empty();
-            let elsewhere: Vec<_> = self.listeners.iter().filter(served).map(|l| l.address.to_string()).collect();
-            for listener in self.listeners.iter().filter(|l| l.origin == Origin::Operator && l.seats.is_empty()) {
+            let elsewhere: Vec<_> = self.front.listeners.iter().filter(served).map(|l| l.address.to_string()).collect();
+            for listener in self.front.listeners.iter().filter(|l| l.origin == Origin::Operator && l.seats.is_empty()) {
                 let address = &listener.address;
                 warn!(%address, workers_listen_on = ?elsewhere, "no worker serves this address of --bind; clients there wait");
             }
@@ -241,15 +219,15 @@ impl Master {
         match action {
             Action::Fork { slot, worker, generation } => return self.fork(slot, worker, generation),
             Action::CloseListeners => {
-                self.sockets_at_stop = self.our_sockets();
-                self.closing = self.listeners.close_all();
-                if self.closing == 0 {
+                self.end.sockets = self.our_sockets();
+                self.end.closing = self.front.listeners.close_all();
+                if self.end.closing == 0 {
                     return Some(fleet::Event::ListenersClosed);
                 }
             }
             Action::Withdraw { worker } => {
-                self.listeners.retire(worker);
-                if let Some(worker) = self.workers.get_mut(&worker) {
+                self.front.listeners.retire(worker);
+                if let Some(worker) = self.workers.get_mut(worker) {
                     worker.admitted = false;
                     worker.leaves = true;
                     worker.choose_target(Asked::No);
@@ -262,7 +240,7 @@ impl Master {
                         self.steer();
                         self.watch_drain(worker);
                     }
-                    Mode::Handoff if !self.has_untaken(worker) => self.watch_drain(worker),
+                    Mode::Handoff if !self.front.has_untaken(worker) => self.watch_drain(worker),
                     Mode::Handoff => {}
                 }
             }
@@ -308,12 +286,10 @@ impl Master {
     }
 
     fn fork(&mut self, slot: Slot, id: WorkerId, generation: Generation) -> Option<fleet::Event> {
-        while self.counters.len() <= slot.index() {
-            self.counters.push(Rc::default());
-        }
+        self.front.count_slot(slot);
         let config = Rc::clone(self.reloads.of.get(&generation).unwrap_or(&self.config));
         let started = self.prepare_slot(slot).map_err(StartError::from);
-        match started.and_then(|()| self.starter.start(slot, id, generation, &config, &self.listeners)) {
+        match started.and_then(|()| self.workers.starter.start(slot, id, generation, &config, &self.front.listeners)) {
             Ok(worker) => {
                 info!(
                     slot = slot.0,
@@ -322,8 +298,7 @@ impl Master {
                     generation = generation.0,
                     "worker forked"
                 );
-                self.workers.insert(id, worker);
-                self.newest_worker = self.newest_worker.max(id);
+                self.workers.insert(worker);
                 self.await_readiness(id);
                 None
             }
@@ -344,7 +319,7 @@ impl Master {
 
     /// Lets a worker have connections.
     fn admit(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(worker) = self.workers.get_mut(id) else { return };
         worker.admitted = true;
         for request in worker.requests.iter().filter(|r| r.accepting) {
             let Some(handoff) = &request.handoff else { continue };
@@ -356,71 +331,36 @@ impl Master {
     }
 
     pub(super) fn finish(&mut self) {
-        self.listeners.iter().for_each(|listener| self.lose_waiting(listener));
-        front::returned::lose_all(&self.house);
-        let at_slots: u64 = self.listeners.iter().filter_map(|l| l.group.as_ref()).map(Group::queued).sum();
-        // Those that a task has in its hands end with the task.
-        let in_hands = self.house.in_hands.take() as u64;
-        self.house.lost.set(self.house.lost.get() + in_hands + at_slots);
-        self.listeners.iter().for_each(|listener| listener.close());
+        self.front.close();
         if self.fleet.resting().next().is_some() {
-            self.failure.get_or_insert(RunError::SlotsRest(self.why_slots_rest()));
+            self.failures.failure.get_or_insert(RunError::SlotsRest(self.why_slots_rest()));
         }
         let totals = self.view().status().totals;
         let (accepted, handed, rescued) = (totals.accepted, totals.handed, totals.rescued);
         let (refused, lost) = (totals.refused, totals.lost);
-        self.check_sum(&totals);
-        info!(accepted, handed, rescued, refused, lost, uptime_s = clock::now().since(self.since).as_secs(), "stopped");
-        self.finished = true;
-    }
-
-    /// Ends what waits at a listener, of which nobody can have anything any more.
-    pub(super) fn lose_waiting(&self, listener: &Listener) {
-        // Taken out rather than counted: some may be the master's own.
-        let untaken = listener.seats.take_all();
-        let held = listener.held.take().map(|held| dispose::dispose(held.connection)).into_iter().count() as u64;
-        self.house.lost.set(self.house.lost.get() + untaken + held);
-    }
-
-    /// Says so when a connection is in no sum, or in two.
-    pub(super) fn check_sum(&self, totals: &status::Totals) {
-        if self.unaccounted.replace(totals.unaccounted) != totals.unaccounted && totals.unaccounted != 0 {
-            let status::Totals { accepted, handed, returned, rescued, refused, lost, held, unaccounted } = *totals;
-            error!(
-                unaccounted,
-                accepted,
-                handed,
-                returned,
-                rescued,
-                refused,
-                lost,
-                held,
-                "connections are in no sum, or in two; please report this"
-            );
-        }
-    }
-
-    fn has_untaken(&self, worker: WorkerId) -> bool {
-        self.listeners.iter().any(|listener| listener.seats.knows(worker))
+        self.front.check_sum();
+        let uptime_s = clock::now().since(self.program.since).as_secs();
+        info!(accepted, handed, rescued, refused, lost, uptime_s, "stopped");
+        self.end.finished = true;
     }
 
     fn emptied(&mut self, worker: WorkerId) {
         self.drop_unused_listeners();
-        if !self.has_untaken(worker) && self.fleet.occupant(worker).is_some_and(fleet::Occupant::is_leaving) {
+        if !self.front.has_untaken(worker) && self.fleet.occupant(worker).is_some_and(fleet::Occupant::is_leaving) {
             self.watch_drain(worker);
         }
     }
 
     /// Goes on with a drain that another program began.
     pub(super) fn watch_drain_if_untaken_are_gone(&mut self, worker: WorkerId) {
-        if self.config.mode == Mode::Kernel || !self.has_untaken(worker) {
+        if self.config.mode == Mode::Kernel || !self.front.has_untaken(worker) {
             self.watch_drain(worker);
         }
     }
 
     async fn listener_closed(&mut self) {
-        self.closing = self.closing.saturating_sub(1);
-        if self.closing == 0 {
+        self.end.closing = self.end.closing.saturating_sub(1);
+        if self.end.closing == 0 {
             self.handle_fleet(fleet::Event::ListenersClosed).await;
         }
     }
@@ -430,12 +370,12 @@ impl Master {
         if self.fleet.is_stopping() {
             return;
         }
-        if self.listeners.iter().any(|listener| listener.socket().is_some()) {
+        if self.front.listeners.iter().any(|listener| listener.socket().is_some()) {
             error!(address, %error, "cannot go on accepting here; this address is given up, the others go on");
             return;
         }
         error!(address, %error, "cannot go on accepting, and no other address is left; stopping");
-        self.failure.get_or_insert(RunError::Listener { address, source: error });
+        self.failures.failure.get_or_insert(RunError::Listener { address, source: error });
         self.handle_fleet(fleet::Event::StopAsked(Stop::Graceful)).await;
     }
 
@@ -450,17 +390,13 @@ impl Master {
     pub(super) fn view(&self) -> View<'_> {
         View {
             config: &self.config,
-            since: self.since,
+            since: self.program.since,
             fleet: &self.fleet,
-            listeners: &self.listeners,
             workers: &self.workers,
-            counters: &self.counters,
-            taken: self.starter.taken.as_ref(),
-            accepted_before: self.accepted_before,
-            house: &self.house,
+            front: &self.front,
             reloads: &self.reloads,
-            last_words: &self.last_words,
-            upgrades: self.upgrades,
+            last_words: &self.failures.last_words,
+            upgrades: self.program.upgrades,
         }
     }
 
@@ -482,11 +418,10 @@ impl Master {
 
     /// What `/proc` tells takes a while and is read aside.
     fn tell_status(&self, answer: oneshot::Sender<String>) {
-        self.house.opens.ask_now();
-        let view = self.view();
-        let (mut status, groups, ports) = (view.status(), view.groups(), view.ports());
-        self.check_sum(&status.totals);
-        let looked = match self.house.aside.place() {
+        self.front.house.opens.ask_now();
+        let (mut status, groups, ports) = (self.view().status(), self.workers.groups(), self.front.ports());
+        self.front.check_sum();
+        let looked = match self.front.house.aside.place() {
             Ok(place) => place.run(move || {
                 add_usage(&mut status, &process::usage(&groups, &ports));
                 serde_json::to_string(&status).unwrap_or_else(|error| refusal(&error.to_string()))

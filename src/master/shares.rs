@@ -13,7 +13,6 @@ use crate::core::moment::Moment;
 use crate::core::policy::{View, less_loaded_half};
 use crate::core::slow_start::{SHARE_MAX, share};
 use crate::front::bustle::{BEAT, next_beat};
-use crate::steer::group::Group;
 use crate::steer::order::Share;
 use crate::sys::process;
 use crate::workers::worker::Worker;
@@ -119,7 +118,7 @@ impl Master {
     /// closed since then counts until the next look.
     fn load_at(&self, slot: Slot) -> u32 {
         let Some(worker) = self.serving(slot) else { return 0 };
-        let steered = self.view().steered_to(slot).unwrap_or(0);
+        let steered = self.front.steered_to(slot).unwrap_or(0);
         let load = match self.shares.loads.get(&worker.id) {
             Some(load) => load.open + steered.saturating_sub(load.steered),
             // Before the first look nobody knows.
@@ -132,7 +131,7 @@ impl Master {
     /// The worker that serves in a slot.
     fn serving(&self, slot: Slot) -> Option<&Worker> {
         let seat = self.fleet.seats().get(slot.index())?;
-        self.workers.get(&seat.serving().map(|occupant: &Occupant| occupant.worker)?)
+        self.workers.get(seat.serving().map(|occupant: &Occupant| occupant.worker)?)
     }
 
     /// Lets shares be reckoned anew in a while, if somebody's grows. `cost` is what it took this time.
@@ -161,18 +160,18 @@ impl Master {
     pub(super) fn look_at_loads(&self) {
         let idle = |worker: &Worker| {
             // Where the kernel does not count, nobody can tell.
-            let Some(steered) = self.view().steered_to(worker.slot) else { return false };
+            let Some(steered) = self.front.steered_to(worker.slot) else { return false };
             self.shares.loads.get(&worker.id).is_some_and(|load| load.open == 0 && load.steered == steered)
         };
         if self.workers.values().all(idle) {
             // Nobody came to where nobody was: to read what the kernel counted tells as much as `/proc`.
             return self.later(next_beat(LOOK_EVERY), || Event::LookAtLoads);
         }
-        let (view, events) = (self.view(), self.events.clone());
-        let (groups, ports) = (view.groups(), view.ports());
-        let steered = |worker: &Worker| (worker.id, view.steered_to(worker.slot).unwrap_or(0));
+        let events = self.events.clone();
+        let (groups, ports) = (self.workers.groups(), self.front.ports());
+        let steered = |worker: &Worker| (worker.id, self.front.steered_to(worker.slot).unwrap_or(0));
         let steered = self.workers.values().map(steered).collect();
-        let aside = self.house.aside.clone();
+        let aside = self.front.house.aside.clone();
         tokio::task::spawn_local(async move {
             let look = aside.run(move || {
                 let begun = clock::now();
@@ -194,9 +193,9 @@ impl Master {
     pub(super) fn loads_seen(&mut self, look: &Look) {
         let load = |worker: &Worker| {
             let open = *look.open.get(&worker.pid)?;
-            let steered = self.view().steered_to(worker.slot).unwrap_or(0);
+            let steered = self.front.steered_to(worker.slot).unwrap_or(0);
             // What came while we looked is among those open, or among those that wait, or both.
-            let waiting: u64 = self.groups().map(|group| group.queued_at(worker.slot)).sum();
+            let waiting: u64 = self.front.groups().map(|group| group.queued_at(worker.slot)).sum();
             let came = steered.saturating_sub(*look.steered.get(&worker.id)?);
             Some((worker.id, Load { open: open + came.max(waiting), steered }))
         };
@@ -208,15 +207,11 @@ impl Master {
             return self.later(sleep(pause), || Event::LookAtLoads);
         }
         // Where nobody comes, it matters little who leaves.
-        let counts = self.workers.values().all(|worker| self.view().steered_to(worker.slot).is_some());
+        let counts = self.workers.values().all(|worker| self.front.steered_to(worker.slot).is_some());
         let nobody = || self.shares.loads.values().chain(before.values()).all(|load| load.open == 0);
         // Where the kernel does not count each look wakes another thread, so it comes at every other beat then.
         let pause = if counts || !nobody() { pause } else { pause.max(BEAT) };
         self.later(next_beat(pause), || Event::LookAtLoads);
-    }
-
-    fn groups(&self) -> impl Iterator<Item = &Group> {
-        self.listeners.iter().filter_map(|listener| listener.group.as_ref())
     }
 
     fn later(&self, pause: impl Future<Output = ()> + 'static, event: fn() -> Event) {

@@ -8,20 +8,16 @@ use crate::control::status;
 use crate::core::fairness::Fairness;
 use crate::core::fleet::{Fleet, Occupant, Seat};
 use crate::core::ids::{Slot, WorkerId};
-use crate::core::ledger::Ledger;
 use crate::core::moment::Moment;
+use crate::front::accounts::Front;
 use crate::front::handoff::Counters;
-use crate::front::listener::{House, Phase};
-use crate::front::listeners::Listeners;
+use crate::front::listener::Phase;
 use crate::steer::group::Group;
 use crate::sys::process::Usage;
-use crate::sys::taken::Taken;
-use crate::wire::address::Address;
-use crate::workers::worker::Worker;
+use crate::workers::pool::Pool;
 use nix::unistd::Pid;
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
-use std::rc::Rc;
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// Everything that a status is made of.
@@ -29,32 +25,14 @@ pub struct View<'a> {
     pub config: &'a Config,
     pub since: Moment,
     pub fleet: &'a Fleet,
-    pub listeners: &'a Listeners,
-    pub workers: &'a HashMap<WorkerId, Worker>,
-    pub counters: &'a [Rc<Counters>],
-    pub taken: Option<&'a Taken>,
-    pub accepted_before: u64,
-    pub house: &'a House,
+    pub workers: &'a Pool,
+    pub front: &'a Front,
     pub reloads: &'a Reloads,
     pub last_words: &'a HashMap<Slot, String>,
     pub upgrades: u32,
 }
 
 impl View<'_> {
-    /// The process groups of the workers.
-    pub fn groups(&self) -> Vec<Pid> {
-        self.workers.values().map(|worker| worker.pid).collect()
-    }
-
-    /// The ports that are held.
-    pub fn ports(&self) -> HashSet<u16> {
-        let port = |address: &Address| match address {
-            Address::Tcp(address) => Some(address.port()),
-            Address::Unix(_) | Address::Abstract(_) => None,
-        };
-        self.listeners.iter().filter_map(|l| port(&l.address)).collect()
-    }
-
     /// The whole status but for the usage of the machine, which [`add_usage`] fills in.
     pub fn status(&self) -> status::Status {
         let workers: Vec<_> =
@@ -64,13 +42,14 @@ impl View<'_> {
             .map(|w| if self.config.mode == Mode::Shared { w.taken } else { w.handed.max(w.taken) })
             .collect();
         let policy = self.config.policy.name().to_owned();
-        let mut groups = self.listeners.iter().filter_map(|l| l.group.as_ref()).map(Group::steering).peekable();
+        let mut groups = self.front.listeners.iter().filter_map(|l| l.group.as_ref()).map(Group::steering).peekable();
         let first = groups.peek().cloned();
         // One that is not steered as wanted says more than the others.
         let steering = groups.find(|(_, reason)| reason.is_some()).or(first);
-        let steered: u64 = (0..self.counters.len()).map(|slot| self.steered_to(Slot(slot as u32)).unwrap_or(0)).sum();
+        let steered: u64 =
+            (0..self.front.counters.len()).map(|slot| self.front.steered_to(Slot(slot as u32)).unwrap_or(0)).sum();
         // What the kernel steers is never accepted by the master; counting it as such keeps the sums.
-        let ledger = self.ledger();
+        let ledger = self.front.ledger();
         let in_kernel = if self.config.mode == Mode::Kernel { ledger.handed + steered } else { 0 };
         status::Status {
             name: self.config.name.clone(),
@@ -82,50 +61,36 @@ impl View<'_> {
             depth: self.config.depth,
             admission: self.admission(),
             uptime_s: clock::now().since(self.since).as_secs_f64(),
-            listeners: self.listeners.iter().filter(|l| l.phase.get() != Phase::GivenUp).map(|l| listener(l)).collect(),
+            listeners: self
+                .front
+                .listeners
+                .iter()
+                .filter(|l| l.phase.get() != Phase::GivenUp)
+                .map(|l| listener(l))
+                .collect(),
             workers,
             leaving: self.leaving(),
             generation: self.fleet.generation().0,
             reloading: self.fleet.reloading().map(|generation| generation.0),
             last_reload: self.reloads.last.clone(),
             upgrades: self.upgrades,
-            log_left_out: self.house.provoked.left_out(),
+            log_left_out: self.front.house.provoked.left_out(),
             totals: status::Totals {
-                accepted: self.accepted() + in_kernel,
+                accepted: self.front.accepted() + in_kernel,
                 handed: ledger.handed + steered,
                 returned: ledger.returned,
                 rescued: ledger.rescued,
                 refused: ledger.refused,
                 lost: ledger.lost,
                 held: ledger.held,
-                unaccounted: if self.config.mode == Mode::Handoff { ledger.unaccounted() } else { 0 },
+                unaccounted: self.front.unaccounted(),
             },
             fairness: Fairness::of(&served),
         }
     }
 
-    /// Connections that the master itself accepted.
-    fn accepted(&self) -> u64 {
-        self.accepted_before + self.listeners.iter().map(|l| l.accepted.get()).sum::<u64>()
-    }
-
-    /// Where those are.
-    fn ledger(&self) -> Ledger {
-        let sum = |of: fn(&Counters) -> &Cell<u64>| self.counters.iter().map(|c| of(c).get()).sum();
-        let held = self.listeners.iter().filter(|l| l.held.borrow().is_some()).count();
-        Ledger {
-            accepted: self.accepted(),
-            handed: sum(|c| &c.handed),
-            returned: sum(|c| &c.returned),
-            rescued: sum(|c| &c.rescued),
-            refused: self.house.refused.total(),
-            lost: self.house.lost.get(),
-            held: (held + self.house.in_hands.get()) as u64,
-        }
-    }
-
     fn admission(&self) -> status::Admission {
-        let (asked, house) = (&self.house.admission, self.house);
+        let (asked, house) = (&self.front.house.admission, &self.front.house);
         let seconds = |time: Duration| time.as_secs_f64();
         let (refused, sources) = (&house.refused, house.opens.sources.borrow());
         status::Admission {
@@ -139,7 +104,7 @@ impl View<'_> {
             defer_s: asked.defer.map(seconds),
             open: house.opens.is_counting().then(|| house.opens.total() as u64),
             recounts: house.opens.recounts.get(),
-            full: self.listeners.iter().any(|listener| listener.is_full()),
+            full: self.front.listeners.iter().any(|listener| listener.is_full()),
             refused_full: refused.full.get(),
             refused_waited: refused.expired.get(),
             refused_source_open: refused.source_open.get(),
@@ -149,12 +114,6 @@ impl View<'_> {
             sources: sources.known() as u64,
             sources_unknown: sources.unknown(),
         }
-    }
-
-    /// Connections that the kernel gave to a slot, over all addresses; nothing where nobody counts.
-    pub fn steered_to(&self, slot: Slot) -> Option<u64> {
-        let groups = self.listeners.iter().filter_map(|l| l.group.as_ref());
-        groups.filter_map(|group| group.steered_to(slot)).reduce(|a, b| a + b)
     }
 
     /// Why a slot does not serve as it should.
@@ -177,11 +136,11 @@ impl View<'_> {
         let row = |(slot, o): (u32, &Occupant)| status::Leaving {
             slot,
             id: o.worker.0,
-            pid: self.workers.get(&o.worker).map(|worker| worker.pid.as_raw()),
+            pid: self.workers.get(o.worker).map(|worker| worker.pid.as_raw()),
             generation: o.generation.0,
             state: o.name().to_owned(),
             since_s: now.since(o.since()).as_secs_f64(),
-            queued: self.listeners.iter().map(|l| l.seats.queued_of(o.worker)).sum(),
+            queued: self.front.listeners.iter().map(|l| l.seats.queued_of(o.worker)).sum(),
             open: self.counted_open(o.worker),
         };
         all.map(row).collect()
@@ -189,16 +148,16 @@ impl View<'_> {
 
     /// What a worker has open, where that is counted.
     fn counted_open(&self, worker: WorkerId) -> u64 {
-        u64::from(self.house.opens.open_at(worker))
+        u64::from(self.front.house.opens.open_at(worker))
     }
 
     fn worker(&self, slot: Slot, seat: &Seat) -> status::Worker {
         let occupant = seat.main();
-        let worker = occupant.and_then(|o| self.workers.get(&o.worker));
-        let counters = self.counters.get(slot.index());
+        let worker = occupant.and_then(|o| self.workers.get(o.worker));
+        let counters = self.front.counters.get(slot.index());
         let get = |of: fn(&Counters) -> &Cell<u64>| counters.map_or(0, |c| of(c).get());
-        let queued: u64 = self.listeners.iter().map(|l| queued_at(l, slot)).sum();
-        let handed = get(|c| &c.handed) + self.steered_to(slot).unwrap_or(0);
+        let queued: u64 = self.front.listeners.iter().map(|l| queued_at(l, slot)).sum();
+        let handed = get(|c| &c.handed) + self.front.steered_to(slot).unwrap_or(0);
         let (returned, rescued) = (get(|c| &c.returned), get(|c| &c.rescued));
         let counts_itself = worker.is_none_or(|worker| worker.adapter == Chosen::Preload);
         status::Worker {
@@ -211,7 +170,7 @@ impl View<'_> {
             reason: self.reason(slot),
             adapter: worker.map_or("", |w| w.adapter.name()).to_owned(),
             handed,
-            taken: match self.taken {
+            taken: match &self.workers.starter.taken {
                 Some(taken) if counts_itself || self.config.mode == Mode::Shared => taken.get(slot.index()),
                 _ => handed.saturating_sub(returned + rescued + queued),
             },

@@ -49,7 +49,7 @@ impl Master {
             return self.move_what_waits();
         }
         let (wanted, now) = (self.fleet.seats().len(), clock::now());
-        for listener in self.listeners.iter().filter(|l| l.phase.get() == Phase::Open) {
+        for listener in self.front.listeners.iter().filter(|l| l.phase.get() == Phase::Open) {
             let Some(group) = &listener.group else { continue };
             let slots = group.slots();
             let mut served: Vec<Slot> = slots.iter().copied().filter(|slot| self.is_served(listener, *slot)).collect();
@@ -66,7 +66,7 @@ impl Master {
             for slot in slots.into_iter().filter(|slot| slot.index() >= wanted) {
                 let lost = group.vacate(slot);
                 if lost > 0 {
-                    self.house.lost.set(self.house.lost.get() + lost);
+                    self.front.lose(lost);
                     warn!(slot = slot.0, lost, address = %listener.address, "connections that waited at a slot which ended are lost; moving them needs CAP_BPF and Linux 5.14");
                 }
             }
@@ -78,7 +78,7 @@ impl Master {
     /// who still listen, and is lost when nobody does.
     fn move_what_waits(&mut self) {
         let mut lost = 0;
-        for listener in self.listeners.iter() {
+        for listener in self.front.listeners.iter() {
             let Some(group) = &listener.group else { continue };
             let listens = |slot: &Slot| self.workers.values().any(|w| w.slot == *slot && w.serves(listener));
             let (served, empty): (Vec<Slot>, Vec<Slot>) = group.slots().into_iter().partition(listens);
@@ -91,7 +91,7 @@ impl Master {
             lost += empty.into_iter().map(|slot| group.vacate(slot)).sum::<u64>();
         }
         if lost > 0 {
-            self.house.lost.set(self.house.lost.get() + lost);
+            self.front.lose(lost);
             warn!(lost, "connections that waited for workers which ended are lost");
         }
     }
@@ -99,7 +99,7 @@ impl Master {
     /// A worker that lives on has stopped listening: what waits at its slot's socket moves to others, and
     /// the next worker of the slot gets a new one.
     pub(super) fn leave_slot(&mut self, id: WorkerId, listener: &Rc<Listener>) {
-        let (Some(group), Some(worker)) = (&listener.group, self.workers.get(&id)) else { return };
+        let (Some(group), Some(worker)) = (&listener.group, self.workers.get(id)) else { return };
         if worker.serves(listener) {
             return;
         }
@@ -113,24 +113,18 @@ impl Master {
     /// Whether the slot's worker is ready and listens there.
     fn is_served(&self, listener: &Rc<Listener>, slot: Slot) -> bool {
         let serving = self.fleet.seats().get(slot.index()).and_then(|seat| seat.serving());
-        let serving = serving.filter(|o| !o.excluded).and_then(|o| self.workers.get(&o.worker));
+        let serving = serving.filter(|o| !o.excluded).and_then(|o| self.workers.get(o.worker));
         serving.is_some_and(|worker| worker.serves(listener))
     }
 
     /// Makes the sockets of a slot that is about to get its first worker, on the operator's addresses.
     pub(super) fn prepare_slot(&self, slot: Slot) -> io::Result<()> {
-        for group in self.listeners.iter().filter(|l| l.origin == Origin::Operator).filter_map(|l| l.group.as_ref()) {
+        for group in
+            self.front.listeners.iter().filter(|l| l.origin == Origin::Operator).filter_map(|l| l.group.as_ref())
+        {
             group.socket_of(slot)?;
             group.listen(slot, None)?;
         }
         Ok(())
-    }
-
-    /// Keeps what a listener's sockets counted, before it is forgotten.
-    pub(super) fn remember_steered(&self, listener: &Listener) {
-        for (counters, slot) in self.counters.iter().zip((0..).map(Slot)) {
-            let steered = listener.group.as_ref().and_then(|group| group.steered_to(slot)).unwrap_or(0);
-            counters.handed.set(counters.handed.get() + steered);
-        }
     }
 }

@@ -12,6 +12,7 @@ pub mod leftovers;
 pub mod looks;
 pub mod notify;
 pub mod output;
+pub mod pool;
 pub mod probe;
 mod reception;
 pub mod rendezvous;

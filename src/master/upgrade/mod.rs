@@ -22,8 +22,10 @@ pub(crate) fn is_state(bytes: &[u8]) -> bool {
 use super::event::Event;
 use super::reload::done;
 use super::run::{Master, refusal};
-use super::signals::Heed;
+use super::signals::{Heed, SignalThread};
 use crate::adapt::elf;
+use crate::clock;
+use crate::core::moment::Moment;
 use crate::core::{fleet, visible};
 use crate::sys::dispose;
 use crate::sys::exec::Passing;
@@ -62,6 +64,28 @@ pub struct Host {
     pub resume: Option<Box<State>>,
     /// To be called when this program is sure that it goes on.
     pub goes_on: Box<dyn Fn()>,
+}
+
+/// The program that this process executes.
+pub struct Program {
+    /// What is around it.
+    pub host: Host,
+    /// The thread that signals interrupt.
+    pub signals: SignalThread,
+    /// When the first of them started.
+    pub since: Moment,
+    /// A replacement under way.
+    pub upgrade: Option<Upgrade>,
+    /// How often it was replaced.
+    pub upgrades: u32,
+}
+
+impl Program {
+    /// One that has just started.
+    #[must_use]
+    pub fn new(host: Host, signals: SignalThread) -> Program {
+        Program { host, signals, since: clock::now(), upgrade: None, upgrades: 0 }
+    }
 }
 
 /// A replacement under way.
@@ -103,7 +127,7 @@ impl Master {
     pub(super) fn upgrade_asked(&mut self, client: Option<OwnedFd>) {
         let refused = if self.fleet.is_stopping() {
             Some("this maitred is stopping")
-        } else if self.upgrade.is_some() {
+        } else if self.program.upgrade.is_some() {
             Some("an upgrade is under way already")
         } else {
             None
@@ -115,19 +139,20 @@ impl Master {
         if self.fleet.reloading().is_some() {
             info!("the upgrade waits until the reload is done");
         }
-        self.upgrade = Some(Upgrade { client, stage: Stage::Waits });
+        self.program.upgrade = Some(Upgrade { client, stage: Stage::Waits });
     }
 
     /// Whether this is the new binary that is being tried.
     pub(super) fn is_checking(&self, pid: Pid) -> bool {
-        self.upgrade
+        self.program
+            .upgrade
             .as_ref()
             .is_some_and(|upgrade| matches!(upgrade.stage, Stage::Checking(checking, _) if checking == pid))
     }
 
     /// The process that tries the new binary, if there is one.
     pub(super) fn checking(&self) -> Option<Pid> {
-        match self.upgrade.as_ref()?.stage {
+        match self.program.upgrade.as_ref()?.stage {
             Stage::Checking(pid, _) => Some(pid),
             Stage::Waits | Stage::Checked(_) => None,
         }
@@ -135,7 +160,7 @@ impl Master {
 
     /// The new binary was tried.
     pub(super) fn upgrade_checked(&mut self, result: Result<String, String>) {
-        let Some(upgrade) = &mut self.upgrade else { return };
+        let Some(upgrade) = &mut self.program.upgrade else { return };
         match (result, &upgrade.stage) {
             (Ok(_), Stage::Checking(_, identity)) => upgrade.stage = Stage::Checked(*identity),
             (Ok(_), Stage::Waits | Stage::Checked(_)) => {}
@@ -145,21 +170,21 @@ impl Master {
 
     fn give_upgrade_up(&mut self, why: &str) {
         error!(why, "no upgrade; this binary goes on");
-        if let Some(upgrade) = self.upgrade.take() {
+        if let Some(upgrade) = self.program.upgrade.take() {
             tell(upgrade.client.as_ref(), &refusal(&format!("{why}; the running binary goes on")));
         }
     }
 
     /// The next step of an upgrade, if there is one and it is time. Does not return when it succeeds.
     pub(super) async fn go_on_with_upgrade(&mut self, events: &mut mpsc::Receiver<Event>) {
-        let Some(upgrade) = self.upgrade.as_ref().filter(|_| self.fleet.reloading().is_none()) else { return };
+        let Some(upgrade) = self.program.upgrade.as_ref().filter(|_| self.fleet.reloading().is_none()) else { return };
         if self.fleet.is_stopping() {
             return self.give_upgrade_up("this maitred is stopping");
         }
         match upgrade.stage {
             Stage::Waits => {
                 if let Err(error) = self.begin_check() {
-                    let path = self.host.executable.display().to_string();
+                    let path = self.program.host.executable.display().to_string();
                     self.give_upgrade_up(&format!("cannot try {path}: {error}"));
                 }
             }
@@ -173,16 +198,16 @@ impl Master {
     }
 
     fn begin_check(&mut self) -> io::Result<()> {
-        let identity = Identity::of(&self.host.executable)?;
-        if !elf::is_whole(&std::fs::File::open(&self.host.executable)?)? {
+        let identity = Identity::of(&self.program.host.executable)?;
+        if !elf::is_whole(&std::fs::File::open(&self.program.host.executable)?)? {
             return Err(io::Error::other("the file is not complete"));
         }
         let passing = Passing::default();
         let state = self.state(&passing, &[])?;
         let file = memfd::sealed(c"maitred-state", &state)?;
-        let checked =
-            check::run(&self.host.executable, &file, &passing, self.starter.descriptors).map_err(io::Error::other)?;
-        if let Some(upgrade) = &mut self.upgrade {
+        let checked = check::run(&self.program.host.executable, &file, &passing, self.workers.starter.descriptors)
+            .map_err(io::Error::other)?;
+        if let Some(upgrade) = &mut self.program.upgrade {
             upgrade.stage = Stage::Checking(checked.pid, identity);
         }
         let events = self.events.clone();
@@ -196,26 +221,26 @@ impl Master {
     /// Waits until nobody would be cut off, and executes the new binary.
     async fn replace_program(&mut self, identity: Identity, events: &mut mpsc::Receiver<Event>) -> Result<(), String> {
         // Signals that come from here on wait for the next program.
-        self.signals.heed(Heed::Later);
+        self.program.signals.heed(Heed::Later);
         let mut streams = None;
         let replaced = match self.become_quiet(events, &mut streams).await {
             Ok(()) => self.replace_now(identity, streams.as_deref().unwrap_or_default()),
             Err(why) => Err(why),
         };
         for stream in streams.into_iter().flatten() {
-            self.starter.output.add(stream);
+            self.workers.starter.output.add(stream);
         }
-        self.starter.rendezvous.go_on();
-        self.signals.heed(Heed::Now);
+        self.workers.starter.rendezvous.go_on();
+        self.program.signals.heed(Heed::Now);
         replaced
     }
 
     fn replace_now(&mut self, identity: Identity, streams: &[Stream]) -> Result<(), String> {
-        if self.fleet.reloading().is_some() || self.fleet.is_stopping() || self.finished {
+        if self.fleet.reloading().is_some() || self.fleet.is_stopping() || self.end.finished {
             // Something began meanwhile; there will be another time.
             return Ok(());
         }
-        let path = self.host.executable.clone();
+        let path = self.program.host.executable.clone();
         if Identity::of(&path).ok() != Some(identity) {
             return Err(format!("{} changed while it was tried", path.display()));
         }
@@ -230,7 +255,7 @@ impl Master {
             passing.pass(&file);
             passing.pass(&old);
             info!(executable = %path.display(), "executing the new binary");
-            (self.host.settle_log)();
+            (self.program.host.settle_log)();
             passing.replace(&path, std::env::args_os().collect(), fallback::environment_with(&set))
         });
         let Err(error) = replaced;
@@ -252,9 +277,9 @@ impl Master {
                 self.handle(event).await;
                 self.steer();
             }
-            let in_hands = self.house.in_hands.get() > 0;
-            let deferred = self.house.deferred.get() > 0 || self.house.unsent.get() > 0;
-            let visitors = self.starter.rendezvous.is_busy();
+            let in_hands = self.front.house.in_hands.get() > 0;
+            let deferred = self.front.house.deferred.get() > 0 || self.front.house.unsent.get() > 0;
+            let visitors = self.workers.starter.rendezvous.is_busy();
             let clients = self.control.as_ref().is_some_and(|control| control.is_busy());
             // What they report comes on a descriptor that only this program reads.
             let starting = self.workers.values().any(|worker| worker.executes == Executes::NotYet);
@@ -274,7 +299,7 @@ impl Master {
                 }
             }
             if (late || !busy && quiet >= QUIET_LOOKS) && streams.is_none() {
-                let coming = giving_back.get_or_insert_with(|| self.starter.output.give_back());
+                let coming = giving_back.get_or_insert_with(|| self.workers.starter.output.give_back());
                 *streams = coming.poll().map_err(|_| {
                     "nobody reads the output of this maitred, so workers' lines would be lost".to_owned()
                 })?;
@@ -283,11 +308,11 @@ impl Master {
                 }
                 continue;
             }
-            if !busy && quiet >= QUIET_LOOKS && self.starter.rendezvous.pause() {
+            if !busy && quiet >= QUIET_LOOKS && self.workers.starter.rendezvous.pause() {
                 if events.is_empty() {
                     return Ok(());
                 }
-                self.starter.rendezvous.go_on();
+                self.workers.starter.rendezvous.go_on();
                 continue;
             }
             if busy {
@@ -308,7 +333,7 @@ impl Master {
             return tell(client, &refusal(&format!("the new binary could not go on: {why}; the old one goes on")));
         }
         let to = env!("CARGO_PKG_VERSION");
-        info!(from, to, upgrades = self.upgrades, "the new binary goes on");
+        info!(from, to, upgrades = self.program.upgrades, "the new binary goes on");
         tell(client, &done(&format!("version {to} goes on in the place of {from}")));
     }
 }

@@ -2,19 +2,20 @@
 
 mod resume;
 
-use super::super::drain::Drains;
 use super::super::error::RunError;
 use super::super::event::{EVENTS_MAX, Event};
-use super::super::health::rhythm;
+use super::super::failures::Failures;
+use super::super::health::Checks;
 use super::super::reload::Reloads;
+use super::super::run::End;
 use super::super::run::{Master, prefixed};
 use super::super::shares::Shares;
 use super::super::signals::forward_signals;
 use super::Host;
+use super::Program;
 use crate::adapt::Chosen;
 use crate::adapt::preload::Shim;
 use crate::aside::Aside;
-use crate::clock;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, WORKERS_MAX};
 use crate::control::server::{self, ControlSocket};
 use crate::core::claim::Claim;
@@ -22,6 +23,7 @@ use crate::core::fleet::{Drain, Fleet, Life, Occupant};
 use crate::core::health::Health;
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
+use crate::front::accounts::Front;
 use crate::front::handoff::{self, Counters, Handoff};
 use crate::front::listener::{self, House, Listener};
 use crate::front::listeners::Listeners;
@@ -43,14 +45,14 @@ use crate::workers::holders::Holders;
 use crate::workers::leftovers::Leftovers;
 use crate::workers::looks::Looks;
 use crate::workers::output::{self, LastWords, Output, Stream};
+use crate::workers::pool::Pool;
 use crate::workers::rendezvous::Rendezvous;
 use crate::workers::start::{OldShim, Starter};
 use crate::workers::supervised::{self, Supervised};
 use crate::workers::worker::{Asked, Executes, Request, Worker};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -274,9 +276,9 @@ impl Master {
     /// When something has a name that cannot be written as text.
     pub(super) fn state(&self, passing: &Passing, streams: &[Stream]) -> io::Result<Vec<u8>> {
         let mut table = Table::default();
-        let all: Vec<Rc<Listener>> = self.listeners.iter().cloned().collect();
+        let all: Vec<Rc<Listener>> = self.front.listeners.iter().cloned().collect();
         let listeners = all.iter().map(|listener| PassedListener {
-            served: self.listeners.is_served(listener),
+            served: self.front.listeners.is_served(listener),
             listener: listener.pass(passing, &mut |handoff| table.place(handoff)),
         });
         let listeners = listeners.collect();
@@ -285,46 +287,48 @@ impl Master {
         let whose = |words: &Arc<LastWords>| {
             self.workers.values().find(|worker| Arc::ptr_eq(&worker.last_words, words)).map(|worker| worker.id)
         };
-        let shim = self.starter.shim.pass(passing);
+        let shim = self.workers.starter.shim.pass(passing);
         let mut state = State {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            since: self.since,
-            upgrades: self.upgrades + 1,
+            since: self.program.since,
+            upgrades: self.program.upgrades + 1,
             name: self.config.name.clone(),
-            base_text: self.base_text.clone(),
+            base_text: self.reloads.base_text.clone(),
             text: self.config.source.text.clone(),
             texts: self.reloads.of.iter().map(|(g, config)| (*g, config.source.text.clone())).collect(),
             next_text: self.reloads.next.as_ref().map(|config| config.source.text.clone()),
             fleet: self.fleet.clone(),
             counters: self
+                .front
                 .counters
                 .iter()
                 .map(|c| [c.handed.get(), c.returned.get(), c.rescued.get(), c.truncated.get()])
                 .collect(),
-            accepted_before: self.accepted_before,
-            lost: self.house.lost.get(),
-            refused: self.house.refused.pass(),
-            refused_returned: self.house.refused.returned.get(),
-            opens: self.house.opens.pass(),
-            provoked: self.house.provoked.pass(),
-            descriptors: self.starter.descriptors,
+            accepted_before: self.front.accepted_before,
+            lost: self.front.house.lost.get(),
+            refused: self.front.house.refused.pass(),
+            refused_returned: self.front.house.refused.returned.get(),
+            opens: self.front.house.opens.pass(),
+            provoked: self.front.house.provoked.pass(),
+            descriptors: self.workers.starter.descriptors,
             policy: limits::policy_chosen(),
-            last_words: self.last_words.iter().map(|(slot, words)| (*slot, words.clone())).collect(),
+            last_words: self.failures.last_words.iter().map(|(slot, words)| (*slot, words.clone())).collect(),
             last_reload: self.reloads.last.clone(),
             handoffs: table.0.iter().map(|handoff| handoff.pass(passing)).collect(),
             listeners,
             workers,
             streams: streams.iter().map(|stream| stream.pass(passing, whose)).collect(),
-            guard: self.starter.guard.pass(passing),
-            rendezvous: self.starter.rendezvous.pass(passing),
+            guard: self.workers.starter.guard.pass(passing),
+            rendezvous: self.workers.starter.rendezvous.pass(passing),
             control: self.control.as_ref().map(|control| control.pass(passing)),
             shim,
-            earlier: self.starter.earlier.iter().map(Kin::identity).collect(),
-            old_shims: self.starter.old_shims.iter().map(|shim| passing.pass(&shim.file)).collect(),
-            old_shims_newest: self.starter.old_shims.iter().map(|shim| shim.newest).collect(),
-            taken: self.starter.taken.as_ref().map(|taken| taken.pass(passing)),
+            earlier: self.workers.starter.earlier.iter().map(Kin::identity).collect(),
+            old_shims: self.workers.starter.old_shims.iter().map(|shim| passing.pass(&shim.file)).collect(),
+            old_shims_newest: self.workers.starter.old_shims.iter().map(|shim| shim.newest).collect(),
+            taken: self.workers.starter.taken.as_ref().map(|taken| taken.pass(passing)),
             client: self
+                .program
                 .upgrade
                 .as_ref()
                 .and_then(|upgrade| upgrade.client.as_ref())

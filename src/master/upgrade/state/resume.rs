@@ -66,7 +66,10 @@ impl Master {
                 }
             }
         };
-        let mut reloads = Reloads { last: state.last_reload, ..Reloads::default() };
+        let hard = limits::descriptor_limit()?.hard;
+        let spare = hard.saturating_sub(DESCRIPTORS_OF_MASTER) / DESCRIPTORS_PER_WORKER;
+        let max_workers = WORKERS_MAX.min(u32::try_from(spare).unwrap_or(WORKERS_MAX));
+        let mut reloads = Reloads { last: state.last_reload, ..Reloads::new(max_workers, state.base_text) };
         for (generation, text) in &state.texts {
             let same = *text == config.source.text;
             reloads.of.insert(*generation, if same { Rc::clone(&config) } else { made(text) });
@@ -88,55 +91,35 @@ impl Master {
             house: Rc::clone(&house),
             events: workers,
         };
-        let hard = limits::descriptor_limit()?.hard;
-        let spare = hard.saturating_sub(DESCRIPTORS_OF_MASTER) / DESCRIPTORS_PER_WORKER;
         let client = state.client.map(|number| taking.take(number)).transpose()?;
         let signals = forward_signals(&sender)?;
         house.begin_to_accept()?;
+        let mut program = Program::new(host, signals);
+        program.since = state.since;
+        // One that failed is none.
+        program.upgrades = state.upgrades.saturating_sub(u32::from(failed.is_some()));
         let mut master = Master {
-            since: state.since,
-            rhythm: Rc::new(Cell::new(rhythm(&config.life))),
-            looked_at: clock::now(),
-            looked_at_rest: false,
-            signals,
-            base_text: state.base_text,
             reloads,
-            max_workers: WORKERS_MAX.min(u32::try_from(spare).unwrap_or(WORKERS_MAX)),
-            drains: Rc::<Drains>::default(),
-            memory_looked_at: clock::now(),
-            last_words: state.last_words.into_iter().collect(),
-            failed_because: None,
-            starter,
-            house,
-            events: sender.clone(),
-            listeners,
-            accepted_before: state.accepted_before,
-            unaccounted: Cell::new(0),
-            sockets_at_stop: HashSet::new(),
-            newest_worker,
-            closing: 0,
             fleet: state.fleet,
-            workers: HashMap::new(),
+            workers: Pool::of(starter, HashMap::new(), newest_worker),
+            front: Front::new(config.mode, listeners, counters, state.accepted_before),
             shares: Shares::default(),
-            counters,
-            finished: false,
-            failure: None,
-            boot_failure: None,
+            checks: Checks::new(&config),
+            failures: Failures::remembered(state.last_words),
+            program,
             control: state.control.map(|control| ControlSocket::take(control, &taking)).transpose()?,
-            upgrade: None,
-            // One that failed is none.
-            upgrades: state.upgrades.saturating_sub(u32::from(failed.is_some())),
-            host,
+            events: sender.clone(),
+            end: End::default(),
             config,
         };
         for passed in state.workers {
             let worker = master.take_worker(passed, &taking, &all, &handoffs)?;
-            master.workers.insert(worker.id, worker);
+            master.workers.insert(worker);
         }
         for passed in state.streams {
-            let words = |id| master.workers.get(&id).map(|worker| Arc::clone(&worker.last_words));
-            let stream = Stream::take(passed, &taking, master.starter.prefixed, words)?;
-            master.starter.output.add(stream);
+            let words = |id| master.workers.get(id).map(|worker| Arc::clone(&worker.last_words));
+            let stream = Stream::take(passed, &taking, master.workers.starter.prefixed, words)?;
+            master.workers.starter.output.add(stream);
         }
         master.begin_again(&all, &sender)?;
         // As at a start: somebody may have lowered it.
@@ -162,15 +145,16 @@ impl Master {
             let own = request.own.map(|number| taking.take(number).map(Foreign::from)).transpose()?;
             let holders = Holders::default();
             for number in request.holders {
-                holders.watch(taking.take(number)?, passed.id, request.id, &self.starter.events)?;
+                holders.watch(taking.take(number)?, passed.id, request.id, &self.workers.starter.events)?;
             }
             let address = request.address.unwrap_or_else(|| listener.address.clone());
             let (id, accepting, claim) = (request.id, request.accepting, request.claim);
             requests.push(Request { id, listener, handoff, own, accepting, address, claim, holders });
         }
         let config = self.reloads.of.get(&passed.generation).unwrap_or(&self.config);
-        let supervised =
-            passed.supervised.map(|s| Supervised::take_over(passed.id, s, taking, Rc::clone(&self.house), handoffs));
+        let supervised = passed
+            .supervised
+            .map(|s| Supervised::take_over(passed.id, s, taking, Rc::clone(&self.front.house), handoffs));
         Ok(Worker {
             id: passed.id,
             slot: passed.slot,
@@ -210,24 +194,24 @@ impl Master {
         if let Some(control) = &self.control {
             control.serve(Reports::wrapped(sender, Event::Control));
         }
-        self.starter.rendezvous.serve(self.starter.events.clone())?;
+        self.workers.starter.rendezvous.serve(self.workers.starter.events.clone())?;
         for (listener, served) in listeners {
             if *served {
-                self.listeners.serve(listener);
+                self.front.listeners.serve(listener);
             }
             // What workers that are gone sent back, and what the others send.
             for orphan in listener.seats.orphans() {
-                if !self.workers.contains_key(&orphan.worker) {
+                if !self.workers.get(orphan.worker).is_some() {
                     orphan.finish();
                     tokio::task::spawn_local(returned::serve(Rc::clone(listener), orphan));
                 }
             }
         }
-        self.house.opens.begin();
-        let ids: Vec<WorkerId> = self.workers.keys().copied().collect();
+        self.front.house.opens.begin();
+        let ids: Vec<WorkerId> = self.workers.ids().collect();
         for id in ids {
-            let Some(worker) = self.workers.get_mut(&id) else { continue };
-            self.starter.attend(worker, None)?;
+            let Some((worker, starter)) = self.workers.get_with_starter(id) else { continue };
+            starter.attend(worker, None)?;
             for request in worker.requests.iter().filter(|request| request.accepting) {
                 if let Some(handoff) = &request.handoff {
                     tokio::task::spawn_local(returned::serve(Rc::clone(&request.listener), Rc::clone(handoff)));
