@@ -20,7 +20,7 @@
 //!
 //! # The other way: control
 //!
-//! [`cli`] → [`config`] → [`master::run`] → [`core::fleet`] → [`sys::spawn`] → ready. What happens
+//! [`cli`] → [`config`] → [`master::run`] → [`core::fleet`] → [`workers::start`] → ready ([`lifecycle`]). What happens
 //! to workers comes in as events, what is to be done goes out as actions; the fleet itself touches
 //! nothing. [`master::upgrade`] replaces the program itself while all of that goes on.
 //!
@@ -62,6 +62,7 @@
 //! | `steer` | the program in the kernel, and its sockets | `config`, `core`, `sys` |
 //! | `front` | the way of a connection | `aside`, `clock`, `config`, `core`, `provoked`, `reports`, `steer`, `sys`, `wire` |
 //! | `workers` | one worker as a process | `adapt`, `clock`, `config`, `core`, `front`, `provoked`, `reports`, `sys`, `wire` |
+//! | `lifecycle` | what happens to workers | `adapt`, `clock`, `config`, `control`, `core`, `front`, `reports`, `sys`, `wire`, `workers` |
 //! | `control` | the socket for commands, and its client | `core`, `reports`, `sys` |
 //!
 //! [`master`] is the loop that joins them; it, and what is above it, may use all.
@@ -110,6 +111,8 @@ pub mod front;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+pub mod lifecycle;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod master;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]

@@ -56,6 +56,18 @@ pub enum Request {
     Upgrade,
 }
 
+/// An answer in words.
+#[must_use]
+pub fn done(text: &str) -> String {
+    serde_json::to_string(&Done { done: text.to_owned() }).unwrap_or_default()
+}
+
+/// A refusal, as the control socket answers it.
+#[must_use]
+pub fn refusal(why: &str) -> String {
+    serde_json::to_string(&Refusal { error: why.to_owned() }).unwrap_or_default()
+}
+
 /// When a request is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -40,6 +40,12 @@ impl Front {
         Front { house, listeners, counters, accepted_before, mode, unaccounted: Cell::new(0) }
     }
 
+    /// How connections come to the workers.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
     /// Counts for a slot from now on.
     pub fn count_slot(&mut self, slot: Slot) {
         while self.counters.len() <= slot.index() {

@@ -9,6 +9,7 @@ use crate::control::server::{ControlError, ControlSocket};
 use crate::core::ids::Slot;
 use crate::front::listener::{HeldBy, House, Key, Listener, Origin};
 use crate::front::listeners::Listeners;
+use crate::lifecycle::failures::Failure;
 use crate::steer::order::Share;
 use crate::sys::inherited::Inherited;
 use crate::sys::listen::{self, BACKLOG, Sharing};
@@ -76,7 +77,7 @@ pub fn bind_all(
     let shares: Vec<Share> = (0..config.workers).map(share).collect();
     let mut add = |address: &Address, made: io::Result<socket2::Socket>, file: FileOf| {
         let shown = address.to_string().trim_start_matches("tcp:").to_owned();
-        let fail = |source| RunError::Bind { address: shown.clone(), source };
+        let fail = |source| Failure::Bind { address: shown.clone(), source };
         let socket = made.map_err(fail)?;
         let index = listeners.iter().filter(|l| l.key.asked == *address).count();
         let key = Key { asked: address.clone(), index };
@@ -178,7 +179,7 @@ enum FileOf {
 ///
 /// Connections inherit `SO_REUSEADDR`, and while there are any without it the socket could not listen again after
 /// somebody shut it down.
-fn inherited_address(socket: &socket2::Socket, number: i32) -> Result<Address, RunError> {
+fn inherited_address(socket: &socket2::Socket, number: i32) -> Result<Address, Failure> {
     let _ = socket.set_reuse_address(true);
-    listen::local_address(socket).map_err(|source| RunError::Bind { address: format!("fd://{number}"), source })
+    listen::local_address(socket).map_err(|source| Failure::Bind { address: format!("fd://{number}"), source })
 }

@@ -7,7 +7,6 @@ use super::run::Master;
 use crate::clock;
 use crate::config::PortZero;
 use crate::core::claim::{Claim, Held, conflicts};
-use crate::core::fleet::{self, KillReason, Sign};
 use crate::core::ids::WorkerId;
 use crate::front::listener::Origin;
 use crate::provoked::Kind;
@@ -25,11 +24,8 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::time::sleep;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
-/// How long a worker may listen nowhere before it counts as one that does not work.
-pub(super) const DEAF_AFTER: Duration = Duration::from_millis(500);
 /// So long an address stays that a dead worker had and no other has asked for, while all serve.
 const ABANDONED_AFTER: Duration = Duration::from_secs(5);
 /// From this age on, an address that a ready worker opens where nothing else says so is one for a client.
@@ -212,67 +208,6 @@ impl Master {
             }
         }
         self.drop_unused_listeners();
-    }
-
-    /// A worker closed a socket: if it was the last on which it listened, it has a moment to listen again.
-    pub(super) fn lost_listener(&mut self, id: WorkerId) {
-        let events = self.events.clone();
-        let Some(worker) = self.workers.get_mut(id).filter(|worker| worker.is_deaf() && !worker.leaves) else {
-            return;
-        };
-        if self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting) {
-            worker.ready = false;
-        }
-        let moment = tokio::task::spawn_local(async move {
-            sleep(DEAF_AFTER).await;
-            let _ = events.send(Event::Deaf { worker: id }).await;
-        });
-        if let Some(before) = worker.deaf_moment.replace(moment) {
-            before.abort();
-        }
-    }
-
-    /// The moment is over.
-    pub(super) async fn deaf(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.get(id).filter(|worker| worker.is_deaf() && !worker.leaves) else { return };
-        if self.fleet.is_stopping() {
-            return;
-        }
-        let brought = self.fleet.reloading() == Some(worker.generation);
-        if brought && self.fleet.occupant(id).is_some_and(fleet::Occupant::is_starting) {
-            let (slot, generation) = (worker.slot.0, worker.generation.0);
-            warn!(
-                slot,
-                worker = id.0,
-                generation,
-                "a new worker has closed the last socket that it listened on, so it cannot take the place of the old one"
-            );
-            self.failures.failed_because =
-                Some("it listened, and then closed the last socket that it listened on".to_owned());
-            return self.handle_fleet(fleet::Event::Condemned(id, KillReason::Elsewhere)).await;
-        }
-        let Some(worker) = self.workers.get(id) else { return };
-        if self.fleet.occupant(id).is_none_or(|o| !o.is_ready() || o.signs.has(Sign::Deaf)) {
-            return;
-        }
-        warn!(
-            slot = worker.slot.0,
-            worker = id.0,
-            "a worker that was ready listens nowhere any more, so it gets no connections"
-        );
-        if self.fleet.reloading() == Some(worker.generation) {
-            self.failures.failed_because =
-                Some("a new worker was ready, and then closed the last socket that it listened on".to_owned());
-        }
-        self.handle_fleet(fleet::Event::Stalled(id, Sign::Deaf)).await;
-    }
-
-    /// A worker listens; if it had stopped, it does again.
-    pub(super) async fn hears_again(&mut self, id: WorkerId) {
-        if self.fleet.occupant(id).is_some_and(|o| o.signs.has(Sign::Deaf)) {
-            info!(worker = id.0, "a worker listens again");
-            self.handle_fleet(fleet::Event::Recovered(id, Sign::Deaf)).await;
-        }
     }
 }
 

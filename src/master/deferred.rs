@@ -2,9 +2,9 @@
 //! That is read from `/proc`, which takes long where much is open, so it is done aside, and the request waits for it.
 
 use super::event::Event;
-use super::ready::Signal;
 use super::run::Master;
 use crate::core::ids::WorkerId;
+use crate::lifecycle::ready::Signal;
 use crate::sys::seccomp::{Call, Name};
 use crate::sys::{descent, process};
 use crate::wire::address::Address;

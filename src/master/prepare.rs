@@ -3,9 +3,6 @@
 use super::bind::{bind_all, bind_control};
 use super::error::RunError;
 use super::event::{EVENTS_MAX, Event};
-use super::failures::Failures;
-use super::health::Checks;
-use super::reload::Reloads;
 use super::run::End;
 use super::run::{Master, prefixed};
 use super::shares::Shares;
@@ -20,6 +17,9 @@ use crate::core::fleet::{Fleet, OCCUPANTS_MAX};
 use crate::front::accounts::Front;
 use crate::front::listener::House;
 use crate::front::listeners::Listeners;
+use crate::lifecycle::failures::{Failure, Failures};
+use crate::lifecycle::health::Checks;
+use crate::lifecycle::reload::Reloads;
 use crate::reports::Reports;
 use crate::sys::guard::{self, Guard};
 use crate::sys::taken::{self, Taken};
@@ -85,7 +85,7 @@ impl Master {
             house: Rc::clone(&house),
             events: workers,
         };
-        let (executable, adapter, reason) = starter.look(&config)?;
+        let (executable, adapter, reason) = starter.look(&config).map_err(Failure::from)?;
         info!(command = %executable.path.display(), adapter = adapter.name(), reason, "chose the adapter");
         let mut listeners = Listeners::new(config.mode, Rc::clone(&house));
         bind_all(&config, std::mem::take(&mut host.inherited), &mut listeners, &house)?;
@@ -111,7 +111,7 @@ impl Master {
             workers: Pool::new(starter),
             front: Front::new(config.mode, listeners, Vec::new(), 0),
             shares: Shares::default(),
-            checks: Checks::new(&config),
+            checks: Checks::new(&config, Reports::wrapped(&sender, Event::Lifecycle)),
             failures: Failures::default(),
             program,
             control,

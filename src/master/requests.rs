@@ -1,11 +1,9 @@
 //! What workers say, and what the master does about it.
 
 use super::answer::{Answer, errno_of};
-use super::claims::{DEAF_AFTER, Whether, claim_of, with_real_port};
+use super::claims::{Whether, claim_of, with_real_port};
 use super::deferred::{self, Deferred};
-use super::error::{RunError, advice};
 use super::event::Event;
-use super::ready::Signal;
 use super::rights::in_name_of;
 use super::run::Master;
 use crate::clock;
@@ -14,6 +12,10 @@ use crate::core::ids::WorkerId;
 use crate::front::handoff::{Handoff, Whose, count};
 use crate::front::listener::{Listener, Phase};
 use crate::front::returned;
+use crate::lifecycle::deaf::{self, DEAF_AFTER};
+use crate::lifecycle::failures::{Failure, advice};
+use crate::lifecycle::ready;
+use crate::lifecycle::ready::Signal;
 use crate::provoked::{Kind, Told};
 use crate::sys::dispose::{self, Foreign};
 use crate::sys::listen::{BACKLOG, copy_options, longest_queue};
@@ -189,7 +191,7 @@ impl Master {
             && !self.workers.get(id).is_some_and(|worker| worker.requests.iter().any(|r| r.address.covers(&asked)))
         {
             let address = address.trim_start_matches("tcp:").to_owned();
-            self.failures.boot_failure = Some(RunError::Bind { address, source: io::Error::from_raw_os_error(errno) });
+            self.failures.boot_failure = Some(Failure::Bind { address, source: io::Error::from_raw_os_error(errno) });
         }
     }
 
@@ -325,8 +327,11 @@ impl Master {
         if self.fleet.is_stopping() || !self.fleet.is_wanted(id) {
             return;
         }
-        self.hears_again(id).await;
-        self.ask_until_ready(id);
+        let heard_again = self.workers.get(id).and_then(|worker| deaf::hears_again(worker, &self.fleet));
+        self.handle_all(heard_again).await;
+        if let Some(worker) = self.workers.get_mut(id) {
+            ready::ask_until_ready(worker, &self.checks.events);
+        }
         self.readiness(id, Signal::Listens).await;
         let admitted = self.workers.get(id).is_some_and(|worker| worker.admitted);
         let message = if admitted { "worker ready" } else { "worker listens" };
@@ -468,6 +473,12 @@ impl Master {
                 info!(address = %dropped.address, left_out, "nobody listens here any more; closing the address");
             }
             self.front.close_account(&dropped);
+        }
+    }
+
+    fn lost_listener(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(id) {
+            deaf::lost_listener(worker, &self.fleet, &self.checks.events);
         }
     }
 }

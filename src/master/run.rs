@@ -1,25 +1,26 @@
 //! The master's loop: one event at a time in, the fleet's actions out.
 
-use super::ending::look_after_guard;
 use super::error::RunError;
 use super::event::{Event, Events};
-use super::failures::Failures;
-use super::health::Checks;
-use super::reload::{Reloads, done};
 use super::shares::Shares;
-use super::status::{View, add_usage};
+use super::status::View;
 use super::upgrade::Host;
 use super::upgrade::Program;
 use crate::clock;
 use crate::config::{Config, Mode, Prefix};
+use crate::control;
 use crate::control::server::ControlSocket;
-use crate::control::{self, Refusal};
 use crate::core::fleet::{self, Action, Fleet, Resize, Stop, WaitReason};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::front;
 use crate::front::accounts::Front;
 use crate::front::listener::{Listener, Origin};
-use crate::sys::{process, reap};
+use crate::lifecycle::failures::{Failure, Failures};
+use crate::lifecycle::guard::look_after_guard;
+use crate::lifecycle::health::Checks;
+use crate::lifecycle::reload::Reloads;
+use crate::lifecycle::{ending, health, ready};
+use crate::sys::reap;
 use crate::wire::packet::ToWorker;
 use crate::workers;
 use crate::workers::output::Prefixed;
@@ -30,7 +31,6 @@ use std::collections::HashSet;
 use std::io::{self, IsTerminal};
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
@@ -51,7 +51,7 @@ pub async fn run(config: Config, mut host: Host) -> Result<(), RunError> {
         warn!(%error, "the guard of the old version cannot be sent away");
     }
     master.handle_fleet(fleet::Event::Begin).await;
-    master.look_after();
+    master.checks.begin(&master.front);
     tokio::task::spawn_local(look_after_guard(Rc::clone(&master.workers.starter.guard)));
     master.begin_to_look_at_loads();
     let later = master.events.clone();
@@ -73,7 +73,7 @@ pub async fn run(config: Config, mut host: Host) -> Result<(), RunError> {
         master.steer();
         master.go_on_with_upgrade(&mut events).await;
     }
-    master.failures.failure.map_or(Ok(()), Err)
+    master.failures.failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
 pub(super) struct Master {
@@ -120,7 +120,7 @@ impl Master {
             Event::Front(front::Event::ListenerFailed { address, error }) => {
                 self.listener_failed(address, error).await;
             }
-            Event::LookedAt { worker, seen } => self.looked_at(worker, &seen),
+            Event::Lifecycle(event) => self.handle_lifecycle(event).await,
             Event::Unanswered { worker, request, error } => self.unanswered(worker, request, &error),
             Event::Looked { worker, request, held } => self.looked(worker, request, held),
             Event::LookedFirst { worker, seen, again, deferred } => {
@@ -129,20 +129,9 @@ impl Master {
             }
             Event::SocketsOpen { worker, had, open } => self.sockets_open(worker, &had, open),
             Event::GivenUp => self.drop_unused_listeners(),
-            Event::Deaf { worker } => self.deaf(worker).await,
-            Event::WordsHeard { worker, exit, daemons, bypass } => {
-                self.bury(worker, exit, daemons, bypass.as_deref()).await;
-            }
-            Event::Unkillable { worker } => self.unkillable(worker).await,
-            Event::Drained { worker } => self.handle_fleet(fleet::Event::Emptied(worker)).await,
-            Event::Ready { worker, signal } => self.readiness(worker, signal).await,
-            Event::Unfit { worker } => self.unfit(worker).await,
-            Event::LookAfter => self.look_after_workers().await,
-            Event::Memory { usage } => self.memory(usage).await,
             Event::LookAtLoads => self.look_at_loads(),
             Event::Loads(look) => self.loads_seen(&look),
             Event::Grown => self.grown_by_now(),
-            Event::Probed { worker, now } => self.probed(worker, now).await,
             Event::ChildEnded => self.reap_strangers(),
             Event::Control(control::Event::Asked { request, answer }) => self.answer(request, answer).await,
             Event::Control(control::Event::UpgradeAsked { client }) => self.upgrade_asked(Some(client)),
@@ -179,8 +168,12 @@ impl Master {
             workers::Event::LookForClosed { worker } => self.look_for_closed(worker),
             workers::Event::LetGo { worker, request } => self.let_go(worker, request),
             workers::Event::Ended { worker } => self.ended(worker).await,
-            workers::Event::Executed { worker, result } => self.executed(worker, result),
-            workers::Event::LeftBehind { worker, found } => self.left_behind(worker, found).await,
+            workers::Event::Executed { worker, result } => {
+                self.failures.executed(worker, result, &mut self.workers, &self.fleet);
+            }
+            workers::Event::LeftBehind { worker, found } => {
+                self.died(ending::left_behind(worker, found, &self.fleet)).await;
+            }
             workers::Event::NobodyLeft { but } => self.nobody_left_running(&but),
         }
     }
@@ -219,7 +212,7 @@ impl Master {
         match action {
             Action::Fork { slot, worker, generation } => return self.fork(slot, worker, generation),
             Action::CloseListeners => {
-                self.end.sockets = self.our_sockets();
+                self.end.sockets = ending::our_sockets(&self.workers, &self.front);
                 self.end.closing = self.front.listeners.close_all();
                 if self.end.closing == 0 {
                     return Some(fleet::Event::ListenersClosed);
@@ -245,9 +238,9 @@ impl Master {
                 }
             }
             Action::Admit { worker } => self.admit(worker),
-            Action::Exclude { worker } => self.exclude(worker),
-            Action::Readmit { worker } => self.readmit(worker),
-            Action::Terminate { worker } => self.terminate(worker),
+            Action::Exclude { worker } => health::exclude(worker, &self.workers, &self.fleet, &self.front),
+            Action::Readmit { worker } => health::readmit(worker, &mut self.workers, &self.front),
+            Action::Terminate { worker } => self.workers.get(worker).into_iter().for_each(ending::terminate),
             Action::Kill { worker, because } => self.kill(worker, because),
             Action::Wait { slot, failures, delay } => {
                 warn!(
@@ -257,13 +250,16 @@ impl Master {
                     "a slot waits before its worker is forked again"
                 );
             }
-            Action::GiveUp { slot, attempts, .. } => self.give_up(slot, attempts),
-            Action::Rest { slot, failures, .. } => self.rest(slot, failures),
-            Action::NobodyLeft => self.nobody_left(),
+            Action::GiveUp { slot, attempts, .. } => self.failures.give_up(slot, attempts),
+            Action::Rest { slot, failures, .. } => self.failures.rest(slot, failures, self.config.life.restart_window),
+            Action::NobodyLeft => self.failures.nobody_left(&self.fleet),
             Action::Finish => self.begin_end(),
             Action::StopAtOnce => warn!("asked to stop a second time, killing what still runs"),
             Action::SizeRefused(refused) => warn!(%refused, "the number of workers stays"),
-            Action::ReloadBegun { generation, manner } => self.reload_begun(generation, manner),
+            Action::ReloadBegun { generation, manner } => {
+                self.reloads.begun(generation, manner, &self.config, &mut self.fleet);
+                self.failures.failed_because = None;
+            }
             Action::ReloadWaits { because: WaitReason::AnotherRuns } => {
                 info!("a reload waits until the one under way is done");
             }
@@ -274,12 +270,15 @@ impl Master {
                     "a reload waits until workers of old generations have ended; their --grace says when that is at the latest"
                 );
             }
-            Action::ReloadDropped => self.reload_dropped(),
+            Action::ReloadDropped => self.reloads.dropped(),
             Action::CanaryServes { generation } => {
                 info!(generation = generation.0, "the first worker of the new generation serves");
             }
             Action::ReloadDone { generation } => self.reload_done(generation),
-            Action::ReloadAborted { generation, because } => self.reload_aborted(generation, because),
+            Action::ReloadAborted { generation, because } => {
+                let more = self.failures.failed_because.take();
+                self.reloads.aborted(generation, because, more, &self.config, &mut self.fleet);
+            }
             Action::Resized { workers } => info!(workers, "the number of workers changes"),
         }
         None
@@ -299,11 +298,13 @@ impl Master {
                     "worker forked"
                 );
                 self.workers.insert(worker);
-                self.await_readiness(id);
+                if let Some(worker) = self.workers.get_mut(id) {
+                    ready::await_readiness(worker, &self.checks.events);
+                }
                 None
             }
             Err(error) => {
-                self.cannot_start(slot, id, generation, error);
+                self.failures.cannot_start(&self.fleet, slot, id, generation, error);
                 Some(fleet::Event::ForkFailed(id))
             }
         }
@@ -327,13 +328,13 @@ impl Master {
                 warn!(slot = worker.slot.0, worker = id.0, %error, "a worker cannot have connections; raise the limit with ulimit -n");
             }
         }
-        self.begin_health(id);
+        self.checks.begin_with(id, &mut self.workers, &self.fleet, &self.front);
     }
 
     pub(super) fn finish(&mut self) {
         self.front.close();
         if self.fleet.resting().next().is_some() {
-            self.failures.failure.get_or_insert(RunError::SlotsRest(self.why_slots_rest()));
+            self.failures.failure.get_or_insert(Failure::SlotsRest(self.failures.why_slots_rest(&self.fleet)));
         }
         let totals = self.view().status().totals;
         let (accepted, handed, rescued) = (totals.accepted, totals.handed, totals.rescued);
@@ -347,13 +348,6 @@ impl Master {
     fn emptied(&mut self, worker: WorkerId) {
         self.drop_unused_listeners();
         if !self.front.has_untaken(worker) && self.fleet.occupant(worker).is_some_and(fleet::Occupant::is_leaving) {
-            self.watch_drain(worker);
-        }
-    }
-
-    /// Goes on with a drain that another program began.
-    pub(super) fn watch_drain_if_untaken_are_gone(&mut self, worker: WorkerId) {
-        if self.config.mode == Mode::Kernel || !self.front.has_untaken(worker) {
             self.watch_drain(worker);
         }
     }
@@ -375,7 +369,7 @@ impl Master {
             return;
         }
         error!(address, %error, "cannot go on accepting, and no other address is left; stopping");
-        self.failures.failure.get_or_insert(RunError::Listener { address, source: error });
+        self.failures.failure.get_or_insert(Failure::Listener { address, source: error });
         self.handle_fleet(fleet::Event::StopAsked(Stop::Graceful)).await;
     }
 
@@ -399,41 +393,6 @@ impl Master {
             upgrades: self.program.upgrades,
         }
     }
-
-    /// Answers a request of the control socket.
-    async fn answer(&mut self, request: control::Request, answer: oneshot::Sender<String>) {
-        match request {
-            control::Request::Status => self.tell_status(answer),
-            control::Request::Reload { manner, until } => self.reload_asked(manner, until, answer).await,
-            control::Request::Scale { to } => self.scale_asked(to, answer).await,
-            control::Request::Stop => {
-                info!("asked to stop");
-                let _ = answer.send(done("stopping"));
-                self.handle_fleet(fleet::Event::StopAsked(Stop::Graceful)).await;
-            }
-            // It came as an event of its own, with the client.
-            control::Request::Upgrade => {}
-        }
-    }
-
-    /// What `/proc` tells takes a while and is read aside.
-    fn tell_status(&self, answer: oneshot::Sender<String>) {
-        self.front.house.opens.ask_now();
-        let (mut status, groups, ports) = (self.view().status(), self.workers.groups(), self.front.ports());
-        self.front.check_sum();
-        let looked = match self.front.house.aside.place() {
-            Ok(place) => place.run(move || {
-                add_usage(&mut status, &process::usage(&groups, &ports));
-                serde_json::to_string(&status).unwrap_or_else(|error| refusal(&error.to_string()))
-            }),
-            Err(busy) => return drop(answer.send(refusal(&busy.to_string()))),
-        };
-        tokio::task::spawn_local(async move {
-            let text = looked.await.unwrap_or_else(|broke_off| refusal(&broke_off.to_string()));
-            // A client that is gone needs no answer.
-            let _ = answer.send(text);
-        });
-    }
 }
 
 /// Whether lines of workers' output get the slot before them.
@@ -443,9 +402,4 @@ pub(super) fn prefixed(config: &Config) -> Prefixed {
         Prefix::Auto if io::stdout().is_terminal() => Prefixed::WithSlot,
         Prefix::Auto | Prefix::Never => Prefixed::Plain,
     }
-}
-
-/// A refusal, as the control socket answers it.
-pub(super) fn refusal(why: &str) -> String {
-    serde_json::to_string(&Refusal { error: why.to_owned() }).unwrap_or_default()
 }

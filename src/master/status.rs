@@ -1,6 +1,5 @@
 //! Putting together what `maitred status` shows.
 
-use super::reload::Reloads;
 use crate::adapt::Chosen;
 use crate::clock;
 use crate::config::{Config, Mode};
@@ -12,6 +11,7 @@ use crate::core::moment::Moment;
 use crate::front::accounts::Front;
 use crate::front::handoff::Counters;
 use crate::front::listener::Phase;
+use crate::lifecycle::reload::Reloads;
 use crate::steer::group::Group;
 use crate::sys::process::Usage;
 use crate::workers::pool::Pool;

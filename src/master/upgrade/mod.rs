@@ -20,11 +20,11 @@ pub(crate) fn is_state(bytes: &[u8]) -> bool {
 }
 
 use super::event::Event;
-use super::reload::done;
-use super::run::{Master, refusal};
+use super::run::Master;
 use super::signals::{Heed, SignalThread};
 use crate::adapt::elf;
 use crate::clock;
+use crate::control::{done, refusal};
 use crate::core::moment::Moment;
 use crate::core::{fleet, visible};
 use crate::sys::dispose;

@@ -104,7 +104,7 @@ impl Master {
             workers: Pool::of(starter, HashMap::new(), newest_worker),
             front: Front::new(config.mode, listeners, counters, state.accepted_before),
             shares: Shares::default(),
-            checks: Checks::new(&config),
+            checks: Checks::new(&config, Reports::wrapped(&sender, Event::Lifecycle)),
             failures: Failures::remembered(state.last_words),
             program,
             control: state.control.map(|control| ControlSocket::take(control, &taking)).transpose()?,
@@ -124,7 +124,7 @@ impl Master {
         master.begin_again(&all, &sender)?;
         // As at a start: somebody may have lowered it.
         limits::raise_descriptor_limit()?;
-        master.clean_up_after_upgrade();
+        ending::clean_up_after_upgrade(&master.workers, master.scene(None));
         master.upgrade_done(client.as_ref(), &state.version, failed.as_deref());
         Ok((master, events))
     }
@@ -218,12 +218,13 @@ impl Master {
                 }
             }
             worker.choose_target(if worker.leaves { Asked::No } else { Asked::Yes });
+            let events = &self.checks.events;
             if self.fleet.occupant(id).is_some_and(Occupant::is_starting) {
-                self.await_readiness(id);
-                self.ask_until_ready(id);
+                ready::await_readiness(worker, events);
+                ready::ask_until_ready(worker, events);
             }
-            self.probe_if_asked(id);
-            self.lost_listener(id);
+            self.checks.probe_if_asked(worker, &self.fleet);
+            deaf::lost_listener(worker, &self.fleet, events);
             let draining =
                 matches!(self.fleet.occupant(id).map(|o| o.life), Some(Life::Draining { phase: Drain::Emptying, .. }));
             if draining {

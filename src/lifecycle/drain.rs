@@ -1,16 +1,16 @@
 //! Waiting until a worker that gets nothing new has no connection open any more, without its help: the
 //! kernel says which connections it has, and tells when each is closed ([`crate::sys::closes`]).
 
-use super::event::Event;
-use super::run::Master;
+use super::{Event, Events};
 use crate::config::Mode;
-use crate::core::ids::WorkerId;
+use crate::front::accounts::Front;
 use crate::front::listener::Listener;
 use crate::sys::closes::{Closes, Heard};
 use crate::sys::process::{Looking, Open};
 use crate::sys::sock_diag::Family;
 use crate::sys::watch;
 use crate::wire::address::Address;
+use crate::workers::worker::Worker;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -134,17 +134,16 @@ async fn hear(drains: Rc<Drains>, closes: Rc<AsyncFd<Closes>>) {
     drains.ports.borrow_mut().clear();
 }
 
-impl Master {
+impl Drains {
     /// Reports the worker as empty when it has no connection left: neither one that waits for it nor an
     /// open one.
-    pub(super) fn watch_drain(&mut self, id: WorkerId) {
-        let (ports, families, paths) = self.served();
+    pub fn watch_worker(self: &Rc<Self>, worker: &mut Worker, front: &Front, events: &Events) {
+        let (ports, families, paths) = served(front);
         // In kernel mode connections may wait at the slot's own socket.
-        let listeners: Vec<Rc<Listener>> = self.front.listeners.iter().filter(|l| l.group.is_some()).cloned().collect();
-        let (events, drains, mode) = (self.events.clone(), Rc::clone(&self.checks.drains), self.config.mode);
-        let Some(worker) = self.workers.get_mut(id) else { return };
+        let listeners: Vec<Rc<Listener>> = front.listeners.iter().filter(|l| l.group.is_some()).cloned().collect();
+        let (id, events, drains, mode) = (worker.id, events.clone(), Rc::clone(self), front.mode());
         let (slot, group) = (worker.slot, worker.pid);
-        let aside = self.front.house.aside.clone();
+        let aside = front.house.aside.clone();
         let task = async move {
             let under_way = drains.begin(&ports);
             let mut looking = Looking::new(group, ports, families, paths);
@@ -189,20 +188,20 @@ impl Master {
         };
         worker.tasks.push(tokio::task::spawn_local(task));
     }
+}
 
-    /// The ports, with their families, and the socket files that connections come in on.
-    fn served(&self) -> (HashSet<u16>, Vec<Family>, HashSet<PathBuf>) {
-        let (mut ports, mut families, mut paths) = (HashSet::new(), HashSet::new(), HashSet::new());
-        for listener in self.front.listeners.iter() {
-            match &listener.address {
-                Address::Tcp(address) => {
-                    ports.insert(address.port());
-                    families.insert(if address.is_ipv4() { Family::V4 } else { Family::V6 });
-                }
-                Address::Unix(path) => drop(paths.insert(path.clone())),
-                Address::Abstract(name) => drop(paths.insert(format!("@{name}").into())),
+/// The ports, with their families, and the socket files that connections come in on.
+fn served(front: &Front) -> (HashSet<u16>, Vec<Family>, HashSet<PathBuf>) {
+    let (mut ports, mut families, mut paths) = (HashSet::new(), HashSet::new(), HashSet::new());
+    for listener in front.listeners.iter() {
+        match &listener.address {
+            Address::Tcp(address) => {
+                ports.insert(address.port());
+                families.insert(if address.is_ipv4() { Family::V4 } else { Family::V6 });
             }
+            Address::Unix(path) => drop(paths.insert(path.clone())),
+            Address::Abstract(name) => drop(paths.insert(format!("@{name}").into())),
         }
-        (ports, families.into_iter().collect(), paths)
     }
+    (ports, families.into_iter().collect(), paths)
 }

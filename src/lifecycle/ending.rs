@@ -1,0 +1,289 @@
+//! How workers end: asked, killed, reaped, and what is left of them followed to its end.
+
+use super::failures::Failures;
+use super::{Event, Events, look};
+use crate::adapt::daemons;
+use crate::config::{Config, PortZero};
+use crate::core::fleet::{self, Exit, Fleet, KillReason, Occupant};
+use crate::core::ids::WorkerId;
+use crate::front::accounts::Front;
+use crate::sys::descent::{self, Kin, left_its_group};
+use crate::sys::guard::Detached;
+use crate::sys::sweep::Patience;
+use crate::sys::{fd, reap};
+use crate::workers::leftovers::{self, Dead, Left, Scene, TIME_TO_DIE, TIME_TO_END};
+use crate::workers::pool::Pool;
+use crate::workers::worker::{Executes, Worker};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use std::collections::HashSet;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+/// A worker that listened, whose first process ends with 0 this soon while others have its sockets, went into
+/// the background: that takes a server some milliseconds. One that served longer may have had its reasons.
+const BACKGROUND_WITHIN: Duration = Duration::from_secs(10);
+/// The end of everything is waited for this much longer than it may take; a thread that hangs in the kernel,
+/// where a process does whose files it reads, must not keep the master.
+const OVERDUE: Duration = Duration::from_secs(2);
+
+/// The end of a worker's first process.
+#[derive(Debug)]
+pub struct Death {
+    /// Whose.
+    pub worker: WorkerId,
+    /// How it ended.
+    pub exit: Exit,
+    /// Those that went on in the background, if it did.
+    pub daemons: Option<Vec<Kin>>,
+    /// Another worker that has the address for itself, in words.
+    pub bypass: Option<String>,
+}
+
+impl Death {
+    /// Nothing but how it ended.
+    #[must_use]
+    pub fn by(worker: WorkerId, exit: Exit) -> Death {
+        Death { worker, exit, daemons: None, bypass: None }
+    }
+}
+
+/// Asks a worker to end.
+pub fn terminate(worker: &Worker) {
+    let signal = worker.config.stop_signal;
+    info!(slot = worker.slot.0, worker = worker.id.0, pid = worker.pid.as_raw(), %signal, "asking a worker to end");
+    // One that is stopped could not hear it.
+    for signal in [signal, Signal::SIGCONT] {
+        let _ = reap::signal_group(worker.pid, signal);
+        // Twice would mean something else to many.
+        if left_its_group(worker.pid) {
+            let _ = reap::signal_process(worker.pidfd.get_ref().as_fd(), signal);
+        }
+    }
+}
+
+/// Kills a worker, and comes back when it should be dead.
+pub fn kill(worker: &Worker, because: KillReason, events: &Events) {
+    warn!(slot = worker.slot.0, worker = worker.id.0, pid = worker.pid.as_raw(), ?because, "killing a worker");
+    // It may have left the group that bears its number.
+    let _ = reap::signal_group(worker.pid, Signal::SIGKILL);
+    let _ = reap::signal_process(worker.pidfd.get_ref().as_fd(), Signal::SIGKILL);
+    look_again_at_killed(worker.id, events);
+}
+
+fn look_again_at_killed(worker: WorkerId, events: &Events) {
+    let events = events.clone();
+    tokio::task::spawn_local(async move {
+        sleep(TIME_TO_DIE).await;
+        let _ = events.send(Event::Unkillable { worker }).await;
+    });
+}
+
+/// A worker was killed and had its time to die. It hangs in the kernel, or has another user; at the end it
+/// is left behind rather than waited for. Returns its death then.
+pub fn unkillable(id: WorkerId, workers: &Pool, fleet: &Fleet, front: &Front, events: &Events) -> Option<Death> {
+    let worker = workers.get(id)?;
+    if !matches!(reap::how_it_ended(worker.pidfd.get_ref().as_fd()), Ok(None)) {
+        // Its end is on the way to us.
+        return None;
+    }
+    if !fleet.is_stopping() {
+        look_again_at_killed(id, events);
+        return None;
+    }
+    let (slot, pid) = (worker.slot.0, worker.pid.as_raw());
+    error!(slot, worker = id.0, pid, "a worker cannot be killed; going on without it");
+    part_with(worker, workers, front);
+    Some(Death::by(id, Exit::Signal(Signal::SIGKILL as i32)))
+}
+
+/// The first process of a worker ended, and nobody has its number yet. If it may have gone into the background it is
+/// looked who goes on without it ([`crate::workers::Event::LeftBehind`]), else its death is returned.
+pub fn ended(
+    id: WorkerId,
+    workers: &Pool,
+    fleet: &Fleet,
+    front: &Front,
+    scene: impl FnOnce() -> Scene,
+) -> Option<Death> {
+    let worker = workers.get(id)?;
+    // Somebody else reaped it; how it ended is not to be known.
+    let seen = reap::how_it_ended(worker.pidfd.get_ref().as_fd()).ok().flatten().map(Exit::from);
+    let exit = seen.unwrap_or(Exit::Code(0));
+    let (slot, pid, uptime_ms) = (worker.slot.0, worker.pid.as_raw(), worker.age().as_millis());
+    let untaken: u64 = front.listeners.iter().map(|l| l.seats.queued_of(id)).sum();
+    let state = fleet.occupant(id).map_or("", |o| o.name());
+    if state == "draining" {
+        info!(slot, worker = id.0, pid, %exit, uptime_ms, "worker ended");
+    } else {
+        warn!(slot, worker = id.0, pid, %exit, uptime_ms, state, untaken, "worker ended");
+    }
+    let young = state == "starting" || worker.age() < BACKGROUND_WITHIN;
+    let may_be_daemon = seen == Some(Exit::Code(0)) && young && state != "draining" && !fleet.is_stopping();
+    part_with(worker, workers, front);
+    if may_be_daemon {
+        // The group is left alone until then: who is in there goes into the background perhaps.
+        workers.starter.leftovers.look(id, dead(worker), scene());
+        return None;
+    }
+    Some(Death::by(id, exit))
+}
+
+/// Gives a worker nothing more and hears nothing more from it.
+fn part_with(worker: &Worker, workers: &Pool, front: &Front) {
+    worker.forget();
+    front.house.opens.forget(worker.id);
+    front.house.provoked.forget(worker.id);
+    workers.starter.rendezvous.forget(worker.id, &worker.token);
+    front.listeners.retire(worker.id);
+}
+
+/// A worker's first process ended with 0, and these go on without it.
+#[must_use]
+pub fn left_behind(id: WorkerId, found: Vec<Left>, fleet: &Fleet) -> Death {
+    let starting = fleet.occupant(id).is_some_and(Occupant::is_starting);
+    // Before it listens nobody knows who of them is the server.
+    let daemons: Vec<Kin> = found.into_iter().filter(|left| left.holds || starting).map(|left| left.kin).collect();
+    Death { daemons: Some(daemons).filter(|daemons| !daemons.is_empty()), ..Death::by(id, Exit::Code(0)) }
+}
+
+/// What a worker that never served wrote to its standard error is read first: [`Event::WordsHeard`] tells when.
+/// Another process may have that, too, and not close it for long. Returns the death of any other.
+pub fn hear_last_words(
+    death: Death,
+    workers: &Pool,
+    fleet: &Fleet,
+    front: &Front,
+    port_zero: PortZero,
+    events: &Events,
+) -> Option<Death> {
+    let worker = workers.get(death.worker)?;
+    let starting = death.daemons.is_some() || fleet.occupant(death.worker).is_some_and(Occupant::is_starting);
+    if !starting || worker.executes == Executes::Never {
+        return Some(death);
+    }
+    let bypass = fleet.was_never_ready().then(|| look::bypass(workers, front, port_zero));
+    let (last_words, events) = (Arc::clone(&worker.last_words), events.clone());
+    tokio::task::spawn_local(async move {
+        last_words.wait().await;
+        let bypass = match bypass {
+            Some(bypass) => bypass.await,
+            None => None,
+        };
+        let _ = events.send(Event::WordsHeard(Death { bypass, ..death })).await;
+    });
+    None
+}
+
+/// What is left to do for a worker that is gone.
+#[derive(Debug)]
+pub struct Buried {
+    /// What the fleet has to know.
+    pub event: fleet::Event,
+    /// The worker, if it left because it was told to.
+    pub left: Option<Worker>,
+}
+
+/// Reaps a worker's first process and ends what is left of it.
+pub fn bury(death: &Death, scene: Scene, workers: &mut Pool, fleet: &Fleet, failures: &mut Failures) -> Option<Buried> {
+    let id = death.worker;
+    let worker = workers.get(id)?;
+    let (slot, dead, grace, executes) = (worker.slot, dead(worker), worker.config.grace, worker.executes);
+    // While the dead process still holds the group's number.
+    let _ = reap::signal_group(worker.pid, Signal::SIGKILL);
+    workers.starter.guard.remove(worker.pid);
+    let _ = reap::reap(worker.pidfd.get_ref().as_fd());
+    let advice = death.daemons.is_some().then(|| daemons::advice(&worker.config.command));
+    let (state, killed) = match fleet.occupant(id) {
+        Some(occupant) => (occupant.name(), fleet.is_killed(id)),
+        None => ("", true),
+    };
+    let drained = state == "draining";
+    if !drained {
+        failures.remember_words(worker, fleet, death.exit, advice.as_deref(), death.bypass.as_deref());
+    }
+    if let (Some(daemons), Some(advice)) = (&death.daemons, &advice) {
+        let processes = leftovers::names(daemons.iter());
+        error!(
+            slot = slot.0,
+            worker = id.0,
+            processes,
+            "a worker went into the background, where nobody can look after it: its first process ended and others go on; {advice}"
+        );
+    }
+    let at_once = killed || fleet.stops_at_once();
+    let to_end = if at_once { Duration::ZERO } else { TIME_TO_END.min(grace) };
+    let worker = workers.remove(id);
+    workers.starter.leftovers.clean(Some(dead), scene, Patience { to_end, to_die: TIME_TO_DIE });
+    let event = match &death.daemons {
+        Some(_) => fleet::Event::Daemonized(id),
+        None if executes == Executes::Never => fleet::Event::ForkFailed(id),
+        None => fleet::Event::Exited(id, death.exit),
+    };
+    Some(Buried { event, left: worker.filter(|_| drained) })
+}
+
+/// All workers are gone: so must be what they left behind. [`crate::workers::Event::NobodyLeft`] tells when it is, or
+/// [`Event::EndOverdue`] that it takes too long.
+pub fn end(workers: &Pool, fleet: &Fleet, config: &Config, scene: Scene, events: &Events) {
+    let to_end = if fleet.stops_at_once() { Duration::ZERO } else { TIME_TO_END.min(config.grace) };
+    let patience = Patience { to_end, to_die: TIME_TO_DIE };
+    workers.starter.leftovers.end(config.life.detached, scene, patience);
+    let events = events.clone();
+    tokio::task::spawn_local(async move {
+        sleep(patience.to_end + patience.to_die + OVERDUE).await;
+        warn!("looking for what workers left behind takes too long; ending without, and the guard goes on");
+        let _ = events.send(Event::EndOverdue).await;
+    });
+}
+
+/// Ends what workers left behind that ended under the program before this one.
+pub fn clean_up_after_upgrade(workers: &Pool, scene: Scene) {
+    workers.starter.leftovers.clean(None, scene, Patience { to_end: TIME_TO_END, to_die: TIME_TO_DIE });
+}
+
+/// What there is to know for who looks for leftovers; `of` is about to be forgotten. `before` are sockets that we had,
+/// and `checking` is a process of ours that is no worker.
+#[must_use]
+pub fn scene(
+    of: Option<WorkerId>,
+    workers: &Pool,
+    front: &Front,
+    before: &HashSet<u64>,
+    checking: Option<Pid>,
+) -> Scene {
+    let firsts = workers.values().filter(|worker| worker.runs()).map(|worker| worker.pid);
+    // What this process had before it was maitred, as the log reader of a start script, is not ours to end.
+    let earlier = descent::still_there(&workers.starter.earlier);
+    Scene {
+        family: workers.starter.guard.family(),
+        without: firsts.chain([workers.starter.guard.process()]).chain(checking).chain(earlier).collect(),
+        living: workers.ids().filter(|id| Some(*id) != of).collect(),
+        newest: workers.newest(),
+        sockets: our_sockets(workers, front).union(before).copied().collect(),
+    }
+}
+
+/// Where detached jobs stay, the guard must know who is none.
+pub fn tell_guard_of_sockets(workers: &Pool, front: &Front, detached: Detached) {
+    if detached == Detached::Stay {
+        workers.starter.guard.know_sockets(&our_sockets(workers, front));
+    }
+}
+
+/// The inodes of all sockets by which somebody could take connections of ours.
+#[must_use]
+pub fn our_sockets(workers: &Pool, front: &Front) -> HashSet<u64> {
+    let listening = front.listeners.iter().flat_map(|listener| listener.sockets());
+    let listening = listening.filter_map(|socket| fd::inode(socket.as_fd()).ok());
+    let requests = workers.values().flat_map(|worker| &worker.requests);
+    let handoffs = requests.filter_map(|request| request.handoff.as_ref());
+    listening.chain(handoffs.filter_map(|handoff| fd::inode(handoff.receiver()).ok())).collect()
+}
+
+fn dead(worker: &Worker) -> Dead {
+    Dead { pid: worker.pid, channel: worker.channel_inode }
+}

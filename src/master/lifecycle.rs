@@ -1,0 +1,169 @@
+//! What the master does about what happens to workers: [`crate::lifecycle`] says what that means, the fleet decides.
+
+use super::deferred::Deferred;
+use super::run::Master;
+use crate::config::Mode;
+use crate::core::fleet::{self, KillReason};
+use crate::core::ids::WorkerId;
+use crate::lifecycle::ending::Death;
+use crate::lifecycle::failures::Failure;
+use crate::lifecycle::ready::{Readiness, Signal};
+use crate::lifecycle::{self, deaf, ending, health, look, ready};
+use crate::sys::descent::Kin;
+use crate::workers::leftovers::{self, Scene};
+use tracing::error;
+
+impl Master {
+    pub(super) async fn handle_lifecycle(&mut self, event: lifecycle::Event) {
+        use lifecycle::Event;
+        let followed = match event {
+            Event::Ready { worker, signal } => return self.readiness(worker, signal).await,
+            Event::Unfit { worker } => ready::unfit(worker, &self.workers, &self.fleet, &mut self.failures),
+            Event::Deaf { worker } => {
+                self.workers.get(worker).and_then(|worker| deaf::deaf(worker, &self.fleet, &mut self.failures))
+            }
+            Event::Drained { worker } => Some(fleet::Event::Emptied(worker)),
+            Event::Probed { worker, now } => self.workers.get(worker).map(|worker| health::probed(worker, now)),
+            Event::LookAfter => {
+                let found = self.checks.look(&mut self.workers, &self.fleet, &self.front);
+                return self.handle_all(found).await;
+            }
+            Event::Memory { usage } => {
+                let found = health::memory(&usage, &mut self.workers, &self.fleet);
+                return self.handle_all(found).await;
+            }
+            Event::LookedAt { worker, seen } => {
+                if let Some(worker) = self.workers.get_mut(worker) {
+                    look::looked_at(worker, &seen, &self.fleet, self.config.port_zero);
+                }
+                None
+            }
+            Event::WordsHeard(death) => return self.bury(death).await,
+            Event::Unkillable { worker } => {
+                let death = ending::unkillable(worker, &self.workers, &self.fleet, &self.front, &self.checks.events);
+                match death {
+                    Some(death) => return self.bury(death).await,
+                    None => None,
+                }
+            }
+            Event::EndOverdue => {
+                self.nobody_left_running(&[]);
+                None
+            }
+        };
+        self.handle_all(followed).await;
+    }
+
+    /// Tells the fleet one thing after the other.
+    pub(super) async fn handle_all(&mut self, events: impl IntoIterator<Item = fleet::Event>) {
+        for event in events {
+            self.handle_fleet(event).await;
+        }
+    }
+
+    /// Something happened that may count as readiness.
+    pub(super) async fn readiness(&mut self, id: WorkerId, signal: Signal) {
+        match ready::counts(id, signal, &mut self.workers, &self.fleet) {
+            Readiness::NotYet => return,
+            Readiness::LookFirst => return self.look_first(id, Deferred::Ready(signal)),
+            Readiness::Ready => {}
+        }
+        if signal == Signal::Waited {
+            self.forget_closed(id);
+        }
+        if ready::may_serve(id, signal, &mut self.workers, &self.fleet, &self.front, &self.checks.events) {
+            self.handle_fleet(fleet::Event::Ready(id)).await;
+            self.drop_unused_listeners();
+        }
+    }
+
+    /// It is time to look whether a worker takes part as it should.
+    pub(super) fn look_at(&mut self, id: WorkerId) {
+        self.look_at_unwatched(id);
+        self.give_up_abandoned();
+        self.look_at_supervised(id);
+        if let Some(worker) = self.workers.get(id) {
+            look::look_at(worker, &self.fleet, &self.front, &self.checks.events);
+        }
+    }
+
+    /// A worker gets nothing new.
+    pub(super) fn watch_drain(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(id) {
+            self.checks.drains.watch_worker(worker, &self.front, &self.checks.events);
+        }
+    }
+
+    /// The same, unless something still waits for it that it has not taken.
+    pub(super) fn watch_drain_if_untaken_are_gone(&mut self, worker: WorkerId) {
+        if self.config.mode == Mode::Kernel || !self.front.has_untaken(worker) {
+            self.watch_drain(worker);
+        }
+    }
+
+    pub(super) fn kill(&mut self, id: WorkerId, because: KillReason) {
+        if let Some(worker) = self.workers.get(id) {
+            ending::kill(worker, because, &self.checks.events);
+            self.failures.remember_kill(worker, &self.fleet, because);
+        }
+    }
+
+    /// The first process of a worker ended.
+    pub(super) async fn ended(&mut self, id: WorkerId) {
+        let scene = || self.scene(Some(id));
+        if let Some(death) = ending::ended(id, &self.workers, &self.fleet, &self.front, scene) {
+            self.died(death).await;
+        }
+    }
+
+    /// It is known how.
+    pub(super) async fn died(&mut self, death: Death) {
+        let events = &self.checks.events;
+        let port_zero = self.config.port_zero;
+        if let Some(death) = ending::hear_last_words(death, &self.workers, &self.fleet, &self.front, port_zero, events)
+        {
+            self.bury(death).await;
+        }
+    }
+
+    async fn bury(&mut self, death: Death) {
+        // Its own sockets are known as long as it is.
+        let scene = self.scene(Some(death.worker));
+        let buried = ending::bury(&death, scene, &mut self.workers, &self.fleet, &mut self.failures);
+        let Some(buried) = buried else { return };
+        if let Some(worker) = &buried.left {
+            self.give_up_addresses(worker);
+        }
+        self.reap_strangers();
+        self.handle_fleet(buried.event).await;
+        self.drop_unused_listeners();
+    }
+
+    /// All workers are gone.
+    pub(super) fn begin_end(&mut self) {
+        let scene = self.scene(None);
+        ending::end(&self.workers, &self.fleet, &self.config, scene, &self.checks.events);
+    }
+
+    /// Nothing runs any more that came from here.
+    pub(super) fn nobody_left_running(&mut self, but: &[Kin]) {
+        if self.end.finished {
+            return;
+        }
+        if !but.is_empty() {
+            let processes = leftovers::names(but.iter());
+            error!(processes, "what workers left behind cannot be killed; ending without");
+            self.failures.failure.get_or_insert(Failure::LeftRunning(processes));
+        }
+        self.finish();
+        self.workers.starter.guard.dismiss();
+    }
+
+    pub(super) fn scene(&self, of: Option<WorkerId>) -> Scene {
+        ending::scene(of, &self.workers, &self.front, &self.end.sockets, self.checking())
+    }
+
+    pub(super) fn tell_guard_of_sockets(&self) {
+        ending::tell_guard_of_sockets(&self.workers, &self.front, self.config.life.detached);
+    }
+}
