@@ -35,8 +35,8 @@
 //!
 //! # Without the master in the way
 //!
-//! In kernel mode each worker has a listening socket ([`steer::group`]), and a program in the kernel
-//! takes turns among them, or keeps each client at its own ([`steer`]); the master only says who is eligible,
+//! In kernel mode each worker has a listening socket ([`kernel::group`]), and a program in the kernel
+//! takes turns among them, or keeps each client at its own ([`kernel`]); the master only says who is eligible,
 //! and for how much.
 //!
 //! [`check`] says beforehand which of all this works here.
@@ -59,10 +59,11 @@
 //! | `aside` | what would hold up the loop | `sys` |
 //! | `config` | what an operator asked for | `core`, `sys`, `wire` |
 //! | `adapt` | how an unmodified program takes part | `config`, `sys`, `wire` |
-//! | `steer` | the program in the kernel, and its sockets | `config`, `core`, `sys` |
-//! | `front` | the way of a connection | `aside`, `clock`, `config`, `core`, `provoked`, `reports`, `steer`, `sys`, `wire` |
-//! | `workers` | one worker as a process | `adapt`, `clock`, `config`, `core`, `front`, `provoked`, `reports`, `sys`, `wire` |
-//! | `lifecycle` | what happens to workers | `adapt`, `clock`, `config`, `control`, `core`, `front`, `reports`, `sys`, `wire`, `workers` |
+//! | `bustle` | whether anything goes on | |
+//! | `kernel` | kernel mode: the program and its maps, its sockets, what each slot should get | `aside`, `bustle`, `clock`, `config`, `core`, `reports`, `sys` |
+//! | `front` | the way of a connection | `aside`, `bustle`, `clock`, `config`, `core`, `kernel`, `provoked`, `reports`, `sys`, `wire` |
+//! | `workers` | one worker as a process | `adapt`, `bustle`, `clock`, `config`, `core`, `front`, `provoked`, `reports`, `sys`, `wire` |
+//! | `lifecycle` | what happens to workers | `adapt`, `bustle`, `clock`, `config`, `control`, `core`, `front`, `kernel`, `reports`, `sys`, `wire`, `workers` |
 //! | `control` | the socket for commands, and its client | `core`, `reports`, `sys` |
 //!
 //! [`master`] is the loop that joins them; it, and what is above it, may use all.
@@ -96,6 +97,8 @@ pub mod adapt;
 pub mod aside;
 pub mod bench;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+mod bustle;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod check;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod cli;
@@ -111,6 +114,7 @@ pub mod front;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod kernel;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod lifecycle;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -119,7 +123,6 @@ pub mod master;
 pub mod provoked;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod reports;
-pub mod steer;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod sys;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]

@@ -3,9 +3,9 @@
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use maitred::core::source::{Prefix, Source};
-use maitred::steer::exact::Exact;
-use maitred::steer::order::{Share, place, table};
-use maitred::steer::program::Choice;
+use maitred::kernel::exact::Exact;
+use maitred::kernel::order::{Share, place, table};
+use maitred::kernel::program::Choice;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};

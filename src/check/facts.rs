@@ -2,9 +2,9 @@
 //! what a distribution has patched, nor what a container forbids.
 
 use crate::adapt::preload::Shim;
-use crate::steer::exact::Exact;
-use crate::steer::program::Choice;
-use crate::steer::random;
+use crate::kernel::exact::Exact;
+use crate::kernel::program::Choice;
+use crate::kernel::random;
 use crate::sys::needs::{self, Need};
 use crate::sys::{bpf, foreign, limits, seccomp};
 use serde::Serialize;

@@ -7,7 +7,8 @@ use super::returned;
 use crate::config::Mode;
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::ledger::Ledger;
-use crate::steer::group::Group;
+use crate::kernel::group::Group;
+use crate::kernel::shares::Counted;
 use crate::sys::dispose;
 use crate::wire::address::Address;
 use std::cell::Cell;
@@ -66,12 +67,6 @@ impl Front {
     /// The sockets of kernel mode.
     pub fn groups(&self) -> impl Iterator<Item = &Group> {
         self.listeners.iter().filter_map(|listener| listener.group.as_ref())
-    }
-
-    /// Connections that the kernel gave to a slot, over all addresses; nothing where nobody counts.
-    #[must_use]
-    pub fn steered_to(&self, slot: Slot) -> Option<u64> {
-        self.groups().filter_map(|group| group.steered_to(slot)).reduce(|a, b| a + b)
     }
 
     /// Whether something waits for a worker that it has not taken.
@@ -159,5 +154,15 @@ impl Front {
         let in_hands = self.house.in_hands.take() as u64;
         self.lose(in_hands + self.groups().map(Group::queued).sum::<u64>());
         self.listeners.iter().for_each(|listener| listener.close());
+    }
+}
+
+impl Counted for Front {
+    fn steered_to(&self, slot: Slot) -> Option<u64> {
+        self.groups().filter_map(|group| group.steered_to(slot)).reduce(|a, b| a + b)
+    }
+
+    fn waiting_at(&self, slot: Slot) -> u64 {
+        self.groups().map(|group| group.queued_at(slot)).sum()
     }
 }

@@ -1,6 +1,5 @@
 //! One address that the master holds for the workers.
 
-use super::bustle::Bustle;
 use super::failures::Failures;
 use super::handoff::{Depth, Handoff, TakenBack};
 use super::line::Line;
@@ -11,16 +10,17 @@ use super::returns::Returns;
 use super::room::WatchedRoom;
 use super::seats::{self, Choice, Seats};
 use crate::aside::Aside;
+use crate::bustle::Bustle;
 use crate::clock;
 use crate::config::admission::Admission;
 use crate::config::choice::Policy;
 use crate::config::{Config, Mode};
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
+use crate::kernel::Steering;
+use crate::kernel::group::{self, Group};
 use crate::provoked::Provoked;
 use crate::reports::Reports;
-use crate::steer::Steering;
-use crate::steer::group::{self, Group};
 use crate::sys::dispose::{self, Foreign};
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::kick::Kicker;

@@ -6,7 +6,7 @@ use super::{accept, mend};
 use crate::clock;
 use crate::config::Mode;
 use crate::core::ids::{Slot, WorkerId};
-use crate::steer::{Kind, Steering, Wanted};
+use crate::kernel::{Kind, Steering, Wanted};
 use crate::sys::dispose::Foreign;
 use crate::sys::listen::{self, Sharing};
 use crate::wire::address::Address;

@@ -6,7 +6,6 @@
 pub mod accept;
 pub mod accounts;
 pub mod admission;
-pub mod bustle;
 mod closing;
 mod failures;
 pub mod guest;

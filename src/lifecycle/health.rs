@@ -4,6 +4,7 @@
 use super::drain::Drains;
 use super::{Event, Events};
 use crate::adapt::Chosen;
+use crate::bustle::BEAT;
 use crate::clock;
 use crate::config::life::{Life, Probing};
 use crate::config::{Config, Mode};
@@ -14,7 +15,7 @@ use crate::core::jitter;
 use crate::core::moment::Moment;
 use crate::core::probes::{Answer, Condition, Probes};
 use crate::front::accounts::Front;
-use crate::front::bustle::BEAT;
+use crate::kernel::shares::Counted;
 use crate::sys::process::Usage;
 use crate::sys::taken::Taken;
 use crate::sys::{listen, own_pair, process};
@@ -288,7 +289,7 @@ fn waiting_and_taken(worker: &Worker, workers: &Pool, front: &Front) -> (u64, u6
             (handoffs().map(|h| u64::from(h.queued())).sum(), handoffs().map(|h| h.taken()).sum())
         }
         Mode::Kernel => {
-            let waiting = front.groups().map(|group| group.queued_at(worker.slot)).sum::<u64>();
+            let waiting = front.waiting_at(worker.slot);
             let steered = front.steered_to(worker.slot).map(|steered| steered.saturating_sub(waiting));
             // Where nobody counts, nobody can tell a busy worker from one that stands still.
             steered.or_else(|| counted_by_itself(worker, workers)).map_or((0, 0), |taken| (waiting, taken))

@@ -1,12 +1,11 @@
 //! Everything that can happen to the master, as one closed list.
 
 use super::deferred::Deferred;
-use super::shares::Look;
 use crate::core::fleet::Stop;
 use crate::core::ids::WorkerId;
 use crate::wire::packet::RequestId;
 use crate::workers::looks::Seen;
-use crate::{control, front, lifecycle, workers};
+use crate::{control, front, kernel, lifecycle, workers};
 use std::collections::HashSet;
 use tokio::sync::mpsc;
 
@@ -34,14 +33,10 @@ pub enum Event {
     Worker(workers::Event),
     /// Something was found out about a worker.
     Lifecycle(lifecycle::Event),
+    /// In kernel mode, something that the slots' shares follow from.
+    Shares(kernel::shares::Event),
     /// Something happened on the way of the connections.
     Front(front::Event),
-    /// It is time to look what the workers have open.
-    LookAtLoads,
-    /// What they had open.
-    Loads(Look),
-    /// The shares of fresh workers have grown.
-    Grown,
     /// A child ended, perhaps one that is not a worker.
     ChildEnded,
     /// Something happened at the control socket.

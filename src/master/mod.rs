@@ -16,7 +16,6 @@ mod prepare;
 mod requests;
 mod rights;
 pub mod run;
-mod shares;
 pub mod signals;
 pub mod status;
 mod steering;

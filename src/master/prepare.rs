@@ -5,7 +5,6 @@ use super::error::RunError;
 use super::event::{EVENTS_MAX, Event};
 use super::run::End;
 use super::run::{Master, prefixed};
-use super::shares::Shares;
 use super::signals::forward_signals;
 use super::steering;
 use super::upgrade::Host;
@@ -17,6 +16,7 @@ use crate::core::fleet::{Fleet, OCCUPANTS_MAX};
 use crate::front::accounts::Front;
 use crate::front::listener::House;
 use crate::front::listeners::Listeners;
+use crate::kernel::shares::Shares;
 use crate::lifecycle::failures::{Failure, Failures};
 use crate::lifecycle::health::Checks;
 use crate::lifecycle::reload::Reloads;
@@ -110,7 +110,7 @@ impl Master {
             fleet,
             workers: Pool::new(starter),
             front: Front::new(config.mode, listeners, Vec::new(), 0),
-            shares: Shares::default(),
+            shares: Shares::new(Reports::wrapped(&sender, Event::Shares)),
             checks: Checks::new(&config, Reports::wrapped(&sender, Event::Lifecycle)),
             failures: Failures::default(),
             program,

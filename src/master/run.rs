@@ -2,7 +2,6 @@
 
 use super::error::RunError;
 use super::event::{Event, Events};
-use super::shares::Shares;
 use super::status::View;
 use super::upgrade::Host;
 use super::upgrade::Program;
@@ -15,6 +14,7 @@ use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::front;
 use crate::front::accounts::Front;
 use crate::front::listener::{Listener, Origin};
+use crate::kernel::shares::Shares;
 use crate::lifecycle::failures::{Failure, Failures};
 use crate::lifecycle::guard::look_after_guard;
 use crate::lifecycle::health::Checks;
@@ -53,7 +53,7 @@ pub async fn run(config: Config, mut host: Host) -> Result<(), RunError> {
     master.handle_fleet(fleet::Event::Begin).await;
     master.checks.begin(&master.front);
     tokio::task::spawn_local(look_after_guard(Rc::clone(&master.workers.starter.guard)));
-    master.begin_to_look_at_loads();
+    master.shares.begin(&master.config);
     let later = master.events.clone();
     tokio::task::spawn_local(async move {
         sleep(LOOK_AROUND).await;
@@ -129,9 +129,7 @@ impl Master {
             }
             Event::SocketsOpen { worker, had, open } => self.sockets_open(worker, &had, open),
             Event::GivenUp => self.drop_unused_listeners(),
-            Event::LookAtLoads => self.look_at_loads(),
-            Event::Loads(look) => self.loads_seen(&look),
-            Event::Grown => self.grown_by_now(),
+            Event::Shares(event) => self.handle_shares(event),
             Event::ChildEnded => self.reap_strangers(),
             Event::Control(control::Event::Asked { request, answer }) => self.answer(request, answer).await,
             Event::Control(control::Event::UpgradeAsked { client }) => self.upgrade_asked(Some(client)),

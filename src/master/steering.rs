@@ -7,9 +7,11 @@ use crate::config::choice::Policy;
 use crate::config::{Config, Mode};
 use crate::core::ids::{Slot, WorkerId};
 use crate::front::listener::{Listener, Origin, Phase};
-use crate::steer::Wanted;
-use crate::steer::group::Group;
-use crate::steer::order::Share;
+use crate::kernel::Wanted;
+use crate::kernel::group::Group;
+use crate::kernel::order::Share;
+use crate::kernel::shares::{self, Served};
+use crate::workers::worker::Worker;
 use std::io;
 use std::rc::Rc;
 use tracing::{debug, warn};
@@ -49,15 +51,16 @@ impl Master {
             return self.move_what_waits();
         }
         let (wanted, now) = (self.fleet.seats().len(), clock::now());
+        let serving = self.serving();
         for listener in self.front.listeners.iter().filter(|l| l.phase.get() == Phase::Open) {
             let Some(group) = &listener.group else { continue };
             let slots = group.slots();
-            let mut served: Vec<Slot> = slots.iter().copied().filter(|slot| self.is_served(listener, *slot)).collect();
-            served.sort_unstable();
+            let here = |served: &&Served| slots.contains(&served.slot) && self.is_served(listener, served.worker);
+            let served: Vec<Served> = serving.iter().filter(here).copied().collect();
             let shares = match served.as_slice() {
                 // Connections wait for whoever comes first, instead of being refused.
-                [] => self.plain_shares(&(0..wanted as u32).map(Slot).collect::<Vec<_>>()),
-                served => self.shares(served, now),
+                [] => shares::plain(&self.config, (0..wanted as u32).map(Slot)),
+                served => self.shares.of(&self.config, served, &self.front, now),
             };
             if group.order(&shares) && shares.len() < served.len() {
                 let slots: Vec<u32> = shares.iter().map(|share| share.slot).collect();
@@ -71,7 +74,7 @@ impl Master {
                 }
             }
         }
-        self.go_on_growing(now, clock::now().since(now));
+        self.shares.go_on_growing(&self.config, &serving, now, clock::now().since(now));
     }
 
     /// While the fleet stops, nobody comes into a slot that became empty: what waits there moves to those
@@ -87,7 +90,7 @@ impl Master {
                 group.close();
                 continue;
             }
-            group.order(&self.plain_shares(&served));
+            group.order(&shares::plain(&self.config, served));
             lost += empty.into_iter().map(|slot| group.vacate(slot)).sum::<u64>();
         }
         if lost > 0 {
@@ -110,11 +113,28 @@ impl Master {
         }
     }
 
-    /// Whether the slot's worker is ready and listens there.
-    fn is_served(&self, listener: &Rc<Listener>, slot: Slot) -> bool {
-        let serving = self.fleet.seats().get(slot.index()).and_then(|seat| seat.serving());
-        let serving = serving.filter(|o| !o.excluded).and_then(|o| self.workers.get(o.worker));
-        serving.is_some_and(|worker| worker.serves(listener))
+    /// Whether a worker gets what comes there.
+    fn is_served(&self, listener: &Rc<Listener>, id: WorkerId) -> bool {
+        let passed_over = self.fleet.occupant(id).is_none_or(|occupant| occupant.excluded);
+        !passed_over && self.workers.get(id).is_some_and(|worker| worker.serves(listener))
+    }
+
+    /// The workers that serve, in the order of their slots.
+    fn serving(&self) -> Vec<Served> {
+        let serving = self.fleet.seats().iter().filter_map(|seat| seat.serving());
+        serving.filter_map(|occupant| self.workers.get(occupant.worker)).map(served).collect()
+    }
+
+    /// It is time for something that shares follow from.
+    pub(super) fn handle_shares(&mut self, event: shares::Event) {
+        let all: Vec<Served> = self.workers.values().map(served).collect();
+        match event {
+            shares::Event::LookAtLoads => {
+                self.shares.look(&all, &self.front, self.front.ports(), &self.front.house.aside);
+            }
+            shares::Event::Loads(look) => self.shares.seen(&look, &all, &self.front),
+            shares::Event::Grown => self.shares.grown_by_now(),
+        }
     }
 
     /// Makes the sockets of a slot that is about to get its first worker, on the operator's addresses.
@@ -127,4 +147,9 @@ impl Master {
         }
         Ok(())
     }
+}
+
+fn served(worker: &Worker) -> Served {
+    let health = &worker.health;
+    Served { worker: worker.id, slot: worker.slot, group: worker.pid, since: health.serves_since, base: health.base }
 }

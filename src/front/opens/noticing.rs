@@ -1,8 +1,8 @@
 //! The tasks that notice closes: hearing of them, weighing whether asking is cheaper, and looking again when
 //! something may have been missed.
 
-use super::super::bustle::next_beat;
 use super::{LOOK_UNHEARD, Opens};
+use crate::bustle::next_beat;
 use crate::clock;
 use crate::core::notice::{ASK_EVERY, ASK_MAX, Notice};
 use crate::sys::closes::{Bell, Closes};

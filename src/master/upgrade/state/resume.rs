@@ -103,7 +103,7 @@ impl Master {
             fleet: state.fleet,
             workers: Pool::of(starter, HashMap::new(), newest_worker),
             front: Front::new(config.mode, listeners, counters, state.accepted_before),
-            shares: Shares::default(),
+            shares: Shares::new(Reports::wrapped(&sender, Event::Shares)),
             checks: Checks::new(&config, Reports::wrapped(&sender, Event::Lifecycle)),
             failures: Failures::remembered(state.last_words),
             program,

@@ -1,9 +1,9 @@
 //! The sockets of one address in kernel mode: one for each slot, held for as long as the slot is
 //! wanted. A worker that dies leaves its slot's queue behind, and the next one in the slot serves it.
 
+use super::{Kind, Steering};
 use crate::core::ids::Slot;
-use crate::steer::order::Share;
-use crate::steer::{self, Kind, Steering};
+use crate::kernel::order::Share;
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::listen::BACKLOG;
 use crate::sys::{dispose, listen};
@@ -37,7 +37,7 @@ struct Member {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Passed {
     members: Vec<PassedMember>,
-    steering: steer::Passed,
+    steering: super::Passed,
 }
 
 impl Passed {

@@ -19,6 +19,7 @@ pub mod instructions;
 pub mod order;
 pub mod program;
 pub mod random;
+pub mod shares;
 
 use crate::config::choice::Policy;
 use crate::sys::bpf;

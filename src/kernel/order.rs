@@ -138,7 +138,7 @@ pub fn place(source: Source) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::steer::program::ROOM;
+    use crate::kernel::program::ROOM;
     use proptest::prelude::*;
 
     fn shares(weights: &[u32]) -> Vec<Share> {
