@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The master accepts a connection ([`front::accept`]), asks the policy whose turn it is
-//! ([`core::policy`], through [`front::seats`]) and sends the descriptor to that worker
+//! ([`core::policy`], through [`front::worker_set`]) and sends the descriptor to that worker
 //! ([`front::handoff`], [`sys::fd`]). It keeps no table of connections: what a worker has not
 //! taken yet waits in the kernel's socket queue, of which the master holds the receiving end too,
 //! so that it can be taken back when the worker dies. Only a policy that goes by load, or a limit, makes
@@ -59,11 +59,11 @@
 //! | `aside` | what would hold up the loop | `sys` |
 //! | `config` | what an operator asked for | `core`, `sys`, `wire` |
 //! | `adapt` | how an unmodified program takes part | `config`, `sys`, `wire` |
-//! | `bustle` | whether anything goes on | |
-//! | `kernel` | kernel mode: the program and its maps, its sockets, what each slot should get | `aside`, `bustle`, `clock`, `config`, `core`, `reports`, `sys` |
-//! | `front` | the way of a connection | `aside`, `bustle`, `clock`, `config`, `core`, `kernel`, `provoked`, `reports`, `sys`, `wire` |
-//! | `workers` | one worker as a process | `adapt`, `bustle`, `clock`, `config`, `core`, `front`, `provoked`, `reports`, `sys`, `wire` |
-//! | `lifecycle` | what happens to workers | `adapt`, `bustle`, `clock`, `config`, `control`, `core`, `front`, `kernel`, `reports`, `sys`, `wire`, `workers` |
+//! | `activity` | whether anything goes on | |
+//! | `kernel` | kernel mode: the program and its maps, its sockets, what each slot should get | `aside`, `activity`, `clock`, `config`, `core`, `reports`, `sys` |
+//! | `front` | the way of a connection | `aside`, `activity`, `clock`, `config`, `core`, `kernel`, `provoked`, `reports`, `sys`, `wire` |
+//! | `workers` | one worker as a process | `adapt`, `activity`, `clock`, `config`, `core`, `front`, `provoked`, `reports`, `sys`, `wire` |
+//! | `lifecycle` | what happens to workers | `adapt`, `activity`, `clock`, `config`, `control`, `core`, `front`, `kernel`, `reports`, `sys`, `wire`, `workers` |
 //! | `control` | the socket for commands, and its client | `core`, `reports`, `sys` |
 //!
 //! [`master`] is the loop that joins them; it, and what is above it, may use all.
@@ -92,12 +92,12 @@
 )]
 
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+mod activity;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod adapt;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod aside;
 pub mod bench;
-#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
-mod bustle;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod check;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]

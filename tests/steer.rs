@@ -68,7 +68,7 @@ fn group_at(choice: Choice, slots: u32, ip: IpAddr) -> (Exact, Vec<Socket>, Sock
         socket.bind(&address.into()).unwrap();
         socket.listen(1024).unwrap();
         address = socket.local_addr().unwrap().as_socket().unwrap();
-        steering.seat(slot, socket.as_fd()).unwrap();
+        steering.enter(slot, socket.as_fd()).unwrap();
         sockets.push(socket);
     }
     steering.attach(sockets[0].as_fd()).unwrap();

@@ -138,7 +138,7 @@ pub enum PlanError {
 
 /// What was asked for of a load; what is missing, the workload supplies.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct Options {
     /// `--connections`.
     pub connections: Option<u64>,
     /// `--duration`.
@@ -165,9 +165,9 @@ pub struct Asked {
     pub own_server: bool,
 }
 
-impl Default for Asked {
-    fn default() -> Asked {
-        Asked {
+impl Default for Options {
+    fn default() -> Options {
+        Options {
             connections: None,
             duration: None,
             concurrency: None,
@@ -188,7 +188,7 @@ impl Default for Asked {
 ///
 /// # Errors
 /// [`PlanError`] when that contradicts itself.
-pub fn load(workload: Workload, asked: &Asked) -> Result<Load, PlanError> {
+pub fn load(workload: Workload, asked: &Options) -> Result<Load, PlanError> {
     let name = || format!("--workload {}", workload.name());
     let contradiction = |option, why| Err(PlanError::Contradiction(option, name(), why));
     if workload.fixes_arrival() && asked.concurrency.is_some() {
@@ -326,41 +326,43 @@ impl Plan {
 mod tests {
     use super::*;
 
-    fn check(workload: Workload, asked: Asked) -> Result<Load, String> {
+    fn check(workload: Workload, asked: Options) -> Result<Load, String> {
         load(workload, &asked).map_err(|error| error.to_string())
     }
 
     #[test]
     fn what_is_not_asked_for_the_workload_supplies() {
-        let load = check(Workload::Trickle, Asked::default()).unwrap();
+        let load = check(Workload::Trickle, Options::default()).unwrap();
         assert_eq!((load.arrival, load.exchanges), (Arrival::Closed { clients: 1 }, 1));
-        let load = check(Workload::LongLived, Asked::default()).unwrap();
+        let load = check(Workload::LongLived, Options::default()).unwrap();
         assert_eq!((load.protocol, load.exchanges), (Protocol::KeepAlive, 2));
-        let load = check(Workload::Cheap, Asked { rate: Some(100.0), ..Asked::default() }).unwrap();
+        let load = check(Workload::Cheap, Options { rate: Some(100.0), ..Options::default() }).unwrap();
         assert_eq!(load.arrival, Arrival::Open { per_second: 100.0 });
     }
 
     #[test]
     fn contradictions_are_named() {
         let asked = |asked| check(Workload::Trickle, asked).unwrap_err();
-        assert!(asked(Asked { concurrency: Some(9), ..Asked::default() }).contains("--workload trickle contradict"));
-        assert!(asked(Asked { rate: Some(9.0), ..Asked::default() }).starts_with("--rate"));
-        assert!(asked(Asked { connections: Some(0), ..Asked::default() }).contains("--connections must be"));
-        assert!(asked(Asked { requests: Some(2), ..Asked::default() }).contains("keep-alive"));
-        assert!(asked(Asked { paths: vec!["x".into()], ..Asked::default() }).contains("--path"));
-        let costly = check(Workload::Costly, Asked { own_server: true, ..Asked::default() }).unwrap_err();
+        assert!(
+            asked(Options { concurrency: Some(9), ..Options::default() }).contains("--workload trickle contradict")
+        );
+        assert!(asked(Options { rate: Some(9.0), ..Options::default() }).starts_with("--rate"));
+        assert!(asked(Options { connections: Some(0), ..Options::default() }).contains("--connections must be"));
+        assert!(asked(Options { requests: Some(2), ..Options::default() }).contains("keep-alive"));
+        assert!(asked(Options { paths: vec!["x".into()], ..Options::default() }).contains("--path"));
+        let costly = check(Workload::Costly, Options { own_server: true, ..Options::default() }).unwrap_err();
         assert!(costly.contains("--path"), "{costly}");
         for rate in [f64::NAN, 0.0, -1.0, 1e-300, f64::INFINITY] {
-            assert!(check(Workload::Cheap, Asked { rate: Some(rate), ..Asked::default() }).is_err(), "{rate}");
+            assert!(check(Workload::Cheap, Options { rate: Some(rate), ..Options::default() }).is_err(), "{rate}");
         }
         for length in [Duration::ZERO, Duration::MAX] {
-            assert!(check(Workload::Cheap, Asked { timeout: length, ..Asked::default() }).is_err());
-            assert!(check(Workload::Cheap, Asked { duration: Some(length), ..Asked::default() }).is_err());
+            assert!(check(Workload::Cheap, Options { timeout: length, ..Options::default() }).is_err());
+            assert!(check(Workload::Cheap, Options { duration: Some(length), ..Options::default() }).is_err());
         }
     }
 
     fn plan(clients: usize, subjects: Vec<Subject>, workload: Workload) -> Plan {
-        let asked = Asked { concurrency: Some(clients), ..Asked::default() };
+        let asked = Options { concurrency: Some(clients), ..Options::default() };
         let load = load(Workload::Cheap, &asked).unwrap();
         let (command, choices, run_options) = (Vec::new(), Vec::new(), Vec::new());
         let (workers, repeat, address, disturb) = (2, 3, None, None);

@@ -137,7 +137,7 @@ pub struct Front {
     pub returned: u64,
     /// Connections taken back from workers.
     pub rescued: u64,
-    /// Connections that were turned away, as limits at the door said.
+    /// Connections that were turned away, as admission limits said.
     #[serde(default)]
     pub refused: u64,
     /// Of these, those that were answered with 503; the others were reset.

@@ -11,7 +11,7 @@ use std::time::Duration;
 const DEFER_MAX: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "At the door")]
+#[command(next_help_heading = "Admission")]
 pub struct AdmissionArgs {
     /// Connections that may be open at all workers together
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -25,7 +25,7 @@ pub struct AdmissionArgs {
     #[arg(long, value_enum, default_value = "wait")]
     when_full: WhenFull,
 
-    /// How long a connection may wait at the door before it is refused; 30s when a limit makes it wait
+    /// How long a connection may wait to be admitted before it is refused; 30s when a limit makes it wait
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     max_wait: Option<Duration>,
 

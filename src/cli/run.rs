@@ -12,7 +12,7 @@ use crate::config::private::Private;
 use crate::config::{Config, Control, Mode, Named, PortZero, Prefix, Source, file};
 use crate::master::error::RunError;
 use crate::master::signals::hold_signals;
-use crate::master::upgrade::{self, Fallback, Host, Order, Prepared, State};
+use crate::master::upgrade::{self, Fallback, Host, Prepared, State, Task};
 use crate::sys::inherited::{Inherited, NotInherited};
 use crate::sys::needs;
 use crate::{control, master};
@@ -134,10 +134,10 @@ impl Failure {
 
 /// Runs the master.
 pub fn main(args: RunArgs) -> ExitCode {
-    let ended = match (hold_signals(), upgrade::order()) {
+    let ended = match (hold_signals(), upgrade::task()) {
         (Err(error), _) => Err(Failure::cannot_start(format_args!("cannot start: {error}"))),
-        (Ok(()), Some(Order::Check(state))) => check(args, state),
-        (Ok(()), Some(Order::Resume(state))) => resume(args, state),
+        (Ok(()), Some(Task::Check(state))) => check(args, state),
+        (Ok(()), Some(Task::Resume(state))) => resume(args, state),
         (Ok(()), None) => start(args),
     };
     ended.unwrap_or_else(|failure| {
@@ -313,7 +313,7 @@ fn meant(args: RunArgs, source: Source) -> Result<(LogArgs, Config), String> {
         None => (base_name(args.command.first().map_or(OsStr::new(""), OsString::as_os_str)), Named::ByCommand),
     };
     let control = match args.control {
-        Some(path) => Control::Asked(path),
+        Some(path) => Control::Explicit(path),
         None => Control::Usual(control::socket_path(&name)),
     };
     let life = args.life.meant()?;

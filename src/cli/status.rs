@@ -131,19 +131,19 @@ fn table(status: &Status) -> String {
 }
 
 /// What is open and who was turned away, where there are limits.
-fn admission(door: &Admission) -> String {
+fn admission(admission: &Admission) -> String {
     let mut text = String::new();
-    if let Some(open) = door.open {
-        let most = door.max_open.map_or_else(String::new, |most| format!(" of {most}"));
-        let full = if door.full { ", full" } else { "" };
+    if let Some(open) = admission.open {
+        let most = admission.max_open.map_or_else(String::new, |most| format!(" of {most}"));
+        let full = if admission.full { ", full" } else { "" };
         text += &format!("open {open}{most}{full}\n");
     }
     let refused = [
-        ("as many as may be were open", door.refused_full),
-        ("waited too long", door.refused_waited),
-        ("address with too many open", door.refused_source_open),
-        ("address came too often", door.refused_source_rate),
-        ("workers sent it back too often", door.refused_returned),
+        ("as many as may be were open", admission.refused_full),
+        ("waited too long", admission.refused_waited),
+        ("address with too many open", admission.refused_source_open),
+        ("address came too often", admission.refused_source_rate),
+        ("workers sent it back too often", admission.refused_returned),
     ];
     for (because, refused) in refused.into_iter().filter(|(_, refused)| *refused > 0) {
         text += &format!("turned away: {refused}, {because}\n");

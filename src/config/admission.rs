@@ -4,7 +4,7 @@ use super::Mode;
 use crate::core::source::Prefix;
 use std::time::Duration;
 
-/// How long a connection waits at the door by default, when a limit lets nobody in.
+/// How long a connection waits to be admitted by default, when a limit lets nobody in.
 pub const MAX_WAIT_DEFAULT: Duration = Duration::from_secs(30);
 
 /// `--when-full`: what becomes of a connection beyond `--max-open` or `--max-open-per-worker`.
@@ -41,7 +41,7 @@ pub struct Admission {
     pub max_open_per_worker: Option<u32>,
     /// What becomes of those beyond.
     pub when_full: WhenFull,
-    /// How long a connection may wait at the door before it is refused, if that was said.
+    /// How long a connection may wait to be admitted before it is refused, if that was said.
     pub max_wait: Option<Duration>,
     /// Connections that one source may have open.
     pub max_open_per_source: Option<u32>,
@@ -62,7 +62,7 @@ impl Admission {
         self.max_open.or(self.max_open_per_worker).or(self.max_open_per_source).is_some()
     }
 
-    /// How long a connection may wait at the door; without a limit that could make it wait, and without
+    /// How long a connection may wait to be admitted; without a limit that could make it wait, and without
     /// `--max-wait`, for as long as it takes.
     #[must_use]
     pub fn longest_wait(&self) -> Option<Duration> {
@@ -79,7 +79,7 @@ impl Admission {
         let stray = self.when_full != WhenFull::Wait && self.max_open.or(self.max_open_per_worker).is_none();
         match mode {
             Mode::Kernel | Mode::Shared if limits || self.when_full != WhenFull::Wait => Err(format!(
-                "limits at the door (--max-open, --max-wait and their kin) need --mode handoff: in {} mode nobody stands there",
+                "admission limits (--max-open, --max-wait and their kin) need --mode handoff: in {} mode maitred does not accept connections itself",
                 mode.name()
             )),
             Mode::Shared if self.slow_start.is_some() => {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_need_somebody_at_the_door() {
+    fn limits_need_a_master_that_accepts() {
         for limits in [OPEN, OPEN_PER_WORKER, OPEN_PER_SOURCE, RATE, WAIT] {
             assert_eq!(limits.fits(Mode::Handoff), Ok(()), "{limits:?}");
             for mode in [Mode::Shared, Mode::Kernel] {

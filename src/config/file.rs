@@ -132,8 +132,8 @@ mod tests {
         let text =
             "workers = 4\nbind = [\":80\", \":443\"]\ncommand = [\"node\", \"a b.js\"]\n[env]\nA = \"x=y\"\nB = 1\n";
         let words = words(text, Path::new("m.toml")).unwrap();
-        let door = super::words("weights = [3, 1]\ndefer = true\nmax-open = 9\n", Path::new("m.toml")).unwrap();
-        assert_eq!(door.options, ["--defer", "--max-open=9", "--weights=3,1"]);
+        let admission = super::words("weights = [3, 1]\ndefer = true\nmax-open = 9\n", Path::new("m.toml")).unwrap();
+        assert_eq!(admission.options, ["--defer", "--max-open=9", "--weights=3,1"]);
         // In the order of the keys, on which nothing depends.
         assert_eq!(words.options, ["--bind=:80", "--bind=:443", "--env=A=x=y", "--env=B=1", "--workers=4"]);
         assert_eq!(words.command, ["node", "a b.js"]);

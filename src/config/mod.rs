@@ -112,7 +112,7 @@ pub enum Control {
     /// In the usual place; a master that cannot have it there runs without.
     Usual(PathBuf),
     /// Where the operator said; a master that cannot have it there does not run.
-    Asked(PathBuf),
+    Explicit(PathBuf),
 }
 
 /// Everything `maitred run` needs to know.
@@ -343,9 +343,9 @@ mod tests {
         change(&mut new);
         assert_eq!(new.keep_from(&old), [name]);
         let kept = |config: &Config| {
-            let door = (config.weights.clone(), config.admission.clone(), config.depth, config.prefix);
+            let admission = (config.weights.clone(), config.admission.clone(), config.depth, config.prefix);
             let name = (config.name.clone(), config.named, config.control.clone());
-            (config.bind.clone(), config.mode, config.policy, door, config.life.detached, name)
+            (config.bind.clone(), config.mode, config.policy, admission, config.life.detached, name)
         };
         assert_eq!(kept(&new), kept(&old), "{name}");
     }

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 #[derive(Debug)]
 pub enum Event {
     /// A client asks, and waits for the answer.
-    Asked {
+    Requested {
         /// What.
         request: Request,
         /// Where the answer goes, a line of JSON without its end.

@@ -298,7 +298,7 @@ async fn hear(client: &mut UnixStream) -> Result<Request, String> {
 async fn ask(request: Request, reports: Reports<Event>) -> Result<String, String> {
     let (answer, answered) = oneshot::channel();
     let gone = "the master is ending";
-    reports.send(Event::Asked { request, answer }).await.map_err(|_| gone)?;
+    reports.send(Event::Requested { request, answer }).await.map_err(|_| gone)?;
     answered.await.map_err(|_| gone.to_owned())
 }
 

@@ -55,7 +55,7 @@ pub struct Status {
     pub fairness: Fairness,
 }
 
-/// Limits at the door, and what became of connections beyond them.
+/// Admission limits, and what became of connections beyond them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Admission {
     /// `--max-open`.
@@ -64,7 +64,7 @@ pub struct Admission {
     pub max_open_per_worker: Option<u32>,
     /// `--when-full`.
     pub when_full: String,
-    /// How long a connection may wait at the door, in seconds.
+    /// How long a connection may wait to be admitted, in seconds.
     pub max_wait_s: Option<f64>,
     /// `--max-open-per-source`.
     pub max_open_per_source: Option<u32>,

@@ -2,7 +2,7 @@
 //! [`Action`]s. [`crate::master`] carries them out and reports back.
 //!
 //! What is wanted (how many slots, which generation, stopping or not) and what is seen (each slot's
-//! [`Seat`]) are kept apart; after every event `reconcile` closes the gap. The law of use: one event,
+//! [`SlotState`]) are kept apart; after every event `reconcile` closes the gap. The law of use: one event,
 //! carry out all actions, next event; call with [`Event::Tick`] when [`Fleet::wakes_at`] is due.
 //!
 //! A slot's worker leaves only when another is ready in its place, unless it failed, was told to stop
@@ -12,11 +12,11 @@
 mod event;
 mod failure;
 mod reload;
-mod seat;
+mod slot;
 mod table;
 
 pub use event::{AbortReason, Action, Event, Exit, KillReason, Manner, Resize, SizeRefused, Stop, WaitReason, Workers};
-pub use seat::{Admitted, Drain, Life, OCCUPANTS_MAX, Occupant, Seat, Sign, Signs};
+pub use slot::{Admitted, Drain, Life, OCCUPANTS_MAX, Occupant, Sign, Signs, SlotState};
 
 use super::chance::Chance;
 use super::ids::{Generation, Slot, WorkerId};
@@ -99,7 +99,8 @@ struct Closing {
 pub struct Fleet {
     plan: Plan,
     wanted: Wanted,
-    seats: Vec<Seat>,
+    #[serde(rename = "seats")]
+    slots: Vec<SlotState>,
     /// The last generation that served in every slot; who is forked again belongs to it.
     settled: Generation,
     /// The highest number that a generation got.
@@ -129,7 +130,7 @@ impl Fleet {
         Fleet {
             plan,
             wanted: Wanted::Running(plan.workers),
-            seats: Vec::new(),
+            slots: Vec::new(),
             settled: Generation(1),
             newest: Generation(1),
             reload: None,
@@ -146,8 +147,8 @@ impl Fleet {
 
     /// The slots, by number.
     #[must_use]
-    pub fn seats(&self) -> &[Seat] {
-        &self.seats
+    pub fn slots(&self) -> &[SlotState] {
+        &self.slots
     }
 
     /// The last generation that served in every slot.
@@ -179,13 +180,13 @@ impl Fleet {
     /// Whether every slot has a worker that serves, and none is about to be replaced.
     #[must_use]
     pub fn all_ready(&self) -> bool {
-        self.seats.iter().all(|seat| seat.serving().is_some() && !seat.is_starting())
+        self.slots.iter().all(|state| state.serving().is_some() && !state.is_starting())
     }
 
     /// The worker, wherever it sits.
     #[must_use]
     pub fn occupant(&self, worker: WorkerId) -> Option<&Occupant> {
-        self.seats.iter().flat_map(|seat| &seat.occupants).find(|o| o.worker == worker)
+        self.slots.iter().flat_map(|state| &state.occupants).find(|o| o.worker == worker)
     }
 
     /// Whether this worker serves, or is about to.
@@ -215,7 +216,7 @@ impl Fleet {
 
     /// Slots that are left alone after too many failures.
     pub fn resting(&self) -> impl Iterator<Item = Slot> {
-        self.seats.iter().zip(0..).filter(|(seat, _)| seat.rests).map(|(_, slot)| Slot(slot))
+        self.slots.iter().zip(0..).filter(|(state, _)| state.rests).map(|(_, slot)| Slot(slot))
     }
 
     /// The number of workers that this wish leads to.
@@ -239,8 +240,8 @@ impl Fleet {
     #[must_use]
     pub fn wakes_at(&self) -> Option<Moment> {
         let stopping = self.is_stopping();
-        let backoffs = self.seats.iter().filter_map(move |seat| seat.backoff.filter(|_| !stopping));
-        let lives = self.seats.iter().flat_map(|seat| &seat.occupants).filter_map(|o| match o.life {
+        let backoffs = self.slots.iter().filter_map(move |state| state.backoff.filter(|_| !stopping));
+        let lives = self.slots.iter().flat_map(|state| &state.occupants).filter_map(|o| match o.life {
             Life::Starting { since } => Some(since + self.plan.boot_timeout),
             Life::Ready { .. } => Some(o.stalled_since? + self.plan.stall_kill?),
             Life::Draining { phase: Drain::Emptying, stop_at, .. } => stop_at,
@@ -258,15 +259,15 @@ impl Fleet {
         actions
     }
 
-    fn seat_of(&mut self, worker: WorkerId) -> Option<(Slot, &mut Seat, usize)> {
-        self.seats.iter_mut().zip(0..).find_map(|(seat, slot)| {
-            let index = seat.occupants.iter().position(|o| o.worker == worker)?;
-            Some((Slot(slot), seat, index))
+    fn seat_of(&mut self, worker: WorkerId) -> Option<(Slot, &mut SlotState, usize)> {
+        self.slots.iter_mut().zip(0..).find_map(|(state, slot)| {
+            let index = state.occupants.iter().position(|o| o.worker == worker)?;
+            Some((Slot(slot), state, index))
         })
     }
 
     fn occupant_mut(&mut self, worker: WorkerId) -> Option<&mut Occupant> {
-        self.seats.iter_mut().flat_map(|seat| &mut seat.occupants).find(|o| o.worker == worker)
+        self.slots.iter_mut().flat_map(|state| &mut state.occupants).find(|o| o.worker == worker)
     }
 
     fn ready(&mut self, now: Moment, worker: WorkerId, actions: &mut Vec<Action>) {
@@ -281,13 +282,13 @@ impl Fleet {
     /// Lets a ready worker serve; whoever served in its slot drains.
     fn admit(&mut self, now: Moment, worker: WorkerId, actions: &mut Vec<Action>) {
         let grace = self.plan.grace;
-        let Some((_, seat, index)) = self.seat_of(worker) else { return };
-        if let Life::Ready { admitted, .. } = &mut seat.occupants[index].life {
+        let Some((_, state, index)) = self.seat_of(worker) else { return };
+        if let Life::Ready { admitted, .. } = &mut state.occupants[index].life {
             *admitted = Admitted::Yes;
         }
-        seat.reached = Some(seat.occupants[index].generation);
+        state.reached = Some(state.occupants[index].generation);
         actions.push(Action::Admit { worker });
-        for other in seat.occupants.iter_mut().filter(|o| o.worker != worker && o.is_ready()) {
+        for other in state.occupants.iter_mut().filter(|o| o.worker != worker && o.is_ready()) {
             drain(other, now, Some(grace), actions);
         }
         self.proven_by(worker, actions);
@@ -351,9 +352,9 @@ impl Fleet {
 
     /// Somebody looked after the fleet: slots that rest get another chance.
     fn wake_resting(&mut self) {
-        for seat in &mut self.seats {
-            if std::mem::take(&mut seat.rests) {
-                seat.failures = 0;
+        for state in &mut self.slots {
+            if std::mem::take(&mut state.rests) {
+                state.failures = 0;
             }
         }
     }
@@ -389,10 +390,10 @@ impl Fleet {
         if self.closing.is_some_and(|closing| closing.until.is_some_and(|until| until <= now)) {
             self.closing = None;
         }
-        for seat in &mut self.seats {
-            seat.backoff = seat.backoff.filter(|until| *until > now);
+        for state in &mut self.slots {
+            state.backoff = state.backoff.filter(|until| *until > now);
         }
-        for index in 0..self.seats.len() {
+        for index in 0..self.slots.len() {
             self.enforce_limits(now, index, actions);
         }
         if self.is_stopping() {
@@ -401,10 +402,10 @@ impl Fleet {
         }
         self.begin_pending(actions);
         let wanted = self.wanted() as usize;
-        if self.seats.len() < wanted {
-            self.seats.resize(wanted, Seat::default());
+        if self.slots.len() < wanted {
+            self.slots.resize(wanted, SlotState::default());
         }
-        for index in 0..self.seats.len() {
+        for index in 0..self.slots.len() {
             if index < wanted {
                 self.fill(now, index, actions);
             } else if self.closing.is_none() {
@@ -424,13 +425,13 @@ impl Fleet {
 
     /// Forks into a wanted slot in which nobody serves or is about to.
     fn fill(&mut self, now: Moment, index: usize, actions: &mut Vec<Action>) {
-        let seat = &self.seats[index];
+        let state = &self.slots[index];
         let free = match self.plan.succession {
-            Succession::Overlapping => seat.occupants.iter().all(Occupant::is_leaving),
-            Succession::AfterEnd => seat.occupants.is_empty(),
+            Succession::Overlapping => state.occupants.iter().all(Occupant::is_leaving),
+            Succession::AfterEnd => state.occupants.is_empty(),
         };
-        if seat.may_start() && free {
-            let generation = seat.next.unwrap_or_else(|| self.generation_to_fork());
+        if state.may_start() && free {
+            let generation = state.next.unwrap_or_else(|| self.generation_to_fork());
             self.fork(now, index, generation, actions);
         }
     }
@@ -438,10 +439,10 @@ impl Fleet {
     fn fork(&mut self, now: Moment, index: usize, generation: Generation, actions: &mut Vec<Action>) {
         let worker = WorkerId(self.next_worker);
         self.next_worker += 1;
-        let seat = &mut self.seats[index];
-        seat.restarts += u64::from(seat.last_worker.is_some() || !seat.occupants.is_empty());
-        (seat.backoff, seat.next) = (None, None);
-        seat.occupants.push(Occupant::new(worker, generation, now));
+        let state = &mut self.slots[index];
+        state.restarts += u64::from(state.last_worker.is_some() || !state.occupants.is_empty());
+        (state.backoff, state.next) = (None, None);
+        state.occupants.push(Occupant::new(worker, generation, now));
         actions.push(Action::Fork { slot: Slot(index as u32), worker, generation });
     }
 
@@ -452,9 +453,9 @@ impl Fleet {
             Wanted::Running(_) | Wanted::Paused(_) => None,
         };
         let grace = (stop != Some(Stop::Patient)).then_some(self.plan.grace);
-        let seat = &mut self.seats[index];
-        (seat.backoff, seat.next) = (None, None);
-        for occupant in &mut seat.occupants {
+        let state = &mut self.slots[index];
+        (state.backoff, state.next) = (None, None);
+        for occupant in &mut state.occupants {
             match &mut occupant.life {
                 Life::Draining { phase: Drain::Killed, .. } => {}
                 _ if stop == Some(Stop::Immediate) => kill(occupant, now, KillReason::Immediate, actions),
@@ -471,9 +472,9 @@ impl Fleet {
 
     /// Keeps stalled workers from connections, as long as there are others.
     fn exclude(&mut self, actions: &mut Vec<Action>) {
-        let serving = || self.seats.iter().flat_map(|seat| &seat.occupants).filter(|o| o.serves());
+        let serving = || self.slots.iter().flat_map(|state| &state.occupants).filter(|o| o.serves());
         let others = serving().any(|o| o.signs.is_empty());
-        for occupant in self.seats.iter_mut().flat_map(|seat| &mut seat.occupants).filter(|o| o.serves()) {
+        for occupant in self.slots.iter_mut().flat_map(|state| &mut state.occupants).filter(|o| o.serves()) {
             let exclude = others && !occupant.signs.is_empty();
             if occupant.excluded != exclude {
                 occupant.excluded = exclude;
@@ -484,19 +485,19 @@ impl Fleet {
     }
 
     /// Forgets slots above the wanted number once they are empty, and sees the end. A stopped fleet keeps
-    /// its seats, so that the last status still shows who was there.
+    /// its slots, so that the last status still shows who was there.
     fn trim(&mut self, actions: &mut Vec<Action>) {
         if let Wanted::Running(wanted) = self.wanted {
-            while self.seats.len() > wanted as usize && self.seats.last().is_some_and(|s| s.occupants.is_empty()) {
-                self.seats.pop();
+            while self.slots.len() > wanted as usize && self.slots.last().is_some_and(|s| s.occupants.is_empty()) {
+                self.slots.pop();
             }
-            let given_up = |seat: &Seat| seat.rests && seat.occupants.is_empty();
-            if !self.seats.is_empty() && self.seats.iter().all(given_up) {
+            let given_up = |state: &SlotState| state.rests && state.occupants.is_empty();
+            if !self.slots.is_empty() && self.slots.iter().all(given_up) {
                 self.wanted = Wanted::Stopped(Stop::Immediate);
                 actions.push(Action::NobodyLeft);
             }
         }
-        let all_gone = self.seats.iter().all(|seat| seat.occupants.is_empty());
+        let all_gone = self.slots.iter().all(|state| state.occupants.is_empty());
         if self.is_stopping() && all_gone && !self.ended {
             self.ended = true;
             actions.push(Action::Finish);

@@ -12,7 +12,7 @@ use super::listener::{HeldBy, Listener, Phase};
 use super::mend::mend;
 use super::next::{EXHAUSTED_PAUSE, Next, wait_after};
 use super::room::WatchedRoom;
-use super::seats::{Comes, Offered};
+use super::worker_set::{Arrival, Offered};
 use crate::clock;
 use crate::sys::dispose::dispose;
 use crate::sys::kick::Kicker;
@@ -42,7 +42,7 @@ const ORPHANS_RECHECK: Duration = Duration::from_millis(5);
 pub async fn serve(listener: Rc<Listener>) {
     let served = serve_until_closed(&listener).await;
     listener.close();
-    listener.house.line.leave(&listener);
+    listener.common.admission_queue.leave(&listener);
     let end = match served {
         Err(error) if listener.phase.get() == Phase::Open => {
             listener.phase.set(Phase::GivenUp);
@@ -51,7 +51,7 @@ pub async fn serve(listener: Rc<Listener>) {
         _ => Event::ListenerClosed,
     };
     // The receiver ends before its senders only when the process does.
-    let _ = listener.house.reports.send(end).await;
+    let _ = listener.common.reports.send(end).await;
     // Draining workers may still have connections that they have not taken; until the master ends,
     // somebody must see when they have.
     loop {
@@ -61,7 +61,7 @@ pub async fn serve(listener: Rc<Listener>) {
                 Ok(())
             }
             Next::AwaitRoom => await_room(&listener).await,
-            Next::Again | Next::AwaitConnection if listener.seats.has_orphans() => {
+            Next::Again | Next::AwaitConnection if listener.workers.is_draining() => {
                 sleep(ORPHANS_RECHECK).await;
                 Ok(())
             }
@@ -95,9 +95,9 @@ async fn accept_until_closed(listener: &Rc<Listener>) -> Result<(), CannotAccept
     socket.set_nonblocking(true)?;
     let watched = watch::readable(socket)?;
     // What is taken after the order to close: what waited then. What comes later is refused.
-    let mut last_orders = None;
+    let mut remaining = None;
     loop {
-        if listener.phase.get() == Phase::Closing && listener.seats.is_empty() {
+        if listener.phase.get() == Phase::Closing && listener.workers.is_empty() {
             // Nobody is left who could take what waits.
             return Ok(());
         }
@@ -110,10 +110,10 @@ async fn accept_until_closed(listener: &Rc<Listener>) -> Result<(), CannotAccept
             next = Next::AwaitRoom;
         }
         if next == Next::Again && listener.phase.get() == Phase::Closing {
-            let orders = last_orders.get_or_insert_with(|| waiting_in_kernel(listener));
-            let (accepted, after) = burst(listener, watched.get_ref(), BURST.min(*orders))?;
-            *orders -= accepted;
-            let last = *orders == 0 || after == Next::AwaitConnection;
+            let left = remaining.get_or_insert_with(|| waiting_in_kernel(listener));
+            let (accepted, after) = burst(listener, watched.get_ref(), BURST.min(*left))?;
+            *left -= accepted;
+            let last = *left == 0 || after == Next::AwaitConnection;
             if last && listener.held.borrow().is_none() {
                 return Ok(());
             }
@@ -122,7 +122,7 @@ async fn accept_until_closed(listener: &Rc<Listener>) -> Result<(), CannotAccept
             let mut guard = tokio::select! {
                 ready = watched.readable() => ready?,
                 () = listener.changed.notified() => continue,
-                () = recheck(), if listener.seats.has_orphans() => continue,
+                () = recheck(), if listener.workers.is_draining() => continue,
             };
             next = burst(listener, watched.get_ref(), BURST)?.1;
             if next == Next::AwaitConnection {
@@ -163,9 +163,9 @@ fn waiting_in_kernel(listener: &Listener) -> u32 {
 
 /// Accepts up to `most` connections and hands them over.
 fn burst(listener: &Listener, socket: &Socket, most: u32) -> Result<(u32, Next), CannotAccept> {
-    listener.house.opens.catch_up();
-    listener.house.bustle.stir();
-    let kicker = listener.house.kicker.get();
+    listener.common.opens.catch_up();
+    listener.common.activity.begin();
+    let kicker = listener.common.kicker.get();
     kicker.iter().for_each(|kicker| kicker.attend());
     let kicker = kicker.filter(|_| listener.held_by.get() != HeldBy::Master);
     // Of a socket that others have nothing is asked that is not there, since the call could block.
@@ -182,7 +182,7 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> Result<(u32, Next),
         let mut got = accept(socket, kicker)?;
         if let Accepted::Exhausted(_) = got {
             // One connection at a time still goes through, on the reserve descriptor.
-            let _ = listener.house.reserve.free_one();
+            let _ = listener.common.reserve.free_one();
             got = accept(socket, kicker)?;
         }
         match got {
@@ -192,7 +192,7 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> Result<(u32, Next),
                     info!(listener = %listener.address, "accepting again");
                 }
                 let next = hand_over(listener, connection, listen::peer_bytes(&peer));
-                listener.house.reserve.refill();
+                listener.common.reserve.refill();
                 if next != Next::Again {
                     return Ok((accepted + 1, next));
                 }
@@ -212,7 +212,7 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> Result<(u32, Next),
                 if !listener.exhausted.replace(true) {
                     warn!(listener = %listener.address, %error, pause_ms, "cannot accept, pausing; raise the limit with ulimit -n");
                 }
-                listener.house.reserve.refill();
+                listener.common.reserve.refill();
                 return Ok((accepted, Next::Pause(EXHAUSTED_PAUSE)));
             }
         }
@@ -233,74 +233,74 @@ fn accept(socket: &Socket, kicker: Option<&Kicker>) -> Result<Accepted, CannotAc
 
 /// Gives the held connection, and those in the queues of ended and draining workers, to others.
 async fn place_waiting(listener: &Listener) -> Next {
-    if listener.held.borrow().is_some() || listener.seats.has_orphans() {
-        listener.house.bustle.stir();
+    if listener.held.borrow().is_some() || listener.workers.is_draining() {
+        listener.common.activity.begin();
     }
     let held = place_held(listener);
     // What was handed over once has its place, so it need not wait for one behind the held connection.
-    let waits_for_a_place = held == Next::AwaitRoom && listener.has_no_place() && listener.seats.has_room();
-    if held != Next::Again && !waits_for_a_place || !listener.seats.has_orphans() {
+    let waits_for_a_place = held == Next::AwaitRoom && listener.has_no_place() && listener.workers.has_room();
+    if held != Next::Again && !waits_for_a_place || !listener.workers.is_draining() {
         return held;
     }
     let next = rescue(listener);
-    listener.house.reserve.refill();
-    for worker in listener.seats.drop_empty_orphans() {
-        let _ = listener.house.reports.send(Event::HandoffEmptied { worker }).await;
+    listener.common.reserve.refill();
+    for worker in listener.workers.drop_drained() {
+        let _ = listener.common.reports.send(Event::HandoffEmptied { worker }).await;
     }
     if held == Next::Again { next } else { held }
 }
 
 /// Moves connections from orphaned queues to workers with room.
 fn rescue(listener: &Listener) -> Next {
-    let orphans = listener.seats.orphans();
-    let rescued = orphans.iter().map(|orphan| rescue_from(listener, orphan));
+    let draining = listener.workers.draining();
+    let rescued = draining.iter().map(|draining| rescue_from(listener, draining));
     // The first that says why it cannot go on speaks for all.
     rescued.into_iter().find(|next| *next != Next::Again).unwrap_or(Next::Again)
 }
 
-fn rescue_from(listener: &Listener, orphan: &Handoff) -> Next {
+fn rescue_from(listener: &Listener, draining: &Handoff) -> Next {
     let mut rescued = 0u32;
     let next = loop {
-        if !listener.seats.has_room() {
+        if !listener.workers.has_room() {
             break Next::AwaitRoom;
         }
-        if !listener.house.reserve.free_one() {
+        if !listener.common.reserve.free_one() {
             break Next::Pause(CLOSING_PAUSE);
         }
-        match orphan.take_back() {
+        match draining.take_back() {
             Ok(taken) => {
                 rescued += 1;
-                orphan.failing.set(false);
-                listener.house.returns.forget(taken.connection.as_fd());
-                let offered = listener.seats.offer(taken.guest(), Comes::In);
+                draining.failing.set(false);
+                listener.common.returns.forget(taken.connection.as_fd());
+                let offered = listener.workers.offer(taken.incoming(), Arrival::New);
                 if matches!(offered, Offered::Handed) {
                     // The worker that had it in its queue may have a copy, and may have prepared it.
                     dispose(taken.connection);
                 } else {
                     if listener.held.borrow().is_none() {
                         hold(listener, taken);
-                    } else if !orphan.untake(&taken) {
-                        count(&listener.house.lost);
+                    } else if !draining.untake(&taken) {
+                        count(&listener.common.lost);
                     }
                     break wait_after(listener, &offered);
                 }
             }
             Err(NotTaken::Nothing | NotTaken::Ended) => break Next::Again,
             Err(why @ NotTaken::Lost) => {
-                count(&listener.house.lost);
-                warn!(worker = orphan.worker.0, %why, "a connection was lost while it was taken back");
+                count(&listener.common.lost);
+                warn!(worker = draining.worker.0, %why, "a connection was lost while it was taken back");
             }
             Err(NotTaken::Failed(error)) => {
                 // Nothing was taken out, and the next attempt would say the same.
-                if !orphan.failing.replace(true) {
-                    warn!(worker = orphan.worker.0, %error, "cannot take connections back, trying again");
+                if !draining.failing.replace(true) {
+                    warn!(worker = draining.worker.0, %error, "cannot take connections back, trying again");
                 }
                 break Next::Pause(EXHAUSTED_PAUSE);
             }
         }
     };
     if rescued > 0 {
-        let (slot, worker) = (orphan.slot.0, orphan.worker.0);
+        let (slot, worker) = (draining.slot.0, draining.worker.0);
         info!(listener = %listener.address, slot, worker, rescued, "gave untaken connections to other workers");
     }
     next
@@ -313,19 +313,19 @@ fn watch_room(listener: &Listener) -> io::Result<Rc<AsyncFd<WatchedRoom>>> {
     if let Some(watched) = &*saturated {
         return Ok(Rc::clone(watched));
     }
-    let watched = Rc::new(watch::readable(WatchedRoom(Rc::clone(&listener.seats.room)))?);
+    let watched = Rc::new(watch::readable(WatchedRoom(Rc::clone(&listener.workers.room)))?);
     Ok(Rc::clone(saturated.insert(watched)))
 }
 
-/// Waits until a worker takes a connection, or something about the seats changes.
+/// Waits until a worker takes a connection, or something about the workers changes.
 async fn await_room(listener: &Listener) -> io::Result<()> {
-    if listener.seats.is_empty() && !listener.seats.has_orphans() {
+    if listener.workers.is_empty() && !listener.workers.is_draining() {
         listener.changed.notified().await;
         return Ok(());
     }
     let watched = watch_room(listener)?;
-    let (_attention, freed) = listener.house.opens.freed();
-    let moved = listener.house.line.moved.notified();
+    let (_attention, freed) = listener.common.opens.freed();
+    let moved = listener.common.admission_queue.moved.notified();
     // What was taken before this line shows in the queues; what is taken after it wakes us. So it is with what
     // was closed.
     tokio::select! {
@@ -333,18 +333,18 @@ async fn await_room(listener: &Listener) -> io::Result<()> {
         before = watched.readable() => before?.clear_ready(),
         () = std::future::ready(()) => {}
     }
-    if !listener.seats.room.remembers() {
-        listener.seats.room.read();
+    if !listener.workers.room.remembers() {
+        listener.workers.room.read();
     }
-    listener.house.opens.catch_up();
-    for worker in listener.seats.drop_empty_orphans() {
-        let _ = listener.house.reports.send(Event::HandoffEmptied { worker }).await;
+    listener.common.opens.catch_up();
+    for worker in listener.workers.drop_drained() {
+        let _ = listener.common.reports.send(Event::HandoffEmptied { worker }).await;
     }
-    if listener.seats.has_room() && !listener.is_full() {
+    if listener.workers.has_room() && !listener.is_full() {
         return Ok(());
     }
     let held_until = listener.held_until.get().filter(|_| listener.held.borrow().is_some());
-    let left = held_until.filter(|_| !listener.seats.is_empty()).map(|until| until.since(clock::now()));
+    let left = held_until.filter(|_| !listener.workers.is_empty()).map(|until| until.since(clock::now()));
     tokio::select! {
         ready = watched.readable() => ready?.clear_ready(),
         () = listener.changed.notified() => {}

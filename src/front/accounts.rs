@@ -1,7 +1,7 @@
 //! All addresses, and the sum of all connections that came there.
 
 use super::handoff::Counters;
-use super::listener::{House, Listener};
+use super::listener::{Common, Listener};
 use super::listeners::Listeners;
 use super::returned;
 use crate::config::Mode;
@@ -21,7 +21,7 @@ use tracing::error;
 #[derive(Debug)]
 pub struct Front {
     /// What all listeners share.
-    pub house: Rc<House>,
+    pub common: Rc<Common>,
     /// The addresses.
     pub listeners: Listeners,
     /// What was handed to each slot, and came back, by slot.
@@ -37,8 +37,8 @@ impl Front {
     /// Addresses, with what was counted there before.
     #[must_use]
     pub fn new(mode: Mode, listeners: Listeners, counters: Vec<Rc<Counters>>, accepted_before: u64) -> Front {
-        let house = Rc::clone(listeners.house());
-        Front { house, listeners, counters, accepted_before, mode, unaccounted: Cell::new(0) }
+        let common = Rc::clone(listeners.common());
+        Front { common, listeners, counters, accepted_before, mode, unaccounted: Cell::new(0) }
     }
 
     /// How connections come to the workers.
@@ -72,7 +72,7 @@ impl Front {
     /// Whether something waits for a worker that it has not taken.
     #[must_use]
     pub fn has_untaken(&self, worker: WorkerId) -> bool {
-        self.listeners.iter().any(|listener| listener.seats.knows(worker))
+        self.listeners.iter().any(|listener| listener.workers.knows(worker))
     }
 
     /// Connections that the master itself accepted.
@@ -91,9 +91,9 @@ impl Front {
             handed: sum(|c| &c.handed),
             returned: sum(|c| &c.returned),
             rescued: sum(|c| &c.rescued),
-            refused: self.house.refused.total(),
-            lost: self.house.lost.get(),
-            held: (held + self.house.in_hands.get()) as u64,
+            refused: self.common.refused.total(),
+            lost: self.common.lost.get(),
+            held: (held + self.common.in_hands.get()) as u64,
         }
     }
 
@@ -124,13 +124,13 @@ impl Front {
 
     /// Connections that nobody can have any more.
     pub fn lose(&self, connections: u64) {
-        self.house.lost.set(self.house.lost.get() + connections);
+        self.common.lost.set(self.common.lost.get() + connections);
     }
 
     /// Ends what waits at a listener, of which nobody can have anything any more.
     pub fn lose_waiting(&self, listener: &Listener) {
         // Taken out rather than counted: some may be the master's own.
-        let untaken = listener.seats.take_all();
+        let untaken = listener.workers.take_all();
         let held = listener.held.take().map(|held| dispose::dispose(held.connection)).into_iter().count() as u64;
         self.lose(untaken + held);
     }
@@ -149,9 +149,9 @@ impl Front {
     /// Closes everything and ends all that waits: the master ends.
     pub fn close(&self) {
         self.listeners.iter().for_each(|listener| self.lose_waiting(listener));
-        returned::lose_all(&self.house);
+        returned::lose_all(&self.common);
         // Those that a task has in its hands end with the task.
-        let in_hands = self.house.in_hands.take() as u64;
+        let in_hands = self.common.in_hands.take() as u64;
         self.lose(in_hands + self.groups().map(Group::queued).sum::<u64>());
         self.listeners.iter().for_each(|listener| listener.close());
     }

@@ -1,13 +1,13 @@
 //! Who is let in: what becomes of an accepted connection before anybody chooses a worker for it. It is handed
 //! over, or turned away ([`super::refuse`]), or held until one of both is possible.
 
-use super::guest::Guest;
 use super::handoff::TakenBack;
+use super::incoming::Incoming;
 use super::listener::{Listener, Phase};
 use super::next::{Next, wait_after};
 use super::refuse::refuse;
 use super::refused::Because;
-use super::seats::{Comes, Offered};
+use super::worker_set::{Arrival, Offered};
 use crate::clock;
 use crate::config::admission::WhenFull;
 use crate::core::sources::Beyond;
@@ -17,18 +17,18 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Whether a connection that waits in the kernel's queue may be taken: to be handed over, or refused, or held
 /// so that it is known how long it waits.
 pub fn may_accept(listener: &Listener) -> bool {
-    if listener.seats.is_empty() {
+    if listener.workers.is_empty() {
         return false;
     }
     let full = listener.is_full();
     let refuses = full && when_full(listener) != WhenFull::Wait;
-    !full && listener.seats.has_room() || refuses || listener.house.admission.longest_wait().is_some()
+    !full && listener.workers.has_room() || refuses || listener.common.admission.longest_wait().is_some()
 }
 
 /// What becomes of a connection for which there is no place. While the fleet stops nobody waits for one: the
 /// workers would be told to end only when the last has got it.
 fn when_full(listener: &Listener) -> WhenFull {
-    match listener.house.admission.when_full {
+    match listener.common.admission.when_full {
         WhenFull::Wait if listener.phase.get() == Phase::Closing => WhenFull::Reset,
         asked => asked,
     }
@@ -50,7 +50,7 @@ pub fn hand_over(listener: &Listener, connection: OwnedFd, peer: &[u8]) -> Next 
             WhenFull::Wait => hold_unless_expired(listener, connection, peer, &Offered::NoRoom),
         };
     }
-    match listener.seats.offer(Guest { connection: connection.as_fd(), peer }, Comes::In) {
+    match listener.workers.offer(Incoming { connection: connection.as_fd(), peer }, Arrival::New) {
         Offered::Handed => {
             close(listener, connection);
             Next::Again
@@ -62,7 +62,7 @@ pub fn hand_over(listener: &Listener, connection: OwnedFd, peer: &[u8]) -> Next 
 /// Closes the master's copy of a connection that a worker has now.
 #[inline]
 fn close(listener: &Listener, connection: OwnedFd) {
-    if let Some(kicker) = listener.house.kicker.get() {
+    if let Some(kicker) = listener.common.kicker.get() {
         kicker.close(connection);
     }
 }
@@ -70,8 +70,8 @@ fn close(listener: &Listener, connection: OwnedFd) {
 /// Asks the limits of the connection's source.
 #[inline]
 fn admit(listener: &Listener, peer: &[u8]) -> Result<(), Beyond> {
-    let Some(source) = listener.seats.choice.limited_source(peer) else { return Ok(()) };
-    let opens = &listener.house.opens;
+    let Some(source) = listener.workers.choice.limited_source(peer) else { return Ok(()) };
+    let opens = &listener.common.opens;
     let admit = || opens.sources.borrow_mut().admit(clock::now(), source);
     match admit() {
         Err(Beyond::Open) => {
@@ -87,7 +87,7 @@ fn admit(listener: &Listener, peer: &[u8]) -> Result<(), Beyond> {
 #[inline]
 fn is_full_still(listener: &Listener) -> bool {
     listener.is_full() && {
-        listener.house.opens.catch_up();
+        listener.common.opens.catch_up();
         listener.is_full()
     }
 }
@@ -97,14 +97,14 @@ fn is_full_still(listener: &Listener) -> bool {
 /// timers end.
 fn hold_unless_expired(listener: &Listener, connection: OwnedFd, peer: &[u8], offered: &Offered) -> Next {
     hold(listener, TakenBack::new(connection, peer));
-    if is_expired(listener) && matches!(offered, Offered::NoRoom) && !listener.seats.is_empty() {
+    if is_expired(listener) && matches!(offered, Offered::NoRoom) && !listener.workers.is_empty() {
         if let Some(held) = listener.held.take() {
             refuse(listener, held.connection, Because::Expired);
         }
         return Next::Again;
     }
     if listener.has_no_place() {
-        listener.house.line.join(listener);
+        listener.common.admission_queue.join(listener);
     }
     wait_after(listener, offered)
 }
@@ -116,7 +116,7 @@ fn is_expired(listener: &Listener) -> bool {
 
 /// Keeps a connection until it can be handed over.
 pub fn hold(listener: &Listener, connection: TakenBack) {
-    let until = listener.house.admission.longest_wait().map(|most| {
+    let until = listener.common.admission.longest_wait().map(|most| {
         let now = clock::now();
         let waited = listen::waited(connection.connection.as_fd()).unwrap_or_default();
         // Time in which there was no worker at all does not count.
@@ -135,10 +135,10 @@ fn hold_on(listener: &Listener, connection: TakenBack) {
 /// Gives the held connection to a worker, or turns it away when it has waited for as long as it may.
 pub fn place_held(listener: &Listener) -> Next {
     let Some(held) = listener.held.take() else { return Next::Again };
-    let line = &listener.house.line;
+    let line = &listener.common.admission_queue;
     let full = is_full_still(listener);
-    let offered = if full { Offered::NoRoom } else { listener.seats.offer(held.guest(), Comes::In) };
-    let served = !listener.seats.is_empty();
+    let offered = if full { Offered::NoRoom } else { listener.workers.offer(held.incoming(), Arrival::New) };
+    let served = !listener.workers.is_empty();
     let because = if full && when_full(listener) != WhenFull::Wait {
         Some(Because::Full)
     } else {

@@ -28,5 +28,5 @@ pub async fn close_when_empty(listener: Rc<Listener>, after: Afterwards) {
     if after == Afterwards::ShutDown {
         listener.close();
     }
-    let _ = listener.house.reports.send(Event::ListenerClosed).await;
+    let _ = listener.common.reports.send(Event::ListenerClosed).await;
 }

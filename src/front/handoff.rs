@@ -4,7 +4,7 @@
 //! duplicate of the *receiving* end, so the queue outlives the worker, and what the worker never
 //! took can be taken back ([`Handoff::take_back`]).
 
-use super::guest::Guest;
+use super::incoming::Incoming;
 use super::load::Load;
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
@@ -178,8 +178,8 @@ impl TakenBack {
 
     /// The connection with its address.
     #[must_use]
-    pub fn guest(&self) -> Guest<'_> {
-        Guest { connection: self.connection.as_fd(), peer: self.peer() }
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming { connection: self.connection.as_fd(), peer: self.peer() }
     }
 
     /// The peer's address, as the packet carried it.

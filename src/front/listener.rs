@@ -1,16 +1,16 @@
 //! One address that the master holds for the workers.
 
+use super::admission_queue::AdmissionQueue;
 use super::failures::Failures;
 use super::handoff::{Depth, Handoff, TakenBack};
-use super::line::Line;
 use super::opens::{Countable, Opens};
 use super::refused::Refused;
 use super::returning::Returning;
 use super::returns::Returns;
 use super::room::WatchedRoom;
-use super::seats::{self, Choice, Seats};
+use super::worker_set::{self, Choice, WorkerSet};
+use crate::activity::Activity;
 use crate::aside::Aside;
-use crate::bustle::Bustle;
 use crate::clock;
 use crate::config::admission::Admission;
 use crate::config::choice::Policy;
@@ -41,7 +41,7 @@ use tokio::sync::Notify;
 
 /// What all listeners share.
 #[derive(Debug)]
-pub struct House {
+pub struct Common {
     /// How full a worker may get.
     pub depth: Depth,
     /// Kept open so that there is a descriptor to be had when all others are used up.
@@ -67,7 +67,7 @@ pub struct House {
     /// Where more of those may come from.
     pub returning: Returning,
     /// Whose turn it is to get the next place.
-    pub line: Line<Listener>,
+    pub admission_queue: AdmissionQueue<Listener>,
     /// Lines of the log that workers provoked.
     pub provoked: Provoked,
     /// Does what takes too long for the loop.
@@ -75,15 +75,15 @@ pub struct House {
     /// Ends an `accept` that blocks, where the master accepts.
     pub kicker: OnceCell<Kicker>,
     /// Whether anything goes on.
-    pub bustle: Bustle,
+    pub activity: Activity,
     config: Rc<Config>,
 }
 
-impl House {
+impl Common {
     /// With nothing in it yet.
     #[must_use]
-    pub fn new(config: &Rc<Config>, packet_cost: u32, reports: Reports<super::Event>, aside: Aside) -> House {
-        House {
+    pub fn new(config: &Rc<Config>, packet_cost: u32, reports: Reports<super::Event>, aside: Aside) -> Common {
+        Common {
             depth: Depth { connections: config.depth, packet_cost },
             reserve: Reserve::new(),
             lost: Cell::new(0),
@@ -96,11 +96,11 @@ impl House {
             refused: Refused::default(),
             returns: Returns::default(),
             returning: Returning::default(),
-            line: Line::default(),
+            admission_queue: AdmissionQueue::default(),
             provoked: Provoked::default(),
             aside,
             kicker: OnceCell::new(),
-            bustle: Bustle::default(),
+            activity: Activity::default(),
             config: Rc::clone(config),
         }
     }
@@ -124,15 +124,15 @@ impl House {
         self.config.policy
     }
 
-    /// The seats of a listener at this address and socket.
-    fn seats(&self, address: &Address, socket: Option<&Socket>) -> io::Result<Seats> {
+    /// The workers of a listener at this address and socket: none yet.
+    fn worker_set(&self, address: &Address, socket: Option<&Socket>) -> io::Result<WorkerSet> {
         self.opens.watch(address);
         let countable = socket.map_or(Countable::None, |socket| self.opens.countable(address, socket.as_fd()));
         if self.admission.counts_open() && countable != Countable::All {
             tracing::warn!(%address, "connections here cannot be counted, so limits of open connections do not hold; they need TCP on a socket of this network namespace");
         }
         let choice = Choice::new(&self.config, Rc::clone(&self.opens), countable);
-        Seats::new(self.config.policy.begin(seed()), choice)
+        WorkerSet::new(self.config.policy.begin(seed()), choice)
     }
 }
 
@@ -193,7 +193,7 @@ pub struct Listener {
     /// Why it exists.
     pub origin: Origin,
     /// Who takes part.
-    pub seats: Seats,
+    pub workers: WorkerSet,
     /// Tells the accept loop that something other than a connection came.
     pub changed: Notify,
     /// Connections accepted.
@@ -203,7 +203,7 @@ pub struct Listener {
     /// How far it is in its life.
     pub phase: Cell<Phase>,
     /// What it shares with the others.
-    pub house: Rc<House>,
+    pub common: Rc<Common>,
     /// Where takes are reported, as long as it happens that everybody is full.
     pub saturated: RefCell<Option<Rc<AsyncFd<WatchedRoom>>>>,
     /// A connection that was taken from the kernel and that nobody had room for. At most one: the
@@ -246,20 +246,20 @@ impl Listener {
     ///
     /// # Errors
     /// When no descriptor is free.
-    pub fn new(key: Key, socket: Socket, origin: Origin, house: Rc<House>) -> io::Result<Listener> {
+    pub fn new(key: Key, socket: Socket, origin: Origin, common: Rc<Common>) -> io::Result<Listener> {
         let address = listen::local_address(&socket).unwrap_or_else(|_| key.asked.clone());
-        let seats = house.seats(&address, Some(&socket))?;
+        let workers = common.worker_set(&address, Some(&socket))?;
         Ok(Listener {
             path: RefCell::default(),
             address,
             key,
             origin,
-            seats,
+            workers,
             changed: Notify::new(),
             accepted: Cell::new(0),
             backlog: Cell::new(0),
             phase: Cell::new(Phase::Open),
-            house,
+            common,
             saturated: RefCell::default(),
             held: RefCell::new(None),
             held_until: Cell::new(None),
@@ -282,7 +282,7 @@ impl Listener {
     /// Makes it the first of a group of sockets, that of `slot`.
     pub fn begin_group(&mut self, slot: Slot, steering: Steering) {
         if let Some(socket) = self.socket() {
-            self.group = Some(Group::new(slot, socket, steering, self.house.admission.defer));
+            self.group = Some(Group::new(slot, socket, steering, self.common.admission.defer));
         }
     }
 
@@ -388,7 +388,7 @@ impl Listener {
 
     /// Keeps silent connections in the kernel, if that was asked for.
     fn defer(&self, socket: &Socket) -> io::Result<()> {
-        self.house.admission.defer.map_or(Ok(()), |time| listen::defer(socket, time))
+        self.common.admission.defer.map_or(Ok(()), |time| listen::defer(socket, time))
     }
 
     /// Connections in the kernel's accept queue.
@@ -403,28 +403,28 @@ impl Listener {
     /// Whether a limit lets nobody in for now.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        let per_worker = self.house.admission.max_open_per_worker.is_some();
-        self.has_no_place() || per_worker && self.seats.all_have_most_open()
+        let per_worker = self.common.admission.max_open_per_worker.is_some();
+        self.has_no_place() || per_worker && self.workers.all_have_most_open()
     }
 
     /// Whether as many connections are open at all workers as may be, or the places that are left belong to
     /// others who have waited for longer.
     #[must_use]
     pub fn has_no_place(&self) -> bool {
-        let house = &self.house;
-        let most = house.admission.max_open;
-        most.is_some_and(|most| house.opens.total() + house.line.before(self) >= most as usize)
+        let common = &self.common;
+        let most = common.admission.max_open;
+        most.is_some_and(|most| common.opens.total() + common.admission_queue.before(self) >= most as usize)
     }
 
     /// Lets a worker take part.
     ///
     /// # Errors
     /// When the kernel cannot watch one socket more.
-    pub fn seat(&self, handoff: &Rc<Handoff>) -> io::Result<()> {
-        if self.seats.is_empty() {
+    pub fn admit(&self, handoff: &Rc<Handoff>) -> io::Result<()> {
+        if self.workers.is_empty() {
             self.served_since.set(Some(clock::now()));
         }
-        self.seats.add(Rc::clone(handoff))?;
+        self.workers.add(Rc::clone(handoff))?;
         self.changed.notify_one();
         Ok(())
     }
@@ -471,7 +471,8 @@ pub struct Passed {
     path: Option<SocketFile>,
     socket: Option<Number>,
     group: Option<group::Passed>,
-    seats: seats::Passed,
+    #[serde(rename = "seats")]
+    workers: worker_set::Passed,
 }
 
 impl Passed {
@@ -502,7 +503,7 @@ impl Listener {
             // With a group, its first socket is among those of the group.
             socket: self.socket().filter(|_| self.group.is_none()).map(|socket| passing.pass(&*socket)),
             group: self.group.as_ref().map(|group| group.pass(passing)),
-            seats: self.seats.pass(place),
+            workers: self.workers.pass(place),
         }
     }
 
@@ -510,8 +511,8 @@ impl Listener {
     ///
     /// # Errors
     /// When a descriptor is missing, or none is free.
-    pub fn take(passed: Passed, taking: &Taking, house: Rc<House>, handoffs: &[Rc<Handoff>]) -> io::Result<Listener> {
-        let defer = house.admission.defer;
+    pub fn take(passed: Passed, taking: &Taking, common: Rc<Common>, handoffs: &[Rc<Handoff>]) -> io::Result<Listener> {
+        let defer = common.admission.defer;
         let group = passed.group.map(|group| Group::take(group, taking, defer)).transpose()?;
         let socket = match (&group, passed.socket) {
             (Some(group), _) => group.sockets().into_iter().next(),
@@ -519,19 +520,19 @@ impl Listener {
         };
         let held =
             passed.held.map(|(connection, peer)| Ok::<_, io::Error>(TakenBack::new(taking.take(connection)?, &peer)));
-        let seats = house.seats(&passed.address, socket.as_deref())?.take(&passed.seats, handoffs)?;
+        let workers = common.worker_set(&passed.address, socket.as_deref())?.take(&passed.workers, handoffs)?;
         Ok(Listener {
             key: passed.key,
             address: passed.address,
             origin: passed.origin,
-            seats,
+            workers,
             changed: Notify::new(),
             accepted: Cell::new(passed.accepted),
             backlog: Cell::new(passed.backlog),
             phase: Cell::new(if socket.is_some() { Phase::Open } else { Phase::GivenUp }),
             saturated: RefCell::default(),
             held: RefCell::new(held.transpose()?),
-            held_until: Cell::new(house.admission.longest_wait().map(|most| clock::now() + most)),
+            held_until: Cell::new(common.admission.longest_wait().map(|most| clock::now() + most)),
             served_since: Cell::new(None),
             adopted_from: Cell::new(passed.adopted_from),
             given_up: Cell::new(passed.given_up),
@@ -542,7 +543,7 @@ impl Listener {
             exhausted: Cell::new(false),
             held_by: Cell::new(passed.held_by),
             failures: Cell::default(),
-            house,
+            common,
             group,
             socket: RefCell::new(socket),
             styled: Cell::new(passed.styled),

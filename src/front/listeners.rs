@@ -1,7 +1,7 @@
 //! All addresses that the master holds, and which of them serves a worker's request.
 
 use super::closing::{Afterwards, close_when_empty};
-use super::listener::{HeldBy, House, Key, Listener, Origin, Phase};
+use super::listener::{Common, HeldBy, Key, Listener, Origin, Phase};
 use super::{accept, mend};
 use crate::clock;
 use crate::config::Mode;
@@ -26,7 +26,7 @@ pub const LISTENERS_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct Listeners {
     mode: Mode,
-    house: Rc<House>,
+    common: Rc<Common>,
     all: Vec<Entry>,
     /// Whether the log says already that steering is not exact.
     complained: Cell<bool>,
@@ -61,14 +61,14 @@ pub struct Found {
 impl Listeners {
     /// None yet.
     #[must_use]
-    pub fn new(mode: Mode, house: Rc<House>) -> Listeners {
-        Listeners { mode, house, all: Vec::new(), complained: Cell::new(false) }
+    pub fn new(mode: Mode, common: Rc<Common>) -> Listeners {
+        Listeners { mode, common, all: Vec::new(), complained: Cell::new(false) }
     }
 
     /// What all listeners share.
     #[must_use]
-    pub fn house(&self) -> &Rc<House> {
-        &self.house
+    pub fn common(&self) -> &Rc<Common> {
+        &self.common
     }
 
     /// Every listener.
@@ -114,7 +114,7 @@ impl Listeners {
         let sharing = self.sharing(asked);
         let mut styled_after = None;
         // Connections over several paths could not be counted; with a plain socket of ours clients do with one.
-        let plain = sharing != Sharing::Alone || matches!(asked, Address::Tcp(_)) && self.house.opens.is_counting();
+        let plain = sharing != Sharing::Alone || matches!(asked, Address::Tcp(_)) && self.common.opens.is_counting();
         // The kernel lets only sockets of one user share a port (`inet_rcv_saddr_equal` and `sk_uid` in
         // net/ipv4/inet_connection_sock.c), and those of the other slots are ours.
         let foreign = |own: &Foreign| sharing == Sharing::Group && !listen::is_of_this_user(own.as_fd());
@@ -131,7 +131,7 @@ impl Listeners {
             }
         };
         let key = Key { asked: asked.clone(), index };
-        let mut listener = Listener::new(key, socket, Origin::Worker, Rc::clone(&self.house))?;
+        let mut listener = Listener::new(key, socket, Origin::Worker, Rc::clone(&self.common))?;
         if ownership == Ownership::Adopted {
             listener.held_by.set(HeldBy::Worker);
         }
@@ -183,7 +183,7 @@ impl Listeners {
     /// What steers among the sockets of one address; says so when it is not the best kind.
     #[must_use]
     pub fn steering(&self) -> Steering {
-        let wanted = Wanted::from(self.house.policy());
+        let wanted = Wanted::from(self.common.policy());
         let steering = Steering::best(wanted);
         if let Some(reason) = steering.reason().filter(|_| !self.complained.replace(true)) {
             let policy = steering.kind().name();
@@ -245,7 +245,7 @@ impl Listeners {
     /// Gives nothing more to a worker, anywhere.
     pub fn retire(&self, worker: WorkerId) {
         for listener in self.iter() {
-            listener.seats.retire(worker, None);
+            listener.workers.retire(worker, None);
             listener.restore_path();
             listener.changed.notify_one();
         }
@@ -284,7 +284,7 @@ impl Listeners {
     pub fn drop_unused(&mut self, in_use: impl Fn(&Listener) -> bool) -> Vec<Rc<Listener>> {
         let unused = |entry: &mut Entry| {
             let listener = &entry.listener;
-            let waits = listener.seats.has_orphans() || listener.held.borrow().is_some();
+            let waits = listener.workers.is_draining() || listener.held.borrow().is_some();
             // Nobody listens there, so the kernel would refuse them, too; but one who crashed comes back at once.
             let waits = waits && listener.kept_until.get().is_none_or(|until| clock::now() < until);
             listener.origin == Origin::Worker && listener.given_up.get() && !waits && !in_use(listener)

@@ -72,7 +72,7 @@ pub async fn keep_listening(listener: Rc<Listener>) {
             }
             listener.close();
             let address = listener.address.to_string();
-            let _ = listener.house.reports.send(Event::ListenerFailed { address, error }).await;
+            let _ = listener.common.reports.send(Event::ListenerFailed { address, error }).await;
             return;
         }
     }

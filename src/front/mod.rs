@@ -1,4 +1,4 @@
-//! The way of a connection: [`accept`] takes it from the kernel, [`admission`] lets it in, [`seats`] asks the policy
+//! The way of a connection: [`accept`] takes it from the kernel, [`admission`] lets it in, [`worker_set`] asks the policy
 //! whose turn it is, [`handoff`] sends it. Those are direct calls with no table of connections and no allocation,
 //! unless something needs to know what is open ([`opens`]). Who cannot be let in is turned away ([`refuse`]); what a
 //! worker does not want comes back ([`returned`]).
@@ -6,11 +6,11 @@
 pub mod accept;
 pub mod accounts;
 pub mod admission;
+pub mod admission_queue;
 mod closing;
 mod failures;
-pub mod guest;
 pub mod handoff;
-pub mod line;
+pub mod incoming;
 pub mod listener;
 pub mod listeners;
 pub mod load;
@@ -23,7 +23,7 @@ pub mod returned;
 pub mod returning;
 pub mod returns;
 mod room;
-pub mod seats;
+pub mod worker_set;
 
 use crate::core::ids::WorkerId;
 

@@ -1,7 +1,7 @@
 //! What the loop of a listener does next.
 
 use super::listener::Listener;
-use super::seats::Offered;
+use super::worker_set::Offered;
 use std::time::Duration;
 use tracing::warn;
 

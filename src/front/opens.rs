@@ -7,8 +7,8 @@
 
 mod noticing;
 
-use super::guest::Guest;
 use super::handoff::count;
+use super::incoming::Incoming;
 use super::load::Load;
 use crate::aside::Aside;
 use crate::clock;
@@ -254,13 +254,13 @@ impl Opens {
     #[inline]
     pub fn opened(
         &self,
-        guest: Guest<'_>,
+        incoming: Incoming<'_>,
         countable: Countable,
         worker: WorkerId,
         load: &Rc<Load>,
         source: Option<Source>,
     ) {
-        let connection = guest.connection;
+        let connection = incoming.connection;
         let counts = match countable {
             Countable::None => false,
             Countable::All => true,
@@ -275,7 +275,8 @@ impl Opens {
             return;
         }
         let source = source.filter(|source| self.sources.borrow_mut().opened(*source));
-        let ends = self.asking.as_ref().and_then(|_| Some((listen::askable(connection)?, peer::decode(guest.peer)?)));
+        let ends =
+            self.asking.as_ref().and_then(|_| Some((listen::askable(connection)?, peer::decode(incoming.peer)?)));
         if ends.is_none() {
             self.unaskable.set(self.unaskable.get() + 1);
         }

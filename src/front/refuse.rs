@@ -37,7 +37,7 @@ const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: t
 /// Turns a connection away that no worker has had.
 pub fn refuse(listener: &Listener, connection: OwnedFd, because: Because) {
     note(listener, because);
-    match listener.house.admission.when_full {
+    match listener.common.admission.when_full {
         // It was promised a place, and waited; a reset says best that there is none.
         WhenFull::Wait | WhenFull::Reset => reset(connection.as_fd()),
         WhenFull::Unavailable => answer(listener, connection),
@@ -47,24 +47,24 @@ pub fn refuse(listener: &Listener, connection: OwnedFd, because: Because) {
 /// Turns a connection away that a worker sent back, and of which that worker may have a copy.
 pub fn refuse_returned(listener: &Listener, connection: Foreign, because: Because) {
     note(listener, because);
-    match listener.house.admission.when_full {
+    match listener.common.admission.when_full {
         WhenFull::Wait | WhenFull::Reset => reset(connection.as_fd()),
         WhenFull::Unavailable => {
             // Nobody lingers here: how long its close takes is not ours to say.
             if say_unavailable(&SockRef::from(&connection)) {
-                count(&listener.house.refused.answered);
+                count(&listener.common.refused.answered);
             }
         }
     }
 }
 
 fn note(listener: &Listener, because: Because) {
-    let refused = &listener.house.refused;
+    let refused = &listener.common.refused;
     count(refused.of(because));
     let now = clock::now();
     if refused.said.get().is_none_or(|said| now.since(said) >= SAY_EVERY) {
         refused.said.set(Some(now));
-        let (refused, open) = (refused.total(), listener.house.opens.total());
+        let (refused, open) = (refused.total(), listener.common.opens.total());
         warn!(listener = %listener.address, ?because, refused, open, "turning connections away");
     }
 }
@@ -93,18 +93,18 @@ fn answer(listener: &Listener, connection: OwnedFd) {
     if !say_unavailable(&socket) {
         return;
     }
-    let house = &listener.house;
-    count(&house.refused.answered);
+    let common = &listener.common;
+    count(&common.refused.answered);
     // One that was accepted on the reserve descriptor gives it back at once.
-    if house.refused.lingering.get() >= LINGERING_MAX || !house.reserve.is_there() {
+    if common.refused.lingering.get() >= LINGERING_MAX || !common.reserve.is_there() {
         return;
     }
     let Ok(socket) = watch::readable(OwnedFd::from(socket)) else { return };
-    let house = Rc::clone(house);
-    house.refused.lingering.set(house.refused.lingering.get() + 1);
+    let common = Rc::clone(common);
+    common.refused.lingering.set(common.refused.lingering.get() + 1);
     tokio::task::spawn_local(async move {
         let _ = timeout(LINGER, linger(&socket)).await;
-        house.refused.lingering.set(house.refused.lingering.get() - 1);
+        common.refused.lingering.set(common.refused.lingering.get() - 1);
     });
 }
 

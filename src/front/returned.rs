@@ -1,12 +1,12 @@
 //! Connections that a worker sends back on its hand-off socket because it will not have them.
 
-use super::guest::Guest;
 use super::handoff::{Handoff, count};
-use super::listener::{House, Listener};
+use super::incoming::Incoming;
+use super::listener::{Common, Listener};
 use super::refuse::refuse_returned;
 use super::refused::Because;
 use super::returns::{Came, Pace};
-use super::seats::{Comes, Offered};
+use super::worker_set::{Arrival, Offered};
 use crate::clock;
 use crate::provoked::Kind;
 use crate::sys::dispose::{Foreign, keep_up};
@@ -29,13 +29,13 @@ const PAUSE: Duration = Duration::from_millis(50);
 const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(5);
 
 /// Ends what waits in the hand-off sockets of all workers, when nobody is left who could have it.
-pub fn lose_all(house: &House) {
-    for (address, handoff) in house.returning.0.take() {
+pub fn lose_all(common: &Common) {
+    for (address, handoff) in common.returning.0.take() {
         while let Ok(received) = fd::receive(handoff.sender(), &mut [0; PEER_MAX]) {
-            match sort(received, house, &address, &handoff) {
+            match sort(received, common, &address, &handoff) {
                 Sent::Back(..) | Sent::Lost => {
                     count(&handoff.counters.returned);
-                    count(&house.lost);
+                    count(&common.lost);
                 }
                 Sent::Nothing => break,
                 Sent::Nonsense => {}
@@ -53,14 +53,14 @@ struct Read {
 impl Read {
     fn begin(listener: &Rc<Listener>, handoff: &Rc<Handoff>) -> Read {
         let entry = (listener.address.clone(), Rc::clone(handoff));
-        listener.house.returning.0.borrow_mut().push(entry);
+        listener.common.returning.0.borrow_mut().push(entry);
         Read { listener: Rc::clone(listener), handoff: Rc::clone(handoff) }
     }
 }
 
 impl Drop for Read {
     fn drop(&mut self) {
-        self.listener.house.returning.0.borrow_mut().retain(|(_, handoff)| !Rc::ptr_eq(handoff, &self.handoff));
+        self.listener.common.returning.0.borrow_mut().retain(|(_, handoff)| !Rc::ptr_eq(handoff, &self.handoff));
     }
 }
 
@@ -76,7 +76,7 @@ enum Sent {
     Nonsense,
 }
 
-fn sort(received: Received, house: &House, address: &Address, handoff: &Handoff) -> Sent {
+fn sort(received: Received, common: &Common, address: &Address, handoff: &Handoff) -> Sent {
     let (len, lost) = (received.len, received.fds_lost);
     let [first, _] = received.fds;
     let Some(first) = first else {
@@ -90,7 +90,7 @@ fn sort(received: Received, house: &House, address: &Address, handoff: &Handoff)
         return Sent::Nonsense;
     };
     // Nobody waits for one of our own, and a copy is no connection.
-    match house.returns.came(connection.as_fd(), handoff.worker) {
+    match common.returns.came(connection.as_fd(), handoff.worker) {
         Came::Copy => Sent::Nonsense,
         _ if handoff.is_own(connection.as_fd()) => Sent::Nonsense,
         came => Sent::Back(connection, came),
@@ -101,7 +101,7 @@ fn sort(received: Received, house: &House, address: &Address, handoff: &Handoff)
 /// socket. Ends when the worker can return nothing more and everything was read.
 pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
     let _read = Read::begin(&listener, &handoff);
-    let house = &listener.house;
+    let common = &listener.common;
     let mut pace = Pace::default();
     let mut finished = false;
     loop {
@@ -119,12 +119,12 @@ pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
             let (slot, worker) = (handoff.slot.0, handoff.worker.0);
             warn!(slot, worker, waits, "a worker sends back more than it may in a second; the rest waits");
         }
-        if !house.reserve.free_one() {
+        if !common.reserve.free_one() {
             sleep(NO_DESCRIPTOR_PAUSE).await;
             continue;
         }
         let received = fd::receive(handoff.sender(), &mut [0; PEER_MAX]);
-        house.reserve.refill();
+        common.reserve.refill();
         let received = match received {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => match ready {
@@ -139,20 +139,20 @@ pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
                 return;
             }
         };
-        match sort(received, house, &listener.address, &handoff) {
+        match sort(received, common, &listener.address, &handoff) {
             Sent::Back(connection, came) => {
                 count(&handoff.counters.returned);
-                house.in_hands.set(house.in_hands.get() + 1);
+                common.in_hands.set(common.in_hands.get() + 1);
                 match came {
                     Came::TooOften => give_up(&listener, connection, Because::Returned),
                     Came::Welcome | Came::Copy => place(&listener, &handoff, connection).await,
                 }
-                house.in_hands.set(house.in_hands.get().saturating_sub(1));
+                common.in_hands.set(common.in_hands.get().saturating_sub(1));
             }
             Sent::Lost => {
                 count(&handoff.counters.returned);
-                count(&house.lost);
-                if let Some(told) = house.provoked.tell(handoff.worker, Kind::Undelivered) {
+                count(&common.lost);
+                if let Some(told) = common.provoked.tell(handoff.worker, Kind::Undelivered) {
                     let (slot, worker, left_out) = (handoff.slot.0, handoff.worker.0, told.left_out);
                     warn!(
                         slot,
@@ -165,7 +165,7 @@ pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
             }
             Sent::Nothing => return,
             Sent::Nonsense => {
-                if let Some(told) = house.provoked.tell(handoff.worker, Kind::NoConnection) {
+                if let Some(told) = common.provoked.tell(handoff.worker, Kind::NoConnection) {
                     let (slot, worker, nonsense, left_out) =
                         (handoff.slot.0, handoff.worker.0, told.seen, told.left_out);
                     warn!(slot, worker, nonsense, left_out, "a worker sent something that is no connection back");
@@ -181,21 +181,21 @@ pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
 /// has waited for as long as it may.
 async fn place(listener: &Listener, handoff: &Handoff, connection: Foreign) {
     let peer = listen::peer_of(connection.as_fd());
-    let guest = Guest { connection: connection.as_fd(), peer: listen::peer_bytes(&peer) };
-    listener.house.opens.came_back(connection.as_fd(), listener.seats.choice.countable);
-    let until = listener.house.admission.longest_wait().map(|most| clock::now() + most);
+    let incoming = Incoming { connection: connection.as_fd(), peer: listen::peer_bytes(&peer) };
+    listener.common.opens.came_back(connection.as_fd(), listener.workers.choice.countable);
+    let until = listener.common.admission.longest_wait().map(|most| clock::now() + most);
     let mut except = Some(handoff.slot);
     loop {
-        if let Offered::Handed = listener.seats.offer(guest, Comes::Back(except)) {
-            return listener.house.returns.went(connection.as_fd(), listener.seats.served_last());
+        if let Offered::Handed = listener.workers.offer(incoming, Arrival::Returned(except)) {
+            return listener.common.returns.went(connection.as_fd(), listener.workers.served_last());
         }
-        if until.is_some_and(|until| until <= clock::now()) && !listener.seats.is_empty() {
+        if until.is_some_and(|until| until <= clock::now()) && !listener.workers.is_empty() {
             return refuse_returned(listener, connection, Because::Expired);
         }
-        if listener.is_closed() && listener.seats.is_empty() {
-            return count(&listener.house.lost);
+        if listener.is_closed() && listener.workers.is_empty() {
+            return count(&listener.common.lost);
         }
-        if except.is_some() && listener.seats.anybody_but(handoff.slot) {
+        if except.is_some() && listener.workers.anybody_but(handoff.slot) {
             // Others are only full for now.
             sleep(PAUSE / 10).await;
             continue;
@@ -207,6 +207,6 @@ async fn place(listener: &Listener, handoff: &Handoff, connection: Foreign) {
 
 /// Turns it away: nobody has it any more.
 fn give_up(listener: &Listener, connection: Foreign, because: Because) {
-    listener.house.opens.came_back(connection.as_fd(), listener.seats.choice.countable);
+    listener.common.opens.came_back(connection.as_fd(), listener.workers.choice.countable);
     refuse_returned(listener, connection, because);
 }

@@ -3,7 +3,7 @@
 
 use super::order::{self, Share};
 use super::program::{
-    ACTIVE, Asked, COUNTS, Choice, HALF, ORDER, PLACES, REFUSING, ROOM, TURN, WORDS, fingerprint, program,
+    ACTIVE, COUNTS, Choice, HALF, Invoked, ORDER, PLACES, REFUSING, ROOM, TURN, WORDS, fingerprint, program,
 };
 use crate::sys::bpf::{self, Loaded, Refused, Shared, Sockets};
 use crate::sys::exec::{Number, Passing, Taking};
@@ -60,7 +60,7 @@ impl Exact {
         let state = Shared::new(NAME, WORDS).map_err(plain)?;
         let sockets = Sockets::new(NAME, ROOM as u32).map_err(plain)?;
         let program = |asked| program(choice, state.as_fd().as_raw_fd(), sockets.as_fd().as_raw_fd(), asked);
-        let program = bpf::load(NAME, &program(Asked::PacketsAndMoves), &program(Asked::Packets))?;
+        let program = bpf::load(NAME, &program(Invoked::PacketsAndMoves), &program(Invoked::Packets))?;
         Ok(Exact { choice, state, sockets, program })
     }
 
@@ -102,7 +102,7 @@ impl Exact {
     ///
     /// # Errors
     /// `EINVAL` unless it listens with `SO_REUSEPORT`.
-    pub fn seat(&self, slot: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn enter(&self, slot: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
         self.sockets.put(slot, socket)
     }
 

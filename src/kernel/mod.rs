@@ -250,7 +250,7 @@ impl Steering {
     pub fn enter(&mut self, slot: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
         match &mut self.by {
             By::Exact { exact, attached } => {
-                exact.seat(slot, socket)?;
+                exact.enter(slot, socket)?;
                 if !std::mem::replace(attached, true) {
                     exact.attach(socket)?;
                 }

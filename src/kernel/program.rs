@@ -85,7 +85,7 @@ const SK_PEER_V6: i16 = 56;
 
 /// What the kernel asks the program about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum Invoked {
     /// Packets for which there is no connection.
     Packets,
     /// Connections, too, that wait at a socket which is shut down (Linux 5.14).
@@ -117,7 +117,7 @@ enum To {
 
 /// Instructions that steer by the value behind `state` among the sockets behind `sockets`.
 #[must_use]
-pub fn program(choice: Choice, state: RawFd, sockets: RawFd, asked: Asked) -> Vec<u64> {
+pub fn program(choice: Choice, state: RawFd, sockets: RawFd, asked: Invoked) -> Vec<u64> {
     let mut program = Assembly::default();
     look(&mut program, state, asked);
     program.jump(IF_EQUAL, R8, 0, To::Pass);
@@ -134,7 +134,7 @@ pub fn program(choice: Choice, state: RawFd, sockets: RawFd, asked: Asked) -> Ve
 
 /// Leaves what the program is told in r6, the shared value in r7, the number of places in r8, the half in the
 /// last bit of r9, and in r5 whether the connection is new.
-fn look(program: &mut Assembly<To>, state: RawFd, asked: Asked) {
+fn look(program: &mut Assembly<To>, state: RawFd, asked: Invoked) {
     program.put(&[
         op(MOV, R6, R1, 0, 0),
         op(STORE_NUMBER_32, STACK, 0, KEY, 0),
@@ -154,7 +154,7 @@ fn look(program: &mut Assembly<To>, state: RawFd, asked: Asked) {
         op(RIGHT_NUMBER, R8, 0, 0, 32),
         op(MOV_NUMBER, R5, 0, 0, 1),
     ]);
-    if asked == Asked::PacketsAndMoves {
+    if asked == Invoked::PacketsAndMoves {
         program.put(&[op(LOAD_64, R1, R6, MIGRATING_SK, 0)]);
         program.jump(IF_NOT_EQUAL, R1, 0, To::Choice);
     }
@@ -180,7 +180,7 @@ fn in_turn(program: &mut Assembly<To>) {
 }
 
 /// Leaves the place in r1: that of [`super::order::place`]. The list is as long as it can be.
-fn by_source(program: &mut Assembly<To>, prefix: Prefix, asked: Asked) {
+fn by_source(program: &mut Assembly<To>, prefix: Prefix, asked: Invoked) {
     // Calls use up r1 to r5, and the number of places is known.
     program.put(&[
         op(MOV, R8, R5, 0, 0),
@@ -188,7 +188,7 @@ fn by_source(program: &mut Assembly<To>, prefix: Prefix, asked: Asked) {
         op(STORE_NUMBER_64, STACK, 0, SOURCE, 0),
         op(STORE_NUMBER_32, STACK, 0, SOURCE + 8, MAPPED_BYTES),
     ]);
-    if asked == Asked::PacketsAndMoves {
+    if asked == Invoked::PacketsAndMoves {
         program.put(&[op(LOAD_64, R1, R6, MIGRATING_SK, 0)]);
         program.jump(IF_NOT_EQUAL, R1, 0, To::Moves);
     }
@@ -197,7 +197,7 @@ fn by_source(program: &mut Assembly<To>, prefix: Prefix, asked: Asked) {
     read_packet(program, IPV4_SOURCE, SOURCE_V4, 4);
     program.jump(ALWAYS, 0, 0, To::HasSource).here(To::PacketV6);
     read_packet(program, IPV6_SOURCE, SOURCE, 16);
-    if asked == Asked::PacketsAndMoves {
+    if asked == Invoked::PacketsAndMoves {
         program.jump(ALWAYS, 0, 0, To::HasSource).here(To::Moves);
         read_connection(program);
     }
@@ -290,7 +290,7 @@ fn select(program: &mut Assembly<To>, sockets: RawFd) {
 /// A number that tells this program and its memory from those of other versions.
 #[must_use]
 pub fn fingerprint(choice: Choice) -> u64 {
-    let instructions = program(choice, 0, 0, Asked::PacketsAndMoves);
+    let instructions = program(choice, 0, 0, Invoked::PacketsAndMoves);
     let step = |sum: u64, word: u64| crate::core::chance::mix(sum ^ word);
     instructions.into_iter().fold(WORDS as u64, step)
 }
@@ -353,7 +353,7 @@ mod tests {
     fn all_jumps_lead_to_an_instruction() {
         let prefix = Prefix::default();
         for choice in [Choice::InTurn, Choice::BySource(prefix)] {
-            for asked in [Asked::Packets, Asked::PacketsAndMoves] {
+            for asked in [Invoked::Packets, Invoked::PacketsAndMoves] {
                 let program = program(choice, 3, 4, asked);
                 let second_halves: Vec<usize> =
                     (1..program.len()).filter(|at| program[at - 1] as u8 == LOAD_NUMBER_64).collect();

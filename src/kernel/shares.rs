@@ -3,8 +3,8 @@
 //! closed one, so it is looked how many are open, time and again.
 
 use super::order::Share;
+use crate::activity::{BEAT, next_beat};
 use crate::aside::Aside;
-use crate::bustle::{BEAT, next_beat};
 use crate::clock;
 use crate::config::choice::Policy;
 use crate::config::{Config, Mode};

@@ -143,7 +143,7 @@ impl Drains {
         let listeners: Vec<Rc<Listener>> = front.listeners.iter().filter(|l| l.group.is_some()).cloned().collect();
         let (id, events, drains, mode) = (worker.id, events.clone(), Rc::clone(self), front.mode());
         let (slot, group) = (worker.slot, worker.pid);
-        let aside = front.house.aside.clone();
+        let aside = front.common.aside.clone();
         let task = async move {
             let under_way = drains.begin(&ports);
             let mut looking = Looking::new(group, ports, families, paths);

@@ -114,7 +114,7 @@ pub fn ended(
     let seen = reap::how_it_ended(worker.pidfd.get_ref().as_fd()).ok().flatten().map(Exit::from);
     let exit = seen.unwrap_or(Exit::Code(0));
     let (slot, pid, uptime_ms) = (worker.slot.0, worker.pid.as_raw(), worker.age().as_millis());
-    let untaken: u64 = front.listeners.iter().map(|l| l.seats.queued_of(id)).sum();
+    let untaken: u64 = front.listeners.iter().map(|l| l.workers.queued_of(id)).sum();
     let state = fleet.occupant(id).map_or("", |o| o.name());
     if state == "draining" {
         info!(slot, worker = id.0, pid, %exit, uptime_ms, "worker ended");
@@ -135,8 +135,8 @@ pub fn ended(
 /// Gives a worker nothing more and hears nothing more from it.
 fn part_with(worker: &Worker, workers: &Pool, front: &Front) {
     worker.forget();
-    front.house.opens.forget(worker.id);
-    front.house.provoked.forget(worker.id);
+    front.common.opens.forget(worker.id);
+    front.common.provoked.forget(worker.id);
     workers.starter.rendezvous.forget(worker.id, &worker.token);
     front.listeners.retire(worker.id);
 }

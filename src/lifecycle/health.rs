@@ -3,8 +3,8 @@
 
 use super::drain::Drains;
 use super::{Event, Events};
+use crate::activity::BEAT;
 use crate::adapt::Chosen;
-use crate::bustle::BEAT;
 use crate::clock;
 use crate::config::life::{Life, Probing};
 use crate::config::{Config, Mode};
@@ -75,11 +75,11 @@ impl Checks {
 
     /// Begins to look after the workers.
     pub fn begin(&self, front: &Front) {
-        let (house, rhythm, events) = (Rc::clone(&front.house), Rc::clone(&self.rhythm), self.events.clone());
+        let (common, rhythm, events) = (Rc::clone(&front.common), Rc::clone(&self.rhythm), self.events.clone());
         tokio::task::spawn_local(async move {
             loop {
-                house.bustle.stirs().await;
-                if !house.bustle.is_quiet() {
+                common.activity.changed().await;
+                if !common.activity.is_quiet() {
                     sleep(rhythm.get()).await;
                 }
                 if events.send(Event::LookAfter).await.is_err() {
@@ -125,21 +125,21 @@ impl Checks {
                 worker.health.had_none_until(lately);
             }
         }
-        let serving = fleet.seats().iter().filter_map(|s| s.serving());
+        let serving = fleet.slots().iter().filter_map(|s| s.serving());
         let events = serving.flat_map(|occupant| look_at(occupant, now, workers, front)).collect();
         if may_rest(now, workers, fleet, front) {
-            front.house.bustle.settle();
+            front.common.activity.end();
             self.looked_at_rest = true;
         } else {
             // Where the master hands nothing over, nobody else says so.
-            front.house.bustle.stir();
+            front.common.activity.begin();
         }
         let memory_due = now.since(self.memory_looked_at) >= LOOK_AT_MEMORY;
         if memory_due && workers.values().any(|worker| worker.config.life.max_rss.is_some()) {
             self.memory_looked_at = now;
             let (groups, reports) = (workers.groups(), self.events.clone());
             // Where so much is asked already, the next look does.
-            if let Ok(place) = front.house.aside.place() {
+            if let Ok(place) = front.common.aside.place() {
                 tokio::task::spawn_local(async move {
                     if let Ok(usage) = place.run(move || process::usage(&groups, &HashSet::new())).await {
                         let _ = reports.send(Event::Memory { usage }).await;
@@ -341,7 +341,7 @@ pub fn probed(worker: &Worker, now: Condition) -> fleet::Event {
 /// Stops handing to a worker, and gives what waits for it to others.
 pub fn exclude(id: WorkerId, workers: &Pool, fleet: &Fleet, front: &Front) {
     for listener in front.listeners.iter() {
-        listener.seats.suspend(id);
+        listener.workers.suspend(id);
         listener.changed.notify_one();
     }
     if let Some(worker) = workers.get(id) {
@@ -353,7 +353,7 @@ pub fn exclude(id: WorkerId, workers: &Pool, fleet: &Fleet, front: &Front) {
 /// Hands to it again.
 pub fn readmit(id: WorkerId, workers: &mut Pool, front: &Front) {
     for listener in front.listeners.iter() {
-        listener.seats.readmit(id);
+        listener.workers.readmit(id);
         listener.changed.notify_one();
     }
     if let Some(worker) = workers.get_mut(id) {

@@ -61,7 +61,7 @@ pub fn look_at(worker: &Worker, fleet: &Fleet, front: &Front, events: &Events) {
         return;
     }
     let (group, ours) = (worker.pid, inodes_of_listeners(front));
-    let (aside, events) = (front.house.aside.clone(), events.clone());
+    let (aside, events) = (front.common.aside.clone(), events.clone());
     tokio::task::spawn_local(async move {
         let look = move || {
             let own = process::sockets(group);
@@ -111,7 +111,7 @@ fn inodes_of_listeners(front: &Front) -> HashSet<u64> {
 /// What to add to the report of a boot that failed: that another worker has the address for itself. Found aside.
 pub fn bypass(workers: &Pool, front: &Front, port_zero: PortZero) -> impl Future<Output = Option<String>> + use<> {
     let suspects: Vec<Suspect> = workers.values().map(Suspect::of).collect();
-    let (ours, aside) = (inodes_of_listeners(front), front.house.aside.clone());
+    let (ours, aside) = (inodes_of_listeners(front), front.common.aside.clone());
     async move {
         let look = move || {
             let listening = sock_diag::listening().ok()?;

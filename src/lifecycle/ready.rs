@@ -38,7 +38,7 @@ pub enum Signal {
     /// It listens, or uses a socket that it inherited.
     Listens,
     /// It said `READY=1`.
-    Said,
+    Notified,
     /// What else was waited for has come: an answer, a line, the end of a time.
     Waited,
 }
@@ -78,7 +78,9 @@ pub enum Readiness {
 pub fn counts(id: WorkerId, signal: Signal, workers: &mut Pool, fleet: &Fleet) -> Readiness {
     let Some(worker) = workers.get_mut(id) else { return Readiness::NotYet };
     let counts = match (&worker.config.life.ready, signal) {
-        (_, Signal::Waited) | (Ready::Listen, Signal::Listens | Signal::Said) | (Ready::Notify, Signal::Said) => true,
+        (_, Signal::Waited)
+        | (Ready::Listen, Signal::Listens | Signal::Notified)
+        | (Ready::Notify, Signal::Notified) => true,
         (Ready::Notify | Ready::Http(_) | Ready::Delay(_) | Ready::Fd(_), _) => false,
     };
     worker.ready |= counts;
@@ -137,7 +139,7 @@ fn see_whether_it_stays(worker: &mut Worker, fleet: &Fleet, front: &Front, event
     }
     // In kernel mode the old one has left before; what comes meanwhile waits.
     let others_serve = front.mode() == Mode::Kernel
-        || fleet.seats().get(worker.slot.index()).is_some_and(|seat| seat.serving().is_some());
+        || fleet.slots().get(worker.slot.index()).is_some_and(|slot| slot.serving().is_some());
     if others_serve {
         worker.tasks.push(tokio::task::spawn_local(async move {
             sleep(STAYS).await;
@@ -157,7 +159,7 @@ fn addresses_missing(id: WorkerId, workers: &Pool, fleet: &Fleet) -> Vec<Rc<List
         return Vec::new();
     }
     // In its own slot: another slot may have addresses of its own.
-    let old = fleet.seats().get(worker.slot.index()).and_then(|seat| seat.serving());
+    let old = fleet.slots().get(worker.slot.index()).and_then(|slot| slot.serving());
     let Some(old) = old.and_then(|o| workers.get(o.worker)) else { return Vec::new() };
     let accepting = old.requests.iter().filter(|r| r.accepting).map(|r| Rc::clone(&r.listener));
     let (occasional, chosen): (Vec<_>, Vec<_>) = accepting.partition(|listener| is_occasional(listener));

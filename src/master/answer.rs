@@ -62,7 +62,7 @@ impl Master {
         let to = to.map_or(worker.channel.get_ref().as_fd(), AsFd::as_fd);
         match answer.send(to) {
             Ok(()) => {}
-            Err(error) if fd::may_pass_later(&error) && self.front.house.unsent.get() < WAITING_MAX => {
+            Err(error) if fd::may_pass_later(&error) && self.front.common.unsent.get() < WAITING_MAX => {
                 match to.try_clone_to_owned() {
                     Ok(to) => self.answer_later(id, request, answer, to),
                     Err(_) => self.unanswered(id, request, &error),
@@ -74,8 +74,8 @@ impl Master {
 
     /// Tries again for a while. Where nothing helps, the worker hears at least that.
     fn answer_later(&self, worker: WorkerId, request: RequestId, answer: Answer, to: OwnedFd) {
-        let (house, events) = (Rc::clone(&self.front.house), self.events.clone());
-        house.unsent.set(house.unsent.get() + 1);
+        let (common, events) = (Rc::clone(&self.front.common), self.events.clone());
+        common.unsent.set(common.unsent.get() + 1);
         tokio::task::spawn_local(async move {
             let mut attempts = 0;
             let failed = loop {
@@ -92,7 +92,7 @@ impl Master {
                 let _ = Answer::from(refusal).send(to.as_fd());
             }
             dispose(to);
-            house.unsent.set(house.unsent.get() - 1);
+            common.unsent.set(common.unsent.get() - 1);
             if let Some(error) = failed {
                 let _ = events.send(Event::Unanswered { worker, request, error }).await;
             }
@@ -102,7 +102,7 @@ impl Master {
     /// A worker could not be answered, so what it asked for does not count.
     pub(super) fn unanswered(&mut self, id: WorkerId, request: RequestId, error: &io::Error) {
         let Some(worker) = self.workers.get(id) else { return };
-        if let Some(told) = self.front.house.provoked.tell(id, Kind::Unanswered) {
+        if let Some(told) = self.front.common.provoked.tell(id, Kind::Unanswered) {
             warn!(slot = worker.slot.0, worker = id.0, %error, left_out = told.left_out, "cannot answer a worker");
         }
         self.close(id, request);

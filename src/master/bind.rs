@@ -7,7 +7,7 @@ use crate::config::bind::Bind;
 use crate::config::{Config, Control, Mode, Named};
 use crate::control::server::{ControlError, ControlSocket};
 use crate::core::ids::Slot;
-use crate::front::listener::{HeldBy, House, Key, Listener, Origin};
+use crate::front::listener::{Common, HeldBy, Key, Listener, Origin};
 use crate::front::listeners::Listeners;
 use crate::kernel::order::Share;
 use crate::lifecycle::failures::Failure;
@@ -26,7 +26,7 @@ use tracing::{info, warn};
 /// [`ControlError`], unless the master can do without.
 pub fn bind_control(config: &mut Config) -> Result<Option<ControlSocket>, RunError> {
     let path = match &config.control {
-        Control::Asked(path) => return Ok(Some(ControlSocket::bind(&config.name, path)?)),
+        Control::Explicit(path) => return Ok(Some(ControlSocket::bind(&config.name, path)?)),
         Control::Usual(path) => path.clone(),
     };
     let mut bound = ControlSocket::bind(&config.name, &path);
@@ -67,7 +67,7 @@ pub fn bind_all(
     config: &Config,
     mut inherited: Inherited,
     listeners: &mut Listeners,
-    house: &Rc<House>,
+    common: &Rc<Common>,
 ) -> Result<(), RunError> {
     let sharing = match config.mode {
         Mode::Kernel => Sharing::Group,
@@ -81,7 +81,7 @@ pub fn bind_all(
         let socket = made.map_err(fail)?;
         let index = listeners.iter().filter(|l| l.key.asked == *address).count();
         let key = Key { asked: address.clone(), index };
-        let mut listener = Listener::new(key, socket, Origin::Operator, Rc::clone(house)).map_err(fail)?;
+        let mut listener = Listener::new(key, socket, Origin::Operator, Rc::clone(common)).map_err(fail)?;
         listener.held_by.set(if file == FileOf::Manager { HeldBy::Manager } else { HeldBy::Master });
         match (listeners.sharing(address), file) {
             (Sharing::Group, FileOf::Nobody) => {

@@ -13,7 +13,7 @@ use crate::sys::{fd, foreign, listen, process};
 use crate::wire::address::Address;
 use crate::wire::packet::{AnswerTo, Holder, Listen, Otherwise, Ownership, RequestId, ToWorker, Via};
 use crate::wire::peer::PEER_MAX;
-use crate::workers::supervised::{Door, Known, Supervised, address_of, name_bytes};
+use crate::workers::supervised::{HandoffSocket, Known, Supervised, address_of, name_bytes};
 use nix::errno::Errno;
 use socket2::Socket;
 use std::collections::HashSet;
@@ -313,10 +313,10 @@ impl Master {
                 _ => libc::AF_INET,
             } as u16;
             let name = name_bytes(&asked.listener.address, family);
-            let door = Rc::new(Door::new(Rc::<Handoff>::clone(handoff), name, family));
+            let socket = Rc::new(HandoffSocket::new(Rc::<Handoff>::clone(handoff), name, family));
             // Copies that the worker made of its own socket mean the same.
-            supervised.open(own_inode, Rc::clone(&door));
-            supervised.open(inode, door);
+            supervised.open(own_inode, Rc::clone(&socket));
+            supervised.open(inode, socket);
         }
         supervised.notifier().put(call, socket.as_fd(), call.descriptor(), on_exec)?;
         Ok(inode)
@@ -361,7 +361,7 @@ impl Master {
         let (pid, had, others) = (worker.pid, supervised.inodes(), self.workers.groups_beside(id));
         // All workers together take as much as one may: others may have much open.
         let pause = LOOK_PAUSE * self.workers.len() as u32;
-        let (events, aside) = (self.events.clone(), self.front.house.aside.clone());
+        let (events, aside) = (self.events.clone(), self.front.common.aside.clone());
         tokio::task::spawn_local(async move {
             let begun = Instant::now();
             let found = aside.run(move || process::sockets_of_others(pid, &others)).await;

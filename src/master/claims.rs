@@ -94,7 +94,7 @@ impl Master {
         if !worker.admitted || !(has_served || ready_for.is_some_and(|age| age >= SETTLED_AFTER)) {
             return false;
         }
-        if let Some(told) = self.front.house.provoked.tell(id, Kind::OpenedLate) {
+        if let Some(told) = self.front.common.provoked.tell(id, Kind::OpenedLate) {
             let (slot, left_out) = (worker.slot.0, told.left_out);
             info!(slot, worker = id.0, %address, left_out, "a worker that was ready opened one more address, which all workers share now; if it is for one client or for its own processes, leave it alone with --private");
         }
@@ -152,7 +152,7 @@ impl Master {
     fn look_who_holds(&self, worker: &Worker, request: &Request) {
         let Some(inode) = inode(worker, request) else { return };
         let (id, request, events) = (worker.id, request.id, self.events.clone());
-        let (aside, beside) = (self.front.house.aside.clone(), self.workers.groups_beside(worker.id));
+        let (aside, beside) = (self.front.common.aside.clone(), self.workers.groups_beside(worker.id));
         tokio::task::spawn_local(async move {
             let look = move || is_among(Some(inode), descent::sockets_below(Pid::this(), &beside).as_ref());
             let held = aside.run(look).await.unwrap_or(true);

@@ -31,10 +31,10 @@ impl Master {
 
     /// What `/proc` tells takes a while and is read aside.
     fn tell_status(&self, answer: oneshot::Sender<String>) {
-        self.front.house.opens.ask_now();
+        self.front.common.opens.ask_now();
         let (mut status, groups, ports) = (self.view().status(), self.workers.groups(), self.front.ports());
         self.front.check_sum();
-        let looked = match self.front.house.aside.place() {
+        let looked = match self.front.common.aside.place() {
             Ok(place) => place.run(move || {
                 add_usage(&mut status, &process::usage(&groups, &ports));
                 serde_json::to_string(&status).unwrap_or_else(|error| refusal(&error.to_string()))

@@ -24,7 +24,7 @@ pub(super) const LOOK_PAUSE: u32 = 10;
 #[derive(Debug)]
 pub enum Deferred {
     /// What a worker said, from the request on that needs it.
-    Said(FromWorker),
+    Packet(FromWorker),
     /// A call of a supervised worker.
     Called(Call),
     /// The readiness of a supervised worker.
@@ -74,8 +74,8 @@ impl Master {
         let had = worker.supervised.as_ref().map(|supervised| supervised.inodes()).unwrap_or_default();
         let requests = worker.requests.iter().map(|request| request.id).collect();
         let pid = worker.pid;
-        let (house, events) = (Rc::clone(&self.front.house), self.events.clone());
-        house.deferred.set(house.deferred.get() + 1);
+        let (common, events) = (Rc::clone(&self.front.common), self.events.clone());
+        common.deferred.set(common.deferred.get() + 1);
         tokio::task::spawn_local(async move {
             if let Some(wait) = not_before.map(|then| then.saturating_duration_since(Instant::now())) {
                 sleep(wait).await;
@@ -85,11 +85,11 @@ impl Master {
                 true => process::sockets_of_others(pid, &beside),
                 false => descent::sockets_below(Pid::this(), &beside),
             };
-            let open = house.aside.run(look).await.unwrap_or(None);
+            let open = common.aside.run(look).await.unwrap_or(None);
             let seen = Seen { open, had, requests };
             let again = Instant::now() + begun.elapsed() * LOOK_PAUSE;
             let _ = events.send(Event::LookedFirst { worker: id, seen, again, deferred }).await;
-            house.deferred.set(house.deferred.get() - 1);
+            common.deferred.set(common.deferred.get() - 1);
         });
     }
 
@@ -103,7 +103,7 @@ impl Master {
         }
         worker.looks.seen = Some(seen);
         match deferred {
-            Deferred::Said(from) => self.heard(from).await,
+            Deferred::Packet(from) => self.heard(from).await,
             Deferred::Called(call) => self.called(id, call).await,
             Deferred::Ready(signal) => self.readiness(id, signal).await,
         }

@@ -14,7 +14,7 @@ use crate::aside::Aside;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode, WORKERS_MAX};
 use crate::core::fleet::{Fleet, OCCUPANTS_MAX};
 use crate::front::accounts::Front;
-use crate::front::listener::House;
+use crate::front::listener::Common;
 use crate::front::listeners::Listeners;
 use crate::kernel::shares::Shares;
 use crate::lifecycle::failures::{Failure, Failures};
@@ -64,7 +64,7 @@ impl Master {
         }
 
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let house = Rc::new(House::new(&config, fd::packet_cost()?, Reports::wrapped(&sender, Event::Front), aside));
+        let common = Rc::new(Common::new(&config, fd::packet_cost()?, Reports::wrapped(&sender, Event::Front), aside));
         let workers = Reports::wrapped(&sender, Event::Worker);
         let leftovers =
             Leftovers::start(workers.clone()).map_err(needs("the thread that looks after what workers leave"))?;
@@ -82,20 +82,20 @@ impl Master {
             prefixed: prefixed(&config),
             descriptors: limit.soft,
             taken,
-            house: Rc::clone(&house),
+            common: Rc::clone(&common),
             events: workers,
         };
         let (executable, adapter, reason) = starter.look(&config).map_err(Failure::from)?;
         info!(command = %executable.path.display(), adapter = adapter.name(), reason, "chose the adapter");
-        let mut listeners = Listeners::new(config.mode, Rc::clone(&house));
-        bind_all(&config, std::mem::take(&mut host.inherited), &mut listeners, &house)?;
+        let mut listeners = Listeners::new(config.mode, Rc::clone(&common));
+        bind_all(&config, std::mem::take(&mut host.inherited), &mut listeners, &common)?;
         if let Some(control) = &control {
             control.serve(Reports::wrapped(&sender, Event::Control));
         }
         starter.rendezvous.serve(starter.events.clone())?;
-        house.opens.begin();
+        common.opens.begin();
         let signals = forward_signals(&sender).map_err(needs("the thread that signals interrupt"))?;
-        house.begin_to_accept()?;
+        common.begin_to_accept()?;
         let max_workers = WORKERS_MAX.min(u32::try_from(spare).unwrap_or(WORKERS_MAX));
         let fleet = Fleet::new(config.plan(max_workers));
         if config.weights.named() > config.workers as usize {

@@ -24,7 +24,7 @@ use crate::wire::address::Address;
 use crate::wire::packet::{self, AnswerTo, Holder, Listen, Otherwise, Ownership, RequestId, ToWorker, Via};
 use crate::workers::FromWorker;
 use crate::workers::holders::Holders;
-use crate::workers::worker::{Asked, REQUESTS_MAX, Request, name_of};
+use crate::workers::worker::{MayProbe, REQUESTS_MAX, Request, name_of};
 use nix::errno::Errno;
 use std::io;
 use std::os::fd::AsFd;
@@ -41,12 +41,13 @@ impl Master {
         let FromWorker { worker: id, packet, mut fds, sender, rendezvous } = from;
         let mut says = packet.says.into_iter();
         while let Some(said) = says.next() {
-            if !self.workers.get(id).is_some() {
+            if self.workers.get(id).is_none() {
                 return;
             }
             if self.must_look_first(id, &said) {
                 let packet = deferred::rest(said, says);
-                return self.look_first(id, Deferred::Said(FromWorker { worker: id, packet, fds, sender, rendezvous }));
+                return self
+                    .look_first(id, Deferred::Packet(FromWorker { worker: id, packet, fds, sender, rendezvous }));
             }
             debug!(worker = id.0, said = name_of(&said), "heard");
             match said {
@@ -57,7 +58,7 @@ impl Master {
                 packet::FromWorker::Accepting { id: request, backlog, answer } => {
                     let entered = self.accepting(id, request, backlog);
                     if let Err(error) = &entered
-                        && let Some(told) = self.front.house.provoked.tell(id, Kind::NoPart)
+                        && let Some(told) = self.front.common.provoked.tell(id, Kind::NoPart)
                     {
                         warn!(worker = id.0, %error, left_out = told.left_out, "a worker cannot take part");
                     }
@@ -90,10 +91,10 @@ impl Master {
                         // Not with an address of its own, so with those it was started with.
                         worker.uses_inherited |= worker.requests.is_empty();
                     }
-                    self.readiness(id, Signal::Said).await;
+                    self.readiness(id, Signal::Notified).await;
                 }
                 packet::FromWorker::Stopping => {
-                    if let Some(told) = self.front.house.provoked.tell(id, Kind::Stopping) {
+                    if let Some(told) = self.front.common.provoked.tell(id, Kind::Stopping) {
                         info!(worker = id.0, left_out = told.left_out, "the worker is about to end");
                     }
                 }
@@ -117,7 +118,7 @@ impl Master {
 
     pub(super) fn malformed(&self, id: WorkerId, what: &str) {
         let Some(worker) = self.workers.get(id) else { return };
-        if let Some(told) = self.front.house.provoked.tell(id, Kind::Malformed) {
+        if let Some(told) = self.front.common.provoked.tell(id, Kind::Malformed) {
             warn!(
                 slot = worker.slot.0,
                 worker = id.0,
@@ -133,7 +134,7 @@ impl Master {
         let Some(worker) = self.workers.get(id) else { return };
         if let Some(counters) = self.front.counters.get(worker.slot.index()) {
             count(&counters.truncated);
-            if let Some(told) = self.front.house.provoked.tell(id, Kind::Truncated) {
+            if let Some(told) = self.front.common.provoked.tell(id, Kind::Truncated) {
                 let (slot, truncated, left_out) = (worker.slot.0, counters.truncated.get(), told.left_out);
                 warn!(
                     slot,
@@ -149,7 +150,7 @@ impl Master {
     /// `STATUS`: a line for people.
     fn says(&self, id: WorkerId, text: &str) {
         let Some(worker) = self.workers.get(id) else { return };
-        if let Some(told) = self.front.house.provoked.tell(id, Kind::Says) {
+        if let Some(told) = self.front.common.provoked.tell(id, Kind::Says) {
             info!(slot = worker.slot.0, worker = id.0, text, left_out = told.left_out, "the worker says");
         }
     }
@@ -181,7 +182,7 @@ impl Master {
     /// Says that a worker cannot have an address, and remembers that as the reason should it not boot.
     pub(super) fn refused(&mut self, id: WorkerId, address: &Address, error: &io::Error) {
         let (asked, address) = (address.clone(), address.to_string());
-        if let Some(told) = self.front.house.provoked.tell(id, Kind::Refused) {
+        if let Some(told) = self.front.common.provoked.tell(id, Kind::Refused) {
             let left_out = told.left_out;
             warn!(worker = id.0, %address, %error, left_out, "a worker cannot have the address{}", advice(&address, error));
         }
@@ -240,8 +241,8 @@ impl Master {
             Mode::Handoff => {
                 let counters = Rc::clone(self.front.counters.get(worker.slot.index()).ok_or(Errno::ESRCH)?);
                 let whose = Whose { worker: id, slot: worker.slot, request: listen.id };
-                let load = self.front.house.opens.load_of(id);
-                let (handoff, socket) = Handoff::new(whose, counters, load, self.front.house.depth)?;
+                let load = self.front.common.opens.load_of(id);
+                let (handoff, socket) = Handoff::new(whose, counters, load, self.front.common.depth)?;
                 (Via::Handoff, Some(Rc::new(handoff)), socket)
             }
             Mode::Shared | Mode::Kernel => {
@@ -335,7 +336,7 @@ impl Master {
         self.readiness(id, Signal::Listens).await;
         let admitted = self.workers.get(id).is_some_and(|worker| worker.admitted);
         let message = if admitted { "worker ready" } else { "worker listens" };
-        if let Some(told) = self.front.house.provoked.tell(id, Kind::Listens) {
+        if let Some(told) = self.front.common.provoked.tell(id, Kind::Listens) {
             info!(slot, worker = id.0, address = %listener.address, uptime_ms, left_out = told.left_out, "{message}");
         }
         self.drop_unused_listeners();
@@ -359,8 +360,8 @@ impl Master {
         let grows = grows && listener.group.is_none();
         let listens = if grows { listener.listen(backlog) } else { Ok(()) };
         let done = match &request.handoff {
-            // One that is not ready yet is seated when it is admitted.
-            Some(handoff) if first && admitted => listens.and_then(|()| listener.seat(handoff)),
+            // One that is not ready yet takes part when it is admitted.
+            Some(handoff) if first && admitted => listens.and_then(|()| listener.admit(handoff)),
             Some(_) => listens,
             None => match &listener.group {
                 Some(group) => {
@@ -377,9 +378,9 @@ impl Master {
         }
         request.accepting = true;
         let entered = (listener, request.handoff.clone());
-        worker.choose_target(Asked::Yes);
+        worker.choose_target(MayProbe::Yes);
         if self.fleet.occupant(id).is_some_and(|o| o.excluded) {
-            entered.0.seats.suspend(id);
+            entered.0.workers.suspend(id);
         }
         Ok(first.then_some(entered))
     }
@@ -425,11 +426,11 @@ impl Master {
         let Some(worker) = self.workers.get_mut(id) else { return };
         let slot = worker.slot;
         let Some(request) = worker.take_request(request) else { return };
-        worker.choose_target(if worker.leaves { Asked::No } else { Asked::Yes });
+        worker.choose_target(if worker.leaves { MayProbe::No } else { MayProbe::Yes });
         debug!(slot = slot.0, worker = id.0, address = %request.listener.address, "a worker stopped listening");
         let listener = request.listener;
         if let Some(handoff) = request.handoff {
-            listener.seats.retire(id, Some(request.id));
+            listener.workers.retire(id, Some(request.id));
             handoff.finish();
         }
         listener.changed.notify_one();
@@ -467,7 +468,7 @@ impl Master {
         let in_use = |listener: &Listener| self.workers.values().any(|worker| worker.holds(listener));
         for dropped in self.front.listeners.drop_unused(in_use) {
             let by = dropped.given_up_by.get().filter(|by| self.workers.get(*by).is_some());
-            let told = by.map_or(Some(Told::UNPROVOKED), |by| self.front.house.provoked.tell(by, Kind::GivenUp));
+            let told = by.map_or(Some(Told::UNPROVOKED), |by| self.front.common.provoked.tell(by, Kind::GivenUp));
             if let Some(told) = told {
                 let left_out = told.left_out;
                 info!(address = %dropped.address, left_out, "nobody listens here any more; closing the address");

@@ -26,7 +26,7 @@ use crate::workers;
 use crate::workers::output::Prefixed;
 use crate::workers::pool::Pool;
 use crate::workers::start::StartError;
-use crate::workers::worker::{Asked, Worker};
+use crate::workers::worker::{MayProbe, Worker};
 use std::collections::HashSet;
 use std::io::{self, IsTerminal};
 use std::rc::Rc;
@@ -131,7 +131,7 @@ impl Master {
             Event::GivenUp => self.drop_unused_listeners(),
             Event::Shares(event) => self.handle_shares(event),
             Event::ChildEnded => self.reap_strangers(),
-            Event::Control(control::Event::Asked { request, answer }) => self.answer(request, answer).await,
+            Event::Control(control::Event::Requested { request, answer }) => self.answer(request, answer).await,
             Event::Control(control::Event::UpgradeAsked { client }) => self.upgrade_asked(Some(client)),
             Event::Stop(stop) => {
                 info!(?stop, "stopping");
@@ -179,9 +179,10 @@ impl Master {
     /// Says what an operator would otherwise only wonder about: addresses that nobody serves.
     fn look_around(&self) {
         if self.config.mode == Mode::Handoff {
-            let served = |l: &&Rc<Listener>| !l.seats.is_empty();
+            let served = |l: &&Rc<Listener>| !l.workers.is_empty();
             let elsewhere: Vec<_> = self.front.listeners.iter().filter(served).map(|l| l.address.to_string()).collect();
-            for listener in self.front.listeners.iter().filter(|l| l.origin == Origin::Operator && l.seats.is_empty()) {
+            for listener in self.front.listeners.iter().filter(|l| l.origin == Origin::Operator && l.workers.is_empty())
+            {
                 let address = &listener.address;
                 warn!(%address, workers_listen_on = ?elsewhere, "no worker serves this address of --bind; clients there wait");
             }
@@ -221,7 +222,7 @@ impl Master {
                 if let Some(worker) = self.workers.get_mut(worker) {
                     worker.admitted = false;
                     worker.leaves = true;
-                    worker.choose_target(Asked::No);
+                    worker.choose_target(MayProbe::No);
                     worker.tell(&ToWorker::Stop);
                 }
                 match self.config.mode {
@@ -322,7 +323,7 @@ impl Master {
         worker.admitted = true;
         for request in worker.requests.iter().filter(|r| r.accepting) {
             let Some(handoff) = &request.handoff else { continue };
-            if let Err(error) = request.listener.seat(handoff) {
+            if let Err(error) = request.listener.admit(handoff) {
                 warn!(slot = worker.slot.0, worker = id.0, %error, "a worker cannot have connections; raise the limit with ulimit -n");
             }
         }

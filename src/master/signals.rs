@@ -80,7 +80,7 @@ pub fn hold_signals() -> io::Result<()> {
 /// after the worker's call was answered: with 0, as if that were the connection.
 #[derive(Debug)]
 pub struct SignalThread {
-    orders: mpsc::Sender<(Heed, mpsc::Sender<()>)>,
+    commands: mpsc::Sender<(Heed, mpsc::Sender<()>)>,
 }
 
 /// Whether signals are taken now.
@@ -94,7 +94,7 @@ pub enum Heed {
 
 impl SignalThread {
     fn start() -> io::Result<SignalThread> {
-        let (orders, incoming) = mpsc::channel::<(Heed, mpsc::Sender<()>)>();
+        let (commands, incoming) = mpsc::channel::<(Heed, mpsc::Sender<()>)>();
         let idle = move || {
             let _ = SigSet::all().thread_unblock();
             while let Ok((heed, done)) = incoming.recv() {
@@ -107,13 +107,13 @@ impl SignalThread {
         };
         hold_signals()?;
         std::thread::Builder::new().name("signals".to_owned()).spawn(idle)?;
-        Ok(SignalThread { orders })
+        Ok(SignalThread { commands })
     }
 
     /// Takes signals, or keeps them waiting; when this returns it is so.
     pub fn heed(&self, heed: Heed) {
         let (done, is_done) = mpsc::channel();
-        if self.orders.send((heed, done)).is_ok() {
+        if self.commands.send((heed, done)).is_ok() {
             let _ = is_done.recv();
         }
     }

@@ -5,7 +5,7 @@ use crate::clock;
 use crate::config::{Config, Mode};
 use crate::control::status;
 use crate::core::fairness::Fairness;
-use crate::core::fleet::{Fleet, Occupant, Seat};
+use crate::core::fleet::{Fleet, Occupant, SlotState};
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::front::accounts::Front;
@@ -37,7 +37,7 @@ impl View<'_> {
     /// The whole status but for the usage of the machine, which [`add_usage`] fills in.
     pub fn status(&self) -> status::Status {
         let workers: Vec<_> =
-            self.fleet.seats().iter().zip((0..).map(Slot)).map(|(seat, slot)| self.worker(slot, seat)).collect();
+            self.fleet.slots().iter().zip((0..).map(Slot)).map(|(state, slot)| self.worker(slot, state)).collect();
         let served: Vec<u64> = workers
             .iter()
             .map(|w| if self.config.mode == Mode::Shared { w.taken } else { w.handed.max(w.taken) })
@@ -75,7 +75,7 @@ impl View<'_> {
             reloading: self.fleet.reloading().map(|generation| generation.0),
             last_reload: self.reloads.last.clone(),
             upgrades: self.upgrades,
-            log_left_out: self.front.house.provoked.left_out(),
+            log_left_out: self.front.common.provoked.left_out(),
             totals: status::Totals {
                 accepted: self.front.accepted() + in_kernel,
                 handed: ledger.handed + steered,
@@ -91,9 +91,9 @@ impl View<'_> {
     }
 
     fn admission(&self) -> status::Admission {
-        let (asked, house) = (&self.front.house.admission, &self.front.house);
+        let (asked, common) = (&self.front.common.admission, &self.front.common);
         let seconds = |time: Duration| time.as_secs_f64();
-        let (refused, sources) = (&house.refused, house.opens.sources.borrow());
+        let (refused, sources) = (&common.refused, common.opens.sources.borrow());
         status::Admission {
             max_open: asked.max_open,
             max_open_per_worker: asked.max_open_per_worker,
@@ -103,8 +103,8 @@ impl View<'_> {
             max_rate_per_source: asked.max_rate_per_source,
             slow_start_s: asked.slow_start.map(seconds),
             defer_s: asked.defer.map(seconds),
-            open: house.opens.is_counting().then(|| house.opens.total() as u64),
-            recounts: house.opens.recounts.get(),
+            open: common.opens.is_counting().then(|| common.opens.total() as u64),
+            recounts: common.opens.recounts.get(),
             full: self.front.listeners.iter().any(|listener| listener.is_full()),
             refused_full: refused.full.get(),
             refused_waited: refused.expired.get(),
@@ -119,13 +119,13 @@ impl View<'_> {
 
     /// Why a slot does not serve as it should.
     fn reason(&self, slot: Slot) -> Option<String> {
-        let seat = self.fleet.seats().get(slot.index())?;
-        let signs = seat.main().map(|o| o.signs).filter(|signs| !signs.is_empty());
+        let state = self.fleet.slots().get(slot.index())?;
+        let signs = state.main().map(|o| o.signs).filter(|signs| !signs.is_empty());
         let words = || self.last_words.get(&slot).cloned().unwrap_or_default();
         match signs {
             Some(signs) => Some(signs.names()),
-            None if seat.rests() => Some(format!("failed too often and rests: {}", words())),
-            None if seat.name() == "backoff" => Some(words()),
+            None if state.rests() => Some(format!("failed too often and rests: {}", words())),
+            None if state.name() == "backoff" => Some(words()),
             None => None,
         }
     }
@@ -133,7 +133,7 @@ impl View<'_> {
     /// Workers that are leaving while another sits in their slot.
     fn leaving(&self) -> Vec<status::Leaving> {
         let now = clock::now();
-        let all = self.fleet.seats().iter().zip(0..).flat_map(|(seat, slot)| seat.leaving().map(move |o| (slot, o)));
+        let all = self.fleet.slots().iter().zip(0..).flat_map(|(state, slot)| state.leaving().map(move |o| (slot, o)));
         let row = |(slot, o): (u32, &Occupant)| status::Leaving {
             slot,
             id: o.worker.0,
@@ -141,7 +141,7 @@ impl View<'_> {
             generation: o.generation.0,
             state: o.name().to_owned(),
             since_s: now.since(o.since()).as_secs_f64(),
-            queued: self.front.listeners.iter().map(|l| l.seats.queued_of(o.worker)).sum(),
+            queued: self.front.listeners.iter().map(|l| l.workers.queued_of(o.worker)).sum(),
             open: self.counted_open(o.worker),
         };
         all.map(row).collect()
@@ -149,11 +149,11 @@ impl View<'_> {
 
     /// What a worker has open, where that is counted.
     fn counted_open(&self, worker: WorkerId) -> u64 {
-        u64::from(self.front.house.opens.open_at(worker))
+        u64::from(self.front.common.opens.open_at(worker))
     }
 
-    fn worker(&self, slot: Slot, seat: &Seat) -> status::Worker {
-        let occupant = seat.main();
+    fn worker(&self, slot: Slot, state: &SlotState) -> status::Worker {
+        let occupant = state.main();
         let worker = occupant.and_then(|o| self.workers.get(o.worker));
         let counters = self.front.counters.get(slot.index());
         let get = |of: fn(&Counters) -> &Cell<u64>| counters.map_or(0, |c| of(c).get());
@@ -163,10 +163,10 @@ impl View<'_> {
         let counts_itself = worker.is_none_or(|worker| worker.adapter == Chosen::Preload);
         status::Worker {
             slot: slot.0,
-            id: occupant.map(|o| o.worker).or(seat.last_worker).map(|id| id.0),
+            id: occupant.map(|o| o.worker).or(state.last_worker).map(|id| id.0),
             pid: worker.map(|w| w.pid.as_raw()),
             generation: worker.map_or(self.fleet.generation(), |w| w.generation).0,
-            state: seat.name().to_owned(),
+            state: state.name().to_owned(),
             since_s: occupant.map_or(0.0, |o| clock::now().since(o.since()).as_secs_f64()),
             reason: self.reason(slot),
             adapter: worker.map_or("", |w| w.adapter.name()).to_owned(),
@@ -181,7 +181,7 @@ impl View<'_> {
             returned,
             rescued,
             truncated: get(|c| &c.truncated),
-            restarts: seat.restarts,
+            restarts: state.restarts,
             uptime_s: worker.map_or(0.0, |w| w.age().as_secs_f64()),
             rss_bytes: 0,
             cpu_s: 0.0,
@@ -192,7 +192,7 @@ impl View<'_> {
 /// Connections that wait for a slot's worker: handed over, or at the slot's own socket.
 fn queued_at(listener: &crate::front::listener::Listener, slot: Slot) -> u64 {
     let at_socket = listener.group.as_ref().map_or(0, |group| group.queued_at(slot));
-    listener.seats.queued_at(slot) + at_socket
+    listener.workers.queued_at(slot) + at_socket
 }
 
 fn listener(listener: &crate::front::listener::Listener) -> status::Listener {

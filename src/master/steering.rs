@@ -50,7 +50,7 @@ impl Master {
         if self.fleet.is_stopping() {
             return self.move_what_waits();
         }
-        let (wanted, now) = (self.fleet.seats().len(), clock::now());
+        let (wanted, now) = (self.fleet.slots().len(), clock::now());
         let serving = self.serving();
         for listener in self.front.listeners.iter().filter(|l| l.phase.get() == Phase::Open) {
             let Some(group) = &listener.group else { continue };
@@ -121,7 +121,7 @@ impl Master {
 
     /// The workers that serve, in the order of their slots.
     fn serving(&self) -> Vec<Served> {
-        let serving = self.fleet.seats().iter().filter_map(|seat| seat.serving());
+        let serving = self.fleet.slots().iter().filter_map(|slot| slot.serving());
         serving.filter_map(|occupant| self.workers.get(occupant.worker)).map(served).collect()
     }
 
@@ -130,7 +130,7 @@ impl Master {
         let all: Vec<Served> = self.workers.values().map(served).collect();
         match event {
             shares::Event::LookAtLoads => {
-                self.shares.look(&all, &self.front, self.front.ports(), &self.front.house.aside);
+                self.shares.look(&all, &self.front, self.front.ports(), &self.front.common.aside);
             }
             shares::Event::Loads(look) => self.shares.seen(&look, &all, &self.front),
             shares::Event::Grown => self.shares.grown_by_now(),

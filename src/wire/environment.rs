@@ -16,7 +16,7 @@ pub const CHANNEL: &str = "MAITRED_CHANNEL";
 pub const CHANNEL_INODE: &str = "MAITRED_CHANNEL_INODE";
 /// `NAME TOKEN`: abstract Unix socket where the master is reached when the channel was closed, and
 /// the worker's secret that opens it.
-pub const DOOR: &str = "MAITRED_DOOR";
+pub const RENDEZVOUS: &str = "MAITRED_DOOR";
 /// Process id of the master.
 pub const MASTER: &str = "MAITRED_MASTER";
 /// Random; all that descends from one master has it, also when it was left behind: it tells whose a process

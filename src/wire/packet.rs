@@ -189,7 +189,7 @@ pub enum Malformed {
     NoId(&'static str),
 }
 
-/// A packet as read: what it says, and the worker's secret when it came through the door.
+/// A packet as read: what it says, and the worker's secret when it came through the rendezvous.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Packet {
     /// Everything that the packet says, in a fixed order.

@@ -19,10 +19,10 @@ pub async fn serve(channel: Rc<AsyncFd<Foreign>>, worker: WorkerId, events: Even
         match read(channel.get_ref().as_fd()) {
             Ok(Some(said)) => {
                 let event = match said {
-                    Said::Packet { packet, fds, sender } => {
+                    Message::Packet { packet, fds, sender } => {
                         Event::Packet(FromWorker { worker, packet, fds, sender, rendezvous: None })
                     }
-                    Said::Malformed(what) => Event::Malformed { worker, what },
+                    Message::Malformed(what) => Event::Malformed { worker, what },
                 };
                 if events.send(event).await.is_err() {
                     return;
@@ -38,7 +38,7 @@ pub async fn serve(channel: Rc<AsyncFd<Foreign>>, worker: WorkerId, events: Even
 
 /// One packet, understood or not.
 #[derive(Debug)]
-pub enum Said {
+pub enum Message {
     /// Understood.
     Packet {
         /// What it says.
@@ -56,7 +56,7 @@ pub enum Said {
 ///
 /// # Errors
 /// `WouldBlock` when there is none.
-pub fn read(socket: BorrowedFd<'_>) -> io::Result<Option<Said>> {
+pub fn read(socket: BorrowedFd<'_>) -> io::Result<Option<Message>> {
     let mut buffer = [0; PACKET_MAX];
     let received = fd::receive(socket, &mut buffer)?;
     let sender = received.sender;
@@ -65,11 +65,11 @@ pub fn read(socket: BorrowedFd<'_>) -> io::Result<Option<Said>> {
         return Ok(None);
     }
     if received.cut {
-        return Ok(Some(Said::Malformed(Malformed::TooLong)));
+        return Ok(Some(Message::Malformed(Malformed::TooLong)));
     }
     Ok(Some(match packet::read(buffer.get(..received.len).unwrap_or_default()) {
-        Ok(packet) => Said::Packet { packet, fds, sender },
-        Err(what) => Said::Malformed(what),
+        Ok(packet) => Message::Packet { packet, fds, sender },
+        Err(what) => Message::Malformed(what),
     }))
 }
 

@@ -74,7 +74,7 @@ pub struct Left {
 
 /// What the thread is told.
 #[derive(Debug)]
-enum Order {
+enum Command {
     /// Only look who is left of a worker.
     Look(WorkerId, Dead, Scene),
     /// End what is left of workers that are gone.
@@ -86,7 +86,7 @@ enum Order {
 /// The thread's handle; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Leftovers {
-    orders: Option<mpsc::Sender<Order>>,
+    commands: Option<mpsc::Sender<Command>>,
     wake: Arc<EventFd>,
 }
 
@@ -96,7 +96,7 @@ impl Leftovers {
     /// # Errors
     /// When no thread or descriptor can be had.
     pub fn start(events: Events) -> io::Result<Leftovers> {
-        let (orders, incoming) = mpsc::channel();
+        let (commands, incoming) = mpsc::channel();
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
         let sweeper = Sweeper {
             master: Pid::this(),
@@ -107,28 +107,28 @@ impl Leftovers {
             under_way: Vec::new(),
         };
         std::thread::Builder::new().name("leftovers".into()).stack_size(STACK).spawn(move || sweeper.run())?;
-        Ok(Leftovers { orders: Some(orders), wake })
+        Ok(Leftovers { commands: Some(commands), wake })
     }
 
     /// Looks who is left of a worker; [`Event::LeftBehind`] tells.
     pub fn look(&self, worker: WorkerId, dead: Dead, scene: Scene) {
-        self.order(Order::Look(worker, dead, scene));
+        self.command(Command::Look(worker, dead, scene));
     }
 
     /// Ends who is left of a worker, or of all whose workers are not among those that live.
     pub fn clean(&self, dead: Option<Dead>, scene: Scene, patience: Patience) {
-        self.order(Order::Clean(dead, scene, patience));
+        self.command(Command::Clean(dead, scene, patience));
     }
 
     /// Ends all that descends from this process; [`Event::NobodyLeft`] tells when.
     pub fn end(&self, detached: Detached, scene: Scene, patience: Patience) {
-        self.order(Order::End(detached, scene, patience));
+        self.command(Command::End(detached, scene, patience));
     }
 
-    fn order(&self, order: Order) {
-        if let Some(orders) = &self.orders {
+    fn command(&self, command: Command) {
+        if let Some(commands) = &self.commands {
             // The thread ends only after this sender is gone.
-            let _ = orders.send(order);
+            let _ = commands.send(command);
             let _ = self.wake.write(1);
         }
     }
@@ -136,7 +136,7 @@ impl Leftovers {
 
 impl Drop for Leftovers {
     fn drop(&mut self) {
-        self.orders = None;
+        self.commands = None;
         let _ = self.wake.write(1);
     }
 }
@@ -144,7 +144,7 @@ impl Drop for Leftovers {
 struct Sweeper {
     master: Pid,
     session: Pid,
-    incoming: mpsc::Receiver<Order>,
+    incoming: mpsc::Receiver<Command>,
     woken: Arc<EventFd>,
     events: Events,
     under_way: Vec<UnderWay>,
@@ -171,7 +171,7 @@ impl Sweeper {
         loop {
             while self.under_way.len() < SWEEPS_MAX {
                 match self.incoming.try_recv() {
-                    Ok(order) => self.take(order),
+                    Ok(command) => self.take(command),
                     Err(mpsc::TryRecvError::Empty) => break,
                     Err(mpsc::TryRecvError::Disconnected) => return,
                 }
@@ -181,9 +181,9 @@ impl Sweeper {
         }
     }
 
-    fn take(&mut self, order: Order) {
-        let (whose, scene, patience) = match order {
-            Order::Look(worker, dead, scene) => {
+    fn take(&mut self, command: Command) {
+        let (whose, scene, patience) = match command {
+            Command::Look(worker, dead, scene) => {
                 let found = look(self.master, self.session, Some(dead), &scene).unwrap_or_else(|error| {
                     debug!(%error, "cannot look who is left of a worker");
                     Vec::new()
@@ -191,8 +191,8 @@ impl Sweeper {
                 let _ = self.events.send_blocking(Event::LeftBehind { worker, found });
                 return;
             }
-            Order::Clean(dead, scene, patience) => (Whose::OfTheDead(dead), scene, patience),
-            Order::End(detached, scene, patience) => {
+            Command::Clean(dead, scene, patience) => (Whose::OfTheDead(dead), scene, patience),
+            Command::End(detached, scene, patience) => {
                 // They are among all.
                 self.under_way.clear();
                 (Whose::All(detached), scene, patience)
@@ -242,7 +242,7 @@ impl Sweeper {
         });
     }
 
-    /// Waits for orders, for an end, and for the time of the next step.
+    /// Waits for commands, for an end, and for the time of the next step.
     fn wait(&self) {
         let next = self.under_way.iter().map(|one| one.next).min();
         let timeout = next.map_or(PollTimeout::NONE, |next| {

@@ -14,7 +14,7 @@ pub mod notify;
 pub mod output;
 pub mod pool;
 pub mod probe;
-mod reception;
+mod receiver;
 pub mod rendezvous;
 pub mod start;
 pub mod supervised;

@@ -1,5 +1,5 @@
 //! The notification socket of a worker (`sd_notify(3)`): what systemd's services say to systemd. The
-//! [`super::reception`] reads it.
+//! [`super::receiver`] reads it.
 
 use crate::sys::secret::secret;
 use socket2::{Domain, SockAddr, Socket, Type};

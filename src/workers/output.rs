@@ -141,7 +141,7 @@ impl Stream {
 
 /// What the thread is told.
 #[derive(Debug)]
-enum Order {
+enum Command {
     /// Pass one more stream on.
     Add(Stream),
     /// Give all streams back, and do nothing until they come again.
@@ -151,7 +151,7 @@ enum Order {
 /// The thread that passes output on.
 #[derive(Debug)]
 pub struct Output {
-    orders: Option<mpsc::Sender<Order>>,
+    commands: Option<mpsc::Sender<Command>>,
     wake: Arc<EventFd>,
     /// Closed when the thread has ended.
     finished: mpsc::Receiver<()>,
@@ -163,7 +163,7 @@ impl Output {
     /// # Errors
     /// When no thread or descriptor can be had.
     pub fn start() -> io::Result<Output> {
-        let (orders, incoming) = mpsc::channel();
+        let (commands, incoming) = mpsc::channel();
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
         let woken = Arc::clone(&wake);
         let (ending, finished) = mpsc::channel();
@@ -172,18 +172,18 @@ impl Output {
             drop(ending);
         };
         std::thread::Builder::new().name("output".into()).stack_size(STACK).spawn(pump)?;
-        Ok(Output { orders: Some(orders), wake, finished })
+        Ok(Output { commands: Some(commands), wake, finished })
     }
 
     /// Passes one more stream on.
     pub fn add(&self, stream: Stream) {
-        self.order(Order::Add(stream));
+        self.command(Command::Add(stream));
     }
 
-    fn order(&self, order: Order) {
-        if let Some(orders) = &self.orders {
+    fn command(&self, command: Command) {
+        if let Some(commands) = &self.commands {
             // The thread ends only after this sender is gone.
-            let _ = orders.send(order);
+            let _ = commands.send(command);
             let _ = self.wake.write(1);
         }
     }
@@ -191,7 +191,7 @@ impl Output {
     /// Asks for all streams back, between two lines that are written.
     pub fn give_back(&self) -> GivingBack {
         let (sender, streams) = mpsc::channel();
-        self.order(Order::GiveBack(sender));
+        self.command(Command::GiveBack(sender));
         GivingBack { streams, until: Instant::now() + FLUSH_TIMEOUT }
     }
 }
@@ -223,7 +223,7 @@ impl GivingBack {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        self.orders = None;
+        self.commands = None;
         let _ = self.wake.write(1);
         // A reader that reads no more must not keep the master from its end, so the thread is left
         // alone when it takes too long.
@@ -232,7 +232,7 @@ impl Drop for Output {
 }
 
 struct Pump {
-    incoming: mpsc::Receiver<Order>,
+    incoming: mpsc::Receiver<Command>,
     woken: Arc<EventFd>,
     open: Vec<Open>,
 }
@@ -245,8 +245,8 @@ impl Pump {
         loop {
             loop {
                 match self.incoming.try_recv() {
-                    Ok(Order::Add(stream)) => self.open.push(Open(stream)),
-                    Ok(Order::GiveBack(to)) => {
+                    Ok(Command::Add(stream)) => self.open.push(Open(stream)),
+                    Ok(Command::GiveBack(to)) => {
                         let streams: Vec<Stream> = self.open.drain(..).map(|Open(stream)| stream).collect();
                         if let Err(mpsc::SendError(streams)) = to.send(streams) {
                             // Too late, so they stay.

@@ -1,9 +1,9 @@
 //! The other way to the master, for processes whose wrapper closed the control channel: an abstract
 //! Unix socket. A connection carries one packet with the worker's token in it, and takes the answer. Who comes is
-//! heard by the `super::reception`.
+//! heard by the `super::receiver`.
 
 use super::Events;
-use super::reception::{Reception, VISITORS_MAX};
+use super::receiver::{CLIENTS_MAX, Receiver};
 use crate::core::ids::WorkerId;
 use crate::sys::dispose::Foreign;
 use crate::sys::exec::{Number, Passing, Taking};
@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub struct Rendezvous {
     name: String,
     socket: Arc<OwnedFd>,
-    reception: Arc<Reception>,
+    receiver: Arc<Receiver>,
 }
 
 impl Rendezvous {
@@ -31,9 +31,9 @@ impl Rendezvous {
         let name = format!("maitred-{}-{}", std::process::id(), secret()?);
         let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
         socket.bind(&SockAddr::unix(format!("\0{name}"))?)?;
-        socket.listen(VISITORS_MAX as i32)?;
+        socket.listen(CLIENTS_MAX as i32)?;
         socket.set_nonblocking(true)?;
-        Ok(Rendezvous { name, socket: Arc::new(socket.into()), reception: Reception::new()? })
+        Ok(Rendezvous { name, socket: Arc::new(socket.into()), receiver: Receiver::new()? })
     }
 
     /// The socket's abstract name.
@@ -47,28 +47,28 @@ impl Rendezvous {
     /// # Errors
     /// When the kernel cannot watch one socket more.
     pub fn hear(&self, worker: WorkerId, token: &str, notify: &Arc<Foreign>, group: Pid) -> io::Result<()> {
-        self.reception.hear(worker, token, notify, group)
+        self.receiver.hear(worker, token, notify, group)
     }
 
     /// Hears it no more.
     pub fn forget(&self, worker: WorkerId, token: &str) {
-        self.reception.forget(worker, token);
+        self.receiver.forget(worker, token);
     }
 
     /// Whether somebody is being heard, who would be cut off now.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.reception.is_busy()
+        self.receiver.is_busy()
     }
 
     /// Lets nobody in for now, if nobody is being heard.
     pub fn pause(&self) -> bool {
-        self.reception.pause()
+        self.receiver.pause()
     }
 
     /// Lets them in again.
     pub fn go_on(&self) {
-        self.reception.go_on();
+        self.receiver.go_on();
     }
 
     /// Passes it on to the next program of this process: its name and its socket.
@@ -81,14 +81,14 @@ impl Rendezvous {
     /// # Errors
     /// When the descriptor is missing.
     pub fn take((name, number): (String, Number), taking: &Taking) -> io::Result<Rendezvous> {
-        Ok(Rendezvous { name, socket: Arc::new(taking.take(number)?), reception: Reception::new()? })
+        Ok(Rendezvous { name, socket: Arc::new(taking.take(number)?), receiver: Receiver::new()? })
     }
 
-    /// Hears visitors from now on.
+    /// Hears clients from now on.
     ///
     /// # Errors
     /// When the thread that does it cannot be had.
     pub fn serve(&self, events: Events) -> io::Result<()> {
-        self.reception.start(Arc::clone(&self.socket), events)
+        self.receiver.start(Arc::clone(&self.socket), events)
     }
 }

@@ -10,17 +10,17 @@ use super::supervised::Supervised;
 use super::unclaimed::Unclaimed;
 use super::worker::{Executes, Worker};
 use super::{Event, Events};
+use crate::activity::next_beat;
 use crate::adapt::inspect::Executable;
 use crate::adapt::preload::Shim;
 use crate::adapt::preset::{self, Input, Offered};
 use crate::adapt::{self, Chosen};
-use crate::bustle::next_beat;
 use crate::clock;
 use crate::config::life::Ready;
 use crate::config::{Config, Mode, PortZero};
 use crate::core::health::Health;
 use crate::core::ids::{Generation, Slot, WorkerId};
-use crate::front::listener::{House, Origin};
+use crate::front::listener::{Common, Origin};
 use crate::front::listeners::Listeners;
 use crate::sys::descent::Kin;
 use crate::sys::dispose::Foreign;
@@ -119,7 +119,7 @@ pub struct Starter {
     /// Where what workers accept by themselves is counted.
     pub taken: Option<Taken>,
     /// What all of the master shares.
-    pub house: Rc<House>,
+    pub common: Rc<Common>,
     /// Where it is reported what happens to the worker.
     pub events: Events,
 }
@@ -187,7 +187,7 @@ impl Starter {
             (env::CHANNEL, theirs.as_raw_fd().to_string()),
             (env::CHANNEL_INODE, channel_inode.to_string()),
             (env::FAMILY, self.guard.family()),
-            (env::DOOR, format!("{} {token}", self.rendezvous.name())),
+            (env::RENDEZVOUS, format!("{} {token}", self.rendezvous.name())),
             (env::MASTER, std::process::id().to_string()),
             (env::UNIX_PATHS, unix_paths(listeners)),
             (env::NODE_APP_INSTANCE, slot.to_string()),
@@ -310,7 +310,7 @@ impl Starter {
     /// # Errors
     /// When the kernel cannot watch one descriptor more.
     pub fn supervise(&self, worker: &mut Worker, notifier: Notifier) -> io::Result<()> {
-        worker.supervised = Some(Supervised::new(worker.id, notifier, Rc::clone(&self.house))?);
+        worker.supervised = Some(Supervised::new(worker.id, notifier, Rc::clone(&self.common))?);
         self.attend_calls(worker);
         Ok(())
     }
@@ -319,7 +319,7 @@ impl Starter {
         let Some(supervised) = &worker.supervised else { return };
         let (id, events) = (worker.id, &self.events);
         worker.tasks.push(tokio::task::spawn_local(Rc::clone(supervised).serve(events.clone())));
-        worker.tasks.push(tokio::task::spawn_local(look_for_closed(id, Rc::clone(&self.house), self.events.clone())));
+        worker.tasks.push(tokio::task::spawn_local(look_for_closed(id, Rc::clone(&self.common), self.events.clone())));
     }
 
     /// Begins to listen to a worker and to watch it; first, whether it comes to its program, if that is not known.
@@ -399,10 +399,10 @@ async fn look_at(worker: WorkerId, events: Events) {
 const LOOK_FOR_CLOSED: Duration = Duration::from_millis(250);
 
 /// While nothing is handed over nothing waits. Where the master does not hand over it only looks more seldom.
-async fn look_for_closed(worker: WorkerId, house: Rc<House>, events: Events) {
+async fn look_for_closed(worker: WorkerId, common: Rc<Common>, events: Events) {
     loop {
-        house.bustle.stirs().await;
-        if !house.bustle.is_quiet() {
+        common.activity.changed().await;
+        if !common.activity.is_quiet() {
             tokio::time::sleep(LOOK_FOR_CLOSED).await;
         }
         if events.send(Event::LookForClosed { worker }).await.is_err() {

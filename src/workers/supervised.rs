@@ -8,7 +8,7 @@ pub use passing::Passed;
 use super::{Event, Events};
 use crate::core::ids::WorkerId;
 use crate::front::handoff::{Handoff, NotTaken, TakenBack, count};
-use crate::front::listener::House;
+use crate::front::listener::Common;
 use crate::provoked::Kind;
 use crate::sys::seccomp::{Call, Name, Notifier, OnExec};
 use crate::sys::{fd, foreign, limits, watch};
@@ -61,7 +61,7 @@ pub enum Known {
 
 /// A listening socket of the worker that really is a hand-off socket.
 #[derive(Debug)]
-pub struct Door {
+pub struct HandoffSocket {
     /// Where its connections come from.
     pub handoff: Rc<Handoff>,
     /// What `getsockname` says.
@@ -76,12 +76,12 @@ pub struct Door {
     watcher: OnceCell<JoinHandle<()>>,
 }
 
-impl Door {
+impl HandoffSocket {
     /// A socket through which nobody went yet.
     #[must_use]
-    pub fn new(handoff: Rc<Handoff>, name: Vec<u8>, family: u16) -> Door {
+    pub fn new(handoff: Rc<Handoff>, name: Vec<u8>, family: u16) -> HandoffSocket {
         let (waiting, called, watcher) = (RefCell::default(), Notify::new(), OnceCell::new());
-        Door { handoff, name, family, waiting, called, watcher }
+        HandoffSocket { handoff, name, family, waiting, called, watcher }
     }
 }
 
@@ -90,14 +90,14 @@ impl Door {
 pub struct Supervised {
     worker: WorkerId,
     notifier: AsyncFd<Notifier>,
-    house: Rc<House>,
+    common: Rc<Common>,
     known: RefCell<HashMap<u64, Known>>,
     /// Inodes of the worker's own sockets in whose place the master's stand, and which request that is: a process that
     /// inherited one before has it still.
     copies: RefCell<HashMap<u64, RequestId>>,
     /// Inodes of bound sockets, the oldest first.
     bound: RefCell<VecDeque<u64>>,
-    doors: RefCell<HashMap<u64, Rc<Door>>>,
+    sockets: RefCell<HashMap<u64, Rc<HandoffSocket>>>,
     next_request: RefCell<RequestId>,
     /// The last connection that was given, to which thread and under which number.
     given: Cell<Option<(Pid, RawFd)>>,
@@ -117,12 +117,12 @@ impl Supervised {
     ///
     /// # Errors
     /// When the reactor cannot watch one descriptor more.
-    pub fn new(worker: WorkerId, notifier: Notifier, house: Rc<House>) -> io::Result<Rc<Supervised>> {
+    pub fn new(worker: WorkerId, notifier: Notifier, common: Rc<Common>) -> io::Result<Rc<Supervised>> {
         let limit = limits::descriptor_limit().map_or(0, |limit| limit.soft);
         Ok(Rc::new(Supervised {
             worker,
             notifier: watch::readable(notifier)?,
-            house,
+            common,
             careful_from: RawFd::try_from(limit.saturating_sub(FD_MARGIN)).unwrap_or(RawFd::MAX),
             looks: Cell::new(false),
             highest: Cell::new(0),
@@ -130,7 +130,7 @@ impl Supervised {
             known: RefCell::default(),
             copies: RefCell::default(),
             bound: RefCell::default(),
-            doors: RefCell::default(),
+            sockets: RefCell::default(),
             next_request: RefCell::new(1),
             given: Cell::default(),
             taken: Cell::default(),
@@ -187,19 +187,20 @@ impl Supervised {
         self.taken.replace(taken) < taken
     }
 
-    /// From now on `accept` on the socket with this inode takes from the door.
-    pub fn open(&self, inode: u64, door: Rc<Door>) {
-        self.doors.borrow_mut().insert(inode, door);
+    /// From now on `accept` on the socket with this inode takes from the socket.
+    pub fn open(&self, inode: u64, socket: Rc<HandoffSocket>) {
+        self.sockets.borrow_mut().insert(inode, socket);
     }
 
     /// The requests whose sockets are not among these; they are forgotten.
     pub fn closed(&self, open: &std::collections::HashSet<u64>) -> Vec<RequestId> {
         self.copies.borrow_mut().retain(|inode, _| open.contains(inode));
-        let mut doors = self.doors.borrow_mut();
-        let shut: Vec<Rc<Door>> = doors.extract_if(|inode, _| !open.contains(inode)).map(|(_, door)| door).collect();
-        // A door has the inode of the worker's own socket, too, of which only copies may be left.
-        for door in shut.iter().filter(|door| !doors.values().any(|other| Rc::ptr_eq(other, door))) {
-            door.watcher.get().into_iter().for_each(JoinHandle::abort);
+        let mut sockets = self.sockets.borrow_mut();
+        let shut: Vec<Rc<HandoffSocket>> =
+            sockets.extract_if(|inode, _| !open.contains(inode)).map(|(_, socket)| socket).collect();
+        // A socket has the inode of the worker's own socket, too, of which only copies may be left.
+        for socket in shut.iter().filter(|socket| !sockets.values().any(|other| Rc::ptr_eq(other, socket))) {
+            socket.watcher.get().into_iter().for_each(JoinHandle::abort);
         }
         let mut known = self.known.borrow_mut();
         let gone = known.extract_if(|inode, known| !matches!(known, Known::Bound(_)) && !open.contains(inode));
@@ -240,9 +241,9 @@ impl Supervised {
         }
     }
 
-    fn door(&self, call: &Call) -> Option<Rc<Door>> {
+    fn socket(&self, call: &Call) -> Option<Rc<HandoffSocket>> {
         match foreign::socket_inode(call.thread, call.descriptor()) {
-            Ok(inode) => self.doors.borrow().get(&inode?).cloned(),
+            Ok(inode) => self.sockets.borrow().get(&inode?).cloned(),
             Err(error) => {
                 let hidden = matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM));
                 if hidden && !self.blind.replace(true) {
@@ -255,31 +256,31 @@ impl Supervised {
 
     /// `accept`: one connection, or the wait for one.
     fn accept(self: &Rc<Self>, call: Call) {
-        let Some(door) = self.door(&call) else { return self.notifier().pass(&call) };
+        let Some(socket) = self.socket(&call) else { return self.notifier().pass(&call) };
         // A thread calls once at a time: if it waits here already, a signal interrupted it.
-        door.waiting.borrow_mut().retain(|before| before.thread != call.thread);
-        match self.take(&call, &door) {
+        socket.waiting.borrow_mut().retain(|before| before.thread != call.thread);
+        match self.take(&call, &socket) {
             Taken::Answered => {}
-            Taken::Nothing if is_nonblocking(door.handoff.receiver()) => {
+            Taken::Nothing if is_nonblocking(socket.handoff.receiver()) => {
                 self.notifier().answer(&call, Err(Errno::EAGAIN));
             }
-            Taken::Nothing => self.wait(call, door),
+            Taken::Nothing => self.wait(call, socket),
         }
     }
 
     /// Answers a call of `accept`, unless nothing is there.
-    fn take(&self, call: &Call, door: &Door) -> Taken {
+    fn take(&self, call: &Call, socket: &HandoffSocket) -> Taken {
         let careful = self.highest.get() >= self.careful_from;
-        if careful && !self.house.reserve.free_one() {
+        if careful && !self.common.reserve.free_one() {
             // The connection stays where it is. The kernel says the same when no file is to be had (accept(2)).
             self.notifier().answer(call, Err(Errno::ENFILE));
             return Taken::Answered;
         }
-        let taken = door.handoff.take();
+        let taken = socket.handoff.take();
         let done = match taken {
             Ok(connection) => {
                 self.highest.set(self.highest.get().max(connection.connection.as_raw_fd()));
-                self.deliver(call, door, connection);
+                self.deliver(call, socket, connection);
                 Taken::Answered
             }
             Err(NotTaken::Nothing) => Taken::Nothing,
@@ -290,10 +291,10 @@ impl Supervised {
             }
             Err(why @ NotTaken::Lost) => {
                 // It was handed to the worker, and is the master's again.
-                count(&door.handoff.counters.rescued);
-                count(&self.house.lost);
+                count(&socket.handoff.counters.rescued);
+                count(&self.common.lost);
                 self.highest.set(RawFd::MAX);
-                if let Some(told) = self.house.provoked.tell(self.worker, Kind::Undelivered) {
+                if let Some(told) = self.common.provoked.tell(self.worker, Kind::Undelivered) {
                     let left_out = told.left_out;
                     warn!(worker = self.worker.0, %why, left_out, "a connection is lost");
                 }
@@ -306,39 +307,39 @@ impl Supervised {
             }
         };
         if careful {
-            self.house.reserve.refill();
+            self.common.reserve.refill();
         }
         done
     }
 
     /// Lets the call wait until there is a connection.
-    fn wait(self: &Rc<Self>, call: Call, door: Rc<Door>) {
-        if door.waiting.borrow().len() >= WAITING_MAX {
+    fn wait(self: &Rc<Self>, call: Call, socket: Rc<HandoffSocket>) {
+        if socket.waiting.borrow().len() >= WAITING_MAX {
             return self.notifier().answer(&call, Err(Errno::ENFILE));
         }
-        door.waiting.borrow_mut().push_back(call);
-        door.called.notify_one();
-        door.watcher.get_or_init(|| tokio::task::spawn_local(Rc::clone(self).serve_waiting(Rc::clone(&door))));
+        socket.waiting.borrow_mut().push_back(call);
+        socket.called.notify_one();
+        socket.watcher.get_or_init(|| tokio::task::spawn_local(Rc::clone(self).serve_waiting(Rc::clone(&socket))));
     }
 
-    /// Answers the calls that wait at a door, as connections come.
-    async fn serve_waiting(self: Rc<Self>, door: Rc<Door>) {
-        let watched = door.handoff.receiver().try_clone_to_owned().and_then(watch::readable);
+    /// Answers the calls that wait at a socket, as connections come.
+    async fn serve_waiting(self: Rc<Self>, socket: Rc<HandoffSocket>) {
+        let watched = socket.handoff.receiver().try_clone_to_owned().and_then(watch::readable);
         loop {
-            if door.waiting.borrow().is_empty() {
-                door.called.notified().await;
+            if socket.waiting.borrow().is_empty() {
+                socket.called.notified().await;
                 continue;
             }
             let Ok(watched) = &watched else {
-                let call = door.waiting.borrow_mut().pop_front();
+                let call = socket.waiting.borrow_mut().pop_front();
                 call.iter().for_each(|call| self.notifier().answer(call, Err(Errno::ENFILE)));
                 continue;
             };
             let Ok(mut ready) = watched.readable().await else { return };
             loop {
-                let Some(call) = door.waiting.borrow_mut().pop_front() else { break };
-                if self.notifier().waits(&call) && matches!(self.take(&call, &door), Taken::Nothing) {
-                    door.waiting.borrow_mut().push_front(call);
+                let Some(call) = socket.waiting.borrow_mut().pop_front() else { break };
+                if self.notifier().waits(&call) && matches!(self.take(&call, &socket), Taken::Nothing) {
+                    socket.waiting.borrow_mut().push_front(call);
                     ready.clear_ready();
                     break;
                 }
@@ -349,14 +350,14 @@ impl Supervised {
 
     /// Ends the supervision: nobody is served any more.
     pub fn end(&self) {
-        for (_, door) in self.doors.borrow_mut().drain() {
-            door.watcher.get().into_iter().for_each(JoinHandle::abort);
-            door.waiting.borrow_mut().clear();
+        for (_, socket) in self.sockets.borrow_mut().drain() {
+            socket.watcher.get().into_iter().for_each(JoinHandle::abort);
+            socket.waiting.borrow_mut().clear();
         }
     }
 
     /// Gives the caller a connection, or puts it back when the call waits no more.
-    fn deliver(&self, call: &Call, door: &Door, taken: TakenBack) {
+    fn deliver(&self, call: &Call, socket: &HandoffSocket, taken: TakenBack) {
         let flags = if call.name == Name::Accept4 { call.args[3] as i32 } else { 0 };
         let on_exec = if flags & libc::SOCK_CLOEXEC != 0 { OnExec::Close } else { OnExec::Keep };
         let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
@@ -365,7 +366,7 @@ impl Supervised {
             let _ = fd::set_nonblocking(taken.connection.as_fd());
         }
         let told = match flags & !(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) {
-            0 => self.tell_peer(call, door, &taken),
+            0 => self.tell_peer(call, socket, &taken),
             _ => Err(Errno::EINVAL),
         };
         let given = told.and_then(|()| {
@@ -377,7 +378,7 @@ impl Supervised {
         match given {
             Ok(number) => {
                 self.given.set(Some((call.thread, number)));
-                if let Some(kicker) = self.house.kicker.get() {
+                if let Some(kicker) = self.common.kicker.get() {
                     kicker.attend();
                     kicker.close(taken.connection);
                 }
@@ -386,9 +387,9 @@ impl Supervised {
                 if nonblocking {
                     let _ = socket2::SockRef::from(&taken.connection).set_nonblocking(false);
                 }
-                if !door.handoff.put_back(&taken) {
-                    count(&door.handoff.counters.rescued);
-                    count(&self.house.lost);
+                if !socket.handoff.put_back(&taken) {
+                    count(&socket.handoff.counters.rescued);
+                    count(&self.common.lost);
                 }
                 if errno != Errno::ESRCH {
                     self.notifier().answer(call, Err(errno));
@@ -398,10 +399,10 @@ impl Supervised {
     }
 
     /// Writes the peer's address where `accept` wants it.
-    fn tell_peer(&self, call: &Call, door: &Door, taken: &TakenBack) -> Result<(), Errno> {
+    fn tell_peer(&self, call: &Call, socket: &HandoffSocket, taken: &TakenBack) -> Result<(), Errno> {
         match peer::decode(taken.peer()) {
             Some(peer) => {
-                let (bytes, length) = peer::encode(peer::in_family(peer, door.family));
+                let (bytes, length) = peer::encode(peer::in_family(peer, socket.family));
                 self.write_name(call, bytes.get(..length).unwrap_or_default())
             }
             None => self.write_name(call, taken.peer()),
@@ -414,9 +415,9 @@ impl Supervised {
         if self.given.take() == Some((call.thread, call.descriptor())) {
             return self.notifier().pass(call);
         }
-        match self.door(call) {
-            Some(door) => {
-                let written = self.write_name(call, &door.name);
+        match self.socket(call) {
+            Some(socket) => {
+                let written = self.write_name(call, &socket.name);
                 self.notifier().answer(call, written.map(|()| 0));
             }
             None => self.notifier().pass(call),
@@ -432,7 +433,7 @@ impl Supervised {
     /// The inodes of all sockets that are known.
     #[must_use]
     pub fn inodes(&self) -> std::collections::HashSet<u64> {
-        self.known.borrow().keys().chain(self.doors.borrow().keys()).copied().collect()
+        self.known.borrow().keys().chain(self.sockets.borrow().keys()).copied().collect()
     }
 
     /// `getsockopt`: a hand-off socket must look like a listening TCP socket.
@@ -443,12 +444,12 @@ impl Supervised {
             let written = self.write_with_length(call, call.args[3], call.args[4], &0i32.to_ne_bytes());
             return self.notifier().answer(call, written.map(|()| 0));
         }
-        let Some(door) = self.door(call) else { return self.notifier().pass(call) };
-        let unix = i32::from(door.family) == libc::AF_UNIX;
+        let Some(socket) = self.socket(call) else { return self.notifier().pass(call) };
+        let unix = i32::from(socket.family) == libc::AF_UNIX;
         let value = match call.args[2] as i32 {
             libc::SO_ACCEPTCONN => 1,
             libc::SO_TYPE => libc::SOCK_STREAM,
-            libc::SO_DOMAIN => i32::from(door.family),
+            libc::SO_DOMAIN => i32::from(socket.family),
             libc::SO_PROTOCOL if unix => 0,
             libc::SO_PROTOCOL => libc::IPPROTO_TCP,
             _ => return self.notifier().pass(call),

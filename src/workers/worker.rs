@@ -108,7 +108,7 @@ pub enum Executes {
 
 /// Whether a worker is asked how it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum MayProbe {
     /// As configured.
     Yes,
     /// No more.
@@ -177,10 +177,10 @@ impl Worker {
     }
 
     /// Chooses where it can be asked, after its requests changed; nowhere when it is to leave.
-    pub fn choose_target(&self, asked: Asked) {
+    pub fn choose_target(&self, asked: MayProbe) {
         let accepting = self.requests.iter().filter(|r| r.accepting);
         let found = accepting.filter_map(|r| Some((r.handoff.clone()?, r.listener.address.clone()))).next();
-        self.target.replace(found.filter(|_| asked == Asked::Yes));
+        self.target.replace(found.filter(|_| asked == MayProbe::Yes));
     }
 
     /// Takes a request out.

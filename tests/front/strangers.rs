@@ -109,7 +109,7 @@ fn more_descriptors_than_there_is_room_for_do_not_leak() {
 
 #[test]
 fn many_idle_strangers_keep_no_worker_out() {
-    // A wrapper that closes what it inherited: the server comes in through the door.
+    // A wrapper that closes what it inherited: the server uses the rendezvous.
     let line = format!("exec 100>&-; exec {} poll 0", server());
     let maitred = Maitred::start(&["-w", "2", "--", "bash", "-c", &line]).ready(2);
     let stranger = Stranger::comes(&maitred, "idle");

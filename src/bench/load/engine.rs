@@ -100,7 +100,7 @@ enum Phase {
     #[default]
     Free,
     /// An answer.
-    Asked(u64),
+    Options(u64),
     /// The end of a pause.
     Pausing(u64),
 }
@@ -251,7 +251,7 @@ impl<'a> Engine<'a> {
             Protocol::Http | Protocol::KeepAlive => connection.reader.expect_http(),
         }
         connection.since = Some(since);
-        connection.phase = Phase::Asked(self.serial);
+        connection.phase = Phase::Options(self.serial);
         connection.sent = 0;
         connection.path = if self.questions.len() > 1 { self.random.random_range(0..self.questions.len()) } else { 0 };
         self.deadlines.push_back((now + self.load.timeout, key, self.serial));
@@ -313,7 +313,7 @@ impl<'a> Engine<'a> {
             }
         };
         let progress = match (connection.phase, came) {
-            (Phase::Asked(_), 0) => match connection.reader.end() {
+            (Phase::Options(_), 0) => match connection.reader.end() {
                 Progress::More => {
                     self.close(key, Ending::Closed);
                     return Ok(());
@@ -326,7 +326,7 @@ impl<'a> Engine<'a> {
                 return Ok(());
             }
             (Phase::Free | Phase::Pausing(_), _) => Progress::Garbled(Garbled::Surplus),
-            (Phase::Asked(_), came) => connection.reader.feed(&self.buffer[..came], &self.questions[0][0]),
+            (Phase::Options(_), came) => connection.reader.feed(&self.buffer[..came], &self.questions[0][0]),
         };
         match progress {
             Progress::More => Ok(()),
@@ -408,7 +408,7 @@ impl<'a> Engine<'a> {
     /// Ends what took too long.
     fn expire(&mut self, now: Instant) -> io::Result<()> {
         while let Some(&(at, key, exchange)) = self.deadlines.front() {
-            let current = self.connections[key].phase == Phase::Asked(exchange);
+            let current = self.connections[key].phase == Phase::Options(exchange);
             if current && at > now {
                 break;
             }

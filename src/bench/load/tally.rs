@@ -67,7 +67,7 @@ pub struct Endings {
     pub answered: u64,
     /// Closed early, garbled, answered with an error other than 503, or not possible on this machine.
     pub failed: u64,
-    /// Refused, since nobody listened (`ECONNREFUSED`). What a limit at the door turns away is reset or
+    /// Refused, since nobody listened (`ECONNREFUSED`). What an admission limit turns away is reset or
     /// answered with 503.
     pub refused: u64,
     /// Reset.

@@ -10,7 +10,7 @@ use super::say::{self, complain};
 use super::workers::WorkerArgs;
 use crate::bench::command::Command;
 use crate::bench::load::Protocol;
-use crate::bench::plan::{Asked, Plan, REPEAT_DEFAULT, SOURCES_MAX, Subject, load};
+use crate::bench::plan::{Options, Plan, REPEAT_DEFAULT, SOURCES_MAX, Subject, load};
 use crate::bench::report::{self, Report};
 use crate::bench::session::{self, Finish};
 use crate::bench::worker;
@@ -274,7 +274,7 @@ fn plan(args: BenchArgs) -> Result<Plan, String> {
     if !ours && !args.command.is_empty() {
         return Err("a COMMAND is measured in modes; give --modes or --variant".to_owned());
     }
-    let asked = Asked {
+    let asked = Options {
         connections: args.connections,
         duration: args.duration,
         concurrency: args.concurrency,

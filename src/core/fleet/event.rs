@@ -1,6 +1,6 @@
 //! What the fleet is told, and what it wants done.
 
-use super::seat::Sign;
+use super::slot::Sign;
 use crate::core::ids::{Generation, Slot, WorkerId};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Workers that end or do not do what they should, and how long their slot waits.
 
-use super::seat::{Admitted, Drain, Life, Occupant, Seat};
+use super::slot::{Admitted, Drain, Life, Occupant, SlotState};
 use super::{AbortReason, Action, BOOT_ATTEMPTS, Fleet, KillReason, Stop, Wanted, kill, time_to_stop};
 use crate::core::backoff;
 use crate::core::ids::{Generation, Slot, WorkerId};
@@ -10,15 +10,15 @@ impl Fleet {
     /// A worker's process is no more.
     pub(super) fn gone(&mut self, now: Moment, worker: WorkerId, because: AbortReason, actions: &mut Vec<Action>) {
         let (stopping, target) = (self.is_stopping(), self.reloading());
-        let Some((slot, seat, index)) = self.seat_of(worker) else { return };
-        let occupant = seat.occupants.remove(index);
-        seat.last_worker = Some(worker);
+        let Some((slot, state, index)) = self.seat_of(worker) else { return };
+        let occupant = state.occupants.remove(index);
+        state.last_worker = Some(worker);
         let booted = match occupant.life {
             // Why it was killed counts already.
             Life::Draining { phase: Drain::Killed, .. } => return,
             Life::Draining { .. } => {
-                if seat.occupants.is_empty() {
-                    seat.failures = 0;
+                if state.occupants.is_empty() {
+                    state.failures = 0;
                 }
                 return;
             }
@@ -28,7 +28,7 @@ impl Fleet {
             }
             Life::Ready { since, .. } => {
                 if now.since(since) >= backoff::HEALTHY {
-                    seat.failures = 0;
+                    state.failures = 0;
                 }
                 true
             }
@@ -45,21 +45,21 @@ impl Fleet {
     /// A worker went into the background. What was ready is gone, so it counts as one that never was; where
     /// nobody else ever served that is the end, since the next one would do the same.
     pub(super) fn daemonized(&mut self, now: Moment, worker: WorkerId, actions: &mut Vec<Action>) {
-        let few = |seat: &Seat| seat.restarts < u64::from(BOOT_ATTEMPTS);
-        let first = self.newest == Generation(1) && self.seats.iter().all(few);
-        let Some((_, seat, index)) = self.seat_of(worker) else { return };
-        if let Life::Ready { since, .. } = seat.occupants[index].life {
-            seat.occupants[index].life = Life::Starting { since };
-            seat.rests = false;
+        let few = |state: &SlotState| state.restarts < u64::from(BOOT_ATTEMPTS);
+        let first = self.newest == Generation(1) && self.slots.iter().all(few);
+        let Some((_, state, index)) = self.seat_of(worker) else { return };
+        if let Life::Ready { since, .. } = state.occupants[index].life {
+            state.occupants[index].life = Life::Starting { since };
+            state.rests = false;
         }
-        let others = self.seats.iter().flat_map(|seat| &seat.occupants).any(|o| o.is_ready());
+        let others = self.slots.iter().flat_map(|state| &state.occupants).any(|o| o.is_ready());
         if first && !others {
             self.was_ready = false;
         }
         if !self.was_ready
-            && let Some((_, seat, _)) = self.seat_of(worker)
+            && let Some((_, state, _)) = self.seat_of(worker)
         {
-            seat.failures = seat.failures.max(BOOT_ATTEMPTS - 1);
+            state.failures = state.failures.max(BOOT_ATTEMPTS - 1);
         }
         self.gone(now, worker, AbortReason::Ended(worker), actions);
     }
@@ -68,48 +68,48 @@ impl Fleet {
     fn failed(&mut self, now: Moment, slot: Slot, who: &Occupant, actions: &mut Vec<Action>) {
         let (worker, booted, is_new) = (who.worker, who.is_ready(), self.is_target(who.generation));
         let (first_boot, random, plan) = (!self.was_ready, self.random.below(u32::MAX), self.plan);
-        let seat = &mut self.seats[slot.index()];
-        if booted && std::mem::take(&mut seat.rests) {
+        let state = &mut self.slots[slot.index()];
+        if booted && std::mem::take(&mut state.rests) {
             // Its replacements failed, and it served on. Now nobody does, so the slot begins anew.
-            (seat.failures, seat.backoff) = (0, None);
+            (state.failures, state.backoff) = (0, None);
         }
-        seat.failures += 1;
-        seat.recent.push_back(now);
-        while seat.recent.front().is_some_and(|&at| now.since(at) > plan.restart_window) {
-            seat.recent.pop_front();
+        state.failures += 1;
+        state.recent.push_back(now);
+        while state.recent.front().is_some_and(|&at| now.since(at) > plan.restart_window) {
+            state.recent.pop_front();
         }
-        if first_boot && seat.failures >= BOOT_ATTEMPTS {
-            let attempts = seat.failures;
+        if first_boot && state.failures >= BOOT_ATTEMPTS {
+            let attempts = state.failures;
             self.wanted = Wanted::Stopped(Stop::Immediate);
             return actions.push(Action::GiveUp { slot, worker, attempts });
         }
         if is_new {
             // However slowly they come: others may wait for the slot to be served before they leave.
-            seat.failures_of_new += 1;
+            state.failures_of_new += 1;
         }
-        let too_often = seat.recent.len() > plan.max_restarts as usize;
-        if is_new && !first_boot && (too_often || seat.failures_of_new > plan.max_restarts) {
+        let too_often = state.recent.len() > plan.max_restarts as usize;
+        if is_new && !first_boot && (too_often || state.failures_of_new > plan.max_restarts) {
             // What the new generation cannot do the old one may: it gets the slot back.
-            seat.recent.clear();
+            state.recent.clear();
             return self.abort(now, AbortReason::Again(worker), actions);
         }
         if !first_boot && too_often {
-            let failures = u32::try_from(seat.recent.len()).unwrap_or(u32::MAX);
-            seat.recent.clear();
+            let failures = u32::try_from(state.recent.len()).unwrap_or(u32::MAX);
+            state.recent.clear();
             // Where a new generation comes, the slot's next worker is one of it.
             if !self.may_bring_more() {
-                let seat = &mut self.seats[slot.index()];
-                (seat.rests, seat.backoff) = (true, None);
+                let state = &mut self.slots[slot.index()];
+                (state.rests, state.backoff) = (true, None);
                 return actions.push(Action::Rest { slot, worker, failures });
             }
         }
-        let seat = &mut self.seats[slot.index()];
+        let state = &mut self.slots[slot.index()];
         // A worker that served and crashed for the first time is replaced at once: until then its
         // share of the work is missing. Only a repetition waits.
-        let failures = if booted { seat.failures - 1 } else { seat.failures };
+        let failures = if booted { state.failures - 1 } else { state.failures };
         if failures > 0 {
             let delay = backoff::delay(failures, random);
-            seat.backoff = Some(now + delay);
+            state.backoff = Some(now + delay);
             actions.push(Action::Wait { slot, failures, delay });
         }
     }
@@ -118,7 +118,7 @@ impl Fleet {
     pub(super) fn enforce_limits(&mut self, now: Moment, index: usize, actions: &mut Vec<Action>) {
         let plan = self.plan;
         let mut late = Vec::new();
-        for occupant in &mut self.seats[index].occupants {
+        for occupant in &mut self.slots[index].occupants {
             let worker = occupant.worker;
             match &mut occupant.life {
                 Life::Starting { since } if now.since(*since) >= plan.boot_timeout => {
@@ -160,17 +160,17 @@ impl Fleet {
         because: KillReason,
         actions: &mut Vec<Action>,
     ) {
-        let Some((slot, seat, index)) = self.seat_of(worker) else { return };
-        let occupant = &mut seat.occupants[index];
+        let Some((slot, state, index)) = self.seat_of(worker) else { return };
+        let occupant = &mut state.occupants[index];
         let was = occupant.clone();
         if matches!(occupant.life, Life::Ready { since, .. } if now.since(since) >= backoff::HEALTHY) {
-            seat.failures = 0;
+            state.failures = 0;
         }
         if occupant.is_leaving() {
             return kill(occupant, now, because, actions);
         }
         kill(occupant, now, because, actions);
-        seat.last_worker = Some(worker);
+        state.last_worker = Some(worker);
         match was.life {
             _ if self.is_stopping() => {}
             Life::Starting { .. } if self.is_target(was.generation) => {

@@ -1,6 +1,6 @@
 //! Replacing workers: a whole generation by the next, or one that had its time.
 
-use super::seat::{Life, Occupant, Seat};
+use super::slot::{Life, Occupant, SlotState};
 use super::{AbortReason, Action, Fleet, KillReason, Manner, WaitReason, Wanted, Workers, drain, kill};
 use crate::core::ids::{Generation, WorkerId};
 use crate::core::moment::Moment;
@@ -45,7 +45,7 @@ impl Fleet {
     /// Generations of which a worker lives.
     #[must_use]
     pub fn generations(&self) -> BTreeSet<Generation> {
-        self.seats.iter().flat_map(|seat| &seat.occupants).map(|o| o.generation).collect()
+        self.slots.iter().flat_map(|state| &state.occupants).map(|o| o.generation).collect()
     }
 
     /// Whether it is the one that the reload under way brings.
@@ -87,7 +87,7 @@ impl Fleet {
     /// Whether one generation more would be too many. A restart ends those that are there, and for one that is not
     /// about to leave there would be nothing to wait for: the reload is what replaces it.
     fn is_crowded(&self, manner: Option<Manner>) -> bool {
-        let leaving = self.seats.iter().flat_map(|seat| &seat.occupants).filter(|o| o.is_leaving());
+        let leaving = self.slots.iter().flat_map(|state| &state.occupants).filter(|o| o.is_leaving());
         let leaving = leaving.map(|o| o.generation).collect::<BTreeSet<_>>().len();
         manner != Some(Manner::Restart) && leaving + 1 >= GENERATIONS_MAX
     }
@@ -114,18 +114,18 @@ impl Fleet {
             self.wanted = Wanted::Running(workers);
         }
         self.newest = Generation(self.newest.0 + 1);
-        let nobody_serves = !self.seats.iter().any(|seat| seat.serving().is_some());
+        let nobody_serves = !self.slots.iter().any(|state| state.serving().is_some());
         let configured = self.pending_workers.take();
         // A number that somebody chose since by hand stays while the configuration says what it said.
         let workers = configured.filter(|workers| *workers != self.plan.workers);
         let (target, before) = (self.newest, None);
         self.reload = Some(Reload { target, manner, proven: nobody_serves, configured, workers, before });
         self.wake_resting();
-        for seat in &mut self.seats {
+        for state in &mut self.slots {
             // Also what was to follow a worn worker is of the past.
-            (seat.backoff, seat.next, seat.failures_of_new) = (None, None, 0);
+            (state.backoff, state.next, state.failures_of_new) = (None, None, 0);
             // What the old generation did is not the new one's fault.
-            seat.recent.clear();
+            state.recent.clear();
         }
         actions.push(Action::ReloadBegun { generation: self.newest, manner });
         if nobody_serves {
@@ -141,7 +141,7 @@ impl Fleet {
         if let Some(workers) = reload.workers.filter(|workers| *workers > before) {
             reload.before = Some(before);
             self.wanted = Wanted::Running(workers);
-            self.seats.resize(self.seats.len().max(workers as usize), Seat::default());
+            self.slots.resize(self.slots.len().max(workers as usize), SlotState::default());
             actions.push(Action::Resized { workers });
         }
     }
@@ -162,9 +162,9 @@ impl Fleet {
     /// Whether a ready worker must wait for the others of its generation.
     pub(super) fn waits_for_its_generation(&self, worker: WorkerId) -> bool {
         let Some(Reload { target, manner: Manner::Fleet, .. }) = self.reload else { return false };
-        let of_it = |seat: &&Seat| seat.occupants.iter().any(|o| o.worker == worker && o.generation == target);
+        let of_it = |state: &&SlotState| state.occupants.iter().any(|o| o.worker == worker && o.generation == target);
         let of_another = |o: &Occupant| o.generation != target;
-        self.seats.iter().find(of_it).and_then(Seat::serving).is_some_and(of_another)
+        self.slots.iter().find(of_it).and_then(SlotState::serving).is_some_and(of_another)
     }
 
     /// The worker serves: if it is the first of the new generation, the others may follow.
@@ -190,14 +190,14 @@ impl Fleet {
     pub(super) fn make_room(&mut self, now: Moment, actions: &mut Vec<Action>) {
         for index in 0..self.span() {
             let Some(Reload { target, .. }) = self.reload.filter(|reload| self.may_bring(*reload)) else { return };
-            let seat = &mut self.seats[index];
-            if seat.serving().is_some() {
+            let state = &mut self.slots[index];
+            if state.serving().is_some() {
                 continue;
             }
             let outdated = |o: &&mut Occupant| o.is_starting() && o.generation != target;
-            if let Some(starting) = seat.occupants.iter_mut().find(outdated) {
+            if let Some(starting) = state.occupants.iter_mut().find(outdated) {
                 kill(starting, now, KillReason::Outdated, actions);
-                (seat.next, seat.rests) = (Some(target), false);
+                (state.next, state.rests) = (Some(target), false);
                 self.fill(now, index, actions);
             }
         }
@@ -207,9 +207,9 @@ impl Fleet {
     pub(super) fn replace(&mut self, now: Moment, actions: &mut Vec<Action>) {
         let wanted = self.wanted() as usize;
         let reload = self.reload;
-        let replaced_by_now = |seat: &Seat| seat.serving().is_some() && seat.occupants.iter().any(is_coming);
-        let mut surging = self.seats[..wanted].iter().filter(|seat| replaced_by_now(seat)).count();
-        let mut missing = self.seats[..wanted].iter().filter(|seat| seat.serving().is_none()).count();
+        let replaced_by_now = |state: &SlotState| state.serving().is_some() && state.occupants.iter().any(is_coming);
+        let mut surging = self.slots[..wanted].iter().filter(|state| replaced_by_now(state)).count();
+        let mut missing = self.slots[..wanted].iter().filter(|state| state.serving().is_none()).count();
         let (surge, unavailable) = match reload.map(|reload| reload.manner) {
             Some(Manner::Fleet) => (wanted, 0),
             Some(Manner::Restart) => (0, wanted),
@@ -217,9 +217,9 @@ impl Fleet {
         };
         let span = self.span();
         for index in 0..wanted {
-            let seat = &self.seats[index];
-            let Some(serving) = seat.serving().filter(|o| self.is_outdated(o)) else { continue };
-            if seat.occupants.iter().any(is_coming) || !seat.may_start() {
+            let state = &self.slots[index];
+            let Some(serving) = state.serving().filter(|o| self.is_outdated(o)) else { continue };
+            if state.occupants.iter().any(is_coming) || !state.may_start() {
                 continue;
             }
             let to_reload = reload.filter(|reload| reload.target != serving.generation);
@@ -236,9 +236,9 @@ impl Fleet {
             } else if missing < unavailable {
                 missing += 1;
                 let grace = self.plan.grace;
-                let seat = &mut self.seats[index];
-                seat.next = Some(generation);
-                for occupant in seat.occupants.iter_mut().filter(|o| o.is_ready()) {
+                let state = &mut self.slots[index];
+                state.next = Some(generation);
+                for occupant in state.occupants.iter_mut().filter(|o| o.is_ready()) {
                     drain(occupant, now, Some(grace), actions);
                 }
                 self.fill(now, index, actions);
@@ -248,8 +248,8 @@ impl Fleet {
 
     /// Whether a worker of this generation was started, or is about to be, and does not serve yet.
     fn is_on_its_way(&self, generation: Generation) -> bool {
-        let coming = |seat: &Seat| seat.occupants.iter().any(|o| is_coming(o) && o.generation == generation);
-        self.seats.iter().any(|seat| coming(seat) || seat.next == Some(generation))
+        let coming = |state: &SlotState| state.occupants.iter().any(|o| is_coming(o) && o.generation == generation);
+        self.slots.iter().any(|state| coming(state) || state.next == Some(generation))
     }
 
     /// Lets a whole generation serve at once, and sees the end of a reload. A slot has the new generation when
@@ -259,22 +259,22 @@ impl Fleet {
         let Some(Reload { target, manner, configured, workers, .. }) = self.reload else { return };
         let wanted = self.span();
         let is_ready = |o: &&Occupant| o.generation == target && o.is_ready();
-        let has_it = |seat: &Seat| seat.reached == Some(target) || seat.occupants.iter().any(|o| is_ready(&o));
-        if !self.seats[..wanted].iter().all(has_it) {
+        let has_it = |state: &SlotState| state.reached == Some(target) || state.occupants.iter().any(|o| is_ready(&o));
+        if !self.slots[..wanted].iter().all(has_it) {
             return;
         }
         if manner == Manner::Fleet {
-            let ready = self.seats[..wanted].iter().flat_map(|seat| &seat.occupants).filter(is_ready);
+            let ready = self.slots[..wanted].iter().flat_map(|state| &state.occupants).filter(is_ready);
             let waiting: Vec<_> = ready.filter(|o| o.waits()).map(|o| o.worker).collect();
             for worker in waiting {
                 self.admit(now, worker, actions);
             }
         }
-        let done = |seat: &Seat| match seat.serving() {
+        let done = |state: &SlotState| match state.serving() {
             Some(serving) => serving.generation == target,
-            None => seat.reached == Some(target),
+            None => state.reached == Some(target),
         };
-        if self.seats[..wanted].iter().all(done) && wanted > 0 {
+        if self.slots[..wanted].iter().all(done) && wanted > 0 {
             self.reload = None;
             self.settled = target;
             self.plan.workers = configured.unwrap_or(self.plan.workers);
@@ -289,7 +289,7 @@ impl Fleet {
     /// Whoever waited for its generation and need not any more serves: the worker of its slot died, or the
     /// reload is over.
     fn admit_who_waits_no_longer(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        let all = self.seats.iter().flat_map(|seat| &seat.occupants);
+        let all = self.slots.iter().flat_map(|state| &state.occupants);
         let waiting: Vec<_> = all.filter(|o| o.waits()).map(|o| o.worker).collect();
         for worker in waiting {
             if !self.is_stopping() && !self.waits_for_its_generation(worker) {
@@ -303,15 +303,15 @@ impl Fleet {
     pub(super) fn abort(&mut self, now: Moment, because: AbortReason, actions: &mut Vec<Action>) {
         let Some(Reload { target, before, .. }) = self.reload.take() else { return };
         let grace = self.plan.grace;
-        for seat in &mut self.seats {
-            seat.next = seat.next.filter(|next| *next != target);
-            for occupant in seat.occupants.iter_mut().filter(|o| o.generation == target && is_coming(o)) {
+        for state in &mut self.slots {
+            state.next = state.next.filter(|next| *next != target);
+            for occupant in state.occupants.iter_mut().filter(|o| o.generation == target && is_coming(o)) {
                 match occupant.life {
                     Life::Starting { .. } => kill(occupant, now, KillReason::Aborted, actions),
                     Life::Ready { .. } | Life::Draining { .. } => drain(occupant, now, Some(grace), actions),
                 }
             }
-            for occupant in seat.occupants.iter_mut().filter(|o| o.generation == target && o.serves()) {
+            for occupant in state.occupants.iter_mut().filter(|o| o.generation == target && o.serves()) {
                 occupant.worn = true;
             }
         }

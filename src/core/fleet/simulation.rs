@@ -228,8 +228,8 @@ impl World {
         self.must(!goes_on || self.last_reload.is_some(), "a slot that fails for good ends a reload");
         let brief = |slot: usize| curse == Curse::ServesBriefly && slot < 2;
         let wanted = self.fleet.wanted() as usize;
-        let mut served = self.fleet.seats()[..wanted].iter().enumerate();
-        let served = served.all(|(slot, seat)| seat.serving().is_some() || seat.rests() || brief(slot));
+        let mut served = self.fleet.slots()[..wanted].iter().enumerate();
+        let served = served.all(|(slot, state)| state.serving().is_some() || state.rests() || brief(slot));
         self.must(served, "a slot is never served again");
         let generations = self.fleet.generations().len();
         let few = generations <= 1 + self.fleet.resting().count();

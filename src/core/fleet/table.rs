@@ -1,6 +1,6 @@
 //! Every event in every state that it can meet: what the fleet makes of it, or why nothing.
 
-use super::seat::{Admitted, Drain, Life};
+use super::slot::{Admitted, Drain, Life};
 use super::{AbortReason, Action, Event, Fleet, Wanted};
 use crate::core::ids::WorkerId;
 use crate::core::moment::Moment;

@@ -48,7 +48,7 @@ fn a_worker_that_served_is_forked_again_at_once_and_in_its_slot() {
     let (mut fleet, now, workers) = ready(3);
     let actions = fleet.handle(now, Event::Exited(workers[1], Exit::Signal(9)));
     assert_eq!(actions, [Action::Fork { slot: Slot(1), worker: WorkerId(4), generation: Generation(1) }]);
-    assert_eq!(fleet.seats()[1].restarts, 1);
+    assert_eq!(fleet.slots()[1].restarts, 1);
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn one_more_and_one_fewer() {
     let actions = fleet.handle(now, Event::Resize(Resize::By(-1)));
     assert_eq!(actions, [Action::Resized { workers: 1 }, Action::Withdraw { worker }]);
     fleet.handle(now, Event::Exited(worker, Exit::Signal(15)));
-    assert_eq!(fleet.seats().len(), 1);
+    assert_eq!(fleet.slots().len(), 1);
 }
 
 /// Tells the fleet that a worker is ready and returns what it does about that.
@@ -240,7 +240,7 @@ fn a_stalled_worker_is_passed_over_unless_all_are() {
     let (mut fleet, now, w) = ready(2);
     let stalls = |worker| Event::Stalled(worker, Sign::Untaken);
     assert_eq!(fleet.handle(now, stalls(w[0])), [Action::Exclude { worker: w[0] }]);
-    assert_eq!(fleet.seats()[0].name(), "stalled");
+    assert_eq!(fleet.slots()[0].name(), "stalled");
     assert_eq!(fleet.handle(now, stalls(w[1])), [Action::Readmit { worker: w[0] }]);
     let recovers = |worker| Event::Recovered(worker, Sign::Untaken);
     assert_eq!(fleet.handle(now, recovers(w[0])), [Action::Exclude { worker: w[1] }]);

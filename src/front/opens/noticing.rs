@@ -2,7 +2,7 @@
 //! something may have been missed.
 
 use super::{LOOK_UNHEARD, Opens};
-use crate::bustle::next_beat;
+use crate::activity::next_beat;
 use crate::clock;
 use crate::core::notice::{ASK_EVERY, ASK_MAX, Notice};
 use crate::sys::closes::{Bell, Closes};

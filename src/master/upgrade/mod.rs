@@ -277,14 +277,14 @@ impl Master {
                 self.handle(event).await;
                 self.steer();
             }
-            let in_hands = self.front.house.in_hands.get() > 0;
-            let deferred = self.front.house.deferred.get() > 0 || self.front.house.unsent.get() > 0;
-            let visitors = self.workers.starter.rendezvous.is_busy();
+            let in_hands = self.front.common.in_hands.get() > 0;
+            let deferred = self.front.common.deferred.get() > 0 || self.front.common.unsent.get() > 0;
+            let asking = self.workers.starter.rendezvous.is_busy();
             let clients = self.control.as_ref().is_some_and(|control| control.is_busy());
             // What they report comes on a descriptor that only this program reads.
             let starting = self.workers.values().any(|worker| worker.executes == Executes::NotYet);
             // What is still to be closed would be closed by the call that executes the new program.
-            let busy = in_hands || deferred || starting || visitors || clients || dispose::is_busy();
+            let busy = in_hands || deferred || starting || asking || clients || dispose::is_busy();
             let late = busy && Instant::now() >= deadline;
             if late {
                 if in_hands {
@@ -294,7 +294,7 @@ impl Master {
                     return Err("a worker's process does not come to execute its program".to_owned());
                 }
                 if streams.is_some() {
-                    warn!(visitors, clients, "an upgrade cuts somebody off who asked this maitred something");
+                    warn!(asking, clients, "an upgrade cuts somebody off who asked this maitred something");
                     return Ok(());
                 }
             }
@@ -349,7 +349,7 @@ fn tell(client: Option<&OwnedFd>, answer: &str) {
 
 /// What another master ordered this program to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum Task {
     /// Say whether the state at this descriptor is understood.
     Check(i32),
     /// Go on from there.
@@ -358,13 +358,13 @@ pub enum Order {
 
 /// The order of another master, if there is one.
 #[must_use]
-pub fn order() -> Option<Order> {
+pub fn task() -> Option<Task> {
     let text = std::env::var(environment::UPGRADE).ok()?;
     let (what, number) = text.split_once(' ')?;
     let number = number.parse().ok()?;
     match what {
-        "check" => Some(Order::Check(number)),
-        "resume" => Some(Order::Resume(number)),
+        "check" => Some(Task::Check(number)),
+        "resume" => Some(Task::Resume(number)),
         _ => None,
     }
 }

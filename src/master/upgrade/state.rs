@@ -21,7 +21,7 @@ use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::front::accounts::Front;
 use crate::front::handoff::{self, Counters, Handoff};
-use crate::front::listener::{self, House, Listener};
+use crate::front::listener::{self, Common, Listener};
 use crate::front::listeners::Listeners;
 use crate::front::opens;
 use crate::front::refused;
@@ -50,7 +50,7 @@ use crate::workers::pool::Pool;
 use crate::workers::rendezvous::Rendezvous;
 use crate::workers::start::{OldShim, Starter};
 use crate::workers::supervised::{self, Supervised};
-use crate::workers::worker::{Asked, Executes, Request, Worker};
+use crate::workers::worker::{Executes, MayProbe, Request, Worker};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -307,11 +307,11 @@ impl Master {
                 .map(|c| [c.handed.get(), c.returned.get(), c.rescued.get(), c.truncated.get()])
                 .collect(),
             accepted_before: self.front.accepted_before,
-            lost: self.front.house.lost.get(),
-            refused: self.front.house.refused.pass(),
-            refused_returned: self.front.house.refused.returned.get(),
-            opens: self.front.house.opens.pass(),
-            provoked: self.front.house.provoked.pass(),
+            lost: self.front.common.lost.get(),
+            refused: self.front.common.refused.pass(),
+            refused_returned: self.front.common.refused.returned.get(),
+            opens: self.front.common.opens.pass(),
+            provoked: self.front.common.provoked.pass(),
             descriptors: self.workers.starter.descriptors,
             policy: limits::policy_chosen(),
             last_words: self.failures.last_words.iter().map(|(slot, words)| (*slot, words.clone())).collect(),

@@ -1,9 +1,9 @@
 //! Supervision that goes on in the next program of this process.
 
-use super::{Door, Known, Supervised};
+use super::{HandoffSocket, Known, Supervised};
 use crate::core::ids::WorkerId;
 use crate::front::handoff::Handoff;
-use crate::front::listener::House;
+use crate::front::listener::Common;
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::seccomp::{Call, Notifier};
 use crate::wire::address::Address;
@@ -20,9 +20,9 @@ enum PassedKnown {
     Listening { request: RequestId },
 }
 
-/// A door, as it is passed on: under these inodes.
+/// A socket, as it is passed on: under these inodes.
 #[derive(Debug, Serialize, Deserialize)]
-struct PassedDoor {
+struct PassedSocket {
     inodes: Vec<u64>,
     handoff: usize,
     name: Vec<u8>,
@@ -36,7 +36,8 @@ pub struct Passed {
     notifier: Number,
     known: Vec<(u64, PassedKnown)>,
     bound: Vec<u64>,
-    doors: Vec<PassedDoor>,
+    #[serde(rename = "doors")]
+    sockets: Vec<PassedSocket>,
     next_request: RequestId,
 }
 
@@ -53,25 +54,25 @@ impl Supervised {
             };
             (*inode, known)
         };
-        let mut doors: Vec<(Rc<Door>, Vec<u64>)> = Vec::new();
-        for (inode, door) in self.doors.borrow().iter() {
-            match doors.iter_mut().find(|(other, _)| Rc::ptr_eq(other, door)) {
+        let mut sockets: Vec<(Rc<HandoffSocket>, Vec<u64>)> = Vec::new();
+        for (inode, socket) in self.sockets.borrow().iter() {
+            match sockets.iter_mut().find(|(other, _)| Rc::ptr_eq(other, socket)) {
                 Some((_, inodes)) => inodes.push(*inode),
-                None => doors.push((Rc::clone(door), vec![*inode])),
+                None => sockets.push((Rc::clone(socket), vec![*inode])),
             }
         }
-        let door = |(door, inodes): (Rc<Door>, Vec<u64>)| PassedDoor {
+        let socket = |(socket, inodes): (Rc<HandoffSocket>, Vec<u64>)| PassedSocket {
             inodes,
-            handoff: place(&door.handoff),
-            name: door.name.clone(),
-            family: door.family,
-            waiting: door.waiting.borrow().iter().copied().collect(),
+            handoff: place(&socket.handoff),
+            name: socket.name.clone(),
+            family: socket.family,
+            waiting: socket.waiting.borrow().iter().copied().collect(),
         };
         Passed {
             notifier: passing.pass(self.notifier()),
             known: self.known.borrow().iter().map(known).collect(),
             bound: self.bound.borrow().iter().copied().collect(),
-            doors: doors.into_iter().map(door).collect(),
+            sockets: sockets.into_iter().map(socket).collect(),
             next_request: *self.next_request.borrow(),
         }
     }
@@ -84,10 +85,10 @@ impl Supervised {
         worker: WorkerId,
         passed: Passed,
         taking: &Taking,
-        house: Rc<House>,
+        common: Rc<Common>,
         handoffs: &[Rc<Handoff>],
     ) -> io::Result<Rc<Supervised>> {
-        let supervised = Supervised::new(worker, Notifier::new(taking.take(passed.notifier)?), house)?;
+        let supervised = Supervised::new(worker, Notifier::new(taking.take(passed.notifier)?), common)?;
         for (inode, known) in passed.known {
             let known = match known {
                 PassedKnown::Bound(address) => Known::Bound(address),
@@ -100,15 +101,15 @@ impl Supervised {
         }
         supervised.bound.borrow_mut().extend(passed.bound);
         *supervised.next_request.borrow_mut() = passed.next_request;
-        for passed in passed.doors {
+        for passed in passed.sockets {
             let missing = || io::Error::other("a hand-off socket is missing");
             let handoff = handoffs.get(passed.handoff).cloned().ok_or_else(missing)?;
-            let door = Rc::new(Door::new(handoff, passed.name, passed.family));
+            let socket = Rc::new(HandoffSocket::new(handoff, passed.name, passed.family));
             for inode in passed.inodes {
-                supervised.open(inode, Rc::clone(&door));
+                supervised.open(inode, Rc::clone(&socket));
             }
             for call in passed.waiting {
-                supervised.wait(call, Rc::clone(&door));
+                supervised.wait(call, Rc::clone(&socket));
             }
         }
         Ok(supervised)

@@ -1,4 +1,4 @@
-//! What a worker sends on its control channel, through the door, or when it is probed, and what the master answers.
+//! What a worker sends on its control channel, at the rendezvous, or when it is probed, and what the master answers.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -3,7 +3,7 @@
 //! The inherited control channel is one socket for all processes and threads of a worker, so an
 //! answer that came back on it could be taken by the wrong one. Each request therefore brings the
 //! socket on which its answer shall come. When a wrapper has closed the channel, the master is
-//! reached through its door, an abstract socket, with the worker's token.
+//! reached through its rendezvous, an abstract socket, with the worker's token.
 
 use super::abi::*;
 use super::settings;
@@ -62,9 +62,9 @@ pub fn request(packet: &mut Packet, own: Option<c_int>) -> Result<Answer, c_int>
         return answer;
     }
     packet.line("REPLY", format_args!("0"));
-    let door = open_door(packet, own.as_slice())?;
-    let answer = wait(door);
-    close(door);
+    let rendezvous = open_rendezvous(packet, own.as_slice())?;
+    let answer = wait(rendezvous);
+    close(rendezvous);
     answer
 }
 
@@ -74,16 +74,16 @@ pub fn tell(packet: &mut Packet) {
         // A note must not hold up the program when the master is slow: it is dropped instead.
         Some(channel) => drop(send(channel, packet, &[], MSG_DONTWAIT)),
         None => {
-            if let Ok(door) = open_door(packet, &[]) {
-                close(door);
+            if let Ok(rendezvous) = open_rendezvous(packet, &[]) {
+                close(rendezvous);
             }
         }
     }
 }
 
 /// Connects to the master's abstract socket and sends the packet with the worker's token.
-fn open_door(packet: &mut Packet, fds: &[c_int]) -> Result<c_int, c_int> {
-    let (name, token) = settings::door().ok_or(ENOTCONN)?;
+fn open_rendezvous(packet: &mut Packet, fds: &[c_int]) -> Result<c_int, c_int> {
+    let (name, token) = settings::rendezvous().ok_or(ENOTCONN)?;
     let mut addr = [0u8; ADDRESS_MAX];
     if name.len() > 100 {
         return Err(EINVAL);
@@ -97,7 +97,7 @@ fn open_door(packet: &mut Packet, fds: &[c_int]) -> Result<c_int, c_int> {
     packet.push(b"TOKEN=");
     packet.push(token);
     packet.push(b"\n");
-    // While as many knock as fit, the next one waits (unix_stream_connect in net/unix/af_unix.c).
+    // While as many connect as fit, the next one waits (unix_stream_connect in net/unix/af_unix.c).
     let patience = TimeSpec { seconds: ANSWER_SECONDS, nanos: 0 };
     kernel!(nr::SETSOCKOPT, fd, SOL_SOCKET, SO_SNDTIMEO, &raw const patience, size_of::<TimeSpec>());
     let connected = kernel!(nr::CONNECT, fd, addr.as_ptr(), 3 + name.len());

@@ -18,7 +18,7 @@ static GROUP_OF_MASTER: AtomicI32 = AtomicI32::new(-1);
 
 /// Whether somebody was asked to end.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum Requested {
     /// Just now.
     Now,
     /// By an earlier call, of whichever process.
@@ -41,17 +41,17 @@ pub fn start() {
 
 /// Asks the process group to end, unless it was asked before. Only this process where the group is none of
 /// ours: its own master's, say, of a worker that went there.
-pub fn ask() -> Asked {
+pub fn ask() -> Requested {
     static ALONE: AtomicI32 = AtomicI32::new(0);
     let group = kernel!(nr::GETPGID, 0) as i32;
     let shared = ASKED.load(Relaxed);
     // SAFETY: null, or the page that `start` made and that is never unmapped.
     let place = if shared.is_null() { &ALONE } else { unsafe { &*shared } };
     if place.swap(group, Relaxed) == group {
-        return Asked::Before;
+        return Requested::Before;
     }
     // Zero means the own group (kill(2)).
     let whom = if group == GROUP_OF_MASTER.load(Relaxed) { getpid() } else { 0 };
     kernel!(nr::KILL, whom, SIGTERM);
-    Asked::Now
+    Requested::Now
 }

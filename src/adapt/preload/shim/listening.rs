@@ -5,7 +5,7 @@ use super::abi::*;
 use super::channel::{request, tell};
 use super::process::{self, owns_memory};
 use super::table::{Entry, State, find, lock};
-use super::text::{Asked, Packet, family_of, in_family, port_of, set_port, value};
+use super::text::{Requested, Packet, family_of, in_family, port_of, set_port, value};
 use super::{end, epoll, paths, settings, taken};
 use core::ffi::{c_int, c_uint, c_void};
 use core::ptr::null_mut;
@@ -45,7 +45,7 @@ pub unsafe fn bind(fd: c_int, addr: *const u8, len: c_uint) -> Option<c_int> {
         return None;
     }
     // SAFETY: as the caller vouches.
-    let asked = unsafe { Asked::read(addr, len) }?;
+    let asked = unsafe { Requested::read(addr, len) }?;
     if asked.port() == Some(0) {
         if !settings::shares_port_zero() {
             return None;
@@ -64,7 +64,7 @@ pub unsafe fn bind(fd: c_int, addr: *const u8, len: c_uint) -> Option<c_int> {
     let entry = unsafe { remember(fd, family, State::Bound, addr, len) }?;
     match ask(fd, entry, &asked) {
         Ok(Served::ByMaster) => {
-            if let Asked::Path(path, len) = &asked {
+            if let Requested::Path(path, len) = &asked {
                 paths::remember(&path[..*len]);
             }
             Some(0)
@@ -121,7 +121,7 @@ enum Served {
 
 /// Asks the master for the address and puts in place what it gives: from then on the descriptor means the
 /// same to a program that inherits it.
-fn ask(fd: c_int, entry: &'static Entry, asked: &Asked) -> Result<Served, c_int> {
+fn ask(fd: c_int, entry: &'static Entry, asked: &Requested) -> Result<Served, c_int> {
     // From the answer on the master may change this for its own purposes.
     let nonblocking = kernel!(nr::FCNTL, fd, F_GETFL) & O_NONBLOCK != 0;
     let id = lock().detail(entry).id;
@@ -129,7 +129,7 @@ fn ask(fd: c_int, entry: &'static Entry, asked: &Asked) -> Result<Served, c_int>
     asked.write(&mut packet, "LISTEN");
     packet.line("ID", format_args!("{id}"));
     packet.push(b"ALONE=1\nHOLD=1\n");
-    if let Asked::Path(..) = asked
+    if let Requested::Path(..) = asked
         && let Some(mask) = process::umask()
     {
         packet.line("UMASK", format_args!("{mask:o}"));
@@ -215,7 +215,7 @@ fn settle(fd: c_int, entry: &'static Entry) -> Result<Served, c_int> {
     let (name, len) = (locked.detail(entry).name, locked.detail(entry).name_len);
     drop(locked);
     // SAFETY: `name` is an array of at least `len` bytes.
-    let asked = unsafe { Asked::read(name.as_ptr(), len) }.ok_or(EINVAL)?;
+    let asked = unsafe { Requested::read(name.as_ptr(), len) }.ok_or(EINVAL)?;
     let served = ask(fd, entry, &asked)?;
     if served == Served::Privately {
         let mut locked = lock();
@@ -388,13 +388,13 @@ fn ended(fd: c_int, entry: &'static Entry) -> c_int {
         // who would start it again.
         let asleep = put_to_sleep(fd, entry);
         match end::ask() {
-            end::Asked::Now => {}
+            end::Requested::Now => {}
             // It slept already, or nothing lets it sleep: this is no request.
-            end::Asked::Before if !asleep => {
+            end::Requested::Before if !asleep => {
                 kernel!(nr::KILL, getpid(), SIGKILL);
                 kernel!(nr::EXIT_GROUP, 1);
             }
-            end::Asked::Before => {}
+            end::Requested::Before => {}
         }
         if asleep && kernel!(nr::FCNTL, fd, F_GETFL) & O_NONBLOCK != 0 {
             return fail(EAGAIN);
@@ -586,7 +586,7 @@ fn about(entry: &'static Entry, packet: &mut Packet, key: &str, id: u64) -> bool
     let (name, len) = (detail.name, detail.name_len);
     drop(locked);
     // SAFETY: `name` is an array of at least `len` bytes.
-    let Some(asked) = (unsafe { Asked::read(name.as_ptr(), len) }) else { return false };
+    let Some(asked) = (unsafe { Requested::read(name.as_ptr(), len) }) else { return false };
     asked.write(packet, key);
     packet.line("ID", format_args!("{id}"));
     true

@@ -1,7 +1,7 @@
 //! What the master told this process through its environment, read once before the program starts.
 
 use super::abi::{environment, inode};
-use super::environment::{CHANNEL, CHANNEL_INODE, COUNT, DOOR, HANDOFF, HOW, INHERITED, MASTER, PORT_ZERO, UNIX_PATHS};
+use super::environment::{CHANNEL, CHANNEL_INODE, COUNT, RENDEZVOUS, HANDOFF, HOW, INHERITED, MASTER, PORT_ZERO, UNIX_PATHS};
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_int};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -13,7 +13,7 @@ static BY_HANDOFF: AtomicBool = AtomicBool::new(false);
 static SHARES_PORT_ZERO: AtomicBool = AtomicBool::new(false);
 static HAS_INHERITED: AtomicBool = AtomicBool::new(false);
 static MASTER_PID: AtomicI32 = AtomicI32::new(0);
-static DOOR_TEXT: Text<256> = Text::new();
+static RENDEZVOUS_TEXT: Text<256> = Text::new();
 static COUNT_TEXT: Text<64> = Text::new();
 static PATHS_TEXT: Text<4096> = Text::new();
 
@@ -66,8 +66,8 @@ pub fn read() {
             CHANNEL_INO.store(number(value).unwrap_or(0), Relaxed);
         } else if let Some(value) = value_of(text, MASTER) {
             MASTER_PID.store(number(value).map_or(0, |n| n as c_int), Relaxed);
-        } else if let Some(value) = value_of(text, DOOR) {
-            DOOR_TEXT.keep(value);
+        } else if let Some(value) = value_of(text, RENDEZVOUS) {
+            RENDEZVOUS_TEXT.keep(value);
         } else if let Some(value) = value_of(text, UNIX_PATHS) {
             PATHS_TEXT.keep(value);
         } else if let Some(value) = value_of(text, COUNT) {
@@ -82,7 +82,7 @@ pub fn read() {
         // SAFETY: the entry was not null, so the array goes on.
         at = unsafe { at.add(1) };
     }
-    let reachable = CHANNEL_FD.load(Relaxed) >= 0 || !DOOR_TEXT.get().is_empty();
+    let reachable = CHANNEL_FD.load(Relaxed) >= 0 || !RENDEZVOUS_TEXT.get().is_empty();
     ACTIVE.store(reachable && MASTER_PID.load(Relaxed) > 0, Relaxed);
 }
 
@@ -119,8 +119,8 @@ pub fn channel() -> Option<c_int> {
 }
 
 /// The name of the master's abstract socket and this worker's secret.
-pub fn door() -> Option<(&'static [u8], &'static [u8])> {
-    let text = DOOR_TEXT.get();
+pub fn rendezvous() -> Option<(&'static [u8], &'static [u8])> {
+    let text = RENDEZVOUS_TEXT.get();
     let space = text.iter().position(|&b| b == b' ')?;
     Some((&text[..space], &text[space + 1..]))
 }

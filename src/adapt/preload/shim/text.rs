@@ -78,7 +78,7 @@ pub unsafe fn family_of(addr: *const u8, len: u32) -> Option<u16> {
 
 /// An address as the program passes it to `bind`.
 #[allow(clippy::large_enum_variant, reason = "lives on the stack for one call; there is no heap here")]
-pub enum Asked {
+pub enum Requested {
     Ip(SocketAddr),
     /// Absolute path, in a buffer ended by its length.
     Path([u8; ADDRESS_MAX * 3], usize),
@@ -86,13 +86,13 @@ pub enum Asked {
     Abstract([u8; ADDRESS_MAX], usize),
 }
 
-impl Asked {
+impl Requested {
     /// Reads a `sockaddr`. `None` for what maitred leaves alone: other families, unnamed Unix
     /// sockets, names that do not fit into a line of text.
     ///
     /// # Safety
     /// `addr` must be readable for `len` bytes.
-    pub unsafe fn read(addr: *const u8, len: u32) -> Option<Asked> {
+    pub unsafe fn read(addr: *const u8, len: u32) -> Option<Requested> {
         if addr.is_null() || len as usize > ADDRESS_MAX {
             return None;
         }
@@ -104,7 +104,7 @@ impl Asked {
                 let (port, rest) = rest.split_first_chunk::<2>()?;
                 let (ip, _) = rest.split_first_chunk::<4>()?;
                 let v4 = SocketAddrV4::new(Ipv4Addr::from(*ip), u16::from_be_bytes(*port));
-                Some(Asked::Ip(SocketAddr::V4(v4)))
+                Some(Requested::Ip(SocketAddr::V4(v4)))
             }
             AF_INET6 => {
                 let (port, rest) = rest.split_first_chunk::<2>()?;
@@ -112,48 +112,48 @@ impl Asked {
                 let (ip, rest) = rest.split_first_chunk::<16>()?;
                 let scope = rest.first_chunk::<4>().map_or(0, |s| u32::from_ne_bytes(*s));
                 let v6 = SocketAddrV6::new(Ipv6Addr::from(*ip), u16::from_be_bytes(*port), 0, scope);
-                Some(Asked::Ip(SocketAddr::V6(v6)))
+                Some(Requested::Ip(SocketAddr::V6(v6)))
             }
-            AF_UNIX => Asked::read_unix(rest),
+            AF_UNIX => Requested::read_unix(rest),
             _ => None,
         }
     }
 
-    fn read_unix(name: &[u8]) -> Option<Asked> {
+    fn read_unix(name: &[u8]) -> Option<Requested> {
         let printable = |name: &[u8]| !name.is_empty() && name.iter().all(|b| (0x20..0x7f).contains(b));
         match name.first()? {
             0 => {
                 let name = &name[1..];
                 let mut buffer = [0; ADDRESS_MAX];
                 printable(name).then(|| buffer[..name.len()].copy_from_slice(name));
-                printable(name).then_some(Asked::Abstract(buffer, name.len()))
+                printable(name).then_some(Requested::Abstract(buffer, name.len()))
             }
             _ => {
                 let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
                 let (path, len) = absolute(&name[..end])?;
-                printable(&path[..len]).then_some(Asked::Path(path, len))
+                printable(&path[..len]).then_some(Requested::Path(path, len))
             }
         }
     }
 
     pub fn port(&self) -> Option<u16> {
         match self {
-            Asked::Ip(addr) => Some(addr.port()),
-            Asked::Path(..) | Asked::Abstract(..) => None,
+            Requested::Ip(addr) => Some(addr.port()),
+            Requested::Path(..) | Requested::Abstract(..) => None,
         }
     }
 
     /// Writes the address as a line of a packet.
     pub fn write(&self, packet: &mut Packet, key: &str) {
         match self {
-            Asked::Ip(addr) => packet.line(key, format_args!("tcp:{addr}")),
-            Asked::Path(path, len) => {
+            Requested::Ip(addr) => packet.line(key, format_args!("tcp:{addr}")),
+            Requested::Path(path, len) => {
                 packet.push(key.as_bytes());
                 packet.push(b"=unix:");
                 packet.push(&path[..*len]);
                 packet.push(b"\n");
             }
-            Asked::Abstract(name, len) => {
+            Requested::Abstract(name, len) => {
                 packet.push(key.as_bytes());
                 packet.push(b"=unix:@");
                 packet.push(&name[..*len]);
@@ -253,8 +253,8 @@ pub fn in_family(peer: &[u8], family: u16) -> ([u8; ADDRESS_MAX], usize) {
     let n = peer.len().min(ADDRESS_MAX);
     out[..n].copy_from_slice(&peer[..n]);
     // SAFETY: `peer` is a slice.
-    let asked = unsafe { Asked::read(peer.as_ptr(), peer.len() as u32) };
-    let Some(Asked::Ip(addr)) = asked else { return (out, n) };
+    let asked = unsafe { Requested::read(peer.as_ptr(), peer.len() as u32) };
+    let Some(Requested::Ip(addr)) = asked else { return (out, n) };
     match (addr.ip(), family) {
         (IpAddr::V4(v4), AF_INET6) => {
             out = [0; ADDRESS_MAX];

@@ -71,7 +71,7 @@ impl World {
             let bound = before.surge.max(self.most_surging());
             self.must(self.surging() <= bound, "more workers surge than may");
         }
-        let rests = served.and_then(|slot| self.fleet.seats().get(slot)).is_some_and(Seat::rests);
+        let rests = served.and_then(|slot| self.fleet.slots().get(slot)).is_some_and(SlotState::rests);
         let rested = actions.iter().any(|action| matches!(action, Action::Rest { .. }));
         self.must(!rests || rested || before.stopping, "nobody follows one that served");
         let runs = matches!(self.fleet.wanted, Wanted::Running(_));
@@ -253,17 +253,17 @@ impl World {
 
     fn serving_slots(&self) -> BTreeSet<usize> {
         let wanted = self.fleet.wanted() as usize;
-        (0..self.fleet.seats().len().min(wanted)).filter(|&i| self.fleet.seats()[i].serving().is_some()).collect()
+        (0..self.fleet.slots().len().min(wanted)).filter(|&i| self.fleet.slots()[i].serving().is_some()).collect()
     }
 
     fn check(&self, event: &Event, before: &BTreeSet<usize>, (excused, least): (&BTreeSet<usize>, usize)) {
-        let (seed, seats, wanted) = (self.seed, self.fleet.seats(), self.fleet.wanted() as usize);
-        let seated: BTreeSet<WorkerId> = seats.iter().flat_map(|s| &s.occupants).map(|o| o.worker).collect();
+        let (seed, slots, wanted) = (self.seed, self.fleet.slots(), self.fleet.wanted() as usize);
+        let placed: BTreeSet<WorkerId> = slots.iter().flat_map(|s| &s.occupants).map(|o| o.worker).collect();
         let alive: BTreeSet<WorkerId> = self.alive.keys().copied().collect();
-        assert_eq!(seated, alive, "history {seed}: every living worker has one seat");
-        for seat in seats {
-            let count = |is: fn(&Occupant) -> bool| seat.occupants.iter().filter(|o| is(o)).count();
-            self.must(seat.occupants.len() <= OCCUPANTS_MAX, "processes of a slot are bounded");
+        assert_eq!(placed, alive, "history {seed}: every living worker has one state");
+        for state in slots {
+            let count = |is: fn(&Occupant) -> bool| state.occupants.iter().filter(|o| is(o)).count();
+            self.must(state.occupants.len() <= OCCUPANTS_MAX, "processes of a slot are bounded");
             self.must(count(Occupant::is_starting) <= 1, "one starts at a time in a slot");
             self.must(count(Occupant::serves) <= 1, "one serves in a slot");
         }
@@ -276,13 +276,13 @@ impl World {
         let gaps: Vec<_> =
             before.iter().filter(|s| **s < wanted && !now_serving.contains(s) && !excused.contains(s)).collect();
         let restarting = self.reload.is_some_and(|reload| reload.manner == Manner::Restart);
-        let missing = (0..least.min(seats.len())).filter(|slot| !now_serving.contains(slot)).count();
+        let missing = (0..least.min(slots.len())).filter(|slot| !now_serving.contains(slot)).count();
         if !gaps.is_empty() && !restarting {
             let allowed = self.fleet.plan.max_unavailable as usize;
             assert!(missing <= allowed, "history {seed}: {event:?} left slots {gaps:?} without a worker");
         }
         self.nobody_starves();
-        self.must(seats.len() <= 8, "slots are bounded");
+        self.must(slots.len() <= 8, "slots are bounded");
         let wakes = self.fleet.wakes_at();
         self.must(wakes.is_none_or(|at| at > self.now), "a deadline in the past would spin");
         if self.random.clone().below(64) == 0 {

@@ -88,7 +88,7 @@ fn a_reload_during_a_reload_waits_and_generations_are_bounded() {
     }
     assert_eq!(forked(&is_ready(&mut fleet, now, next)), []);
     assert_eq!(fleet.generations().len(), GENERATIONS_MAX);
-    let oldest = fleet.seats()[0].occupants[0].worker;
+    let oldest = fleet.slots()[0].occupants[0].worker;
     let actions = fleet.handle(now, Event::Exited(oldest, Exit::Code(0)));
     assert!(matches!(actions[0], Action::ReloadBegun { .. }), "{actions:?}");
 }
@@ -109,7 +109,7 @@ fn a_slot_that_fails_too_often_rests_until_somebody_cares() {
     }
     let actions = fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
     assert_eq!(actions, [Action::Rest { slot: Slot(0), worker, failures: 4 }]);
-    assert_eq!((fleet.wakes_at(), fleet.seats()[0].name()), (None, "stopped"));
+    assert_eq!((fleet.wakes_at(), fleet.slots()[0].name()), (None, "stopped"));
     let actions = fleet.handle(now, Event::ReloadAsked(Manner::Rolling, Workers::Same));
     assert!(matches!(actions[1..], [Action::Fork { slot: Slot(0), generation: Generation(2), .. }]), "{actions:?}");
 }
@@ -155,7 +155,7 @@ fn a_worn_worker_is_replaced_during_a_reload_of_the_whole_fleet_too() {
     let new = forked(&fleet.handle(now, Event::ReloadAsked(Manner::Fleet, Workers::Same)));
     is_ready(&mut fleet, now, new[0]);
     // The old worker of the second slot dies, so its new one serves at once, and had its time already.
-    let old = fleet.seats()[1].serving().unwrap().worker;
+    let old = fleet.slots()[1].serving().unwrap().worker;
     fleet.handle(now, Event::Exited(old, Exit::Code(1)));
     is_ready(&mut fleet, now, new[1]);
     let next = forked(&fleet.handle(now, Event::Recycle(new[1])))[0];
@@ -192,7 +192,7 @@ fn one_of_two_fails(surge: u32, unavailable: u32, succession: Succession) -> (Fl
 fn carry_on(fleet: &mut Fleet, now: Moment) -> Vec<Action> {
     let mut done = Vec::new();
     for _ in 0..20 {
-        let all = fleet.seats().iter().flat_map(|seat| &seat.occupants);
+        let all = fleet.slots().iter().flat_map(|state| &state.occupants);
         let events: Vec<Event> = all
             .map(|o| match o.life {
                 Life::Draining { .. } => Event::Exited(o.worker, Exit::Code(0)),
@@ -279,7 +279,7 @@ fn an_old_worker_that_fails_too_often_does_not_end_the_reload() {
     assert!(rested && fleet.reloading().is_some(), "the slot rests, and the canary goes on");
     // It serves: the slot gets one of the new generation.
     let new = forked(&is_ready(&mut fleet, now, canary));
-    assert!(new.iter().any(|worker| fleet.seats()[2].occupants.iter().any(|o| o.worker == *worker)), "{new:?}");
+    assert!(new.iter().any(|worker| fleet.slots()[2].occupants.iter().any(|o| o.worker == *worker)), "{new:?}");
     let actions = carry_on(&mut fleet, now);
     assert!(actions.contains(&Action::ReloadDone { generation: Generation(2) }), "{actions:?}");
 }
@@ -324,7 +324,7 @@ fn a_new_generation_that_fails_slowly_and_leaves_no_gap_for_the_others_is_given_
     // The first two slots serve for a moment only, and never both; the third one still has its old worker.
     fleet.handle(now, Event::ReloadAsked(Manner::Rolling, Workers::Same));
     for _ in 0..100 {
-        let starting = fleet.seats().iter().flat_map(|seat| &seat.occupants).find(|o| o.is_starting());
+        let starting = fleet.slots().iter().flat_map(|state| &state.occupants).find(|o| o.is_starting());
         if let Some(worker) = starting.map(|o| o.worker) {
             fleet.handle(now, Event::Ready(worker));
             fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
@@ -392,7 +392,7 @@ fn a_reload_that_is_given_up_leaves_the_number_of_workers() {
         assert!(actions.iter().any(|a| matches!(a, Action::ReloadAborted { .. })), "{actions:?}");
         assert_eq!(fleet.wanted(), 2);
         carry_on(&mut fleet, now);
-        assert_eq!((fleet.seats().len(), fleet.all_ready()), (2, true));
+        assert_eq!((fleet.slots().len(), fleet.all_ready()), (2, true));
         assert_eq!(fleet.generations().into_iter().collect::<Vec<_>>(), [Generation(1)], "{asked} {proven}");
         assert_eq!(fleet.is_wanted(w[0]), proven == 0);
         // The next one that asks for as many still has to change something.
@@ -420,17 +420,17 @@ fn a_number_chosen_by_hand_outlives_reloads_that_ask_for_no_other() {
 /// Lets whoever starts in a slot fail until the slot rests.
 fn until_it_rests(fleet: &mut Fleet, mut now: Moment, slot: usize) -> Moment {
     for _ in 0..100 {
-        let starting = fleet.seats()[slot].occupants.iter().find(|o| o.is_starting()).map(|o| o.worker);
+        let starting = fleet.slots()[slot].occupants.iter().find(|o| o.is_starting()).map(|o| o.worker);
         if let Some(worker) = starting {
             fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
         }
-        if fleet.seats()[slot].rests() {
+        if fleet.slots()[slot].rests() {
             return now;
         }
         now = fleet.wakes_at().unwrap_or(now).max(now);
         fleet.handle(now, Event::Tick);
     }
-    panic!("it never rests: {:?}", fleet.seats()[slot]);
+    panic!("it never rests: {:?}", fleet.slots()[slot]);
 }
 
 #[test]
@@ -448,7 +448,7 @@ fn who_served_on_while_its_replacements_failed_is_followed_when_it_ends() {
             fleet.handle(now, Event::Recycle(serves));
         }
         let now = until_it_rests(&mut fleet, now, 0);
-        assert_eq!(fleet.seats()[0].serving().map(|o| o.worker), Some(serves));
+        assert_eq!(fleet.slots()[0].serving().map(|o| o.worker), Some(serves));
         let ends = [
             Event::Exited(serves, Exit::Code(1)),
             Event::Condemned(serves, KillReason::Watchdog),
@@ -465,7 +465,7 @@ fn who_served_on_while_its_replacements_failed_is_followed_when_it_ends() {
             }
             assert_eq!(follows.len(), 1, "{what}");
             is_ready(&mut fleet, now, follows[0]);
-            assert!(fleet.seats()[0].serving().is_some() && fleet.resting().next().is_none());
+            assert!(fleet.slots()[0].serving().is_some() && fleet.resting().next().is_none());
         }
     }
 }

@@ -20,12 +20,13 @@ impl Master {
         let config = Rc::new(config);
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let packet_cost = fd::packet_cost()?;
-        let house = Rc::new(House::new(&config, packet_cost, Reports::wrapped(&sender, Event::Front), Aside::start()?));
-        house.lost.set(state.lost);
-        house.refused.take(state.refused);
-        house.refused.returned.set(state.refused_returned);
-        house.opens.take(state.opens);
-        house.provoked.take(state.provoked);
+        let common =
+            Rc::new(Common::new(&config, packet_cost, Reports::wrapped(&sender, Event::Front), Aside::start()?));
+        common.lost.set(state.lost);
+        common.refused.take(state.refused);
+        common.refused.returned.set(state.refused_returned);
+        common.opens.take(state.opens);
+        common.provoked.take(state.provoked);
         let output = Output::start()?;
         dispose::start()?;
         if let Err(error) = limits::wake_without_preempting() {
@@ -35,14 +36,14 @@ impl Master {
         let of_slot = |slot: Slot| counters.get(slot.index()).cloned().unwrap_or_default();
         let handoffs = state.handoffs.iter().map(|passed| {
             let counters = of_slot(passed.slot());
-            let load = house.opens.load_of(passed.worker());
+            let load = common.opens.load_of(passed.worker());
             Handoff::take_over(passed, &taking, counters, load, packet_cost).map(Rc::new)
         });
         let handoffs = handoffs.collect::<io::Result<Vec<_>>>()?;
-        let mut listeners = Listeners::new(config.mode, Rc::clone(&house));
+        let mut listeners = Listeners::new(config.mode, Rc::clone(&common));
         let mut all = Vec::new();
         for passed in state.listeners {
-            let listener = Listener::take(passed.listener, &taking, Rc::clone(&house), &handoffs)?;
+            let listener = Listener::take(passed.listener, &taking, Rc::clone(&common), &handoffs)?;
             let listener = listeners.add_again(listener);
             all.push((listener, passed.served));
         }
@@ -88,12 +89,12 @@ impl Master {
             prefixed: prefixed(&config),
             descriptors: state.descriptors,
             taken: state.taken.map(|number| Taken::take(number, &taking)).transpose()?,
-            house: Rc::clone(&house),
+            common: Rc::clone(&common),
             events: workers,
         };
         let client = state.client.map(|number| taking.take(number)).transpose()?;
         let signals = forward_signals(&sender)?;
-        house.begin_to_accept()?;
+        common.begin_to_accept()?;
         let mut program = Program::new(host, signals);
         program.since = state.since;
         // One that failed is none.
@@ -154,7 +155,7 @@ impl Master {
         let config = self.reloads.of.get(&passed.generation).unwrap_or(&self.config);
         let supervised = passed
             .supervised
-            .map(|s| Supervised::take_over(passed.id, s, taking, Rc::clone(&self.front.house), handoffs));
+            .map(|s| Supervised::take_over(passed.id, s, taking, Rc::clone(&self.front.common), handoffs));
         Ok(Worker {
             id: passed.id,
             slot: passed.slot,
@@ -200,14 +201,14 @@ impl Master {
                 self.front.listeners.serve(listener);
             }
             // What workers that are gone sent back, and what the others send.
-            for orphan in listener.seats.orphans() {
-                if !self.workers.get(orphan.worker).is_some() {
-                    orphan.finish();
-                    tokio::task::spawn_local(returned::serve(Rc::clone(listener), orphan));
+            for draining in listener.workers.draining() {
+                if self.workers.get(draining.worker).is_none() {
+                    draining.finish();
+                    tokio::task::spawn_local(returned::serve(Rc::clone(listener), draining));
                 }
             }
         }
-        self.front.house.opens.begin();
+        self.front.common.opens.begin();
         let ids: Vec<WorkerId> = self.workers.ids().collect();
         for id in ids {
             let Some((worker, starter)) = self.workers.get_with_starter(id) else { continue };
@@ -217,7 +218,7 @@ impl Master {
                     tokio::task::spawn_local(returned::serve(Rc::clone(&request.listener), Rc::clone(handoff)));
                 }
             }
-            worker.choose_target(if worker.leaves { Asked::No } else { Asked::Yes });
+            worker.choose_target(if worker.leaves { MayProbe::No } else { MayProbe::Yes });
             let events = &self.checks.events;
             if self.fleet.occupant(id).is_some_and(Occupant::is_starting) {
                 ready::await_readiness(worker, events);

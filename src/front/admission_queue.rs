@@ -7,13 +7,13 @@ use tokio::sync::Notify;
 /// Listeners whose held connection waits for a place among `--max-open`, in the order in which they began to
 /// wait: without it the first to be woken would take every place, and the clients of another address none.
 #[derive(Debug)]
-pub struct Line<L> {
+pub struct AdmissionQueue<L> {
     waiting: RefCell<VecDeque<*const L>>,
     /// Somebody left it.
     pub moved: Notify,
 }
 
-impl<L> Line<L> {
+impl<L> AdmissionQueue<L> {
     /// How many stand before a listener, or would if it came now.
     #[must_use]
     pub fn before(&self, listener: &L) -> usize {
@@ -40,8 +40,8 @@ impl<L> Line<L> {
     }
 }
 
-impl<L> Default for Line<L> {
-    fn default() -> Line<L> {
-        Line { waiting: RefCell::default(), moved: Notify::new() }
+impl<L> Default for AdmissionQueue<L> {
+    fn default() -> AdmissionQueue<L> {
+        AdmissionQueue { waiting: RefCell::default(), moved: Notify::new() }
     }
 }

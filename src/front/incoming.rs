@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 /// A connection that is offered.
 #[derive(Clone, Copy, Debug)]
-pub struct Guest<'a> {
+pub struct Incoming<'a> {
     /// The connection.
     pub connection: BorrowedFd<'a>,
     /// Its peer's address, as the kernel wrote it.

@@ -9,22 +9,22 @@ use tokio::time::{Instant, sleep_until};
 
 /// What the looks at the workers are paced by.
 #[derive(Debug, Default)]
-pub struct Bustle {
+pub struct Activity {
     quiet: Cell<bool>,
     begins: Notify,
 }
 
-impl Bustle {
+impl Activity {
     /// Something goes on.
     #[inline]
-    pub fn stir(&self) {
+    pub fn begin(&self) {
         if self.quiet.replace(false) {
             self.begins.notify_waiters();
         }
     }
 
     /// Nothing waits for a worker, as a look at all of them found.
-    pub fn settle(&self) {
+    pub fn end(&self) {
         self.quiet.set(true);
     }
 
@@ -35,7 +35,7 @@ impl Bustle {
     }
 
     /// Waits until something goes on, at most until the next beat while nothing does.
-    pub async fn stirs(&self) {
+    pub async fn changed(&self) {
         if self.is_quiet() {
             tokio::select! {
                 () = self.begins.notified() => {}

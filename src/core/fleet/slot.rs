@@ -11,7 +11,7 @@ pub const OCCUPANTS_MAX: usize = 6;
 
 /// One slot.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Seat {
+pub struct SlotState {
     /// Its workers, the oldest first.
     pub occupants: Vec<Occupant>,
     /// Failures in a row.
@@ -225,7 +225,7 @@ impl Occupant {
     }
 }
 
-impl Seat {
+impl SlotState {
     /// The worker that serves here.
     #[must_use]
     pub fn serving(&self) -> Option<&Occupant> {

@@ -7,7 +7,7 @@
 //! they are before it receives anything, hangs up on strangers, takes no descriptors where none are needed, and
 //! is interrupted where it would wait. What proven processes of workers say becomes events.
 
-use super::channel::{self, Said};
+use super::channel::{self, Message};
 use super::{Event, Events, FromWorker};
 use crate::core::ids::WorkerId;
 use crate::sys::dispose::Foreign;
@@ -25,10 +25,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
-/// Visitors that are heard at once; with one more the oldest has to go, who may come again.
-pub const VISITORS_MAX: usize = 64;
-/// How long a visitor may take to say what it wants.
-const VISIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Clients that are heard at once; with one more the oldest has to go, who may come again.
+pub const CLIENTS_MAX: usize = 64;
+/// How long a client may take to say what it wants.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after no descriptor was to be had.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// Sockets with something to read that are looked at in one turn.
@@ -45,13 +45,13 @@ fn key_of(worker: WorkerId) -> u64 {
 
 /// What the loop and the thread share.
 #[derive(Debug)]
-pub struct Reception {
+pub struct Receiver {
     epoll: Epoll,
-    /// The secrets by which visitors say whose they are.
+    /// The secrets by which clients say whose they are.
     tokens: Mutex<HashMap<String, WorkerId>>,
     notes: Mutex<HashMap<u64, Arc<Notes>>>,
-    /// Visitors who have not been heard to the end.
-    visitors: AtomicUsize,
+    /// Clients who have not been heard to the end.
+    clients: AtomicUsize,
     /// Whether the thread has something in its hands.
     works: AtomicBool,
     /// Whether it is to take nothing up.
@@ -70,17 +70,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Reception {
+impl Receiver {
     /// Nobody is heard yet.
     ///
     /// # Errors
     /// When no descriptor is free.
-    pub fn new() -> io::Result<Arc<Reception>> {
-        Ok(Arc::new(Reception {
+    pub fn new() -> io::Result<Arc<Receiver>> {
+        Ok(Arc::new(Receiver {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             tokens: Mutex::default(),
             notes: Mutex::default(),
-            visitors: AtomicUsize::new(0),
+            clients: AtomicUsize::new(0),
             works: AtomicBool::new(false),
             pauses: AtomicBool::new(false),
         }))
@@ -109,7 +109,7 @@ impl Reception {
     /// Whether somebody is being heard, who would be cut off now.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.visitors.load(Ordering::SeqCst) > 0 || self.works.load(Ordering::SeqCst)
+        self.clients.load(Ordering::SeqCst) > 0 || self.works.load(Ordering::SeqCst)
     }
 
     /// Takes nothing up from now on; what comes waits in the sockets. False, and everything as before, when
@@ -135,15 +135,15 @@ impl Reception {
     pub fn start(self: &Arc<Self>, rendezvous: Arc<OwnedFd>, events: Events) -> io::Result<()> {
         self.epoll.add(&*rendezvous, EpollEvent::new(EpollFlags::EPOLLIN, RENDEZVOUS))?;
         let shared = Arc::clone(self);
-        let begin = move || Receptionist::new(shared, rendezvous, events).work();
-        std::thread::Builder::new().name("reception".to_owned()).stack_size(STACK).spawn(begin)?;
+        let begin = move || Thread::new(shared, rendezvous, events).work();
+        std::thread::Builder::new().name("rendezvous".to_owned()).stack_size(STACK).spawn(begin)?;
         Ok(())
     }
 }
 
 /// Somebody who came in and is proven to be of a worker.
 #[derive(Debug)]
-struct Visitor {
+struct Client {
     key: u64,
     socket: Foreign,
     since: Instant,
@@ -153,30 +153,23 @@ struct Visitor {
 struct Ended;
 
 /// The thread.
-struct Receptionist {
-    shared: Arc<Reception>,
+struct Thread {
+    shared: Arc<Receiver>,
     rendezvous: Arc<OwnedFd>,
     events: Events,
     /// The oldest first.
-    visitors: VecDeque<Visitor>,
+    clients: VecDeque<Client>,
     next_key: u64,
     interrupter: Option<Interrupter>,
 }
 
-impl Receptionist {
-    fn new(shared: Arc<Reception>, rendezvous: Arc<OwnedFd>, events: Events) -> Receptionist {
+impl Thread {
+    fn new(shared: Arc<Receiver>, rendezvous: Arc<OwnedFd>, events: Events) -> Thread {
         let interrupter = Interrupter::of_this_thread();
         if let Err(error) = &interrupter {
             warn!(%error, "no timer: a stranger's socket can hold up notifications of workers, though no connection");
         }
-        Receptionist {
-            shared,
-            rendezvous,
-            events,
-            visitors: VecDeque::new(),
-            next_key: 2,
-            interrupter: interrupter.ok(),
-        }
+        Thread { shared, rendezvous, events, clients: VecDeque::new(), next_key: 2, interrupter: interrupter.ok() }
     }
 
     /// Does something that a stranger can make last.
@@ -210,21 +203,21 @@ impl Receptionist {
                     return;
                 }
             }
-            self.send_away(|visitor| visitor.since.elapsed() >= VISIT_TIMEOUT);
+            self.send_away(|client| client.since.elapsed() >= CLIENT_TIMEOUT);
             self.shared.works.store(false, Ordering::SeqCst);
         }
     }
 
     fn timeout(&self) -> EpollTimeout {
-        let left = self.visitors.front().map(|visitor| VISIT_TIMEOUT.saturating_sub(visitor.since.elapsed()));
+        let left = self.clients.front().map(|client| CLIENT_TIMEOUT.saturating_sub(client.since.elapsed()));
         // A millisecond more, so that it is over then.
         left.and_then(|left| EpollTimeout::try_from(left + Duration::from_millis(1)).ok()).unwrap_or(EpollTimeout::NONE)
     }
 
     /// Lets one in, if it is of a worker.
     fn open(&mut self) {
-        let visitor = match SockRef::from(&*self.rendezvous).accept() {
-            Ok((visitor, _)) => OwnedFd::from(visitor),
+        let client = match SockRef::from(&*self.rendezvous).accept() {
+            Ok((client, _)) => OwnedFd::from(client),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => return,
             Err(error) => {
@@ -233,61 +226,61 @@ impl Receptionist {
             }
         };
         let groups = |group: Pid| lock(&self.shared.notes).values().any(|notes| notes.group == group);
-        let trusted = credentials::peer(visitor.as_fd()).is_ok_and(|peer| credentials::is_trusted(&peer, groups));
+        let trusted = credentials::peer(client.as_fd()).is_ok_and(|peer| credentials::is_trusted(&peer, groups));
         if !trusted {
-            self.soon(|| drop(visitor));
-            return strange("a process of another user knocked that no worker started");
+            self.soon(|| drop(client));
+            return strange("a process of another user that no worker started connected to the rendezvous socket");
         }
-        if self.visitors.len() >= VISITORS_MAX {
-            debug!(VISITORS_MAX, "too many visitors at once, the oldest has to go");
-            let oldest = self.visitors.front().map(|visitor| visitor.key);
-            self.send_away(|visitor| Some(visitor.key) == oldest);
+        if self.clients.len() >= CLIENTS_MAX {
+            debug!(CLIENTS_MAX, "too many clients at once, the oldest has to go");
+            let oldest = self.clients.front().map(|client| client.key);
+            self.send_away(|client| Some(client.key) == oldest);
         }
         let key = self.next_key;
         self.next_key += 2;
-        if self.shared.epoll.add(&visitor, EpollEvent::new(EpollFlags::EPOLLIN, key)).is_ok() {
-            self.visitors.push_back(Visitor { key, socket: Foreign::from(visitor), since: Instant::now() });
-            self.shared.visitors.fetch_add(1, Ordering::SeqCst);
+        if self.shared.epoll.add(&client, EpollEvent::new(EpollFlags::EPOLLIN, key)).is_ok() {
+            self.clients.push_back(Client { key, socket: Foreign::from(client), since: Instant::now() });
+            self.shared.clients.fetch_add(1, Ordering::SeqCst);
         }
     }
 
-    fn send_away(&mut self, whom: impl Fn(&Visitor) -> bool) {
-        let before = self.visitors.len();
-        self.visitors.retain(|visitor| !whom(visitor));
-        self.shared.visitors.fetch_sub(before - self.visitors.len(), Ordering::SeqCst);
+    fn send_away(&mut self, whom: impl Fn(&Client) -> bool) {
+        let before = self.clients.len();
+        self.clients.retain(|client| !whom(client));
+        self.shared.clients.fetch_sub(before - self.clients.len(), Ordering::SeqCst);
     }
 
-    /// Reads a visitor's packet and passes it on if its token is a worker's.
+    /// Reads a client's packet and passes it on if its token is a worker's.
     fn visit(&mut self, key: u64) -> Result<(), Ended> {
-        let found = self.visitors.iter().enumerate().find(|(_, visitor)| visitor.key == key);
-        let Some((index, visitor)) = found else { return Ok(()) };
-        let said = channel::read(visitor.socket.as_fd());
+        let found = self.clients.iter().enumerate().find(|(_, client)| client.key == key);
+        let Some((index, client)) = found else { return Ok(()) };
+        let said = channel::read(client.socket.as_fd());
         if matches!(&said, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
             return Ok(());
         }
-        let Some(visitor) = self.visitors.remove(index) else { return Ok(()) };
-        let _ = self.shared.epoll.delete(&visitor.socket);
+        let Some(client) = self.clients.remove(index) else { return Ok(()) };
+        let _ = self.shared.epoll.delete(&client.socket);
         let heard = match said {
-            Ok(Some(Said::Packet { packet, fds, sender })) => {
+            Ok(Some(Message::Packet { packet, fds, sender })) => {
                 let worker = packet.token.as_ref().and_then(|token| lock(&self.shared.tokens).get(token).copied());
                 match worker {
                     Some(worker) => {
-                        let rendezvous = Some(visitor.socket);
+                        let rendezvous = Some(client.socket);
                         self.tell(Event::Packet(FromWorker { worker, packet, fds, sender, rendezvous }))
                     }
                     None => {
-                        strange("a process without a worker's token knocked");
+                        strange("a process without a worker's token connected to the rendezvous socket");
                         Ok(())
                     }
                 }
             }
-            Ok(Some(Said::Malformed(_))) => {
-                strange("a process knocked and said nonsense");
+            Ok(Some(Message::Malformed(_))) => {
+                strange("a process that connected to the rendezvous socket sent a packet that makes no sense");
                 Ok(())
             }
             Ok(None) | Err(_) => Ok(()),
         };
-        self.shared.visitors.fetch_sub(1, Ordering::SeqCst);
+        self.shared.clients.fetch_sub(1, Ordering::SeqCst);
         heard
     }
 
@@ -316,11 +309,11 @@ impl Receptionist {
     }
 }
 
-/// Says that somebody knocked who should not, but not each time: anybody on the machine can knock.
+/// Says that somebody connected who should not, but not each time: anybody on the machine can.
 fn strange(what: &str) {
-    static KNOCKS: AtomicU64 = AtomicU64::new(0);
-    let knocks = KNOCKS.fetch_add(1, Ordering::Relaxed) + 1;
-    if knocks.is_power_of_two() {
-        warn!(knocks, "{what}");
+    static STRANGERS: AtomicU64 = AtomicU64::new(0);
+    let times = STRANGERS.fetch_add(1, Ordering::Relaxed) + 1;
+    if times.is_power_of_two() {
+        warn!(times, "{what}");
     }
 }

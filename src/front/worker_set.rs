@@ -1,8 +1,8 @@
 //! Who may get a connection of one listener: the workers that accept there, by slot, and whose turn
 //! it is. Also the queues of those that may get nothing more.
 
-use super::guest::Guest;
 use super::handoff::{Handoff, NotTaken, Suspended};
+use super::incoming::Incoming;
 use super::load::Load;
 use super::opens::{Countable, Opens};
 use crate::clock;
@@ -27,7 +27,7 @@ use std::time::Duration;
 /// How often the shares of fresh workers are reckoned anew.
 const RECKON_EVERY: Duration = Duration::from_millis(20);
 
-/// What became of a connection that was offered to the seats.
+/// What became of a connection that was offered to the members.
 #[derive(Debug)]
 pub enum Offered {
     /// A worker has it.
@@ -42,17 +42,17 @@ pub enum Offered {
 
 /// How a connection comes to be offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Comes {
+pub enum Arrival {
     /// A worker is chosen among those that have fewer open than they may.
-    In,
+    New,
     /// The worker of a slot would not have it, or nobody would. It was let in already, and others may wait
     /// behind it that count as open at the very worker that sent them back, so a limit does not hold it up.
-    Back(Option<Slot>),
+    Returned(Option<Slot>),
 }
 
 /// The sockets of one slot: more than one when its worker listens several times on one address.
 #[derive(Debug)]
-struct Seat {
+struct Member {
     handoffs: Vec<Rc<Handoff>>,
     turn: RoundRobin,
     /// What its worker has open.
@@ -61,7 +61,7 @@ struct Seat {
     share: u32,
 }
 
-impl Seat {
+impl Member {
     fn has_room(&self) -> bool {
         self.handoffs.iter().any(|h| h.has_room())
     }
@@ -120,7 +120,7 @@ impl Choice {
 
 /// The slots as the policy sees them.
 struct Shown<'a> {
-    seats: &'a [Seat],
+    members: &'a [Member],
     except: Option<Slot>,
     most_open: u32,
     equal: bool,
@@ -129,23 +129,25 @@ struct Shown<'a> {
 impl View for Shown<'_> {
     #[inline]
     fn slots(&self) -> usize {
-        self.seats.len()
+        self.members.len()
     }
 
     #[inline]
     fn may(&self, slot: usize) -> bool {
-        let Some(seat) = self.seats.get(slot) else { return false };
-        self.except.is_none_or(|except| except.index() != slot) && seat.load.get() < self.most_open && seat.has_room()
+        let Some(member) = self.members.get(slot) else { return false };
+        self.except.is_none_or(|except| except.index() != slot)
+            && member.load.get() < self.most_open
+            && member.has_room()
     }
 
     #[inline]
     fn load(&self, slot: usize) -> u32 {
-        self.seats.get(slot).map_or(0, |seat| seat.load.get())
+        self.members.get(slot).map_or(0, |member| member.load.get())
     }
 
     #[inline]
     fn weight(&self, slot: usize) -> u32 {
-        self.seats.get(slot).map_or(0, |seat| seat.share)
+        self.members.get(slot).map_or(0, |member| member.share)
     }
 
     #[inline]
@@ -156,8 +158,8 @@ impl View for Shown<'_> {
 
 /// All slots of one listener.
 #[derive(Debug)]
-pub struct Seats {
-    seats: RefCell<Vec<Seat>>,
+pub struct WorkerSet {
+    members: RefCell<Vec<Member>>,
     /// Which of the hand-off sockets are full.
     pub room: Rc<RoomWatch>,
     /// Whether it was seen a moment ago, for the connection that comes next, which of them are full no more.
@@ -173,26 +175,28 @@ pub struct Seats {
     growing_until: Cell<Option<Moment>>,
     reckoned: Cell<Moment>,
     /// Sockets of ended or draining workers in which connections may wait.
-    orphans: RefCell<Vec<Rc<Handoff>>>,
+    draining: RefCell<Vec<Rc<Handoff>>>,
 }
 
-/// Seats as they are passed on to the next program of this process: hand-off sockets by their place in a
+/// Workers as they are passed on to the next program of this process: hand-off sockets by their place in a
 /// table.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Passed {
-    seats: Vec<(Vec<usize>, RoundRobin)>,
+    #[serde(rename = "seats")]
+    members: Vec<(Vec<usize>, RoundRobin)>,
     turn: Memory,
-    orphans: Vec<usize>,
+    #[serde(rename = "orphans")]
+    draining: Vec<usize>,
 }
 
-impl Seats {
+impl WorkerSet {
     /// Nobody takes part yet.
     ///
     /// # Errors
     /// When no descriptor is free.
-    pub fn new(policy: Policy, choice: Choice) -> io::Result<Seats> {
-        Ok(Seats {
-            seats: RefCell::default(),
+    pub fn new(policy: Policy, choice: Choice) -> io::Result<WorkerSet> {
+        Ok(WorkerSet {
+            members: RefCell::default(),
             room: Rc::new(RoomWatch::new()?),
             caught_up: Cell::new(false),
             policy: RefCell::new(policy),
@@ -201,38 +205,38 @@ impl Seats {
             equal: Cell::new(true),
             growing_until: Cell::new(None),
             reckoned: Cell::default(),
-            orphans: RefCell::default(),
+            draining: RefCell::default(),
         })
     }
 
     /// Passes them on; `place` says which hand-off socket is where in the table.
     pub fn pass(&self, place: &mut dyn FnMut(&Rc<Handoff>) -> usize) -> Passed {
-        let seats = self.seats.borrow();
+        let members = self.members.borrow();
         Passed {
-            seats: seats.iter().map(|s| (s.handoffs.iter().map(&mut *place).collect(), s.turn.clone())).collect(),
+            members: members.iter().map(|s| (s.handoffs.iter().map(&mut *place).collect(), s.turn.clone())).collect(),
             turn: self.policy.borrow().memory(),
-            orphans: self.orphans.borrow().iter().map(place).collect(),
+            draining: self.draining.borrow().iter().map(place).collect(),
         }
     }
 
-    /// Takes over seats that were passed on.
+    /// Takes over members that were passed on.
     ///
     /// # Errors
     /// When a place in the table is empty.
-    pub fn take(self, passed: &Passed, handoffs: &[Rc<Handoff>]) -> io::Result<Seats> {
+    pub fn take(self, passed: &Passed, handoffs: &[Rc<Handoff>]) -> io::Result<WorkerSet> {
         let at = |place: &usize| {
             handoffs.get(*place).cloned().ok_or_else(|| io::Error::other("a hand-off socket is missing"))
         };
-        for (slot, (places, turn)) in passed.seats.iter().enumerate() {
+        for (slot, (places, turn)) in passed.members.iter().enumerate() {
             for place in places {
-                self.sit_down(at(place)?)?;
+                self.enter(at(place)?)?;
             }
-            if let Some(seat) = self.seats.borrow_mut().get_mut(slot) {
-                seat.turn = turn.clone();
+            if let Some(member) = self.members.borrow_mut().get_mut(slot) {
+                member.turn = turn.clone();
             }
         }
         self.policy.borrow_mut().remember(passed.turn.clone());
-        self.orphans.replace(passed.orphans.iter().map(at).collect::<io::Result<Vec<_>>>()?);
+        self.draining.replace(passed.draining.iter().map(at).collect::<io::Result<Vec<_>>>()?);
         Ok(self)
     }
 
@@ -242,23 +246,23 @@ impl Seats {
     /// When the kernel cannot watch one socket more.
     pub fn add(&self, handoff: Rc<Handoff>) -> io::Result<()> {
         handoff.serves_since.set(clock::now());
-        self.sit_down(handoff)
+        self.enter(handoff)
     }
 
-    fn sit_down(&self, handoff: Rc<Handoff>) -> io::Result<()> {
+    fn enter(&self, handoff: Rc<Handoff>) -> io::Result<()> {
         handoff.is_watched(self.room.add(handoff.sender())?);
-        let mut seats = self.seats.borrow_mut();
+        let mut members = self.members.borrow_mut();
         let index = handoff.slot.index();
-        while seats.len() <= index {
-            let share = self.choice.weights.of(Slot(seats.len() as u32)) * SHARE_MAX;
-            seats.push(Seat { handoffs: Vec::new(), turn: RoundRobin::default(), load: Rc::default(), share });
+        while members.len() <= index {
+            let share = self.choice.weights.of(Slot(members.len() as u32)) * SHARE_MAX;
+            members.push(Member { handoffs: Vec::new(), turn: RoundRobin::default(), load: Rc::default(), share });
         }
         let serves_since = handoff.serves_since.get();
-        if let Some(seat) = seats.get_mut(index) {
-            seat.load = Rc::clone(&handoff.load);
-            seat.handoffs.push(handoff);
+        if let Some(member) = members.get_mut(index) {
+            member.load = Rc::clone(&handoff.load);
+            member.handoffs.push(handoff);
         }
-        drop(seats);
+        drop(members);
         self.grow(serves_since);
         Ok(())
     }
@@ -272,16 +276,16 @@ impl Seats {
 
     /// Reckons what each slot's share is now.
     fn reckon(&self, now: Moment) {
-        let mut seats = self.seats.borrow_mut();
-        for (seat, slot) in seats.iter_mut().zip((0..).map(Slot)) {
-            let since = seat.handoffs.iter().map(|handoff| handoff.serves_since.get()).min();
+        let mut members = self.members.borrow_mut();
+        for (member, slot) in members.iter_mut().zip((0..).map(Slot)) {
+            let since = member.handoffs.iter().map(|handoff| handoff.serves_since.get()).min();
             let grown = match (self.choice.growth, since) {
                 (Some(growth), Some(since)) => share(now.since(since), growth),
                 _ => SHARE_MAX,
             };
-            seat.share = self.choice.weights.of(slot) * grown;
+            member.share = self.choice.weights.of(slot) * grown;
         }
-        self.equal.set(seats.iter().zip(seats.iter().skip(1)).all(|(one, next)| one.share == next.share));
+        self.equal.set(members.iter().zip(members.iter().skip(1)).all(|(one, next)| one.share == next.share));
         self.reckoned.set(now);
         if self.growing_until.get().is_some_and(|until| until <= now) {
             self.growing_until.set(None);
@@ -289,35 +293,35 @@ impl Seats {
     }
 
     /// Gives nothing more to the sockets of `worker` (all, or the one of `request`); what waits in
-    /// them is an orphan from now on.
+    /// them is an draining from now on.
     pub fn retire(&self, worker: WorkerId, request: Option<RequestId>) {
         let leaves = |h: &Rc<Handoff>| h.worker == worker && request.is_none_or(|id| h.request == id);
-        let mut orphans = self.orphans.borrow_mut();
-        for seat in self.seats.borrow_mut().iter_mut() {
-            for gone in seat.handoffs.extract_if(.., |h| leaves(h)) {
+        let mut draining = self.draining.borrow_mut();
+        for member in self.members.borrow_mut().iter_mut() {
+            for gone in member.handoffs.extract_if(.., |h| leaves(h)) {
                 // One that was suspended is among them already.
-                if !orphans.iter().any(|orphan| Rc::ptr_eq(orphan, &gone)) {
-                    orphans.push(gone);
+                if !draining.iter().any(|draining| Rc::ptr_eq(draining, &gone)) {
+                    draining.push(gone);
                 }
             }
         }
-        drop(orphans);
+        drop(draining);
         self.reckon(clock::now());
     }
 
     /// Gives nothing to a worker for now, and what it has not taken to others.
     pub fn suspend(&self, worker: WorkerId) {
-        for handoff in self.seated().filter(|h| h.worker == worker) {
+        for handoff in self.serving().filter(|h| h.worker == worker) {
             handoff.suspend(Suspended::Yes);
-            self.orphans.borrow_mut().push(handoff);
+            self.draining.borrow_mut().push(handoff);
         }
     }
 
     /// Gives to the worker again.
     pub fn readmit(&self, worker: WorkerId) {
-        for handoff in self.seated().filter(|h| h.worker == worker) {
+        for handoff in self.serving().filter(|h| h.worker == worker) {
             handoff.suspend(Suspended::No);
-            self.orphans.borrow_mut().retain(|orphan| !Rc::ptr_eq(orphan, &handoff));
+            self.draining.borrow_mut().retain(|draining| !Rc::ptr_eq(draining, &handoff));
             handoff.serves_since.set(clock::now());
             self.grow(handoff.serves_since.get());
         }
@@ -327,7 +331,7 @@ impl Seats {
     #[inline]
     pub fn has_room(&self) -> bool {
         let most = self.choice.most_open;
-        let somebody = || self.seats.borrow().iter().any(|seat| seat.load.get() < most && seat.has_room());
+        let somebody = || self.members.borrow().iter().any(|member| member.load.get() < most && member.has_room());
         if somebody() {
             return true;
         }
@@ -338,28 +342,28 @@ impl Seats {
     /// Whether each worker that could get connections has as many open as it may.
     #[must_use]
     pub fn all_have_most_open(&self) -> bool {
-        let seats = self.seats.borrow();
-        let mut serving = seats.iter().filter(|seat| seat.handoffs.iter().any(|h| !h.is_suspended())).peekable();
-        serving.peek().is_some() && serving.all(|seat| seat.load.get() >= self.choice.most_open)
+        let members = self.members.borrow();
+        let mut serving = members.iter().filter(|member| member.handoffs.iter().any(|h| !h.is_suspended())).peekable();
+        serving.peek().is_some() && serving.all(|member| member.load.get() >= self.choice.most_open)
     }
 
     /// Whether anybody takes part, full or not, in another slot than `except`.
     pub fn anybody_but(&self, except: Slot) -> bool {
-        let seats = self.seats.borrow();
-        seats.iter().enumerate().any(|(slot, seat)| slot != except.index() && !seat.handoffs.is_empty())
+        let members = self.members.borrow();
+        members.iter().enumerate().any(|(slot, member)| slot != except.index() && !member.handoffs.is_empty())
     }
 
     /// Whether nobody takes part.
     pub fn is_empty(&self) -> bool {
-        self.seats.borrow().iter().all(|seat| seat.handoffs.is_empty())
+        self.members.borrow().iter().all(|member| member.handoffs.is_empty())
     }
 
     /// Hands a connection to the worker that the policy chooses, passing over full ones.
     #[inline]
-    pub fn offer(&self, guest: Guest<'_>, comes: Comes) -> Offered {
-        let (except, most_open) = match comes {
-            Comes::In => (None, self.choice.most_open),
-            Comes::Back(except) => (except, u32::MAX),
+    pub fn offer(&self, incoming: Incoming<'_>, arrival: Arrival) -> Offered {
+        let (except, most_open) = match arrival {
+            Arrival::New => (None, self.choice.most_open),
+            Arrival::Returned(except) => (except, u32::MAX),
         };
         if self.growing_until.get().is_some() {
             let now = clock::now();
@@ -370,31 +374,31 @@ impl Seats {
         if !self.caught_up.replace(false) {
             self.room.catch_up();
         }
-        let source = Choice::source(guest.peer, self.choice.prefix);
-        let mut seats = self.seats.borrow_mut();
+        let source = Choice::source(incoming.peer, self.choice.prefix);
+        let mut members = self.members.borrow_mut();
         let mut policy = self.policy.borrow_mut();
         loop {
             let equal = self.equal.get();
-            let shown = Shown { seats: &seats, except, most_open, equal };
+            let shown = Shown { members: &members, except, most_open, equal };
             let Some(slot) = policy.choose(&shown, source) else { return Offered::NoRoom };
-            let Some(seat) = seats.get_mut(slot) else { return Offered::NoRoom };
-            let has_room = |i| seat.handoffs.get(i).is_some_and(|handoff: &Rc<Handoff>| handoff.has_room());
-            let Some(index) = seat.turn.next_of(seat.handoffs.len(), has_room) else { return Offered::NoRoom };
-            let Some(handoff) = seat.handoffs.get(index) else { return Offered::NoRoom };
-            match handoff.send(guest.connection, guest.peer) {
+            let Some(member) = members.get_mut(slot) else { return Offered::NoRoom };
+            let has_room = |i| member.handoffs.get(i).is_some_and(|handoff: &Rc<Handoff>| handoff.has_room());
+            let Some(index) = member.turn.next_of(member.handoffs.len(), has_room) else { return Offered::NoRoom };
+            let Some(handoff) = member.handoffs.get(index) else { return Offered::NoRoom };
+            match handoff.send(incoming.connection, incoming.peer) {
                 Ok(Sent::Sent) => {
-                    self.count(guest, handoff);
+                    self.count(incoming, handoff);
                     self.served_last.set(Some(handoff.worker));
                     policy.served(slot, source);
-                    seat.turn.served(index);
+                    member.turn.served(index);
                     return Offered::Handed;
                 }
                 Ok(Sent::Full) => {}
                 Ok(Sent::TooManyInFlight) => return Offered::TooManyInFlight,
                 // The worker shut its end down; its CLOSE is on the way.
                 Ok(Sent::Closed) => {
-                    let closed = seat.handoffs.remove(index);
-                    self.orphans.borrow_mut().push(closed);
+                    let closed = member.handoffs.remove(index);
+                    self.draining.borrow_mut().push(closed);
                 }
                 Err(error) => return Offered::Failed(error),
             }
@@ -409,29 +413,29 @@ impl Seats {
 
     /// Counts a connection as open at its new worker.
     #[inline]
-    fn count(&self, guest: Guest<'_>, handoff: &Handoff) {
+    fn count(&self, incoming: Incoming<'_>, handoff: &Handoff) {
         let choice = &self.choice;
         if choice.countable != Countable::None {
-            let source = choice.limited_source(guest.peer);
-            choice.opens.opened(guest, choice.countable, handoff.worker, &handoff.load, source);
+            let source = choice.limited_source(incoming.peer);
+            choice.opens.opened(incoming, choice.countable, handoff.worker, &handoff.load, source);
         }
     }
 
     /// The sockets in which untaken connections of ended or draining workers may wait.
-    pub fn orphans(&self) -> Vec<Rc<Handoff>> {
-        self.orphans.borrow().clone()
+    pub fn draining(&self) -> Vec<Rc<Handoff>> {
+        self.draining.borrow().clone()
     }
 
-    /// Whether there are orphans.
-    pub fn has_orphans(&self) -> bool {
-        !self.orphans.borrow().is_empty()
+    /// Whether there are draining.
+    pub fn is_draining(&self) -> bool {
+        !self.draining.borrow().is_empty()
     }
 
-    /// Forgets those orphans in which nothing waits any more; tells whose they were.
-    pub fn drop_empty_orphans(&self) -> Vec<WorkerId> {
+    /// Forgets those draining in which nothing waits any more; tells whose they were.
+    pub fn drop_drained(&self) -> Vec<WorkerId> {
         let (empty, waiting): (Vec<_>, Vec<_>) =
-            self.orphans.take().into_iter().partition(|handoff| handoff.queued() == 0);
-        self.orphans.replace(waiting);
+            self.draining.take().into_iter().partition(|handoff| handoff.queued() == 0);
+        self.draining.replace(waiting);
         empty.iter().map(|handoff| handoff.worker).collect()
     }
 
@@ -467,17 +471,17 @@ impl Seats {
     }
 
     /// The sockets of those that take part.
-    pub fn seated(&self) -> impl Iterator<Item = Rc<Handoff>> {
-        let seats = self.seats.borrow();
-        seats.iter().flat_map(|seat| seat.handoffs.iter().cloned()).collect::<Vec<_>>().into_iter()
+    pub fn serving(&self) -> impl Iterator<Item = Rc<Handoff>> {
+        let members = self.members.borrow();
+        members.iter().flat_map(|member| member.handoffs.iter().cloned()).collect::<Vec<_>>().into_iter()
     }
 
     fn all(&self) -> impl Iterator<Item = Rc<Handoff>> {
-        let seated: Vec<_> = self.seated().collect();
-        let orphans = self.orphans.borrow();
+        let serving: Vec<_> = self.serving().collect();
+        let draining = self.draining.borrow();
         // One that is suspended is among both.
-        let others = orphans.iter().filter(|orphan| !seated.iter().any(|h| Rc::ptr_eq(h, orphan)));
+        let others = draining.iter().filter(|draining| !serving.iter().any(|h| Rc::ptr_eq(h, draining)));
         let others: Vec<_> = others.cloned().collect();
-        seated.into_iter().chain(others)
+        serving.into_iter().chain(others)
     }
 }
