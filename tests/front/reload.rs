@@ -144,19 +144,21 @@ fn a_configuration_that_makes_no_sense_is_refused_before_anything_is_touched() {
     let file = File::new("workers = 2", &command, "");
     let maitred = file.run().ready(2);
     let before = maitred.pids();
-    for (options, word) in [
+    let bad = [
         ("workers = ", "maitred.toml"),
         ("workers = 0", "0 workers would serve nobody"),
         ("no-such-option = 1", "--no-such-option"),
         ("grace = 1.5", "grace has a value that no option takes"),
         ("cwd = \"/no/such/dir\"", "/no/such/dir"),
-    ] {
+    ];
+    for (refusals, (options, word)) in (2..).step_by(2).zip(bad) {
         file.write(options, &command, "");
         let why = maitred.refused(&["reload"]);
         assert!(why.contains(word) && why.contains("serve on") && !why.contains('\n'), "{options}: {why:?}");
         maitred.signal(SIGHUP);
+        // One at a time: a signal that comes while the same one waits is lost.
+        maitred.wait_for("cannot reload; the running workers serve on", refusals);
     }
-    maitred.wait_for("cannot reload; the running workers serve on", 10);
     std::fs::remove_file(&file.0).unwrap();
     let why = maitred.refused(&["reload"]);
     assert!(why.contains("cannot read") && why.contains("maitred.toml"), "{why:?}");
