@@ -1,7 +1,8 @@
 //! All addresses, and the sum of all connections that came there.
 
+use super::common::Common;
 use super::handoff::Counters;
-use super::listener::{Common, Listener};
+use super::listener::Listener;
 use super::listeners::Listeners;
 use super::returned;
 use crate::config::Mode;

@@ -6,42 +6,41 @@ use tokio::sync::Notify;
 
 /// Listeners whose held connection waits for a place among `--max-open`, in the order in which they began to
 /// wait: without it the first to be woken would take every place, and the clients of another address none.
-#[derive(Debug)]
-pub struct AdmissionQueue<L> {
-    waiting: RefCell<VecDeque<*const L>>,
+#[derive(Debug, Default)]
+pub struct AdmissionQueue {
+    /// By their addresses, which are only compared.
+    waiting: RefCell<VecDeque<*const ()>>,
     /// Somebody left it.
     pub moved: Notify,
 }
 
-impl<L> AdmissionQueue<L> {
+impl AdmissionQueue {
     /// How many stand before a listener, or would if it came now.
     #[must_use]
-    pub fn before(&self, listener: &L) -> usize {
+    pub fn before<L>(&self, listener: &L) -> usize {
         let waiting = self.waiting.borrow();
-        waiting.iter().position(|other| std::ptr::eq(*other, listener)).unwrap_or(waiting.len())
+        waiting.iter().position(|other| std::ptr::eq(*other, address(listener))).unwrap_or(waiting.len())
     }
 
     /// Lets a listener wait behind the others, if it does not yet.
-    pub fn join(&self, listener: &L) {
+    pub fn join<L>(&self, listener: &L) {
         let mut waiting = self.waiting.borrow_mut();
-        if !waiting.iter().any(|other| std::ptr::eq(*other, listener)) {
-            waiting.push_back(std::ptr::from_ref(listener));
+        if !waiting.iter().any(|other| std::ptr::eq(*other, address(listener))) {
+            waiting.push_back(address(listener));
         }
     }
 
     /// Lets those behind a listener move up.
-    pub fn leave(&self, listener: &L) {
+    pub fn leave<L>(&self, listener: &L) {
         let mut waiting = self.waiting.borrow_mut();
         let before = waiting.len();
-        waiting.retain(|other| !std::ptr::eq(*other, listener));
+        waiting.retain(|other| !std::ptr::eq(*other, address(listener)));
         if waiting.len() < before {
             self.moved.notify_waiters();
         }
     }
 }
 
-impl<L> Default for AdmissionQueue<L> {
-    fn default() -> AdmissionQueue<L> {
-        AdmissionQueue { waiting: RefCell::default(), moved: Notify::new() }
-    }
+fn address<L>(listener: &L) -> *const () {
+    std::ptr::from_ref(listener).cast()
 }

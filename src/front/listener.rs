@@ -1,146 +1,31 @@
 //! One address that the master holds for the workers.
 
-use super::admission_queue::AdmissionQueue;
+pub mod passing;
+
+use super::common::Common;
 use super::failures::Failures;
-use super::handoff::{Depth, Handoff, TakenBack};
-use super::opens::{Countable, Opens};
-use super::refused::Refused;
-use super::returning::Returning;
-use super::returns::Returns;
+use super::handoff::{Handoff, TakenBack};
 use super::room::WatchedRoom;
-use super::worker_set::{self, Choice, WorkerSet};
-use crate::activity::Activity;
-use crate::aside::Aside;
+use super::worker_set::WorkerSet;
 use crate::clock;
-use crate::config::admission::Admission;
-use crate::config::choice::Policy;
-use crate::config::{Config, Mode};
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::kernel::Steering;
-use crate::kernel::group::{self, Group};
-use crate::provoked::Provoked;
-use crate::reports::Reports;
+use crate::kernel::group::Group;
 use crate::sys::dispose::{self, Foreign};
-use crate::sys::exec::{Number, Passing, Taking};
-use crate::sys::kick::Kicker;
 use crate::sys::listen::{self, Sharing};
-use crate::sys::reserve::Reserve;
 use crate::sys::rights::Asker;
 use crate::sys::socket_file::SocketFile;
 use crate::wire::address::Address;
 use crate::wire::packet::RequestId;
 use serde::{Deserialize, Serialize};
 use socket2::Socket;
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
-
-/// What all listeners share.
-#[derive(Debug)]
-pub struct Common {
-    /// How full a worker may get.
-    pub depth: Depth,
-    /// Kept open so that there is a descriptor to be had when all others are used up.
-    pub reserve: Reserve,
-    /// Connections that could be given to nobody.
-    pub lost: Cell<u64>,
-    /// Where the accept loops report.
-    pub reports: Reports<super::Event>,
-    /// Connections that a task has in its hands, and that are in no queue meanwhile.
-    pub in_hands: Cell<usize>,
-    /// Requests that wait for a look at what processes have open.
-    pub deferred: Cell<u32>,
-    /// Answers to workers that wait for the kernel to let them through.
-    pub unsent: Cell<u32>,
-    /// Who is let in.
-    pub admission: Admission,
-    /// Which connections are open.
-    pub opens: Rc<Opens>,
-    /// Those that were turned away.
-    pub refused: Refused,
-    /// Connections that workers sent back.
-    pub returns: Returns,
-    /// Where more of those may come from.
-    pub returning: Returning,
-    /// Whose turn it is to get the next place.
-    pub admission_queue: AdmissionQueue<Listener>,
-    /// Lines of the log that workers provoked.
-    pub provoked: Provoked,
-    /// Does what takes too long for the loop.
-    pub aside: Aside,
-    /// Ends an `accept` that blocks, where the master accepts.
-    pub kicker: OnceCell<Kicker>,
-    /// Whether anything goes on.
-    pub activity: Activity,
-    config: Rc<Config>,
-}
-
-impl Common {
-    /// With nothing in it yet.
-    #[must_use]
-    pub fn new(config: &Rc<Config>, packet_cost: u32, reports: Reports<super::Event>, aside: Aside) -> Common {
-        Common {
-            depth: Depth { connections: config.depth, packet_cost },
-            reserve: Reserve::new(),
-            lost: Cell::new(0),
-            reports,
-            in_hands: Cell::new(0),
-            deferred: Cell::new(0),
-            unsent: Cell::new(0),
-            admission: config.admission.clone(),
-            opens: Rc::new(Opens::new(config, aside.clone())),
-            refused: Refused::default(),
-            returns: Returns::default(),
-            returning: Returning::default(),
-            admission_queue: AdmissionQueue::default(),
-            provoked: Provoked::default(),
-            aside,
-            kicker: OnceCell::new(),
-            activity: Activity::default(),
-            config: Rc::clone(config),
-        }
-    }
-
-    /// Makes what the accept loops need, in the mode in which there are any. Call after it was said which thread
-    /// gets signals.
-    ///
-    /// # Errors
-    /// When no thread can be had.
-    pub fn begin_to_accept(&self) -> io::Result<()> {
-        if self.config.mode == Mode::Handoff {
-            // There is none yet.
-            let _ = self.kicker.set(Kicker::start()?);
-        }
-        Ok(())
-    }
-
-    /// Which worker is next.
-    #[must_use]
-    pub fn policy(&self) -> Policy {
-        self.config.policy
-    }
-
-    /// The workers of a listener at this address and socket: none yet.
-    fn worker_set(&self, address: &Address, socket: Option<&Socket>) -> io::Result<WorkerSet> {
-        self.opens.watch(address);
-        let countable = socket.map_or(Countable::None, |socket| self.opens.countable(address, socket.as_fd()));
-        if self.admission.counts_open() && countable != Countable::All {
-            tracing::warn!(%address, "connections here cannot be counted, so limits of open connections do not hold; they need TCP on a socket of this network namespace");
-        }
-        let choice = Choice::new(&self.config, Rc::clone(&self.opens), countable);
-        WorkerSet::new(self.config.policy.begin(seed()), choice)
-    }
-}
-
-/// A number that no other master and no other listener has: in containers all have the same pid.
-fn seed() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish()
-}
 
 /// Why a listener exists, and thereby when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -449,105 +334,5 @@ impl Listener {
         if let Some(file) = &*self.path.borrow() {
             file.remove();
         }
-    }
-}
-
-/// A listener as it is passed on to the next program of this process. Hand-off sockets are named by their
-/// place in a table.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Passed {
-    key: Key,
-    address: Address,
-    origin: Origin,
-    accepted: u64,
-    backlog: u32,
-    held: Option<(Number, Vec<u8>)>,
-    adopted_from: Option<(WorkerId, RequestId)>,
-    given_up: bool,
-    #[serde(default)]
-    opened_late: bool,
-    held_by: HeldBy,
-    styled: bool,
-    path: Option<SocketFile>,
-    socket: Option<Number>,
-    group: Option<group::Passed>,
-    #[serde(rename = "seats")]
-    workers: worker_set::Passed,
-}
-
-impl Passed {
-    /// Its group of sockets, in kernel mode.
-    #[must_use]
-    pub fn group(&self) -> Option<&group::Passed> {
-        self.group.as_ref()
-    }
-}
-
-impl Listener {
-    /// Passes it on; `place` says which hand-off socket is where in the table.
-    pub fn pass(&self, passing: &Passing, place: &mut dyn FnMut(&Rc<Handoff>) -> usize) -> Passed {
-        let held = self.held.borrow();
-        Passed {
-            key: self.key.clone(),
-            address: self.address.clone(),
-            origin: self.origin,
-            accepted: self.accepted.get(),
-            backlog: self.backlog.get(),
-            held: held.as_ref().map(|held| (passing.pass(&held.connection), held.peer().to_vec())),
-            adopted_from: self.adopted_from.get(),
-            given_up: self.given_up.get(),
-            opened_late: self.opened_late.get(),
-            held_by: self.held_by.get(),
-            styled: self.styled.get(),
-            path: self.path.borrow().clone(),
-            // With a group, its first socket is among those of the group.
-            socket: self.socket().filter(|_| self.group.is_none()).map(|socket| passing.pass(&*socket)),
-            group: self.group.as_ref().map(|group| group.pass(passing)),
-            workers: self.workers.pass(place),
-        }
-    }
-
-    /// Takes a listener over that was passed on.
-    ///
-    /// # Errors
-    /// When a descriptor is missing, or none is free.
-    pub fn take(passed: Passed, taking: &Taking, common: Rc<Common>, handoffs: &[Rc<Handoff>]) -> io::Result<Listener> {
-        let defer = common.admission.defer;
-        let group = passed.group.map(|group| Group::take(group, taking, defer)).transpose()?;
-        let socket = match (&group, passed.socket) {
-            (Some(group), _) => group.sockets().into_iter().next(),
-            (None, number) => number.map(|n| taking.take(n)).transpose()?.map(|fd| Rc::new(Socket::from(fd))),
-        };
-        let held =
-            passed.held.map(|(connection, peer)| Ok::<_, io::Error>(TakenBack::new(taking.take(connection)?, &peer)));
-        let workers = common.worker_set(&passed.address, socket.as_deref())?.take(&passed.workers, handoffs)?;
-        Ok(Listener {
-            key: passed.key,
-            address: passed.address,
-            origin: passed.origin,
-            workers,
-            changed: Notify::new(),
-            accepted: Cell::new(passed.accepted),
-            backlog: Cell::new(passed.backlog),
-            phase: Cell::new(if socket.is_some() { Phase::Open } else { Phase::GivenUp }),
-            saturated: RefCell::default(),
-            held: RefCell::new(held.transpose()?),
-            held_until: Cell::new(common.admission.longest_wait().map(|most| clock::now() + most)),
-            served_since: Cell::new(None),
-            adopted_from: Cell::new(passed.adopted_from),
-            given_up: Cell::new(passed.given_up),
-            given_up_by: Cell::new(None),
-            unheld_since: Cell::new(None),
-            kept_until: Cell::new(None),
-            opened_late: Cell::new(passed.opened_late),
-            exhausted: Cell::new(false),
-            held_by: Cell::new(passed.held_by),
-            failures: Cell::default(),
-            common,
-            group,
-            socket: RefCell::new(socket),
-            styled: Cell::new(passed.styled),
-            path: RefCell::new(passed.path),
-        })
     }
 }

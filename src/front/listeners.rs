@@ -1,7 +1,8 @@
 //! All addresses that the master holds, and which of them serves a worker's request.
 
 use super::closing::{Afterwards, close_when_empty};
-use super::listener::{Common, HeldBy, Key, Listener, Origin, Phase};
+use super::common::Common;
+use super::listener::{HeldBy, Key, Listener, Origin, Phase};
 use super::{accept, mend};
 use crate::clock;
 use crate::config::Mode;

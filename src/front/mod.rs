@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod admission;
 pub mod admission_queue;
 mod closing;
+pub mod common;
 mod failures;
 pub mod handoff;
 pub mod incoming;

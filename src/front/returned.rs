@@ -1,8 +1,9 @@
 //! Connections that a worker sends back on its hand-off socket because it will not have them.
 
+use super::common::Common;
 use super::handoff::{Handoff, count};
 use super::incoming::Incoming;
-use super::listener::{Common, Listener};
+use super::listener::Listener;
 use super::refuse::refuse_returned;
 use super::refused::Because;
 use super::returns::{Came, Pace};

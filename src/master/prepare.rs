@@ -14,7 +14,7 @@ use crate::aside::Aside;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode, WORKERS_MAX};
 use crate::core::fleet::{Fleet, OCCUPANTS_MAX};
 use crate::front::accounts::Front;
-use crate::front::listener::Common;
+use crate::front::common::Common;
 use crate::front::listeners::Listeners;
 use crate::kernel::shares::Shares;
 use crate::lifecycle::failures::{Failure, Failures};

@@ -7,8 +7,8 @@ pub use passing::Passed;
 
 use super::{Event, Events};
 use crate::core::ids::WorkerId;
+use crate::front::common::Common;
 use crate::front::handoff::{Handoff, NotTaken, TakenBack, count};
-use crate::front::listener::Common;
 use crate::provoked::Kind;
 use crate::sys::seccomp::{Call, Name, Notifier, OnExec};
 use crate::sys::{fd, foreign, limits, watch};

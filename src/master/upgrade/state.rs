@@ -20,8 +20,10 @@ use crate::core::health::Health;
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::front::accounts::Front;
+use crate::front::common::Common;
 use crate::front::handoff::{self, Counters, Handoff};
-use crate::front::listener::{self, Common, Listener};
+use crate::front::listener::Listener;
+use crate::front::listener::passing;
 use crate::front::listeners::Listeners;
 use crate::front::opens;
 use crate::front::refused;
@@ -124,7 +126,7 @@ pub struct State {
 #[derive(Debug, Serialize, Deserialize)]
 struct PassedListener {
     served: bool,
-    listener: listener::Passed,
+    listener: passing::Passed,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

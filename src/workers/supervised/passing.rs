@@ -2,8 +2,8 @@
 
 use super::{HandoffSocket, Known, Supervised};
 use crate::core::ids::WorkerId;
+use crate::front::common::Common;
 use crate::front::handoff::Handoff;
-use crate::front::listener::Common;
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::seccomp::{Call, Notifier};
 use crate::wire::address::Address;

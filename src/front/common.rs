@@ -1,0 +1,130 @@
+//! What all listeners have in common.
+
+use super::admission_queue::AdmissionQueue;
+use super::handoff::Depth;
+use super::opens::{Countable, Opens};
+use super::refused::Refused;
+use super::returning::Returning;
+use super::returns::Returns;
+use super::worker_set::{Choice, WorkerSet};
+use crate::activity::Activity;
+use crate::aside::Aside;
+use crate::config::admission::Admission;
+use crate::config::choice::Policy;
+use crate::config::{Config, Mode};
+use crate::provoked::Provoked;
+use crate::reports::Reports;
+use crate::sys::kick::Kicker;
+use crate::sys::reserve::Reserve;
+use crate::wire::address::Address;
+use socket2::Socket;
+use std::cell::{Cell, OnceCell};
+use std::io;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+/// What all listeners have in common.
+#[derive(Debug)]
+pub struct Common {
+    /// How full a worker may get.
+    pub depth: Depth,
+    /// Kept open so that there is a descriptor to be had when all others are used up.
+    pub reserve: Reserve,
+    /// Connections that could be given to nobody.
+    pub lost: Cell<u64>,
+    /// Where the accept loops report.
+    pub reports: Reports<super::Event>,
+    /// Connections that a task has in its hands, and that are in no queue meanwhile.
+    pub in_hands: Cell<usize>,
+    /// Requests that wait for a look at what processes have open.
+    pub deferred: Cell<u32>,
+    /// Answers to workers that wait for the kernel to let them through.
+    pub unsent: Cell<u32>,
+    /// Who is let in.
+    pub admission: Admission,
+    /// Which connections are open.
+    pub opens: Rc<Opens>,
+    /// Those that were turned away.
+    pub refused: Refused,
+    /// Connections that workers sent back.
+    pub returns: Returns,
+    /// Where more of those may come from.
+    pub returning: Returning,
+    /// Whose turn it is to get the next place.
+    pub admission_queue: AdmissionQueue,
+    /// Lines of the log that workers provoked.
+    pub provoked: Provoked,
+    /// Does what takes too long for the loop.
+    pub aside: Aside,
+    /// Ends an `accept` that blocks, where the master accepts.
+    pub kicker: OnceCell<Kicker>,
+    /// Whether anything goes on.
+    pub activity: Activity,
+    config: Rc<Config>,
+}
+
+impl Common {
+    /// With nothing in it yet.
+    #[must_use]
+    pub fn new(config: &Rc<Config>, packet_cost: u32, reports: Reports<super::Event>, aside: Aside) -> Common {
+        Common {
+            depth: Depth { connections: config.depth, packet_cost },
+            reserve: Reserve::new(),
+            lost: Cell::new(0),
+            reports,
+            in_hands: Cell::new(0),
+            deferred: Cell::new(0),
+            unsent: Cell::new(0),
+            admission: config.admission.clone(),
+            opens: Rc::new(Opens::new(config, aside.clone())),
+            refused: Refused::default(),
+            returns: Returns::default(),
+            returning: Returning::default(),
+            admission_queue: AdmissionQueue::default(),
+            provoked: Provoked::default(),
+            aside,
+            kicker: OnceCell::new(),
+            activity: Activity::default(),
+            config: Rc::clone(config),
+        }
+    }
+
+    /// Makes what the accept loops need, in the mode in which there are any. Call after it was said which thread
+    /// gets signals.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub fn begin_to_accept(&self) -> io::Result<()> {
+        if self.config.mode == Mode::Handoff {
+            // There is none yet.
+            let _ = self.kicker.set(Kicker::start()?);
+        }
+        Ok(())
+    }
+
+    /// Which worker is next.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.config.policy
+    }
+
+    /// The workers of a listener at this address and socket: none yet.
+    ///
+    /// # Errors
+    /// When no descriptor is free.
+    pub fn worker_set(&self, address: &Address, socket: Option<&Socket>) -> io::Result<WorkerSet> {
+        self.opens.watch(address);
+        let countable = socket.map_or(Countable::None, |socket| self.opens.countable(address, socket.as_fd()));
+        if self.admission.counts_open() && countable != Countable::All {
+            tracing::warn!(%address, "connections here cannot be counted, so limits of open connections do not hold; they need TCP on a socket of this network namespace");
+        }
+        let choice = Choice::new(&self.config, Rc::clone(&self.opens), countable);
+        WorkerSet::new(self.config.policy.begin(seed()), choice)
+    }
+}
+
+/// A number that no other master and no other listener has: in containers all have the same pid.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
+}
