@@ -6,8 +6,10 @@
 
 use super::Event;
 use super::admission::{hand_over, hold, may_accept, place_held};
+use super::counters::count;
 use super::failures::CannotAccept;
-use super::handoff::{Handoff, NotTaken, count};
+use super::handoff::Handoff;
+use super::incoming::NotTaken;
 use super::listener::{HeldBy, Listener, Phase};
 use super::mend::mend;
 use super::next::{EXHAUSTED_PAUSE, Next, wait_after};

@@ -1,7 +1,7 @@
 //! All addresses, and the sum of all connections that came there.
 
 use super::common::Common;
-use super::handoff::Counters;
+use super::counters::Counters;
 use super::listener::Listener;
 use super::listeners::Listeners;
 use super::returned;

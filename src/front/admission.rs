@@ -1,8 +1,8 @@
 //! Who is let in: what becomes of an accepted connection before anybody chooses a worker for it. It is handed
 //! over, or turned away ([`super::refuse`]), or held until one of both is possible.
 
-use super::handoff::TakenBack;
 use super::incoming::Incoming;
+use super::incoming::TakenBack;
 use super::listener::{Listener, Phase};
 use super::next::{Next, wait_after};
 use super::refuse::refuse;

@@ -1,12 +1,13 @@
 //! What all listeners have in common.
 
 use super::admission_queue::AdmissionQueue;
+use super::choice::Choice;
 use super::handoff::Depth;
 use super::opens::{Countable, Opens};
 use super::refused::Refused;
 use super::returning::Returning;
 use super::returns::Returns;
-use super::worker_set::{Choice, WorkerSet};
+use super::worker_set::WorkerSet;
 use crate::activity::Activity;
 use crate::aside::Aside;
 use crate::config::admission::Admission;

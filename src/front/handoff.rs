@@ -4,12 +4,14 @@
 //! duplicate of the *receiving* end, so the queue outlives the worker, and what the worker never
 //! took can be taken back ([`Handoff::take_back`]).
 
-use super::incoming::Incoming;
+pub mod passing;
+
+use super::counters::{Counters, count};
+use super::incoming::{NotTaken, TakenBack};
 use super::load::Load;
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::sys::dispose::Foreign;
-use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::fd::{self, Sent};
 use crate::sys::room::Watched;
 use crate::sys::secret::secret;
@@ -17,7 +19,6 @@ use crate::sys::{listen, watch};
 use crate::wire::environment;
 use crate::wire::packet::RequestId;
 use crate::wire::peer::PEER_MAX;
-use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
@@ -36,37 +37,6 @@ pub struct Depth {
     pub connections: u32,
     /// What one of them adds to [`fd::unsent_bytes`].
     pub packet_cost: u32,
-}
-
-/// What happened to the connections of one slot, over all workers that sat in it.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Given to a worker, repeated hand-offs included.
-    pub handed: Cell<u64>,
-    /// Sent back by a worker that would not have them.
-    pub returned: Cell<u64>,
-    /// Taken back untaken.
-    pub rescued: Cell<u64>,
-    /// Lost in a worker that had no free descriptor (`MSG_CTRUNC`).
-    pub truncated: Cell<u64>,
-}
-
-impl Counters {
-    /// Counters that go on from `[handed, returned, rescued, truncated]`.
-    #[must_use]
-    pub fn of([handed, returned, rescued, truncated]: &[u64; 4]) -> Counters {
-        Counters {
-            handed: Cell::new(*handed),
-            returned: Cell::new(*returned),
-            rescued: Cell::new(*rescued),
-            truncated: Cell::new(*truncated),
-        }
-    }
-}
-
-/// Adds one.
-pub fn count(counter: &Cell<u64>) {
-    counter.set(counter.get() + 1);
 }
 
 /// Whether a hand-off socket gets nothing for now.
@@ -131,143 +101,7 @@ pub struct Handoff {
     finished: Notify,
 }
 
-/// Why no connection came out of a hand-off socket.
-#[derive(Debug, thiserror::Error)]
-pub enum NotTaken {
-    /// None waits.
-    #[error("none waits")]
-    Nothing,
-    /// None waits, and the worker shut its end down.
-    #[error("none waits, and none can come any more")]
-    Ended,
-    /// One was taken out and could not be kept.
-    #[error("no descriptor was free for it; raise the limit with ulimit -n")]
-    Lost,
-    /// The system has something against it, memory say, and nothing was taken out.
-    #[error(transparent)]
-    Failed(io::Error),
-}
-
-impl NotTaken {
-    fn of(error: io::Error) -> NotTaken {
-        match error.kind() {
-            io::ErrorKind::WouldBlock => NotTaken::Nothing,
-            _ => NotTaken::Failed(error),
-        }
-    }
-}
-
-/// A connection that was taken back, with its payload.
-#[derive(Debug)]
-pub struct TakenBack {
-    /// The connection.
-    pub connection: OwnedFd,
-    peer: [u8; PEER_MAX],
-    peer_len: usize,
-}
-
-impl TakenBack {
-    /// A connection that waits in the master; a peer's address longer than any is cut.
-    #[must_use]
-    pub fn new(connection: OwnedFd, address: &[u8]) -> TakenBack {
-        let mut peer = [0; PEER_MAX];
-        let peer_len = address.len().min(PEER_MAX);
-        peer.iter_mut().zip(address).for_each(|(to, from)| *to = *from);
-        TakenBack { connection, peer, peer_len }
-    }
-
-    /// The connection with its address.
-    #[must_use]
-    pub fn incoming(&self) -> Incoming<'_> {
-        Incoming { connection: self.connection.as_fd(), peer: self.peer() }
-    }
-
-    /// The peer's address, as the packet carried it.
-    #[must_use]
-    pub fn peer(&self) -> &[u8] {
-        self.peer.get(..self.peer_len).unwrap_or_default()
-    }
-}
-
-/// A hand-off socket as it is passed on to the next program of this process.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Passed {
-    worker: WorkerId,
-    slot: Slot,
-    request: RequestId,
-    send: Number,
-    receive: Number,
-    depth: u32,
-    sent: u64,
-    own: Vec<u64>,
-    own_sent: u64,
-    taken_back: u64,
-    suspended: bool,
-    #[serde(default)]
-    serves_since: Moment,
-}
-
-impl Passed {
-    fn whose(&self) -> Whose {
-        Whose { worker: self.worker, slot: self.slot, request: self.request }
-    }
-
-    /// Whose it is.
-    #[must_use]
-    pub fn worker(&self) -> WorkerId {
-        self.worker
-    }
-
-    /// Whose slot it is.
-    #[must_use]
-    pub fn slot(&self) -> Slot {
-        self.slot
-    }
-}
-
 impl Handoff {
-    /// Passes it on.
-    pub fn pass(&self, passing: &Passing) -> Passed {
-        Passed {
-            worker: self.worker,
-            slot: self.slot,
-            request: self.request,
-            send: passing.pass(self.sender()),
-            receive: passing.pass(&self.receive),
-            depth: self.depth.get().connections,
-            sent: self.sent.get(),
-            own: self.own.borrow().iter().copied().collect(),
-            own_sent: self.own_sent.get(),
-            taken_back: self.taken_back.get(),
-            suspended: self.suspended.get(),
-            serves_since: self.serves_since.get(),
-        }
-    }
-
-    /// Takes over a hand-off socket that was passed on.
-    ///
-    /// # Errors
-    /// When a descriptor is missing, or the reactor cannot watch it.
-    pub fn take_over(
-        passed: &Passed,
-        taking: &Taking,
-        counters: Rc<Counters>,
-        load: Rc<Load>,
-        packet_cost: u32,
-    ) -> io::Result<Handoff> {
-        let send = watch::readable(Foreign::from(taking.take(passed.send)?))?;
-        let receive = Foreign::from(taking.take(passed.receive)?);
-        let depth = Depth { connections: passed.depth, packet_cost };
-        let handoff = Handoff::of_pair(passed.whose(), counters, load, depth, (send, receive));
-        handoff.sent.set(passed.sent);
-        handoff.own.borrow_mut().extend(&passed.own);
-        handoff.own_sent.set(passed.own_sent);
-        handoff.taken_back.set(passed.taken_back);
-        handoff.suspended.set(passed.suspended);
-        handoff.serves_since.set(passed.serves_since);
-        Ok(handoff)
-    }
-
     /// A new pair of sockets; returns the worker's end beside it.
     ///
     /// # Errors

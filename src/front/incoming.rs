@@ -1,6 +1,8 @@
 //! A connection on its way to a worker.
 
-use std::os::fd::BorrowedFd;
+use crate::wire::peer::PEER_MAX;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A connection that is offered.
 #[derive(Clone, Copy, Debug)]
@@ -9,4 +11,64 @@ pub struct Incoming<'a> {
     pub connection: BorrowedFd<'a>,
     /// Its peer's address, as the kernel wrote it.
     pub peer: &'a [u8],
+}
+
+/// A connection that was taken back, with its payload.
+#[derive(Debug)]
+pub struct TakenBack {
+    /// The connection.
+    pub connection: OwnedFd,
+    pub(super) peer: [u8; PEER_MAX],
+    pub(super) peer_len: usize,
+}
+
+impl TakenBack {
+    /// A connection that waits in the master; a peer's address longer than any is cut.
+    #[must_use]
+    pub fn new(connection: OwnedFd, address: &[u8]) -> TakenBack {
+        let mut peer = [0; PEER_MAX];
+        let peer_len = address.len().min(PEER_MAX);
+        peer.iter_mut().zip(address).for_each(|(to, from)| *to = *from);
+        TakenBack { connection, peer, peer_len }
+    }
+
+    /// The connection with its address.
+    #[must_use]
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming { connection: self.connection.as_fd(), peer: self.peer() }
+    }
+
+    /// The peer's address, as the packet carried it.
+    #[must_use]
+    pub fn peer(&self) -> &[u8] {
+        self.peer.get(..self.peer_len).unwrap_or_default()
+    }
+}
+
+/// Why no connection came out of a hand-off socket.
+#[derive(Debug, thiserror::Error)]
+pub enum NotTaken {
+    /// None waits.
+    #[error("none waits")]
+    Nothing,
+    /// None waits, and the worker shut its end down.
+    #[error("none waits, and none can come any more")]
+    Ended,
+    /// One was taken out and could not be kept.
+    #[error("no descriptor was free for it; raise the limit with ulimit -n")]
+    Lost,
+    /// The system has something against it, memory say, and nothing was taken out.
+    #[error(transparent)]
+    Failed(io::Error),
+}
+
+impl NotTaken {
+    /// What a system call says.
+    #[must_use]
+    pub fn of(error: io::Error) -> NotTaken {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => NotTaken::Nothing,
+            _ => NotTaken::Failed(error),
+        }
+    }
 }

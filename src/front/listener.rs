@@ -4,7 +4,8 @@ pub mod passing;
 
 use super::common::Common;
 use super::failures::Failures;
-use super::handoff::{Handoff, TakenBack};
+use super::handoff::Handoff;
+use super::incoming::TakenBack;
 use super::room::WatchedRoom;
 use super::worker_set::WorkerSet;
 use crate::clock;

@@ -6,8 +6,8 @@
 //! close: connections over Unix sockets, and over several paths (MPTCP).
 
 mod noticing;
+pub mod passing;
 
-use super::handoff::count;
 use super::incoming::Incoming;
 use super::load::Load;
 use crate::aside::Aside;
@@ -18,31 +18,23 @@ use crate::core::moment::Moment;
 use crate::core::notice::{ASK_EVERY, Notice};
 use crate::core::source::Source;
 use crate::core::sources::{Limits, Sources};
-use crate::sys::closes::{Bell, Closes, Heard};
-use crate::sys::sock_diag::{self, Asking, Connection, Family};
+use crate::sys::closes::{Bell, Closes};
+use crate::sys::sock_diag::{Asking, Connection, Family};
 use crate::sys::{listen, watch};
 use crate::wire::address::Address;
 use crate::wire::peer;
-use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use tokio::time::sleep;
 use tracing::{debug, warn};
 
-/// Events that are read at once, before others of the master's tasks get their turn.
-const HEARD_AT_ONCE: u32 = 4096;
 /// How often the kernel is asked for all connections where it does not tell of closes.
 const LOOK_UNHEARD: Duration = Duration::from_millis(100);
-/// Answers in a row in which a connection must be missing: the kernel writes one piece by piece and may
-/// leave out what moved meanwhile.
-const MISSING_IN: u32 = 2;
 
 /// One open connection.
 #[derive(Debug)]
@@ -96,13 +88,6 @@ pub struct Opens {
     aside: Aside,
 }
 
-/// Open connections as they are passed on to the next program of this process.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Passed {
-    open: Vec<(u64, WorkerId, Option<Source>)>,
-    recounts: u64,
-}
-
 impl Opens {
     /// None is open yet. Counts if the configuration needs it.
     #[must_use]
@@ -132,32 +117,6 @@ impl Opens {
             unaskable: Cell::new(0),
             aside,
         }
-    }
-
-    /// Passes them on.
-    pub fn pass(&self) -> Passed {
-        let open = self.open.borrow();
-        let open = open.iter().map(|(cookie, open)| (*cookie, open.worker, open.source)).collect();
-        Passed { open, recounts: self.recounts.get() }
-    }
-
-    /// Takes over what was passed on; what was closed in between is found out.
-    pub fn take(&self, passed: Passed) {
-        if !self.counting {
-            return;
-        }
-        self.recounts.set(passed.recounts);
-        for (cookie, worker, source) in passed.open {
-            let load = self.load_of(worker);
-            count_up(&load);
-            if let Some(source) = source {
-                self.sources.borrow_mut().remember(source);
-            }
-            self.open.borrow_mut().insert(cookie, Open { worker, load, source, ends: None });
-        }
-        self.unaskable.set(self.total());
-        self.missed.set(true);
-        self.resync.notify_one();
     }
 
     /// Begins to hear of closes, if anything is counted.
@@ -372,68 +331,12 @@ impl Opens {
         }
     }
 
-    /// Whether there is nothing more to hear.
-    fn hear_all(&self, closes: &Closes) -> bool {
-        let mut freed = false;
-        let mut all = false;
-        for _ in 0..HEARD_AT_ONCE {
-            match closes.hear() {
-                Ok(Heard::Closed(cookie)) => freed |= self.closed(cookie),
-                Ok(Heard::Overrun) => {
-                    count(&self.recounts);
-                    self.missed.set(true);
-                }
-                Ok(Heard::Nothing) => {}
-                Err(error) => {
-                    if error.kind() != io::ErrorKind::WouldBlock {
-                        debug!(%error, "cannot hear of closes");
-                    }
-                    all = true;
-                    break;
-                }
-            }
-        }
-        if freed {
-            self.freed.notify_waiters();
-        }
-        // Only when nothing waits any more does the kernel go on adding to the queue (`netlink_rcv_wake`), so only
-        // then is it known that what is open in an answer will be heard of when it closes.
-        if all && self.missed.get() {
-            self.resync.notify_one();
-        }
-        all
-    }
-
     /// Ends when a connection is closed, from the moment when this was called; it is heard of at once while
     /// the [`Attention`] lasts.
     pub fn freed(&self) -> (Attention<'_>, Notified<'_>) {
         self.waiting.set(self.waiting.get() + 1);
         self.attention.notify_one();
         (Attention(self), self.freed.notified())
-    }
-
-    /// Asks the kernel which connections there are, and forgets the others unless their close is heard of within
-    /// `late`; says how many those were.
-    async fn look(&self, late: Duration) -> io::Result<usize> {
-        let mut gone: HashSet<u64> = self.open.borrow().keys().copied().collect();
-        let (families, ports) = (self.families.borrow().clone(), self.ports.borrow().clone());
-        let families: Vec<Family> = families.into_iter().collect();
-        for _ in 0..MISSING_IN {
-            let (families, ports) = (families.clone(), ports.clone());
-            let living = self.aside.run(move || sock_diag::cookies_on(&families, &ports));
-            let living = living.await.map_err(io::Error::other)??;
-            gone.retain(|cookie| !living.contains(cookie));
-        }
-        if !gone.is_empty() && !late.is_zero() {
-            sleep(late).await;
-        }
-        self.catch_up();
-        let closed = gone.into_iter().filter(|cookie| self.closed(*cookie)).count();
-        if closed > 0 {
-            debug!(closed, "connections were closed without a word");
-            self.freed.notify_waiters();
-        }
-        Ok(closed)
     }
 }
 

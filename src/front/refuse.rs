@@ -1,6 +1,6 @@
 //! Turning connections away: reset, or answered with a fixed HTTP 503, as `--when-full` says.
 
-use super::handoff::count;
+use super::counters::count;
 use super::listener::Listener;
 use super::refused::Because;
 use crate::clock;

@@ -1,7 +1,8 @@
 //! Connections that a worker sends back on its hand-off socket because it will not have them.
 
 use super::common::Common;
-use super::handoff::{Handoff, count};
+use super::counters::count;
+use super::handoff::Handoff;
 use super::incoming::Incoming;
 use super::listener::Listener;
 use super::refuse::refuse_returned;

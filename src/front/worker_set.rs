@@ -1,24 +1,23 @@
 //! Who may get a connection of one listener: the workers that accept there, by slot, and whose turn
 //! it is. Also the queues of those that may get nothing more.
 
-use super::handoff::{Handoff, NotTaken, Suspended};
+pub mod passing;
+
+use super::choice::Choice;
+use super::handoff::{Handoff, Suspended};
 use super::incoming::Incoming;
+use super::incoming::NotTaken;
 use super::load::Load;
-use super::opens::{Countable, Opens};
+use super::opens::Countable;
 use crate::clock;
-use crate::config::Config;
-use crate::config::choice::{self, Weights};
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
-use crate::core::policy::{Memory, Policy, RoundRobin, View};
+use crate::core::policy::{Policy, RoundRobin, View};
 use crate::core::slow_start::{SHARE_MAX, share};
-use crate::core::source::{Prefix, Source};
 use crate::sys::dispose::dispose;
 use crate::sys::fd::Sent;
 use crate::sys::room::RoomWatch;
 use crate::wire::packet::RequestId;
-use crate::wire::peer;
-use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -64,57 +63,6 @@ struct Member {
 impl Member {
     fn has_room(&self) -> bool {
         self.handoffs.iter().any(|h| h.has_room())
-    }
-}
-
-/// How a worker is chosen.
-#[derive(Debug)]
-pub struct Choice {
-    /// What each slot's share is.
-    weights: Weights,
-    /// How much of a client's address the policy goes by, if it does.
-    prefix: Option<Prefix>,
-    /// How much of it is one source for limits, if there are any.
-    source_prefix: Option<Prefix>,
-    /// Connections that one worker may have open.
-    most_open: u32,
-    /// How long a fresh worker's share grows.
-    growth: Option<Duration>,
-    opens: Rc<Opens>,
-    /// Whether open connections can be counted.
-    pub countable: Countable,
-}
-
-impl Choice {
-    /// As the configuration says, for connections that can be counted so far.
-    #[must_use]
-    pub fn new(config: &Config, opens: Rc<Opens>, countable: Countable) -> Choice {
-        let admission = &config.admission;
-        let limited = opens.sources.borrow().are_limited();
-        Choice {
-            weights: config.weights.clone(),
-            prefix: match config.policy {
-                choice::Policy::SourceHash(prefix) => Some(prefix),
-                _ => None,
-            },
-            source_prefix: limited.then_some(admission.source_prefix),
-            most_open: admission.max_open_per_worker.unwrap_or(u32::MAX),
-            // A client must meet its slot again after a re-fork.
-            growth: admission.slow_start.filter(|_| !matches!(config.policy, choice::Policy::SourceHash(_))),
-            opens,
-            countable,
-        }
-    }
-
-    /// Where a client comes from, as far as a prefix says that it matters.
-    fn source(peer: &[u8], prefix: Option<Prefix>) -> Option<Source> {
-        prefix.and_then(|prefix| Some(Source::of(peer::decode(peer)?.ip(), prefix)))
-    }
-
-    /// The source that the limits go by.
-    #[must_use]
-    pub fn limited_source(&self, peer: &[u8]) -> Option<Source> {
-        Choice::source(peer, self.source_prefix)
     }
 }
 
@@ -178,17 +126,6 @@ pub struct WorkerSet {
     draining: RefCell<Vec<Rc<Handoff>>>,
 }
 
-/// Workers as they are passed on to the next program of this process: hand-off sockets by their place in a
-/// table.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Passed {
-    #[serde(rename = "seats")]
-    members: Vec<(Vec<usize>, RoundRobin)>,
-    turn: Memory,
-    #[serde(rename = "orphans")]
-    draining: Vec<usize>,
-}
-
 impl WorkerSet {
     /// Nobody takes part yet.
     ///
@@ -207,37 +144,6 @@ impl WorkerSet {
             reckoned: Cell::default(),
             draining: RefCell::default(),
         })
-    }
-
-    /// Passes them on; `place` says which hand-off socket is where in the table.
-    pub fn pass(&self, place: &mut dyn FnMut(&Rc<Handoff>) -> usize) -> Passed {
-        let members = self.members.borrow();
-        Passed {
-            members: members.iter().map(|s| (s.handoffs.iter().map(&mut *place).collect(), s.turn.clone())).collect(),
-            turn: self.policy.borrow().memory(),
-            draining: self.draining.borrow().iter().map(place).collect(),
-        }
-    }
-
-    /// Takes over members that were passed on.
-    ///
-    /// # Errors
-    /// When a place in the table is empty.
-    pub fn take(self, passed: &Passed, handoffs: &[Rc<Handoff>]) -> io::Result<WorkerSet> {
-        let at = |place: &usize| {
-            handoffs.get(*place).cloned().ok_or_else(|| io::Error::other("a hand-off socket is missing"))
-        };
-        for (slot, (places, turn)) in passed.members.iter().enumerate() {
-            for place in places {
-                self.enter(at(place)?)?;
-            }
-            if let Some(member) = self.members.borrow_mut().get_mut(slot) {
-                member.turn = turn.clone();
-            }
-        }
-        self.policy.borrow_mut().remember(passed.turn.clone());
-        self.draining.replace(passed.draining.iter().map(at).collect::<io::Result<Vec<_>>>()?);
-        Ok(self)
     }
 
     /// Lets a worker take part.

@@ -11,7 +11,7 @@ use crate::sys::listen::ephemeral_ports;
 use crate::sys::process::{self, Sockets};
 use crate::sys::{fd, sock_diag};
 use crate::workers::pool::Pool;
-use crate::workers::start::LOOKS;
+use crate::workers::watching::LOOKS;
 use crate::workers::worker::Worker;
 use nix::unistd::Pid;
 use std::collections::HashSet;

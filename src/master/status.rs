@@ -9,7 +9,7 @@ use crate::core::fleet::{Fleet, Occupant, SlotState};
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::front::accounts::Front;
-use crate::front::handoff::Counters;
+use crate::front::counters::Counters;
 use crate::front::listener::Phase;
 use crate::kernel::group::Group;
 use crate::kernel::shares::Counted;

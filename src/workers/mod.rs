@@ -7,6 +7,7 @@
 //! ([`worker::Request`]).
 
 pub mod channel;
+mod environment;
 pub mod holders;
 pub mod leftovers;
 pub mod looks;
@@ -19,6 +20,7 @@ pub mod rendezvous;
 pub mod start;
 pub mod supervised;
 pub mod unclaimed;
+pub mod watching;
 pub mod worker;
 
 use crate::core::ids::WorkerId;

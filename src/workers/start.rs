@@ -1,6 +1,8 @@
 //! Starting one worker: its environment, its descriptors, its process, and the tasks that watch it.
 
+use super::Events;
 use super::channel;
+use super::environment::{arguments, how, is_scrubbed, lookup, replaced, unix_paths};
 use super::leftovers::Leftovers;
 use super::looks::Looks;
 use super::notify;
@@ -8,16 +10,15 @@ use super::output::{Kind, LastWords, Output, Prefixed, Stream};
 use super::rendezvous::Rendezvous;
 use super::supervised::Supervised;
 use super::unclaimed::Unclaimed;
+use super::watching::{look_at, look_for_closed, watch};
 use super::worker::{Executes, Worker};
-use super::{Event, Events};
-use crate::activity::next_beat;
 use crate::adapt::inspect::Executable;
 use crate::adapt::preload::Shim;
 use crate::adapt::preset::{self, Input, Offered};
 use crate::adapt::{self, Chosen};
 use crate::clock;
 use crate::config::life::Ready;
-use crate::config::{Config, Mode, PortZero};
+use crate::config::{Config, Mode};
 use crate::core::health::Health;
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::front::common::Common;
@@ -28,46 +29,18 @@ use crate::sys::dispose::Foreign;
 use crate::sys::guard::Guard;
 use crate::sys::seccomp::{Notifier, Watched};
 use crate::sys::secret::secret;
-use crate::sys::spawn::{Report, SpawnError, Stage};
+use crate::sys::spawn::Report;
 use crate::sys::taken::Taken;
-use crate::sys::{fd, reap, spawn, watch};
-use crate::wire::address::Address;
+use crate::sys::{fd, spawn, watch};
 use crate::wire::environment as env;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 
 /// The channel's number in the worker; high, so that a worker's own low numbers stay dense.
 const CHANNEL_FD: i32 = 100;
-/// Variables that are meant for the master and would mislead a worker.
-const SCRUBBED: [&str; 11] = [
-    env::UPGRADE,
-    env::UPGRADE_BACK,
-    env::UPGRADE_FAILED,
-    env::LISTEN_FDS,
-    env::LISTEN_PID,
-    env::LISTEN_FDNAMES,
-    env::LISTEN_PIDFDID,
-    env::NOTIFY_SOCKET,
-    env::WATCHDOG_USEC,
-    env::WATCHDOG_PID,
-    // How many copies was asked of the master: gunicorn and puma would each make that many again.
-    "WEB_CONCURRENCY",
-];
-
-/// The same of other managers, by their beginning.
-const SCRUBBED_FAMILIES: [&str; 2] = ["EINHORN_", "SERVER_STARTER_"];
-
-fn is_scrubbed(name: &OsStr) -> bool {
-    let family = |prefix: &&str| name.as_bytes().starts_with(prefix.as_bytes());
-    SCRUBBED.iter().any(|scrubbed| name == *scrubbed) || SCRUBBED_FAMILIES.iter().any(family)
-}
-
 /// Why a worker could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -341,77 +314,6 @@ impl Starter {
     }
 }
 
-/// A variable as the worker will see it.
-fn lookup(config: &Config, name: &OsStr) -> Option<OsString> {
-    let given = config.env.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.clone());
-    given.or_else(|| std::env::var_os(name))
-}
-
-/// What takes the place of `{slot}` and the like.
-type Places<'a> = [(&'a str, String)];
-
-/// A text with what stands in the places.
-fn replaced(text: &OsStr, places: &Places<'_>) -> OsString {
-    match text.to_str() {
-        Some(text) => places.iter().fold(text.to_owned(), |text, (place, value)| text.replace(place, value)).into(),
-        None => text.to_owned(),
-    }
-}
-
-/// What the shim is to know of how connections come.
-fn how(config: &Config, listeners: &Listeners) -> String {
-    let by_handoff = (config.mode == Mode::Handoff).then_some(env::HANDOFF);
-    let named = listeners.iter().any(|l| l.origin == Origin::Operator && l.key.asked.is_ephemeral());
-    let port_zero = (named || config.port_zero == PortZero::Shared).then_some(env::PORT_ZERO);
-    by_handoff.into_iter().chain(port_zero).collect::<Vec<_>>().join(" ")
-}
-
-/// The command's words, with `{slot}`, `{worker}`, `{generation}`, `{port}` and `{fd}` replaced.
-fn arguments(config: &Config, identity: &Places<'_>, listeners: &Listeners) -> Vec<OsString> {
-    let port = listeners.iter().find_map(|l| match l.address {
-        Address::Tcp(address) => Some(address.port().to_string()),
-        Address::Unix(_) | Address::Abstract(_) => None,
-    });
-    let fd = (config.mode != Mode::Handoff && !config.bind.is_empty()).then(|| "3".to_owned());
-    let known = [("{port}", port), ("{fd}", fd)].into_iter().filter_map(|(place, value)| Some((place, value?)));
-    let places: Vec<_> = identity.iter().cloned().chain(known).collect();
-    config.command.iter().map(|word| replaced(word, &places)).collect()
-}
-
-/// When a worker is first looked at, and after that: a server that listens does so by then, and one
-/// that takes connections takes one in less.
-pub const LOOKS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(8)];
-
-/// Asks again and again for a look at the worker.
-async fn look_at(worker: WorkerId, events: Events) {
-    let [first, then] = LOOKS;
-    let mut pause = first;
-    loop {
-        next_beat(pause).await;
-        if events.send(Event::LookAt { worker }).await.is_err() {
-            return;
-        }
-        pause = then;
-    }
-}
-
-/// How often it is looked whether connections wait at a socket that a supervised worker has closed:
-/// nothing reports a close.
-const LOOK_FOR_CLOSED: Duration = Duration::from_millis(250);
-
-/// While nothing is handed over nothing waits. Where the master does not hand over it only looks more seldom.
-async fn look_for_closed(worker: WorkerId, common: Rc<Common>, events: Events) {
-    loop {
-        common.activity.changed().await;
-        if !common.activity.is_quiet() {
-            tokio::time::sleep(LOOK_FOR_CLOSED).await;
-        }
-        if events.send(Event::LookForClosed { worker }).await.is_err() {
-            return;
-        }
-    }
-}
-
 /// Which system calls of a worker are supervised.
 fn watched(adapter: Chosen, mode: Mode) -> Option<Watched> {
     match (adapter, mode) {
@@ -437,47 +339,4 @@ fn operator_sockets(listeners: &Listeners, slot: Slot) -> io::Result<(Vec<OwnedF
         }
     }
     Ok((sockets, offered))
-}
-
-fn unix_paths(listeners: &Listeners) -> String {
-    let paths = listeners.iter().filter_map(|l| match &l.address {
-        Address::Unix(path) if !path.as_os_str().as_bytes().contains(&b':') => Some(path.display().to_string()),
-        _ => None,
-    });
-    paths.collect::<Vec<_>>().join(":")
-}
-
-/// Waits until a child has executed its program.
-///
-/// # Errors
-/// What kept it from that.
-pub async fn executed(report: Report) -> Result<Option<Notifier>, SpawnError> {
-    let failed = |source| SpawnError::Call { call: "epoll_ctl(2)", source };
-    let mut report = watch::readable(report).map_err(failed)?;
-    loop {
-        report.readable().await.map_err(failed)?.clear_ready();
-        if let Stage::Executed(notifier) = report.get_mut().read()? {
-            return Ok(notifier);
-        }
-    }
-}
-
-/// Waits for the end of the worker's process, and reports it. It is not reaped, so that its number, which
-/// names its group, stays its own until all is done that needs it.
-async fn watch(report: Option<Report>, pidfd: Rc<AsyncFd<OwnedFd>>, worker: WorkerId, events: Events) {
-    if let Some(report) = report {
-        let result = executed(report).await;
-        let _ = events.send(Event::Executed { worker, result }).await;
-    }
-    loop {
-        let Ok(mut ready) = pidfd.readable().await else { return };
-        match reap::how_it_ended(pidfd.get_ref().as_fd()) {
-            Ok(None) => ready.clear_ready(),
-            // Or somebody else reaped it.
-            Ok(Some(_)) | Err(_) => {
-                let _ = events.send(Event::Ended { worker }).await;
-                return;
-            }
-        }
-    }
 }

@@ -1,31 +1,33 @@
 //! The supervised calls of one worker (the seccomp adapter): `accept` and `getsockname` are answered
 //! here, at once; `bind` and `listen`, which concern the whole master, are reported to it.
 
+mod answers;
+pub mod names;
 mod passing;
+pub mod socket;
 
 pub use passing::Passed;
 
 use super::{Event, Events};
 use crate::core::ids::WorkerId;
 use crate::front::common::Common;
-use crate::front::handoff::{Handoff, NotTaken, TakenBack, count};
+use crate::front::counters::count;
+use crate::front::incoming::NotTaken;
+use crate::front::incoming::TakenBack;
 use crate::provoked::Kind;
 use crate::sys::seccomp::{Call, Name, Notifier, OnExec};
 use crate::sys::{fd, foreign, limits, watch};
-use crate::wire::address::Address;
 use crate::wire::packet::RequestId;
-use crate::wire::peer::{self, PEER_MAX};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::Pid;
-use std::cell::{Cell, OnceCell, RefCell};
+use socket::{HandoffSocket, Known};
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
@@ -39,51 +41,6 @@ const WAITING_MAX: usize = 4096;
 /// So near to its limit of descriptors the master makes room before it takes a connection, which would be
 /// lost without a free number.
 const FD_MARGIN: u64 = 64;
-
-/// What is known of a socket of the worker, by its inode.
-#[derive(Debug)]
-pub enum Known {
-    /// `bind` succeeded, and `listen` did not come yet.
-    Bound(Address),
-    /// The master's socket for it is ready to be put in its place.
-    Prepared {
-        /// The name of the request.
-        request: RequestId,
-        /// What `listen` will put in the worker's place; nothing when its own socket is the listener.
-        socket: Option<OwnedFd>,
-    },
-    /// It listens.
-    Listening {
-        /// The name of the request.
-        request: RequestId,
-    },
-}
-
-/// A listening socket of the worker that really is a hand-off socket.
-#[derive(Debug)]
-pub struct HandoffSocket {
-    /// Where its connections come from.
-    pub handoff: Rc<Handoff>,
-    /// What `getsockname` says.
-    pub name: Vec<u8>,
-    /// The family that the worker asked for.
-    pub family: u16,
-    /// Calls of `accept` that wait for a connection, the oldest first.
-    waiting: RefCell<VecDeque<Call>>,
-    /// One more call waits.
-    called: Notify,
-    /// Serves them, from the first on.
-    watcher: OnceCell<JoinHandle<()>>,
-}
-
-impl HandoffSocket {
-    /// A socket through which nobody went yet.
-    #[must_use]
-    pub fn new(handoff: Rc<Handoff>, name: Vec<u8>, family: u16) -> HandoffSocket {
-        let (waiting, called, watcher) = (RefCell::default(), Notify::new(), OnceCell::new());
-        HandoffSocket { handoff, name, family, waiting, called, watcher }
-    }
-}
 
 /// The supervision of one worker.
 #[derive(Debug)]
@@ -209,6 +166,12 @@ impl Supervised {
             Known::Bound(_) => None,
         };
         gone.filter_map(|(_, known)| name(known)).collect()
+    }
+
+    /// The inodes of all sockets that are known.
+    #[must_use]
+    pub fn inodes(&self) -> std::collections::HashSet<u64> {
+        self.known.borrow().keys().chain(self.sockets.borrow().keys()).copied().collect()
     }
 
     /// Answers calls until the worker's last process is gone.
@@ -397,91 +360,6 @@ impl Supervised {
             }
         }
     }
-
-    /// Writes the peer's address where `accept` wants it.
-    fn tell_peer(&self, call: &Call, socket: &HandoffSocket, taken: &TakenBack) -> Result<(), Errno> {
-        match peer::decode(taken.peer()) {
-            Some(peer) => {
-                let (bytes, length) = peer::encode(peer::in_family(peer, socket.family));
-                self.write_name(call, bytes.get(..length).unwrap_or_default())
-            }
-            None => self.write_name(call, taken.peer()),
-        }
-    }
-
-    /// `getsockname`, which for a hand-off socket must tell the address that it serves.
-    fn name(&self, call: &Call) {
-        // What a thread was just given is a connection: Go asks for the name of each.
-        if self.given.take() == Some((call.thread, call.descriptor())) {
-            return self.notifier().pass(call);
-        }
-        match self.socket(call) {
-            Some(socket) => {
-                let written = self.write_name(call, &socket.name);
-                self.notifier().answer(call, written.map(|()| 0));
-            }
-            None => self.notifier().pass(call),
-        }
-    }
-
-    /// Whether the worker called `bind` on the socket that a call is about, and not `listen` yet.
-    fn is_only_bound(&self, call: &Call) -> bool {
-        let Ok(Some(inode)) = foreign::socket_inode(call.thread, call.descriptor()) else { return false };
-        matches!(self.known.borrow().get(&inode), Some(Known::Bound(_) | Known::Prepared { .. }))
-    }
-
-    /// The inodes of all sockets that are known.
-    #[must_use]
-    pub fn inodes(&self) -> std::collections::HashSet<u64> {
-        self.known.borrow().keys().chain(self.sockets.borrow().keys()).copied().collect()
-    }
-
-    /// `getsockopt`: a hand-off socket must look like a listening TCP socket.
-    fn kind(&self, call: &Call) {
-        let whether_it_listens = call.args[2] as i32 == libc::SO_ACCEPTCONN;
-        if whether_it_listens && self.is_only_bound(call) {
-            // It may be a socket on which others listen already.
-            let written = self.write_with_length(call, call.args[3], call.args[4], &0i32.to_ne_bytes());
-            return self.notifier().answer(call, written.map(|()| 0));
-        }
-        let Some(socket) = self.socket(call) else { return self.notifier().pass(call) };
-        let unix = i32::from(socket.family) == libc::AF_UNIX;
-        let value = match call.args[2] as i32 {
-            libc::SO_ACCEPTCONN => 1,
-            libc::SO_TYPE => libc::SOCK_STREAM,
-            libc::SO_DOMAIN => i32::from(socket.family),
-            libc::SO_PROTOCOL if unix => 0,
-            libc::SO_PROTOCOL => libc::IPPROTO_TCP,
-            _ => return self.notifier().pass(call),
-        };
-        let written = self.write_with_length(call, call.args[3], call.args[4], &value.to_ne_bytes());
-        self.notifier().answer(call, written.map(|()| 0));
-    }
-
-    /// Writes a socket address to the second and its length to the third argument, cut to the room
-    /// that the caller has.
-    fn write_name(&self, call: &Call, name: &[u8]) -> Result<(), Errno> {
-        let (at, length_at) = (call.args[1], call.args[2]);
-        if at == 0 || length_at == 0 {
-            // Nobody wants to know, or a mistake that getsockname reports.
-            return if call.name == Name::GetSockName { Err(Errno::EFAULT) } else { Ok(()) };
-        }
-        self.write_with_length(call, at, length_at, name)
-    }
-
-    /// Writes bytes and their number, as all calls do that return something of varying length.
-    fn write_with_length(&self, call: &Call, at: u64, length_at: u64, bytes: &[u8]) -> Result<(), Errno> {
-        let fault = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EFAULT));
-        let mut room = [0; 4];
-        foreign::read_memory(call.thread, length_at, &mut room).map_err(fault)?;
-        if !self.notifier().waits(call) {
-            return Err(Errno::ESRCH);
-        }
-        let room = u32::from_ne_bytes(room) as usize;
-        let length = (bytes.len() as u32).to_ne_bytes();
-        foreign::write_memory(call.thread, [(at, bytes.get(..room).unwrap_or(bytes)), (length_at, &length)])
-            .map_err(fault)
-    }
 }
 
 /// What came of a call of `accept`.
@@ -498,86 +376,6 @@ impl Drop for Supervised {
     }
 }
 
-/// The bytes of an address as `getsockname` returns them, in the family that was asked for.
-#[must_use]
-pub fn name_bytes(address: &Address, family: u16) -> Vec<u8> {
-    let unix = |path: &[u8]| {
-        let family = (libc::AF_UNIX as u16).to_ne_bytes();
-        [&family[..], path].concat().into_iter().take(PEER_MAX).collect()
-    };
-    match address {
-        Address::Tcp(address) => {
-            let (bytes, length) = peer::encode(peer::in_family(*address, family));
-            bytes.get(..length).unwrap_or_default().to_vec()
-        }
-        Address::Unix(path) => unix(&[path.as_os_str().as_encoded_bytes(), &[0]].concat()),
-        Address::Abstract(name) => unix(&[&[0], name.as_bytes()].concat()),
-    }
-}
-
-/// The address in a `struct sockaddr` that a worker gave; nothing for what we do not manage. A
-/// relative path is meant from `directory`.
-#[must_use]
-pub fn address_of(bytes: &[u8], directory: impl FnOnce() -> Option<std::path::PathBuf>) -> Option<(Address, u16)> {
-    use std::os::unix::ffi::OsStrExt;
-    let family = u16::from_ne_bytes(*bytes.first_chunk::<2>()?);
-    let inet = |least| if bytes.len() >= least { peer::decode(bytes) } else { None };
-    let tcp = |address: SocketAddr| (Address::Tcp(address), family);
-    match i32::from(family) {
-        libc::AF_INET => inet(16).map(tcp),
-        libc::AF_INET6 => inet(24).map(tcp),
-        libc::AF_UNIX => {
-            let path = bytes.get(2..)?;
-            if let Some(name) = path.strip_prefix(&[0]) {
-                let name = std::str::from_utf8(name).ok().filter(|name| !name.is_empty())?;
-                return Some((Address::Abstract(name.to_owned()), family));
-            }
-            let end = path.iter().position(|&byte| byte == 0).unwrap_or(path.len());
-            let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path.get(..end)?));
-            if path.as_os_str().is_empty() {
-                return None;
-            }
-            let absolute = if path.is_absolute() { path.to_owned() } else { directory()?.join(path) };
-            Some((Address::Unix(absolute), family))
-        }
-        _ => None,
-    }
-}
-
 fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
     fcntl(fd, FcntlArg::F_GETFL).is_ok_and(|flags| OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK))
-}
-
-/// Makes a connection that is about to be given away non-blocking.
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn addresses_are_read_as_the_kernel_would() {
-        let here = || Some("/srv".into());
-        let v4 = peer::encode("127.0.0.1:80".parse().unwrap());
-        assert_eq!(address_of(&v4.0[..v4.1], here), Some(("tcp:127.0.0.1:80".parse().unwrap(), libc::AF_INET as u16)));
-        assert_eq!(address_of(&v4.0[..15], here), None);
-        let unix = |path: &[u8]| [&(libc::AF_UNIX as u16).to_ne_bytes()[..], path].concat();
-        let read = |path: &[u8]| address_of(&unix(path), here).map(|(address, _)| address.to_string());
-        assert_eq!(read(b"x.sock\0junk").as_deref(), Some("unix:/srv/x.sock"));
-        assert_eq!(read(b"\0name").as_deref(), Some("unix:@name"));
-        assert_eq!([read(b""), read(b"\0"), read(b"\0\xff")], [None, None, None]);
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_read_without_panic(bytes: Vec<u8>) {
-            let _ = address_of(&bytes, || None);
-        }
-
-        #[test]
-        fn a_name_is_read_as_it_was_written(ip: std::net::IpAddr, port: u16) {
-            let family = if ip.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 } as u16;
-            let address = Address::Tcp((ip, port).into());
-            prop_assert_eq!(address_of(&name_bytes(&address, family), || None), Some((address, family)));
-        }
-    }
 }

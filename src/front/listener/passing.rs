@@ -4,7 +4,8 @@ use super::{HeldBy, Key, Listener, Origin, Phase};
 use crate::clock;
 use crate::core::ids::WorkerId;
 use crate::front::common::Common;
-use crate::front::handoff::{Handoff, TakenBack};
+use crate::front::handoff::Handoff;
+use crate::front::incoming::TakenBack;
 use crate::front::worker_set;
 use crate::kernel::group::{self, Group};
 use crate::sys::exec::{Number, Passing, Taking};
@@ -38,7 +39,7 @@ pub struct Passed {
     socket: Option<Number>,
     group: Option<group::Passed>,
     #[serde(rename = "seats")]
-    workers: worker_set::Passed,
+    workers: worker_set::passing::Passed,
 }
 
 impl Passed {

@@ -5,13 +5,22 @@ use super::{LOOK_UNHEARD, Opens};
 use crate::activity::next_beat;
 use crate::clock;
 use crate::core::notice::{ASK_EVERY, ASK_MAX, Notice};
-use crate::sys::closes::{Bell, Closes};
+use crate::front::counters::count;
+use crate::sys::closes::{Bell, Closes, Heard};
+use crate::sys::sock_diag::{self, Family};
+use std::collections::HashSet;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
+/// Events that are read at once, before others of the master's tasks get their turn.
+const HEARD_AT_ONCE: u32 = 4096;
+/// Answers in a row in which a connection must be missing: the kernel writes one piece by piece and may
+/// leave out what moved meanwhile.
+const MISSING_IN: u32 = 2;
 /// Least time between two looks at what was closed, unless somebody waits for a place: each look wakes the
 /// master, and one finds many. What a policy is shown is brought up to date before it is asked, anyway.
 const MODERATION: Duration = Duration::from_millis(10);
@@ -130,5 +139,63 @@ pub async fn look_again(opens: Rc<Opens>) {
             }
         }
         failing = fails;
+    }
+}
+
+impl Opens {
+    /// Whether there is nothing more to hear.
+    pub(super) fn hear_all(&self, closes: &Closes) -> bool {
+        let mut freed = false;
+        let mut all = false;
+        for _ in 0..HEARD_AT_ONCE {
+            match closes.hear() {
+                Ok(Heard::Closed(cookie)) => freed |= self.closed(cookie),
+                Ok(Heard::Overrun) => {
+                    count(&self.recounts);
+                    self.missed.set(true);
+                }
+                Ok(Heard::Nothing) => {}
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        debug!(%error, "cannot hear of closes");
+                    }
+                    all = true;
+                    break;
+                }
+            }
+        }
+        if freed {
+            self.freed.notify_waiters();
+        }
+        // Only when nothing waits any more does the kernel go on adding to the queue (`netlink_rcv_wake`), so only
+        // then is it known that what is open in an answer will be heard of when it closes.
+        if all && self.missed.get() {
+            self.resync.notify_one();
+        }
+        all
+    }
+
+    /// Asks the kernel which connections there are, and forgets the others unless their close is heard of within
+    /// `late`; says how many those were.
+    pub(super) async fn look(&self, late: Duration) -> io::Result<usize> {
+        let mut gone: HashSet<u64> = self.open.borrow().keys().copied().collect();
+        let (families, ports) = (self.families.borrow().clone(), self.ports.borrow().clone());
+        let families: Vec<Family> = families.into_iter().collect();
+        for _ in 0..MISSING_IN {
+            let (families, ports) = (families.clone(), ports.clone());
+            let living = self.aside.run(move || sock_diag::cookies_on(&families, &ports));
+            let living = living.await.map_err(io::Error::other)??;
+            gone.retain(|cookie| !living.contains(cookie));
+        }
+        if !gone.is_empty() && !late.is_zero() {
+            sleep(late).await;
+        }
+        self.catch_up();
+        let closed = gone.into_iter().filter(|cookie| self.closed(*cookie)).count();
+        if closed > 0 {
+            debug!(closed, "connections were closed without a word");
+            self.freed.notify_waiters();
+        }
+        Ok(closed)
     }
 }

@@ -5,7 +5,7 @@ use super::{FORMAT, environment};
 use crate::core::fleet::Exit;
 use crate::sys::exec::Passing;
 use crate::sys::{reap, spawn, watch};
-use crate::workers::start::executed;
+use crate::workers::watching::executed;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;

@@ -21,9 +21,11 @@ use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::front::accounts::Front;
 use crate::front::common::Common;
-use crate::front::handoff::{self, Counters, Handoff};
+use crate::front::counters::Counters;
+use crate::front::handoff::Handoff;
+use crate::front::handoff::passing as handoffs;
 use crate::front::listener::Listener;
-use crate::front::listener::passing;
+use crate::front::listener::passing as listeners;
 use crate::front::listeners::Listeners;
 use crate::front::opens;
 use crate::front::refused;
@@ -91,7 +93,7 @@ pub struct State {
     #[serde(default)]
     refused_returned: u64,
     #[serde(default)]
-    opens: opens::Passed,
+    opens: opens::passing::Passed,
     #[serde(default)]
     provoked: provoked::Passed,
     descriptors: u64,
@@ -99,7 +101,7 @@ pub struct State {
     policy: limits::Chosen,
     last_words: Vec<(Slot, String)>,
     last_reload: Option<String>,
-    handoffs: Vec<handoff::Passed>,
+    handoffs: Vec<handoffs::Passed>,
     listeners: Vec<PassedListener>,
     workers: Vec<PassedWorker>,
     streams: Vec<output::Passed>,
@@ -126,7 +128,7 @@ pub struct State {
 #[derive(Debug, Serialize, Deserialize)]
 struct PassedListener {
     served: bool,
-    listener: passing::Passed,
+    listener: listeners::Passed,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! Supervision that goes on in the next program of this process.
 
-use super::{HandoffSocket, Known, Supervised};
+use super::Supervised;
+use super::socket::{HandoffSocket, Known};
 use crate::core::ids::WorkerId;
 use crate::front::common::Common;
 use crate::front::handoff::Handoff;
