@@ -3,6 +3,9 @@
 //! A mode or a variant is `maitred run` itself, this very program, with the user's command or the built-in
 //! worker; what it can do is found out by its log, its control socket and its processes, as an operator would.
 
+mod address;
+mod output;
+
 use super::error::BenchError;
 use super::plan::{Plan, Subject};
 use super::stop::Stop;
@@ -12,18 +15,18 @@ use crate::control::{Request, client, socket_path};
 use crate::sys::guard::{Detached, Guard};
 use crate::sys::spawn::{self, Child, Program, Stream};
 use crate::sys::{census, limits, reap};
+use address::{covers, reachable};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::collections::VecDeque;
+use output::Output;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 /// How long a subject may take until all its workers serve.
@@ -33,8 +36,6 @@ const GRACE: Duration = Duration::from_secs(3);
 /// How often a peer, which does not tell, is asked whether it serves; and the reading end of the
 /// log is looked at for Ctrl-C.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Lines of standard error that are kept for a message.
-const LAST_LINES: usize = 20;
 /// How deep a tree of processes that a subject leaves behind may be.
 const GENERATIONS_MAX: usize = 8;
 /// How a complaint of maitred begins.
@@ -384,85 +385,9 @@ fn wait(pidfd: &OwnedFd, most: Duration) -> bool {
     poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout).is_ok_and(|ready| ready > 0)
 }
 
-/// Whether a listener on `there` is reached by connecting to `asked`.
-fn covers(there: SocketAddr, asked: SocketAddr) -> bool {
-    there.port() == asked.port() && (there.ip() == asked.ip() || there.ip().is_unspecified())
-}
-
-/// What to connect to for a listener on this address.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    match address {
-        _ if !address.ip().is_unspecified() => address,
-        // A socket on `::` serves IPv4, too, unless it was told not to; but that it serves IPv6 is certain.
-        SocketAddr::V6(_) => (std::net::Ipv6Addr::LOCALHOST, address.port()).into(),
-        SocketAddr::V4(_) => (Ipv4Addr::LOCALHOST, address.port()).into(),
-    }
-}
-
 fn own(what: &'static str) -> impl FnOnce(io::Error) -> BenchError {
     move |source| BenchError::Own { what, source }
 }
 
-/// What a subject writes on standard error, read by a thread so that it never waits for us.
-struct Output {
-    /// One message for each worker that got ready; closed at the end of the output.
-    ready: Receiver<()>,
-    kept: Arc<Mutex<Kept>>,
-}
-
-#[derive(Default)]
-struct Kept {
-    lines: VecDeque<String>,
-    bytes: u64,
-}
-
-impl Output {
-    fn read(pipe: OwnedFd) -> io::Result<Output> {
-        let (send, ready) = channel();
-        let kept: Arc<Mutex<Kept>> = Arc::default();
-        let shared = Arc::clone(&kept);
-        let thread = std::thread::Builder::new().name("bench-output".to_owned());
-        thread.spawn(move || keep_lines(pipe, &send, &shared))?;
-        Ok(Output { ready, kept })
-    }
-}
-
-fn keep_lines(pipe: OwnedFd, ready: &Sender<()>, kept: &Mutex<Kept>) {
-    for line in BufReader::new(File::from(pipe)).split(b'\n').map_while(Result::ok) {
-        let Ok(mut kept) = kept.lock() else { return };
-        kept.bytes += line.len() as u64 + 1;
-        let line = String::from_utf8_lossy(&line).trim().to_owned();
-        let logged = serde_json::from_str::<serde_json::Value>(&line).ok();
-        match logged.as_ref().and_then(|entry| Some((entry.get("level")?.as_str()?, entry.get("message")?.as_str()?))) {
-            Some((_, "worker ready")) => {
-                // Nobody counts any more once the measurement began.
-                let _ = ready.send(());
-            }
-            // The log tells how it went; what is wanted for a message are its end and workers' words.
-            Some(_) => {}
-            None if line.is_empty() => {}
-            None => {
-                if kept.lines.len() == LAST_LINES {
-                    kept.lines.pop_front();
-                }
-                kept.lines.push_back(line);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wildcard_is_reached_by_loopback_and_covers_every_address() {
-        let a = |text: &str| text.parse::<SocketAddr>().unwrap();
-        assert_eq!(reachable(a("0.0.0.0:80")), a("127.0.0.1:80"));
-        assert_eq!(reachable(a("[::]:80")), a("[::1]:80"));
-        assert_eq!(reachable(a("127.0.0.2:80")), a("127.0.0.2:80"));
-        assert!(covers(a("0.0.0.0:80"), a("127.0.0.1:80")));
-        assert!(!covers(a("0.0.0.0:80"), a("127.0.0.1:81")));
-        assert!(!covers(a("127.0.0.2:80"), a("127.0.0.1:80")));
-    }
-}
+mod tests;

@@ -11,8 +11,10 @@ use crate::config::life::{Ready, duration};
 use crate::config::private::Private;
 use crate::config::{Config, Control, Mode, Named, PortZero, Prefix, Source, file};
 use crate::master::error::RunError;
+use crate::master::program::Host;
 use crate::master::signals::hold_signals;
-use crate::master::upgrade::{self, Fallback, Host, Prepared, State, Task};
+use crate::master::upgrade::state::{self, State};
+use crate::master::upgrade::{self, Fallback, Prepared, Task};
 use crate::sys::inherited::{Inherited, NotInherited};
 use crate::sys::needs;
 use crate::{control, master};
@@ -148,7 +150,7 @@ pub fn main(args: RunArgs) -> ExitCode {
 
 /// Says whether this binary understands the state of a running master.
 fn check(args: RunArgs, state: i32) -> Result<ExitCode, Failure> {
-    let state = upgrade::read(state).map_err(Failure::cannot_start)?;
+    let state = state::read(state).map_err(Failure::cannot_start)?;
     let (_, config) = load(args, &typed(), state.text.clone()).map_err(Failure::usage)?;
     state.is_here().and_then(|()| state.is_understood(&config)).map_err(Failure::cannot_start)?;
     Ok(say::lines(&format!("{}\n", upgrade::handshake()), ExitCode::SUCCESS))
@@ -183,7 +185,7 @@ fn go_on(
     goes_on: Box<dyn Fn()>,
     no_way_back: Option<&io::Error>,
 ) -> Result<ExitCode, Failure> {
-    let state = upgrade::read(state).map_err(Failure::cannot_start)?;
+    let state = state::read(state).map_err(Failure::cannot_start)?;
     let (log, config) = load(args, &typed(), state.text.clone()).map_err(Failure::usage)?;
     begin_to_log(&log)?;
     if let Some(error) = no_way_back {

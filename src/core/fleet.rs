@@ -11,12 +11,15 @@
 
 mod event;
 mod failure;
+mod questions;
 mod reload;
 mod slot;
 mod table;
+mod wishes;
 
 pub use event::{AbortReason, Action, Event, Exit, KillReason, Manner, Resize, SizeRefused, Stop, WaitReason, Workers};
 pub use slot::{Admitted, Drain, Life, OCCUPANTS_MAX, Occupant, Sign, Signs, SlotState};
+pub use wishes::SAME_REQUEST;
 
 use super::chance::Chance;
 use super::ids::{Generation, Slot, WorkerId};
@@ -28,10 +31,6 @@ use std::time::Duration;
 /// Failures to boot in a row, of one slot of a first generation in which nobody was ever ready,
 /// before the master gives up.
 pub const BOOT_ATTEMPTS: u32 = 3;
-
-/// A second request to stop that comes sooner than this is the same one: wrappers forward a signal
-/// that the whole group gets anyway (`timeout(1)` does).
-pub const SAME_REQUEST: Duration = Duration::from_millis(500);
 
 /// A worker that still has connections gets its stop signal this much of the grace time before it is
 /// killed, so that a server which knows how to stop can close what idles: a tenth, at most two seconds.
@@ -145,110 +144,9 @@ impl Fleet {
         }
     }
 
-    /// The slots, by number.
-    #[must_use]
-    pub fn slots(&self) -> &[SlotState] {
-        &self.slots
-    }
-
-    /// The last generation that served in every slot.
-    #[must_use]
-    pub fn generation(&self) -> Generation {
-        self.settled
-    }
-
     /// Takes over times and limits of a changed configuration; the number of workers stays.
     pub fn replan(&mut self, plan: Plan) {
         self.plan = Plan { workers: self.plan.workers, seed: self.plan.seed, ..plan };
-    }
-
-    /// How many workers are wanted; 0 while paused or stopping.
-    #[must_use]
-    pub fn wanted(&self) -> u32 {
-        match self.wanted {
-            Wanted::Running(workers) => workers,
-            Wanted::Paused(_) | Wanted::Stopped(_) => 0,
-        }
-    }
-
-    /// Whether no worker was ready ever since the start.
-    #[must_use]
-    pub fn was_never_ready(&self) -> bool {
-        !self.was_ready
-    }
-
-    /// Whether every slot has a worker that serves, and none is about to be replaced.
-    #[must_use]
-    pub fn all_ready(&self) -> bool {
-        self.slots.iter().all(|state| state.serving().is_some() && !state.is_starting())
-    }
-
-    /// The worker, wherever it sits.
-    #[must_use]
-    pub fn occupant(&self, worker: WorkerId) -> Option<&Occupant> {
-        self.slots.iter().flat_map(|state| &state.occupants).find(|o| o.worker == worker)
-    }
-
-    /// Whether this worker serves, or is about to.
-    #[must_use]
-    pub fn is_wanted(&self, worker: WorkerId) -> bool {
-        self.occupant(worker).is_some_and(|o| !o.is_leaving())
-    }
-
-    /// Whether the fleet was asked to stop.
-    #[must_use]
-    pub fn is_stopping(&self) -> bool {
-        matches!(self.wanted, Wanted::Stopped(_))
-    }
-
-    /// Whether whoever still runs is to be killed.
-    #[must_use]
-    pub fn stops_at_once(&self) -> bool {
-        self.wanted == Wanted::Stopped(Stop::Immediate)
-    }
-
-    /// Whether this worker was killed, and only its end is awaited.
-    #[must_use]
-    pub fn is_killed(&self, worker: WorkerId) -> bool {
-        let life = self.occupant(worker).map(|o| o.life);
-        matches!(life, Some(Life::Draining { phase: Drain::Killed, .. }))
-    }
-
-    /// Slots that are left alone after too many failures.
-    pub fn resting(&self) -> impl Iterator<Item = Slot> {
-        self.slots.iter().zip(0..).filter(|(state, _)| state.rests).map(|(_, slot)| Slot(slot))
-    }
-
-    /// The number of workers that this wish leads to.
-    ///
-    /// # Errors
-    /// [`SizeRefused`].
-    pub fn size_after(&self, resize: Resize) -> Result<u32, SizeRefused> {
-        let (Wanted::Running(now) | Wanted::Paused(now)) = self.wanted else { return Err(SizeRefused::Stopping) };
-        let asked = match resize {
-            Resize::To(workers) => i64::from(workers),
-            Resize::By(more) => i64::from(now) + i64::from(more),
-        };
-        match u32::try_from(asked) {
-            Ok(0) | Err(_) if asked <= 0 => Err(SizeRefused::Zero),
-            Ok(workers) if workers <= self.plan.max_workers => Ok(workers),
-            _ => Err(SizeRefused::TooMany { asked: asked.unsigned_abs(), most: self.plan.max_workers }),
-        }
-    }
-
-    /// When to come back with [`Event::Tick`].
-    #[must_use]
-    pub fn wakes_at(&self) -> Option<Moment> {
-        let stopping = self.is_stopping();
-        let backoffs = self.slots.iter().filter_map(move |state| state.backoff.filter(|_| !stopping));
-        let lives = self.slots.iter().flat_map(|state| &state.occupants).filter_map(|o| match o.life {
-            Life::Starting { since } => Some(since + self.plan.boot_timeout),
-            Life::Ready { .. } => Some(o.stalled_since? + self.plan.stall_kill?),
-            Life::Draining { phase: Drain::Emptying, stop_at, .. } => stop_at,
-            Life::Draining { phase: Drain::Stopping, deadline, .. } => deadline,
-            Life::Draining { phase: Drain::Killed, .. } => None,
-        });
-        backoffs.chain(lives).chain(self.closing.and_then(|closing| closing.until)).min()
     }
 
     /// Takes in what happened; the actions are to be carried out in order.
@@ -259,7 +157,7 @@ impl Fleet {
         actions
     }
 
-    fn seat_of(&mut self, worker: WorkerId) -> Option<(Slot, &mut SlotState, usize)> {
+    fn slot_of(&mut self, worker: WorkerId) -> Option<(Slot, &mut SlotState, usize)> {
         self.slots.iter_mut().zip(0..).find_map(|(state, slot)| {
             let index = state.occupants.iter().position(|o| o.worker == worker)?;
             Some((Slot(slot), state, index))
@@ -282,7 +180,7 @@ impl Fleet {
     /// Lets a ready worker serve; whoever served in its slot drains.
     fn admit(&mut self, now: Moment, worker: WorkerId, actions: &mut Vec<Action>) {
         let grace = self.plan.grace;
-        let Some((_, state, index)) = self.seat_of(worker) else { return };
+        let Some((_, state, index)) = self.slot_of(worker) else { return };
         if let Life::Ready { admitted, .. } = &mut state.occupants[index].life {
             *admitted = Admitted::Yes;
         }
@@ -299,69 +197,6 @@ impl Fleet {
         if let Life::Draining { phase: phase @ Drain::Emptying, .. } = &mut occupant.life {
             *phase = Drain::Stopping;
             actions.push(Action::Terminate { worker });
-        }
-    }
-
-    fn stop(&mut self, now: Moment, stop: Stop, actions: &mut Vec<Action>) {
-        let repeated = self.stop_asked.is_some_and(|asked| now.since(asked) < SAME_REQUEST);
-        if self.wanted == Wanted::Stopped(Stop::Graceful) && stop == Stop::Graceful && repeated {
-            return;
-        }
-        self.stop_asked = Some(now);
-        let stop = match (self.wanted, stop) {
-            (Wanted::Running(_) | Wanted::Paused(_), first) => {
-                actions.push(Action::CloseListeners);
-                self.closing = Some(Closing { until: None });
-                first
-            }
-            // The second request of any kind but QUIT means now.
-            (Wanted::Stopped(Stop::Graceful | Stop::Immediate), Stop::Graceful | Stop::Immediate) => {
-                actions.push(Action::StopAtOnce);
-                Stop::Immediate
-            }
-            (Wanted::Stopped(Stop::Patient), asked) => asked,
-            (Wanted::Stopped(already), Stop::Patient) => already,
-        };
-        self.wanted = Wanted::Stopped(stop);
-        self.closing = match (self.closing, stop) {
-            (Some(Closing { until: None }), Stop::Graceful) => Some(Closing { until: Some(now + self.plan.grace) }),
-            (_, Stop::Immediate) => None,
-            (closing, _) => closing,
-        };
-    }
-
-    fn pause(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        self.drop_pending(actions);
-        self.abort(now, AbortReason::Stopping, actions);
-        if let Wanted::Running(workers) = self.wanted {
-            self.wanted = Wanted::Paused(workers);
-        }
-    }
-
-    fn resize(&mut self, resize: Resize, actions: &mut Vec<Action>) {
-        match self.size_after(resize) {
-            Ok(workers) => {
-                self.wanted = Wanted::Running(workers);
-                self.forget_number();
-                self.wake_resting();
-                actions.push(Action::Resized { workers });
-            }
-            Err(refused) => actions.push(Action::SizeRefused(refused)),
-        }
-    }
-
-    /// Somebody looked after the fleet: slots that rest get another chance.
-    fn wake_resting(&mut self) {
-        for state in &mut self.slots {
-            if std::mem::take(&mut state.rests) {
-                state.failures = 0;
-            }
-        }
-    }
-
-    fn wear(&mut self, worker: WorkerId) {
-        if let Some(occupant) = self.occupant_mut(worker) {
-            occupant.worn = true;
         }
     }
 

@@ -1,17 +1,19 @@
 //! What the master does about what happens to workers: [`crate::lifecycle`] says what that means, the fleet decides.
 
-use super::deferred::Deferred;
+use super::requests::event::Deferred;
 use super::run::Master;
 use crate::config::Mode;
 use crate::core::fleet::{self, KillReason};
 use crate::core::ids::WorkerId;
+use crate::front::listener::{Listener, Origin};
 use crate::lifecycle::ending::Death;
 use crate::lifecycle::failures::Failure;
 use crate::lifecycle::ready::{Readiness, Signal};
 use crate::lifecycle::{self, deaf, ending, health, look, ready};
 use crate::sys::descent::Kin;
 use crate::workers::leftovers::{self, Scene};
-use tracing::error;
+use std::rc::Rc;
+use tracing::{error, warn};
 
 impl Master {
     pub(super) async fn handle_lifecycle(&mut self, event: lifecycle::Event) {
@@ -165,5 +167,18 @@ impl Master {
 
     pub(super) fn tell_guard_of_sockets(&self) {
         ending::tell_guard_of_sockets(&self.workers, &self.front, self.config.life.detached);
+    }
+
+    /// Says what an operator would otherwise only wonder about: addresses that nobody serves.
+    pub(super) fn look_around(&self) {
+        if self.config.mode == Mode::Handoff {
+            let served = |l: &&Rc<Listener>| !l.workers.is_empty();
+            let elsewhere: Vec<_> = self.front.listeners.iter().filter(served).map(|l| l.address.to_string()).collect();
+            for listener in self.front.listeners.iter().filter(|l| l.origin == Origin::Operator && l.workers.is_empty())
+            {
+                let address = &listener.address;
+                warn!(%address, workers_listen_on = ?elsewhere, "no worker serves this address of --bind; clients there wait");
+            }
+        }
     }
 }

@@ -3,18 +3,14 @@
 //! Connections go a way of their own ([`crate::front`]). The life of workers goes through here: everything that happens
 //! is an [`event::Event`], [`run`] handles one at a time and carries out what [`crate::core::fleet`] decides.
 
-pub mod answer;
 pub mod bind;
-mod calls;
-mod claims;
 mod commands;
-pub mod deferred;
 pub mod error;
 pub mod event;
 mod lifecycle;
 mod prepare;
+pub mod program;
 mod requests;
-mod rights;
 pub mod run;
 pub mod signals;
 pub mod status;

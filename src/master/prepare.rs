@@ -3,12 +3,12 @@
 use super::bind::{bind_all, bind_control};
 use super::error::RunError;
 use super::event::{EVENTS_MAX, Event};
+use super::program::Host;
+use super::program::Program;
 use super::run::End;
 use super::run::{Master, prefixed};
 use super::signals::forward_signals;
 use super::steering;
-use super::upgrade::Host;
-use super::upgrade::Program;
 use crate::adapt::preload::Shim;
 use crate::aside::Aside;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode, WORKERS_MAX};

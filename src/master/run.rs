@@ -2,9 +2,9 @@
 
 use super::error::RunError;
 use super::event::{Event, Events};
+use super::program::Host;
+use super::program::Program;
 use super::status::View;
-use super::upgrade::Host;
-use super::upgrade::Program;
 use crate::clock;
 use crate::config::{Config, Mode, Prefix};
 use crate::control;
@@ -13,7 +13,6 @@ use crate::core::fleet::{self, Action, Fleet, Resize, Stop, WaitReason};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::front;
 use crate::front::accounts::Front;
-use crate::front::listener::{Listener, Origin};
 use crate::kernel::shares::Shares;
 use crate::lifecycle::failures::{Failure, Failures};
 use crate::lifecycle::guard::look_after_guard;
@@ -121,14 +120,7 @@ impl Master {
                 self.listener_failed(address, error).await;
             }
             Event::Lifecycle(event) => self.handle_lifecycle(event).await,
-            Event::Unanswered { worker, request, error } => self.unanswered(worker, request, &error),
-            Event::Looked { worker, request, held } => self.looked(worker, request, held),
-            Event::LookedFirst { worker, seen, again, deferred } => {
-                self.looked_first(worker, seen, again, deferred).await;
-                self.tell_guard_of_sockets();
-            }
-            Event::SocketsOpen { worker, had, open } => self.sockets_open(worker, &had, open),
-            Event::GivenUp => self.drop_unused_listeners(),
+            Event::Request(event) => self.handle_request(event).await,
             Event::Shares(event) => self.handle_shares(event),
             Event::ChildEnded => self.reap_strangers(),
             Event::Control(control::Event::Requested { request, answer }) => self.answer(request, answer).await,
@@ -173,19 +165,6 @@ impl Master {
                 self.died(ending::left_behind(worker, found, &self.fleet)).await;
             }
             workers::Event::NobodyLeft { but } => self.nobody_left_running(&but),
-        }
-    }
-
-    /// Says what an operator would otherwise only wonder about: addresses that nobody serves.
-    fn look_around(&self) {
-        if self.config.mode == Mode::Handoff {
-            let served = |l: &&Rc<Listener>| !l.workers.is_empty();
-            let elsewhere: Vec<_> = self.front.listeners.iter().filter(served).map(|l| l.address.to_string()).collect();
-            for listener in self.front.listeners.iter().filter(|l| l.origin == Origin::Operator && l.workers.is_empty())
-            {
-                let address = &listener.address;
-                warn!(%address, workers_listen_on = ?elsewhere, "no worker serves this address of --bind; clients there wait");
-            }
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod answers;
 pub mod names;
+pub mod own_socket;
 mod passing;
 pub mod socket;
 

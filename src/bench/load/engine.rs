@@ -2,20 +2,23 @@
 //! counts. It shares the machine with what it measures, so the usual connection costs it one event,
 //! one write and one read besides opening and closing, and no allocation.
 
-use super::answer::{Garbled, Progress, Reader};
+mod answers;
+mod connection;
+
+use super::answer::{Garbled, Progress};
 use super::board::Board;
 use super::connect::Route;
 use super::schedule::{Next, Schedule};
 use super::tally::{Ending, Tally};
 use super::{Load, Protocol, TurnedAway};
 use crate::bench::stop::Stop;
+use connection::{Connection, Phase, echo, ending_of, interest, request};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, Exp1};
-use socket2::Socket;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
@@ -32,8 +35,6 @@ const BATCH: usize = 64;
 const READ: usize = 64 * 1024;
 /// The longest sleep of the loop; it bounds how late a hung connection is noticed.
 const TICK: Duration = Duration::from_millis(100);
-/// Bytes of an echo.
-const ECHO: usize = 64;
 /// With so many hung connections, or so many unanswered in any way, and more of them than answered
 /// ones, the rest is not tried: each would cost its timeout, and the result is known.
 const HOPELESS_HUNG: u64 = 20;
@@ -70,39 +71,6 @@ pub struct Engine<'a> {
     buffer: Vec<u8>,
     tally: Tally,
     stopped: bool,
-}
-
-/// A client's connection; its room is used again by the next.
-#[derive(Default)]
-struct Connection {
-    socket: Option<Socket>,
-    reader: Reader,
-    /// What the latency of the exchange counts from.
-    since: Option<Instant>,
-    phase: Phase,
-    /// Exchanges still to come, after the one under way.
-    left: u32,
-    path: usize,
-    /// How much of the question was sent.
-    sent: usize,
-    /// Whether epoll was asked to tell when more can be sent.
-    watches_room: bool,
-    slot: Option<u16>,
-    mixed: bool,
-    /// Which of the clients' addresses it comes from.
-    source: usize,
-}
-
-/// What a connection waits for. The number tells this time from the room's earlier ones.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Phase {
-    /// Nothing.
-    #[default]
-    Free,
-    /// An answer.
-    Options(u64),
-    /// The end of a pause.
-    Pausing(u64),
 }
 
 impl<'a> Engine<'a> {
@@ -251,7 +219,7 @@ impl<'a> Engine<'a> {
             Protocol::Http | Protocol::KeepAlive => connection.reader.expect_http(),
         }
         connection.since = Some(since);
-        connection.phase = Phase::Options(self.serial);
+        connection.phase = Phase::Asked(self.serial);
         connection.sent = 0;
         connection.path = if self.questions.len() > 1 { self.random.random_range(0..self.questions.len()) } else { 0 };
         self.deadlines.push_back((now + self.load.timeout, key, self.serial));
@@ -300,96 +268,6 @@ impl<'a> Engine<'a> {
         Ok(self.set.modify(socket, &mut EpollEvent::new(interest(*watches_room), key as u64))?)
     }
 
-    fn read(&mut self, key: usize) -> io::Result<()> {
-        let connection = &mut self.connections[key];
-        let Some(socket) = &connection.socket else { return Ok(()) };
-        let came = match (&mut &*socket).read(&mut self.buffer) {
-            Ok(n) => n,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(()),
-            Err(error) => {
-                let ending = ending_of(&error);
-                self.close(key, ending);
-                return Ok(());
-            }
-        };
-        let progress = match (connection.phase, came) {
-            (Phase::Options(_), 0) => match connection.reader.end() {
-                Progress::More => {
-                    self.close(key, Ending::Closed);
-                    return Ok(());
-                }
-                progress => progress,
-            },
-            // It was asked nothing: only an end may come.
-            (Phase::Free | Phase::Pausing(_), 0) => {
-                self.close(key, Ending::NotKept);
-                return Ok(());
-            }
-            (Phase::Free | Phase::Pausing(_), _) => Progress::Garbled(Garbled::Surplus),
-            (Phase::Options(_), came) => connection.reader.feed(&self.buffer[..came], &self.questions[0][0]),
-        };
-        match progress {
-            Progress::More => Ok(()),
-            Progress::Garbled(why) => {
-                self.close(key, Ending::Garbled(why));
-                Ok(())
-            }
-            Progress::Whole => self.answered(key),
-        }
-    }
-
-    /// An exchange is complete.
-    fn answered(&mut self, key: usize) -> io::Result<()> {
-        let now = Instant::now();
-        let connection = &mut self.connections[key];
-        let head = connection.reader.head();
-        // An error is no answer whose time would count: to send somebody away is quickly done.
-        if let Some(since) = connection.since.take().filter(|_| head.status < 400) {
-            self.tally.answer((now - since).as_micros() as u64);
-        }
-        if let Some(slot) = head.slot {
-            match connection.slot {
-                None => {
-                    connection.slot = Some(slot);
-                    self.tally.served_by(slot);
-                    self.board.enter(slot);
-                    if self.load.sources.is_some() {
-                        self.tally.came_from(connection.source, slot);
-                    }
-                }
-                Some(first) => connection.mixed |= first != slot,
-            }
-        }
-        if head.status >= 400 {
-            let ending = if head.status == 503 { Ending::Unavailable } else { Ending::Status(head.status) };
-            self.close(key, ending);
-        } else if connection.left == 0 {
-            self.close(key, Ending::Answered);
-        } else if head.closes {
-            self.close(key, Ending::NotKept);
-        } else {
-            connection.left -= 1;
-            self.pause_or_ask(key, now)?;
-        }
-        Ok(())
-    }
-
-    fn pause_or_ask(&mut self, key: usize, now: Instant) -> io::Result<()> {
-        if let Some(mean) = self.load.pause {
-            let times: f64 = Exp1.sample(&mut self.random);
-            self.serial += 1;
-            self.pausing.push(Reverse((now + mean.mul_f64(times.min(PAUSE_TIMES_MAX)), key, self.serial)));
-            self.connections[key].phase = Phase::Pausing(self.serial);
-            return Ok(());
-        }
-        self.ask_again(key, now)
-    }
-
-    fn ask_again(&mut self, key: usize, now: Instant) -> io::Result<()> {
-        self.ask(key, now, now);
-        if self.connections[key].watches_room { self.watch(key) } else { Ok(()) }
-    }
-
     /// Goes on with connections whose pause is over.
     fn resume(&mut self, now: Instant) -> io::Result<()> {
         while let Some(&Reverse((at, key, pause))) = self.pausing.peek() {
@@ -408,7 +286,7 @@ impl<'a> Engine<'a> {
     /// Ends what took too long.
     fn expire(&mut self, now: Instant) -> io::Result<()> {
         while let Some(&(at, key, exchange)) = self.deadlines.front() {
-            let current = self.connections[key].phase == Phase::Options(exchange);
+            let current = self.connections[key].phase == Phase::Asked(exchange);
             if current && at > now {
                 break;
             }
@@ -470,27 +348,4 @@ impl<'a> Engine<'a> {
         self.armed = Some(at);
         Ok(())
     }
-}
-
-fn interest(watches_room: bool) -> EpollFlags {
-    if watches_room { EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN }
-}
-
-/// What an error of a socket means for its connection.
-fn ending_of(error: &io::Error) -> Ending {
-    match error.raw_os_error() {
-        Some(libc::ECONNREFUSED) => Ending::Refused,
-        Some(libc::ECONNRESET | libc::EPIPE) => Ending::Reset,
-        Some(libc::ETIMEDOUT) => Ending::Hung,
-        errno => Ending::Local(errno.unwrap_or(libc::EIO)),
-    }
-}
-
-fn request(path: &str, host: &str, connection: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: maitred-bench\r\nConnection: {connection}\r\n\r\n")
-        .into_bytes()
-}
-
-fn echo() -> Vec<u8> {
-    (0..ECHO).map(|i| b'a' + (i % 26) as u8).collect()
 }

@@ -10,7 +10,7 @@ impl Fleet {
     /// A worker's process is no more.
     pub(super) fn gone(&mut self, now: Moment, worker: WorkerId, because: AbortReason, actions: &mut Vec<Action>) {
         let (stopping, target) = (self.is_stopping(), self.reloading());
-        let Some((slot, state, index)) = self.seat_of(worker) else { return };
+        let Some((slot, state, index)) = self.slot_of(worker) else { return };
         let occupant = state.occupants.remove(index);
         state.last_worker = Some(worker);
         let booted = match occupant.life {
@@ -47,7 +47,7 @@ impl Fleet {
     pub(super) fn daemonized(&mut self, now: Moment, worker: WorkerId, actions: &mut Vec<Action>) {
         let few = |state: &SlotState| state.restarts < u64::from(BOOT_ATTEMPTS);
         let first = self.newest == Generation(1) && self.slots.iter().all(few);
-        let Some((_, state, index)) = self.seat_of(worker) else { return };
+        let Some((_, state, index)) = self.slot_of(worker) else { return };
         if let Life::Ready { since, .. } = state.occupants[index].life {
             state.occupants[index].life = Life::Starting { since };
             state.rests = false;
@@ -57,7 +57,7 @@ impl Fleet {
             self.was_ready = false;
         }
         if !self.was_ready
-            && let Some((_, state, _)) = self.seat_of(worker)
+            && let Some((_, state, _)) = self.slot_of(worker)
         {
             state.failures = state.failures.max(BOOT_ATTEMPTS - 1);
         }
@@ -160,7 +160,7 @@ impl Fleet {
         because: KillReason,
         actions: &mut Vec<Action>,
     ) {
-        let Some((slot, state, index)) = self.seat_of(worker) else { return };
+        let Some((slot, state, index)) = self.slot_of(worker) else { return };
         let occupant = &mut state.occupants[index];
         let was = occupant.clone();
         if matches!(occupant.life, Life::Ready { since, .. } if now.since(since) >= backoff::HEALTHY) {

@@ -1,7 +1,8 @@
 //! Running the new binary on the side, to see whether it could go on.
 
+use super::environment;
 use super::fallback::inherited_environment;
-use super::{FORMAT, environment};
+use super::state::FORMAT;
 use crate::core::fleet::Exit;
 use crate::sys::exec::Passing;
 use crate::sys::{reap, spawn, watch};

@@ -7,11 +7,12 @@
 
 mod check;
 mod fallback;
-mod state;
+mod resume;
+pub mod state;
+mod write;
 
 pub use check::{HANDSHAKE, handshake};
 pub use fallback::{Fallback, Prepared, failed};
-pub use state::{FORMAT, State, StateError, read};
 
 #[cfg(fuzzing)]
 pub(crate) fn is_state(bytes: &[u8]) -> bool {
@@ -20,16 +21,14 @@ pub(crate) fn is_state(bytes: &[u8]) -> bool {
 }
 
 use super::event::Event;
+use super::program::{Identity, Stage, Upgrade};
 use super::run::Master;
-use super::signals::{Heed, SignalThread};
+use super::signals::Heed;
 use crate::adapt::elf;
-use crate::clock;
 use crate::control::{done, refusal};
-use crate::core::moment::Moment;
 use crate::core::{fleet, visible};
 use crate::sys::dispose;
 use crate::sys::exec::Passing;
-use crate::sys::inherited::Inherited;
 use crate::sys::memfd;
 use crate::wire::environment;
 use crate::workers::output::Stream;
@@ -37,8 +36,7 @@ use crate::workers::worker::Executes;
 use nix::unistd::Pid;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
@@ -51,76 +49,6 @@ const QUIET_TIMEOUT: Duration = Duration::from_secs(5);
 const QUIET_PAUSE: Duration = Duration::from_millis(2);
 /// So often the events must be none in a row.
 const QUIET_LOOKS: u32 = 3;
-
-/// The program around the master.
-pub struct Host {
-    /// The executable, as it was called.
-    pub executable: PathBuf,
-    /// Writes what is still to be logged, unless nobody reads it.
-    pub settle_log: Box<dyn Fn()>,
-    /// Sockets that this process was started with.
-    pub inherited: Inherited,
-    /// Where another program was, whose place this one takes.
-    pub resume: Option<Box<State>>,
-    /// To be called when this program is sure that it goes on.
-    pub goes_on: Box<dyn Fn()>,
-}
-
-/// The program that this process executes.
-pub struct Program {
-    /// What is around it.
-    pub host: Host,
-    /// The thread that signals interrupt.
-    pub signals: SignalThread,
-    /// When the first of them started.
-    pub since: Moment,
-    /// A replacement under way.
-    pub upgrade: Option<Upgrade>,
-    /// How often it was replaced.
-    pub upgrades: u32,
-}
-
-impl Program {
-    /// One that has just started.
-    #[must_use]
-    pub fn new(host: Host, signals: SignalThread) -> Program {
-        Program { host, signals, since: clock::now(), upgrade: None, upgrades: 0 }
-    }
-}
-
-/// A replacement under way.
-#[derive(Debug)]
-pub struct Upgrade {
-    client: Option<OwnedFd>,
-    stage: Stage,
-}
-
-#[derive(Debug)]
-enum Stage {
-    /// A reload must be done first.
-    Waits,
-    /// The new binary is run on the side.
-    Checking(Pid, Identity),
-    /// It understands the state.
-    Checked(Identity),
-}
-
-/// Which file it is, so that what was checked is what is executed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Identity {
-    device: u64,
-    inode: u64,
-    length: u64,
-    changed: (i64, i64),
-}
-
-impl Identity {
-    fn of(path: &Path) -> io::Result<Identity> {
-        let file = std::fs::metadata(path)?;
-        let changed = (file.mtime(), file.mtime_nsec());
-        Ok(Identity { device: file.dev(), inode: file.ino(), length: file.len(), changed })
-    }
-}
 
 impl Master {
     /// `USR2`, or `maitred upgrade`.

@@ -11,11 +11,13 @@ pub mod descriptors;
 pub mod files;
 
 use super::abi::*;
+use super::closing;
 use super::follow;
 use super::inherited;
 use super::listening;
 use super::table::{State, find};
 use super::taken;
+use super::taking;
 use core::ffi::{c_int, c_uint, c_void};
 
 #[unsafe(no_mangle)]
@@ -56,7 +58,7 @@ pub unsafe extern "C" fn accept4(fd: c_int, addr: *mut u8, len: *mut c_uint, fla
 unsafe fn accept_from(fd: c_int, addr: *mut u8, len: *mut c_uint, flags: c_int, kernel: impl Fn() -> c_int) -> c_int {
     match find(fd).map(|entry| (entry, entry.state())) {
         // SAFETY: the program's own arguments.
-        Some((entry, State::Handoff | State::Shut)) => unsafe { listening::take(fd, entry, addr, len, flags) },
+        Some((entry, State::Handoff | State::Shut)) => unsafe { taking::take(fd, entry, addr, len, flags) },
         Some((_, State::Shared)) => taken::count(kernel()),
         // Others may listen there, but this program does not.
         Some((_, State::Bound | State::SharedBound)) => fail(EINVAL),
@@ -69,7 +71,7 @@ unsafe fn accept_from(fd: c_int, addr: *mut u8, len: *mut c_uint, flags: c_int, 
                 && let Some(entry) = follow::recognise(fd).filter(|entry| entry.state() == State::Handoff)
             {
                 // SAFETY: the program's own arguments.
-                return unsafe { listening::take(fd, entry, addr, len, flags) };
+                return unsafe { taking::take(fd, entry, addr, len, flags) };
             }
             connection
         }
@@ -80,7 +82,7 @@ unsafe fn accept_from(fd: c_int, addr: *mut u8, len: *mut c_uint, flags: c_int, 
 pub unsafe extern "C" fn connect(fd: c_int, addr: *const u8, len: c_uint) -> c_int {
     // SAFETY: the program's own arguments.
     unsafe {
-        if let Some(failed) = find(fd).and_then(|entry| listening::give_up_for_client(fd, entry)) {
+        if let Some(failed) = find(fd).and_then(|entry| closing::give_up_for_client(fd, entry)) {
             return failed;
         }
         next::connect(fd, addr, len)
@@ -140,7 +142,7 @@ unsafe fn becomes_client(fd: c_int, flags: c_int) -> Option<c_int> {
         return None;
     }
     // SAFETY: as for `connect`.
-    find(fd).and_then(|entry| unsafe { listening::give_up_for_client(fd, entry) })
+    find(fd).and_then(|entry| unsafe { closing::give_up_for_client(fd, entry) })
 }
 
 #[unsafe(no_mangle)]
@@ -159,7 +161,7 @@ pub unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
         }
         // Only the other direction brings connections (`inet_shutdown` in net/ipv4/af_inet.c).
         Some((_, State::Handoff | State::Shared)) if how != SHUT_RD && how != SHUT_RDWR => 0,
-        Some((entry, State::Handoff | State::Shared)) if listening::shut(entry) => 0,
+        Some((entry, State::Handoff | State::Shared)) if closing::shut(entry) => 0,
         // SAFETY: no pointers.
         _ => unsafe { next::shutdown(fd, how) },
     }

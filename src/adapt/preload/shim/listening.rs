@@ -5,10 +5,9 @@ use super::abi::*;
 use super::channel::{request, tell};
 use super::process::{self, owns_memory};
 use super::table::{Entry, State, find, lock};
-use super::text::{Requested, Packet, family_of, in_family, port_of, set_port, value};
-use super::{end, epoll, paths, settings, taken};
-use core::ffi::{c_int, c_uint, c_void};
-use core::ptr::null_mut;
+use super::text::{Packet, Requested, family_of, port_of, set_port, value};
+use super::{epoll, paths, settings, taken};
+use core::ffi::{c_int, c_uint};
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
 
 /// The shim's own descriptors go here and above, out of the way of the program's low numbers; lower
@@ -21,9 +20,9 @@ const FD_MARGIN: u64 = 1024;
 
 /// The highest number of an accepted connection. Numbers are given lowest first, so a table that is
 /// nearly full shows here.
-static HIGHEST_FD: AtomicI32 = AtomicI32::new(0);
+pub static HIGHEST_FD: AtomicI32 = AtomicI32::new(0);
 /// Number from which on `accept` is careful; learnt at `listen`.
-static CAREFUL_FROM: AtomicI32 = AtomicI32::new(0);
+pub static CAREFUL_FROM: AtomicI32 = AtomicI32::new(0);
 
 /// `bind`: `Some` is the result, `None` means that the address is not ours to manage.
 ///
@@ -277,7 +276,7 @@ pub fn listen(fd: c_int, entry: &'static Entry, backlog: c_int) -> c_int {
 
 /// Puts `given` under the number `fd` and under every copy of it, keeping the flags and the epoll
 /// registrations that the program set.
-fn put_in_place(fd: c_int, entry: &'static Entry, given: c_int) {
+pub fn put_in_place(fd: c_int, entry: &'static Entry, given: c_int) {
     let mut locked = lock();
     let mut number = if entry.refs() > 1 { locked.next_alias(entry, -1) } else { Some(fd) };
     while let Some(fd) = number {
@@ -289,7 +288,7 @@ fn put_in_place(fd: c_int, entry: &'static Entry, given: c_int) {
     }
 }
 
-fn set_nonblocking(fd: c_int, on: bool) {
+pub fn set_nonblocking(fd: c_int, on: bool) {
     let on = c_int::from(on);
     kernel!(nr::IOCTL, fd, FIONBIO, &raw const on);
 }
@@ -305,232 +304,9 @@ pub fn move_up(fd: c_int) -> c_int {
 }
 
 /// A close-on-exec copy as far up as the limit allows, or -1.
-fn high_copy(fd: c_int) -> c_int {
+pub fn high_copy(fd: c_int) -> c_int {
     let copy = |lowest| kernel!(nr::FCNTL, fd, F_DUPFD_CLOEXEC, lowest) as c_int;
     HIGH_FDS.into_iter().map(copy).find(|copy| *copy >= 0).unwrap_or(-1)
-}
-
-/// `accept`: takes one connection from the hand-off socket.
-///
-/// # Safety
-/// `addr` and `len` must be null or as `accept(2)` wants them.
-pub unsafe fn take(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_uint, flags: c_int) -> c_int {
-    if flags & !(SOCK_NONBLOCK | SOCK_CLOEXEC) != 0 {
-        return fail(EINVAL);
-    }
-    if HIGHEST_FD.load(Relaxed) >= CAREFUL_FROM.load(Relaxed) {
-        let spare = kernel!(nr::FCNTL, fd, F_DUPFD_CLOEXEC, 0) as c_int;
-        if spare < 0 {
-            // The connection stays where it is, as with the kernel's own accept.
-            return fail(-spare);
-        }
-        close(spare);
-    }
-    let receive_flags = if flags & SOCK_CLOEXEC != 0 { MSG_CMSG_CLOEXEC } else { 0 };
-    loop {
-        let mut peer = [0u8; ADDRESS_MAX];
-        let mut iov = IoVec { base: peer.as_mut_ptr().cast(), len: ADDRESS_MAX };
-        let mut rights = Rights::default();
-        let mut message = MsgHdr {
-            name: null_mut(),
-            name_len: 0,
-            iov: &raw mut iov,
-            iov_len: 1,
-            control: (&raw mut rights).cast::<c_void>(),
-            control_len: rights_len(1).next_multiple_of(8),
-            flags: 0,
-        };
-        // SAFETY: all buffers live on this stack frame.
-        let n = unsafe { receive(fd, &mut message, receive_flags) };
-        if n < 0 {
-            return -1;
-        }
-        if message.flags & MSG_CTRUNC != 0 {
-            let id = lock().detail(entry).id;
-            note(entry, "TRUNCATED", id);
-            return fail(EMFILE);
-        }
-        let has_fd = message.control_len >= rights_len(1) && rights.level == SOL_SOCKET && rights.kind == SCM_RIGHTS;
-        if !has_fd {
-            if n == 0 {
-                return ended(fd, entry);
-            }
-            // Not a hand-off; nobody but the master can have sent it, and it means nothing.
-            continue;
-        }
-        let connection = rights.fds[0];
-        if connection > HIGHEST_FD.load(Relaxed) {
-            HIGHEST_FD.store(connection, Relaxed);
-        }
-        if flags & SOCK_NONBLOCK != 0 {
-            set_nonblocking(connection, true);
-        }
-        if !addr.is_null() && !len.is_null() {
-            let (peer, peer_len) = in_family(&peer[..n as usize], entry.family());
-            // SAFETY: as the caller vouches; `accept(2)` says that what does not fit is cut.
-            unsafe {
-                let room = (*len as usize).min(peer_len);
-                addr.copy_from_nonoverlapping(peer.as_ptr(), room);
-                *len = peer_len as c_uint;
-            }
-        }
-        return connection;
-    }
-}
-
-/// End of file on a hand-off socket: shut down by the program itself, or the master is gone, or has ended
-/// with this process's first ancestor.
-fn ended(fd: c_int, entry: &'static Entry) -> c_int {
-    if entry.state() != State::Shut {
-        // Nobody outlives the master, and its guard sees to that. But should that be gone as well, nothing here
-        // may burn a core: the socket is at its end for ever and would wake its reader again and again. So the
-        // program waits from now on at one that never becomes readable, asked once to end together with those
-        // who would start it again.
-        let asleep = put_to_sleep(fd, entry);
-        match end::ask() {
-            end::Requested::Now => {}
-            // It slept already, or nothing lets it sleep: this is no request.
-            end::Requested::Before if !asleep => {
-                kernel!(nr::KILL, getpid(), SIGKILL);
-                kernel!(nr::EXIT_GROUP, 1);
-            }
-            end::Requested::Before => {}
-        }
-        if asleep && kernel!(nr::FCNTL, fd, F_GETFL) & O_NONBLOCK != 0 {
-            return fail(EAGAIN);
-        }
-    }
-    fail(EINVAL)
-}
-
-/// Puts a socket that never becomes readable under all numbers of a hand-off socket; false when none can be
-/// had.
-fn put_to_sleep(fd: c_int, entry: &'static Entry) -> bool {
-    let mut pair = [-1 as c_int; 2];
-    if kernel!(nr::SOCKETPAIR, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair.as_mut_ptr()) < 0 {
-        return false;
-    }
-    let [asleep, other] = [pair[0], high_copy(pair[1])];
-    close(pair[1]);
-    if other < 0 {
-        close(asleep);
-        return false;
-    }
-    let nonblocking = kernel!(nr::FCNTL, fd, F_GETFL) & O_NONBLOCK != 0;
-    let mut locked = lock();
-    // Open for good: its end would be one for the sleeper, too.
-    locked.protect(other);
-    let mut number = if entry.refs() > 1 { locked.next_alias(entry, -1) } else { Some(fd) };
-    while let Some(fd) = number {
-        let cloexec = kernel!(nr::FCNTL, fd, F_GETFD) & FD_CLOEXEC;
-        // A process that this one was forked from may have the old socket, too: epoll then goes on watching it.
-        let registrations = epoll::take(fd);
-        kernel!(nr::DUP3, asleep, fd, if cloexec != 0 { SOCK_CLOEXEC } else { 0 });
-        registrations.restore(fd);
-        number = if entry.refs() > 1 { locked.next_alias(entry, fd) } else { None };
-    }
-    drop(locked);
-    close(asleep);
-    if nonblocking {
-        set_nonblocking(fd, true);
-    }
-    true
-}
-
-/// `connect` on a bound socket: it was a client's after all. `Some` is a failure.
-///
-/// # Safety
-/// As for `connect(2)`.
-pub unsafe fn give_up_for_client(fd: c_int, entry: &'static Entry) -> Option<c_int> {
-    let mut locked = lock();
-    let detail = locked.detail(entry);
-    let (name, len, own) = (detail.name, detail.name_len, detail.own);
-    // Bound to a port of the kernel's choice by the program itself, or by the master for it.
-    let is_bound = detail.ephemeral || detail.adopted;
-    let was = entry.state();
-    drop(locked);
-    match was {
-        State::Ephemeral | State::Bound | State::SharedBound => {}
-        // It listens (`__inet_stream_connect` in net/ipv4/af_inet.c; a Unix socket says something else).
-        State::Handoff if entry.family() != AF_UNIX => return Some(fail(EISCONN)),
-        _ => return None,
-    }
-    if own >= 0 {
-        let flags = kernel!(nr::FCNTL, fd, F_GETFL) & O_NONBLOCK != 0;
-        put_in_place(fd, entry, own);
-        set_nonblocking(fd, flags);
-    }
-    if was != State::Ephemeral {
-        // At once: nobody can listen where a client is. The master's copy of the socket is closed when this is
-        // answered, be it by the end of the connection that brings the answer.
-        let id = lock().detail(entry).id;
-        let mut packet = Packet::default();
-        if about(entry, &mut packet, "CLOSE", id)
-            && let Ok(answer) = request(&mut packet, None)
-        {
-            answer.discard();
-        }
-    }
-    drop(forget(fd));
-    if is_bound {
-        return None;
-    }
-    // SAFETY: `name` is an array of at least `len` bytes.
-    let ret = unsafe { next::bind(fd, name.as_ptr(), len) };
-    (ret < 0).then_some(ret)
-}
-
-/// The end of a pipe that the master watches, to be closed after the socket: it then looks who still has that.
-#[must_use]
-pub struct Hold(c_int);
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        if self.0 >= 0 {
-            lock().discard(self.0);
-        }
-    }
-}
-
-/// Forgets one number of a listening socket; with the last one the master is told.
-pub fn forget(fd: c_int) -> Hold {
-    let Some(entry) = find(fd).filter(|_| owns_memory()) else { return Hold(-1) };
-    let mut locked = lock();
-    if !locked.forget(fd) {
-        return Hold(-1);
-    }
-    let detail = locked.detail(entry);
-    let (own, hold, id, mine) = (detail.own, detail.hold, detail.id, detail.owner == getpid());
-    let known = entry.state() != State::Ephemeral;
-    if own >= 0 {
-        locked.discard(own);
-    }
-    drop(locked);
-    // Where the master does not see who has it: a forked child that closes its copy does not end the
-    // listening of the worker.
-    if hold < 0 && mine && known {
-        note(entry, "CLOSE", id);
-    }
-    lock().free(entry);
-    Hold(hold)
-}
-
-/// Moves a descriptor of the shim's own out of the way of one that the program puts there.
-pub fn make_way(fd: c_int) {
-    let copy = high_copy(fd);
-    lock().moved(fd, copy);
-}
-
-/// The program shut its listener down: nothing more comes, and what waits goes to other workers.
-/// True when the descriptor is the listening socket of all workers, which must stay open.
-pub fn shut(entry: &'static Entry) -> bool {
-    let id = lock().detail(entry).id;
-    let shared = entry.state() == State::Shared;
-    if !shared {
-        entry.set_state(State::Shut);
-    }
-    note(entry, "CLOSE", id);
-    shared
 }
 
 /// Makes sure that the name of a listening socket is known and copies it as `getsockname` does.
@@ -572,7 +348,7 @@ pub fn options_of(fd: c_int, entry: &'static Entry) -> c_int {
     }
 }
 
-fn note(entry: &'static Entry, key: &str, id: u64) {
+pub fn note(entry: &'static Entry, key: &str, id: u64) {
     let mut packet = Packet::default();
     if about(entry, &mut packet, key, id) {
         tell(&mut packet);
@@ -580,7 +356,7 @@ fn note(entry: &'static Entry, key: &str, id: u64) {
 }
 
 /// Begins a packet about a socket. False when it has no name that could be written.
-fn about(entry: &'static Entry, packet: &mut Packet, key: &str, id: u64) -> bool {
+pub fn about(entry: &'static Entry, packet: &mut Packet, key: &str, id: u64) -> bool {
     let mut locked = lock();
     let detail = locked.detail(entry);
     let (name, len) = (detail.name, detail.name_len);

@@ -1,7 +1,9 @@
 //! What the master told this process through its environment, read once before the program starts.
 
 use super::abi::{environment, inode};
-use super::environment::{CHANNEL, CHANNEL_INODE, COUNT, RENDEZVOUS, HANDOFF, HOW, INHERITED, MASTER, PORT_ZERO, UNIX_PATHS};
+use super::environment::{
+    CHANNEL, CHANNEL_INODE, COUNT, HANDOFF, HOW, INHERITED, MASTER, PORT_ZERO, RENDEZVOUS, UNIX_PATHS,
+};
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_int};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};

@@ -14,6 +14,7 @@
 
 pub mod abi;
 pub mod channel;
+pub mod closing;
 pub mod end;
 #[path = "../../../wire/environment.rs"]
 pub mod environment;
@@ -28,6 +29,7 @@ pub mod process;
 pub mod settings;
 pub mod table;
 pub mod taken;
+pub mod taking;
 pub mod text;
 
 /// Runs when the dynamic loader has placed the shim and before the program's own code.

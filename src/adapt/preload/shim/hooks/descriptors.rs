@@ -3,7 +3,7 @@
 use super::super::abi::*;
 use super::super::process::owns_memory;
 use super::super::table::{find, is_internal, lock, next_special};
-use super::super::{listening, numbers};
+use super::super::{closing, numbers};
 use core::ffi::{c_int, c_long, c_uint, c_void};
 
 #[unsafe(no_mangle)]
@@ -12,7 +12,7 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
         // As if it were not there.
         return fail(EBADF);
     }
-    let _hold = listening::forget(fd);
+    let _hold = closing::forget(fd);
     // SAFETY: no pointers.
     unsafe { next::close(fd) }
 }
@@ -38,7 +38,7 @@ pub unsafe extern "C" fn fclose(stream: *mut c_void) -> c_int {
     // SAFETY: as above.
     let closed = unsafe { next::fclose(stream) };
     // It is closed in any case (fclose(3)).
-    drop(listening::forget(fd));
+    drop(closing::forget(fd));
     closed
 }
 
@@ -116,11 +116,11 @@ fn copied_onto(fd: c_int, to: c_int, dup: impl FnOnce() -> c_int) -> c_int {
         return dup();
     }
     if is_internal(to) && owns_memory() {
-        listening::make_way(to);
+        closing::make_way(to);
     }
     let copy = dup();
     if copy >= 0 {
-        let _hold = listening::forget(to);
+        let _hold = closing::forget(to);
         copied(fd, copy);
     }
     copy

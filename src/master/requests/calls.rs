@@ -1,31 +1,25 @@
 //! `bind` and `listen` of a supervised worker: what the shim says in packets, seen from outside.
 
 use super::answer::Answer;
-use super::deferred::{Deferred, LOOK_PAUSE};
-use super::event::Event;
-use super::run::Master;
+use super::event::Deferred;
 use crate::core::ids::WorkerId;
 use crate::front::handoff::Handoff;
+use crate::master::run::Master;
 use crate::sys::dispose::Foreign;
 use crate::sys::rights::Asker;
 use crate::sys::seccomp::{Call, Name, OnExec};
-use crate::sys::{fd, foreign, listen, process};
+use crate::sys::{fd, foreign, listen};
 use crate::wire::address::Address;
 use crate::wire::packet::{AnswerTo, Holder, Listen, Otherwise, Ownership, RequestId, ToWorker, Via};
 use crate::wire::peer::PEER_MAX;
 use crate::workers::supervised::Supervised;
 use crate::workers::supervised::names::{address_of, name_bytes};
+use crate::workers::supervised::own_socket::{OwnSocket, ephemeral_address};
 use crate::workers::supervised::socket::{HandoffSocket, Known};
 use nix::errno::Errno;
-use socket2::Socket;
-use std::collections::HashSet;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::time::Instant;
-use tokio::time::sleep;
-use tracing::debug;
 
 /// What the kernel shall do with a call.
 enum Verdict {
@@ -43,7 +37,7 @@ impl From<io::Error> for Verdict {
 
 impl Master {
     /// A worker calls `bind` or `listen` and waits.
-    pub(super) async fn called(&mut self, id: WorkerId, call: Call) {
+    pub(in crate::master) async fn called(&mut self, id: WorkerId, call: Call) {
         let Some(supervised) = self.workers.get(id).and_then(|worker| worker.supervised.clone()) else { return };
         if self.must_look_first_at(id, &call) {
             return self.look_first(id, Deferred::Called(call));
@@ -323,110 +317,10 @@ impl Master {
         supervised.notifier().put(call, socket.as_fd(), call.descriptor(), on_exec)?;
         Ok(inode)
     }
-
-    /// Looks whether connections wait at a supervised worker that has closed its listening socket: only
-    /// when some do and it takes none, since the look costs.
-    pub(super) fn look_for_closed(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.get(id) else { return };
-        let (mut waiting, mut taken) = (0, 0);
-        for request in &worker.requests {
-            let at_kernel =
-                request.listener.group.as_ref().map(|g| (g.queued_at(worker.slot), g.steered_to(worker.slot)));
-            let (queued, sent) = match (&request.handoff, at_kernel) {
-                (Some(handoff), _) => (u64::from(handoff.queued()), handoff.sent()),
-                (None, Some((queued, steered))) => (queued, steered.unwrap_or(0)),
-                (None, None) => continue,
-            };
-            waiting += queued;
-            taken += sent.saturating_sub(queued);
-        }
-        let takes = worker.supervised.as_ref().is_some_and(|supervised| supervised.takes(taken));
-        if waiting > 0 && !takes {
-            self.look_at_supervised(id);
-        }
-    }
-
-    pub(super) fn close_all(&mut self, id: WorkerId, closed: Vec<RequestId>) {
-        for request in closed {
-            debug!(worker = id.0, request, "a supervised worker closed a listening socket");
-            self.close(id, request);
-        }
-    }
-
-    /// Looks which sockets a supervised worker has closed: now and then, and when somebody waits there.
-    pub(super) fn look_at_supervised(&self, id: WorkerId) {
-        let Some(worker) = self.workers.get(id) else { return };
-        // Where much is open a look takes longer than until the next.
-        let Some(supervised) = worker.supervised.clone().filter(|supervised| !supervised.looks.replace(true)) else {
-            return;
-        };
-        let (pid, had, others) = (worker.pid, supervised.inodes(), self.workers.groups_beside(id));
-        // All workers together take as much as one may: others may have much open.
-        let pause = LOOK_PAUSE * self.workers.len() as u32;
-        let (events, aside) = (self.events.clone(), self.front.common.aside.clone());
-        tokio::task::spawn_local(async move {
-            let begun = Instant::now();
-            let found = aside.run(move || process::sockets_of_others(pid, &others)).await;
-            let took = begun.elapsed();
-            if let Ok(Some(open)) = found {
-                let _ = events.send(Event::SocketsOpen { worker: id, had, open }).await;
-            }
-            sleep(took * pause).await;
-            supervised.looks.set(false);
-        });
-    }
-
-    /// It was looked; a socket that came meanwhile could not be seen.
-    pub(super) fn sockets_open(&mut self, id: WorkerId, had: &HashSet<u64>, mut open: HashSet<u64>) {
-        let Some(supervised) = self.workers.get(id).and_then(|worker| worker.supervised.clone()) else { return };
-        open.extend(supervised.inodes().difference(had));
-        self.close_all(id, supervised.closed(&open));
-    }
 }
 
 /// The request for an address that a supervised worker would bind by itself.
 fn asking(address: Address, id: RequestId) -> Listen {
     let (answer, otherwise, holder) = (AnswerTo::Sender, Otherwise::BindsItself, Holder::Unknown);
     Listen { address, id, answer, umask: None, otherwise, holder }
-}
-
-/// The socket that a call is about.
-enum OwnSocket {
-    /// A copy of it.
-    Copy(Foreign),
-    /// It cannot be had (`pidfd_getfd` is not allowed), but it is a stream.
-    OutOfReach,
-}
-
-impl OwnSocket {
-    /// Nothing for what is no stream socket.
-    fn of(call: &Call) -> Option<OwnSocket> {
-        match foreign::descriptor(call.thread, call.descriptor()).map(Foreign::from) {
-            Ok(own) => listen::is_stream(own.as_fd()).then_some(OwnSocket::Copy(own)),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => {
-                let protocol = foreign::protocol(call.thread, call.descriptor()).ok()?;
-                ["TCP", "TCPv6", "UNIX-STREAM"].contains(&protocol.as_str()).then_some(OwnSocket::OutOfReach)
-            }
-            Err(_) => None,
-        }
-    }
-
-    fn copy(self) -> Option<Foreign> {
-        match self {
-            OwnSocket::Copy(own) => Some(own),
-            OwnSocket::OutOfReach => None,
-        }
-    }
-}
-
-/// What a socket that is bound and unknown to us asks for: a port of the kernel's choice.
-fn ephemeral_address(own: &Foreign) -> Option<Address> {
-    let socket = Socket::from(own.as_fd().try_clone_to_owned().ok()?);
-    if listen::is_listening(&socket) {
-        return None;
-    }
-    match listen::local_address(&socket).ok()? {
-        Address::Tcp(address) if address.port() != 0 => Some(Address::Tcp(SocketAddr::new(address.ip(), 0))),
-        _ => None,
-    }
 }

@@ -3,12 +3,12 @@
 
 use super::answer::Answer;
 use super::event::Event;
-use super::run::Master;
 use crate::clock;
 use crate::config::PortZero;
 use crate::core::claim::{Claim, Held, conflicts};
 use crate::core::ids::WorkerId;
 use crate::front::listener::Origin;
+use crate::master::run::Master;
 use crate::provoked::Kind;
 use crate::sys::dispose::Foreign;
 use crate::sys::taken::Taken;
@@ -33,7 +33,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
 impl Master {
     /// Whether nobody shares this address: the worker binds it for itself.
-    pub(super) fn is_private(&self, worker: &Worker, listen: &Listen) -> bool {
+    pub(in crate::master) fn is_private(&self, worker: &Worker, listen: &Listen) -> bool {
         let asked = &listen.address;
         if listen.otherwise == Otherwise::Nothing {
             return false;
@@ -56,7 +56,7 @@ impl Master {
     ///
     /// # Errors
     /// `EADDRINUSE`.
-    pub(super) fn check_claim(
+    pub(in crate::master) fn check_claim(
         &mut self,
         id: WorkerId,
         request: RequestId,
@@ -87,7 +87,7 @@ impl Master {
 
     /// Says that a worker opened an address late: it may be for one client, and all workers share it. Returns
     /// whether it is late.
-    pub(super) fn notice_late_address(&mut self, id: WorkerId, address: &Address) -> bool {
+    pub(in crate::master) fn notice_late_address(&mut self, id: WorkerId, address: &Address) -> bool {
         let Some(worker) = self.workers.get(id) else { return false };
         let ready_for = worker.ready.then(|| worker.age());
         let has_served = worker.requests.iter().filter_map(|r| r.handoff.as_ref()).any(|handoff| handoff.given() > 0);
@@ -105,7 +105,7 @@ impl Master {
     ///
     /// # Errors
     /// `ENOENT` when it is none of ours.
-    pub(super) fn follow(&mut self, id: WorkerId, follow: Follow) -> io::Result<Answer> {
+    pub(in crate::master) fn follow(&mut self, id: WorkerId, follow: Follow) -> io::Result<Answer> {
         let worker = self.workers.get(id).ok_or(Errno::ESRCH)?;
         let of_it = |request: &&Request| inode(worker, request).is_some_and(|inode| inode == follow.inode);
         let request = worker.requests.iter().find(of_it).ok_or(Errno::ENOENT)?;
@@ -133,13 +133,13 @@ impl Master {
     }
 
     /// Where a worker may count what it takes from a shared socket.
-    pub(super) fn count_of(&self, worker: &Worker) -> Option<Count> {
+    pub(in crate::master) fn count_of(&self, worker: &Worker) -> Option<Count> {
         let taken = self.workers.starter.taken.as_ref()?;
         Some(Count { place: Taken::place(worker.slot.index()) as u32, path: taken.path() })
     }
 
     /// The pipes of a listening socket are closed.
-    pub(super) fn let_go(&mut self, id: WorkerId, request: RequestId) {
+    pub(in crate::master) fn let_go(&mut self, id: WorkerId, request: RequestId) {
         let Some(worker) = self.workers.get(id) else { return };
         let Some(request) = worker.requests.iter().find(|r| r.id == request) else { return };
         if request.holders.are_gone() {
@@ -151,7 +151,7 @@ impl Master {
     /// for a pipe yet or never will.
     fn look_who_holds(&self, worker: &Worker, request: &Request) {
         let Some(inode) = inode(worker, request) else { return };
-        let (id, request, events) = (worker.id, request.id, self.events.clone());
+        let (id, request, events) = (worker.id, request.id, self.request_events());
         let (aside, beside) = (self.front.common.aside.clone(), self.workers.groups_beside(worker.id));
         tokio::task::spawn_local(async move {
             let look = move || is_among(Some(inode), descent::sockets_below(Pid::this(), &beside).as_ref());
@@ -161,7 +161,7 @@ impl Master {
     }
 
     /// It was looked.
-    pub(super) fn looked(&mut self, id: WorkerId, request: RequestId, held: bool) {
+    pub(in crate::master) fn looked(&mut self, id: WorkerId, request: RequestId, held: bool) {
         let Some(worker) = self.workers.get(id) else { return };
         let Some(asked) = worker.requests.iter().find(|r| r.id == request && r.holders.are_gone()) else { return };
         asked.holders.unwatched.set(held);
@@ -185,7 +185,7 @@ impl Master {
     }
 
     /// Looks again for those sockets of a worker of which nothing else tells when they are closed.
-    pub(super) fn look_at_unwatched(&self, id: WorkerId) {
+    pub(in crate::master) fn look_at_unwatched(&self, id: WorkerId) {
         let Some(worker) = self.workers.get(id) else { return };
         for request in worker.requests.iter().filter(|r| r.holders.unwatched.get() && r.holders.are_gone()) {
             self.look_who_holds(worker, request);
@@ -193,7 +193,7 @@ impl Master {
     }
 
     /// Gives up addresses of workers that died, when those that came in their place do not ask for them.
-    pub(super) fn give_up_abandoned(&mut self) {
+    pub(in crate::master) fn give_up_abandoned(&mut self) {
         if self.fleet.is_stopping() || !self.fleet.all_ready() {
             return;
         }
@@ -213,7 +213,7 @@ impl Master {
 
 /// What a worker is about to do with a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whether {
+pub(in crate::master) enum Whether {
     /// To bind it.
     MayBind,
     /// To listen on it.
@@ -245,7 +245,7 @@ fn inode(worker: &Worker, request: &Request) -> Option<u64> {
 }
 
 /// The address as a worker asked for it, with the real port of its listener.
-pub(super) fn with_real_port(asked: &Address, real: &Address) -> Address {
+pub(in crate::master) fn with_real_port(asked: &Address, real: &Address) -> Address {
     match (asked, real) {
         (Address::Tcp(asked), Address::Tcp(real)) => Address::Tcp(SocketAddr::new(asked.ip(), real.port())),
         _ => asked.clone(),
@@ -254,7 +254,7 @@ pub(super) fn with_real_port(asked: &Address, real: &Address) -> Address {
 
 /// What a worker's own socket says about sharing its address. One that sends none along asked for nothing but
 /// to take part, as often as it likes.
-pub(super) fn claim_of(own: Option<&Foreign>) -> Claim {
+pub(in crate::master) fn claim_of(own: Option<&Foreign>) -> Claim {
     let (reuse_address, reuse_port, only_v6) = own.map_or((true, true, false), |own| listen::reuse(own.as_fd()));
     Claim { reuse_address, reuse_port, only_v6 }
 }

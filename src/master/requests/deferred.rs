@@ -1,15 +1,13 @@
 //! Requests that can only be decided with what processes have open: whether a socket that has an address is still there.
 //! That is read from `/proc`, which takes long where much is open, so it is done aside, and the request waits for it.
 
-use super::event::Event;
-use super::run::Master;
+use super::event::{Deferred, Event};
 use crate::core::ids::WorkerId;
-use crate::lifecycle::ready::Signal;
+use crate::master::run::Master;
 use crate::sys::seccomp::{Call, Name};
 use crate::sys::{descent, process};
 use crate::wire::address::Address;
 use crate::wire::packet::{self, Packet, RequestId};
-use crate::workers::FromWorker;
 use crate::workers::looks::Seen;
 use crate::workers::worker::Request;
 use nix::unistd::Pid;
@@ -18,22 +16,11 @@ use std::time::Instant;
 use tokio::time::sleep;
 
 /// How many times as long as a look took it is not looked again: looks at one worker take a tenth of a core at most.
-pub(super) const LOOK_PAUSE: u32 = 10;
-
-/// What waits for a look.
-#[derive(Debug)]
-pub enum Deferred {
-    /// What a worker said, from the request on that needs it.
-    Packet(FromWorker),
-    /// A call of a supervised worker.
-    Called(Call),
-    /// The readiness of a supervised worker.
-    Ready(Signal),
-}
+pub(in crate::master) const LOOK_PAUSE: u32 = 10;
 
 impl Master {
     /// What a worker said, if what comes next needs a look and can wait for it.
-    pub(super) fn must_look_first(&self, id: WorkerId, said: &packet::FromWorker) -> bool {
+    pub(in crate::master) fn must_look_first(&self, id: WorkerId, said: &packet::FromWorker) -> bool {
         let Some(worker) = self.workers.get(id).filter(|worker| worker.looks.may_begin()) else { return false };
         let unsure = |other: &&Request| worker.supervised.is_some() || other.holders.are_gone();
         let in_the_way = |request: RequestId, asked: &Address| {
@@ -54,7 +41,7 @@ impl Master {
     }
 
     /// The same for a call: the first socket of a worker is in nobody's way.
-    pub(super) fn must_look_first_at(&self, id: WorkerId, call: &Call) -> bool {
+    pub(in crate::master) fn must_look_first_at(&self, id: WorkerId, call: &Call) -> bool {
         let Some(worker) = self.workers.get(id).filter(|worker| worker.looks.may_begin()) else { return false };
         match call.name {
             Name::Bind => !worker.requests.is_empty(),
@@ -65,7 +52,7 @@ impl Master {
     }
 
     /// Looks aside what the worker's processes have open; [`Master::looked_first`] goes on then.
-    pub(super) fn look_first(&mut self, id: WorkerId, deferred: Deferred) {
+    pub(in crate::master) fn look_first(&mut self, id: WorkerId, deferred: Deferred) {
         let beside = self.workers.groups_beside(id);
         let Some(worker) = self.workers.get_mut(id) else { return };
         let not_before = worker.looks.not_before.take();
@@ -74,7 +61,7 @@ impl Master {
         let had = worker.supervised.as_ref().map(|supervised| supervised.inodes()).unwrap_or_default();
         let requests = worker.requests.iter().map(|request| request.id).collect();
         let pid = worker.pid;
-        let (common, events) = (Rc::clone(&self.front.common), self.events.clone());
+        let (common, events) = (Rc::clone(&self.front.common), self.request_events());
         common.deferred.set(common.deferred.get() + 1);
         tokio::task::spawn_local(async move {
             if let Some(wait) = not_before.map(|then| then.saturating_duration_since(Instant::now())) {
@@ -94,7 +81,13 @@ impl Master {
     }
 
     /// It was looked: what waited for it is done.
-    pub(super) async fn looked_first(&mut self, id: WorkerId, mut seen: Seen, again: Instant, deferred: Deferred) {
+    pub(in crate::master) async fn looked_first(
+        &mut self,
+        id: WorkerId,
+        mut seen: Seen,
+        again: Instant,
+        deferred: Deferred,
+    ) {
         let Some(worker) = self.workers.get_mut(id) else { return };
         worker.looks.under_way = false;
         worker.looks.not_before = Some(again);
@@ -113,7 +106,7 @@ impl Master {
     }
 
     /// Ends the requests of a supervised worker whose sockets it has closed, which nobody tells, as far as that was seen.
-    pub(super) fn forget_closed(&mut self, id: WorkerId) {
+    pub(in crate::master) fn forget_closed(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get(id) else { return };
         let open = worker.looks.seen.as_ref().and_then(|seen| seen.open.as_ref());
         if let (Some(supervised), Some(open)) = (&worker.supervised, open) {

@@ -1,19 +1,68 @@
 //! The next program: it takes what was written down and goes on.
 
-use super::*;
+use crate::adapt::preload::Shim;
+use crate::aside::Aside;
+use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, WORKERS_MAX};
+use crate::control::server::ControlSocket;
+use crate::core::fleet::{Drain, Life, Occupant};
+use crate::core::ids::{Slot, WorkerId};
+use crate::front::accounts::Front;
+use crate::front::common::Common;
+use crate::front::counters::Counters;
+use crate::front::handoff::Handoff;
+use crate::front::listener::Listener;
+use crate::front::listeners::Listeners;
+use crate::front::returned;
+use crate::kernel::shares::Shares;
+use crate::lifecycle::failures::Failures;
+use crate::lifecycle::health::Checks;
+use crate::lifecycle::reload::Reloads;
+use crate::lifecycle::{deaf, ending, ready};
+use crate::master::error::RunError;
+use crate::master::event::{EVENTS_MAX, Event};
+use crate::master::program::Host;
+use crate::master::program::Program;
+use crate::master::run::End;
+use crate::master::run::{Master, prefixed};
+use crate::master::signals::forward_signals;
+use crate::reports::Reports;
+use crate::sys::descent::Kin;
+use crate::sys::dispose::{self, Foreign};
+use crate::sys::exec::Taking;
+use crate::sys::guard::Guard;
+use crate::sys::taken::Taken;
+use crate::sys::{fd, limits, watch};
+use crate::workers::holders::Holders;
+use crate::workers::leftovers::Leftovers;
+use crate::workers::looks::Looks;
+use crate::workers::output::{LastWords, Output, Stream};
+use crate::workers::pool::Pool;
+use crate::workers::rendezvous::Rendezvous;
+use crate::workers::start::{OldShim, Starter};
+use crate::workers::supervised::Supervised;
+use crate::workers::worker::{Executes, MayProbe, Request, Worker};
+use nix::unistd::Pid;
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use super::state::*;
 
 impl Master {
     /// Goes on where another program was.
     ///
     /// # Errors
     /// When a descriptor is missing, or something that every master needs cannot be had.
-    pub(in super::super::super) fn resume(
+    pub(in crate::master) fn resume(
         mut config: Config,
         host: Host,
         state: State,
     ) -> Result<(Master, mpsc::Receiver<Event>), RunError> {
         limits::policy_of_the_start(state.policy);
-        let failed = super::super::failed();
+        let failed = super::failed();
         let taking = Taking::default();
         state.keep_base(&mut config).map_err(io::Error::other)?;
         config.name = state.name.clone();

@@ -1,10 +1,10 @@
 //! What a worker asks for is done with the rights of who asks. A worker may have given up root, or a part of it;
 //! the master has not. What `--bind` names was given to the workers by the operator, whatever they may themselves.
 
-use super::run::Master;
 use crate::core::ids::WorkerId;
 use crate::front::listener::Origin;
 use crate::front::listeners::Listeners;
+use crate::master::run::Master;
 use crate::sys::credentials;
 use crate::sys::rights::Asker;
 use crate::wire::address::Address;
@@ -18,7 +18,7 @@ use tracing::warn;
 impl Master {
     /// Who sent a packet: by the connection at the rendezvous, or by what the kernel wrote beside the packet. Where
     /// it wrote nothing the worker's first process stands for all.
-    pub(super) fn asker(
+    pub(in crate::master) fn asker(
         &self,
         id: WorkerId,
         rendezvous: Option<BorrowedFd<'_>>,
@@ -34,7 +34,7 @@ impl Master {
     }
 
     /// Whether somebody may have an address: the operator gave it to the workers, or it could be had without us.
-    pub(super) fn may(&self, asker: &Asker, address: &Address) -> io::Result<()> {
+    pub(in crate::master) fn may(&self, asker: &Asker, address: &Address) -> io::Result<()> {
         if asker.uid().is_none() || is_operators(&self.front.listeners, address) {
             return Ok(());
         }
@@ -51,7 +51,7 @@ impl Master {
 }
 
 /// Does what finds or makes a listener, so that files are made, replaced and removed as if who asks did it.
-pub(super) fn in_name_of<T>(
+pub(in crate::master) fn in_name_of<T>(
     asker: &Asker,
     address: &Address,
     listeners: &mut Listeners,

@@ -1,8 +1,8 @@
 //! Answering what workers ask.
 
 use super::event::Event;
-use super::run::Master;
 use crate::core::ids::WorkerId;
+use crate::master::run::Master;
 use crate::provoked::Kind;
 use crate::sys::dispose::{Foreign, dispose};
 use crate::sys::fd;
@@ -24,9 +24,9 @@ const WAITING_MAX: u32 = 64;
 
 /// What a worker is answered, and the descriptors that come with it.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) message: ToWorker,
-    pub(super) fds: Vec<OwnedFd>,
+pub(in crate::master) struct Answer {
+    pub(in crate::master) message: ToWorker,
+    pub(in crate::master) fds: Vec<OwnedFd>,
 }
 
 impl From<ToWorker> for Answer {
@@ -44,13 +44,13 @@ impl Answer {
 }
 
 /// The errno that a program shall see.
-pub(super) fn errno_of(error: &io::Error) -> i32 {
+pub(in crate::master) fn errno_of(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(libc::EINVAL)
 }
 
 impl Master {
     /// Answers a request of a worker on the socket that it brought, or on its channel.
-    pub(super) fn answer_worker(
+    pub(in crate::master) fn answer_worker(
         &mut self,
         id: WorkerId,
         request: RequestId,
@@ -74,7 +74,7 @@ impl Master {
 
     /// Tries again for a while. Where nothing helps, the worker hears at least that.
     fn answer_later(&self, worker: WorkerId, request: RequestId, answer: Answer, to: OwnedFd) {
-        let (common, events) = (Rc::clone(&self.front.common), self.events.clone());
+        let (common, events) = (Rc::clone(&self.front.common), self.request_events());
         common.unsent.set(common.unsent.get() + 1);
         tokio::task::spawn_local(async move {
             let mut attempts = 0;
@@ -100,7 +100,7 @@ impl Master {
     }
 
     /// A worker could not be answered, so what it asked for does not count.
-    pub(super) fn unanswered(&mut self, id: WorkerId, request: RequestId, error: &io::Error) {
+    pub(in crate::master) fn unanswered(&mut self, id: WorkerId, request: RequestId, error: &io::Error) {
         let Some(worker) = self.workers.get(id) else { return };
         if let Some(told) = self.front.common.provoked.tell(id, Kind::Unanswered) {
             warn!(slot = worker.slot.0, worker = id.0, %error, left_out = told.left_out, "cannot answer a worker");

@@ -1,0 +1,105 @@
+//! The end of a listening socket: closed, shut down, or a client's after all.
+
+use super::abi::*;
+use super::channel::request;
+use super::listening::{about, high_copy, note, put_in_place, set_nonblocking};
+use super::process::owns_memory;
+use super::table::{Entry, State, find, lock};
+use super::text::Packet;
+use core::ffi::c_int;
+
+/// `connect` on a bound socket: it was a client's after all. `Some` is a failure.
+///
+/// # Safety
+/// As for `connect(2)`.
+pub unsafe fn give_up_for_client(fd: c_int, entry: &'static Entry) -> Option<c_int> {
+    let mut locked = lock();
+    let detail = locked.detail(entry);
+    let (name, len, own) = (detail.name, detail.name_len, detail.own);
+    // Bound to a port of the kernel's choice by the program itself, or by the master for it.
+    let is_bound = detail.ephemeral || detail.adopted;
+    let was = entry.state();
+    drop(locked);
+    match was {
+        State::Ephemeral | State::Bound | State::SharedBound => {}
+        // It listens (`__inet_stream_connect` in net/ipv4/af_inet.c; a Unix socket says something else).
+        State::Handoff if entry.family() != AF_UNIX => return Some(fail(EISCONN)),
+        _ => return None,
+    }
+    if own >= 0 {
+        let flags = kernel!(nr::FCNTL, fd, F_GETFL) & O_NONBLOCK != 0;
+        put_in_place(fd, entry, own);
+        set_nonblocking(fd, flags);
+    }
+    if was != State::Ephemeral {
+        // At once: nobody can listen where a client is. The master's copy of the socket is closed when this is
+        // answered, be it by the end of the connection that brings the answer.
+        let id = lock().detail(entry).id;
+        let mut packet = Packet::default();
+        if about(entry, &mut packet, "CLOSE", id)
+            && let Ok(answer) = request(&mut packet, None)
+        {
+            answer.discard();
+        }
+    }
+    drop(forget(fd));
+    if is_bound {
+        return None;
+    }
+    // SAFETY: `name` is an array of at least `len` bytes.
+    let ret = unsafe { next::bind(fd, name.as_ptr(), len) };
+    (ret < 0).then_some(ret)
+}
+
+/// The end of a pipe that the master watches, to be closed after the socket: it then looks who still has that.
+#[must_use]
+pub struct Hold(c_int);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.0 >= 0 {
+            lock().discard(self.0);
+        }
+    }
+}
+
+/// Forgets one number of a listening socket; with the last one the master is told.
+pub fn forget(fd: c_int) -> Hold {
+    let Some(entry) = find(fd).filter(|_| owns_memory()) else { return Hold(-1) };
+    let mut locked = lock();
+    if !locked.forget(fd) {
+        return Hold(-1);
+    }
+    let detail = locked.detail(entry);
+    let (own, hold, id, mine) = (detail.own, detail.hold, detail.id, detail.owner == getpid());
+    let known = entry.state() != State::Ephemeral;
+    if own >= 0 {
+        locked.discard(own);
+    }
+    drop(locked);
+    // Where the master does not see who has it: a forked child that closes its copy does not end the
+    // listening of the worker.
+    if hold < 0 && mine && known {
+        note(entry, "CLOSE", id);
+    }
+    lock().free(entry);
+    Hold(hold)
+}
+
+/// Moves a descriptor of the shim's own out of the way of one that the program puts there.
+pub fn make_way(fd: c_int) {
+    let copy = high_copy(fd);
+    lock().moved(fd, copy);
+}
+
+/// The program shut its listener down: nothing more comes, and what waits goes to other workers.
+/// True when the descriptor is the listening socket of all workers, which must stay open.
+pub fn shut(entry: &'static Entry) -> bool {
+    let id = lock().detail(entry).id;
+    let shared = entry.state() == State::Shared;
+    if !shared {
+        entry.set_state(State::Shut);
+    }
+    note(entry, "CLOSE", id);
+    shared
+}

@@ -1,0 +1,89 @@
+//! The program that this process executes, what is around it, and its replacement under way.
+
+use super::signals::SignalThread;
+use super::upgrade::state::State;
+use crate::clock;
+use crate::core::moment::Moment;
+use crate::sys::inherited::Inherited;
+use nix::unistd::Pid;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The program around the master.
+pub struct Host {
+    /// The executable, as it was called.
+    pub executable: PathBuf,
+    /// Writes what is still to be logged, unless nobody reads it.
+    pub settle_log: Box<dyn Fn()>,
+    /// Sockets that this process was started with.
+    pub inherited: Inherited,
+    /// Where another program was, whose place this one takes.
+    pub resume: Option<Box<State>>,
+    /// To be called when this program is sure that it goes on.
+    pub goes_on: Box<dyn Fn()>,
+}
+
+/// The program that this process executes.
+pub struct Program {
+    /// What is around it.
+    pub host: Host,
+    /// The thread that signals interrupt.
+    pub signals: SignalThread,
+    /// When the first of them started.
+    pub since: Moment,
+    /// A replacement under way.
+    pub upgrade: Option<Upgrade>,
+    /// How often it was replaced.
+    pub upgrades: u32,
+}
+
+impl Program {
+    /// One that has just started.
+    #[must_use]
+    pub fn new(host: Host, signals: SignalThread) -> Program {
+        Program { host, signals, since: clock::now(), upgrade: None, upgrades: 0 }
+    }
+}
+
+/// A replacement under way.
+#[derive(Debug)]
+pub struct Upgrade {
+    /// Who asked for it.
+    pub client: Option<OwnedFd>,
+    /// How far it is.
+    pub stage: Stage,
+}
+
+/// How far a replacement is.
+#[derive(Debug)]
+pub enum Stage {
+    /// A reload must be done first.
+    Waits,
+    /// The new binary is run on the side.
+    Checking(Pid, Identity),
+    /// It understands the state.
+    Checked(Identity),
+}
+
+/// Which file it is, so that what was checked is what is executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+    length: u64,
+    changed: (i64, i64),
+}
+
+impl Identity {
+    /// That of the file at a path.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn of(path: &Path) -> io::Result<Identity> {
+        let file = std::fs::metadata(path)?;
+        let changed = (file.mtime(), file.mtime_nsec());
+        Ok(Identity { device: file.dev(), inode: file.ino(), length: file.len(), changed })
+    }
+}

@@ -1,0 +1,100 @@
+use super::*;
+use proptest::prelude::*;
+
+fn check(bytes: &str, expected: &[FromWorker]) {
+    assert_eq!(read(bytes.as_bytes()).expect(bytes).says, expected);
+}
+
+#[test]
+fn a_worker_asks_for_an_address() {
+    let address: Address = "tcp:127.0.0.1:8080".parse().unwrap();
+    let (otherwise, holder) = (Otherwise::Nothing, Holder::Unknown);
+    let plain = Listen { address, id: 7, answer: AnswerTo::Sender, umask: None, otherwise, holder };
+    check("LISTEN=tcp:127.0.0.1:8080\nID=7\n", &[FromWorker::Listen(plain.clone())]);
+    let answered = Listen { answer: AnswerTo::AttachedSocket, ..plain.clone() };
+    check("LISTEN=tcp:127.0.0.1:8080\nID=7\nREPLY=1", &[FromWorker::Listen(answered)]);
+    let shim = Listen { otherwise: Otherwise::BindsItself, holder: Holder::Pipe, umask: Some(0o27), ..plain };
+    check("LISTEN=tcp:127.0.0.1:8080\nID=7\nALONE=1\nHOLD=1\nUMASK=27", &[FromWorker::Listen(shim)]);
+}
+
+#[test]
+fn a_program_asks_what_it_inherited() {
+    let answer = AnswerTo::AttachedSocket;
+    check("FOLLOW=4711\nREPLY=1", &[FromWorker::Follow(Follow { inode: 4711, answer })]);
+    let accepting = FromWorker::Accepting { id: 1, backlog: None, answer: Some(answer) };
+    check("ACCEPTING=tcp:0.0.0.0:1\nID=1\nREPLY=1", &[accepting]);
+    let accepting = FromWorker::Accepting { id: 1, backlog: None, answer: Some(AnswerTo::Sender) };
+    check("ACCEPTING=tcp:0.0.0.0:1\nID=1\nREPLY=0", &[accepting]);
+}
+
+#[test]
+fn sd_notify_packets_are_understood() {
+    check("READY=1\nSTATUS=serving\nMAINPID=4\n", &[FromWorker::Ready, FromWorker::Status("serving".into())]);
+    check("WATCHDOG=1", &[FromWorker::Watchdog]);
+    check("", &[]);
+}
+
+#[test]
+fn garbage_is_named() {
+    assert_eq!(read(b"\xff\xfe"), Err(Malformed::NotText));
+    assert_eq!(read(b"hello"), Err(Malformed::NoKey("hello".into())));
+    assert_eq!(read(b"LISTEN=tcp:127.0.0.1:1\n"), Err(Malformed::NoId("LISTEN")));
+    assert!(matches!(read(b"LISTEN=nowhere\nID=1"), Err(Malformed::Value { key: "LISTEN", .. })));
+    assert!(matches!(read(b"PING=x"), Err(Malformed::Value { key: "PING", .. })));
+}
+
+#[test]
+fn a_negative_backlog_is_the_longest() {
+    check(
+        "ACCEPTING=tcp:0.0.0.0:1\nID=1\nBACKLOG=-1",
+        &[FromWorker::Accepting { id: 1, backlog: Some(u32::MAX), answer: None }],
+    );
+}
+
+#[test]
+fn the_masters_words_survive_being_written_and_read() {
+    let address: Address = "unix:/run/x.sock".parse().unwrap();
+    for message in [
+        ToWorker::Listening {
+            address: address.clone(),
+            id: 1,
+            via: Via::Handoff,
+            ownership: Ownership::Adopted,
+            count: None,
+        },
+        ToWorker::Listening {
+            address: address.clone(),
+            id: 2,
+            via: Via::Shared,
+            ownership: Ownership::Master,
+            count: Some(Count { place: 3, path: "/proc/1/fd/9".to_owned() }),
+        },
+        ToWorker::Follows { address: address.clone(), id: 6, via: Via::Handoff, listens: Listens::Yes, count: None },
+        ToWorker::Follows { address, id: 7, via: Via::Shared, listens: Listens::NotYet, count: None },
+        ToWorker::Private { id: 8 },
+        ToWorker::Accepted { id: 9 },
+        ToWorker::Error { errno: 98, id: 3 },
+        ToWorker::Ping(4),
+        ToWorker::Pong(5),
+        ToWorker::Stop,
+    ] {
+        assert_eq!(read_answer(write(&message).as_bytes()), Ok(Some(message)));
+    }
+}
+
+#[test]
+fn a_name_keeps_its_carriage_return() {
+    let path = Address::Unix("/run/a\r".into());
+    assert!(matches!(&read(b"LISTEN=unix:/run/a\r\nID=1\n").unwrap().says[..],
+        [FromWorker::Listen(Listen { address, .. })] if *address == path));
+    let message = ToWorker::Follows { address: path, id: 1, via: Via::Handoff, listens: Listens::Yes, count: None };
+    assert_eq!(read_answer(write(&message).as_bytes()), Ok(Some(message)));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_without_panic(bytes: Vec<u8>) {
+        let _ = read(&bytes);
+        let _ = read_answer(&bytes);
+    }
+}
