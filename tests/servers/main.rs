@@ -1,5 +1,5 @@
 //! Real servers, unmodified: each with each adapter that suits it, in each mode. Every connection is
-//! answered, and where the mode promises it the spread over the slots is exact. The table in the README
+//! answered, and where the mode promises it the spread over the slots is exact. The table in the manual
 //! is made of these runs.
 //!
 //! A test whose program is missing fails under `CI` with the install hint. Elsewhere it is shown as
@@ -41,7 +41,7 @@ fn main() {
     }));
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     if !conclusion.has_failed()
-        && let Err(why) = results.lock().unwrap().compare_with_readme()
+        && let Err(why) = results.lock().unwrap().compare_with_manual()
     {
         eprintln!("{why}");
         std::process::exit(101);

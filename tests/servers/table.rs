@@ -1,4 +1,4 @@
-//! The table of the README, made of what was run.
+//! The table in the manual, made of what was run.
 
 use crate::commands::Case;
 use crate::support::root;
@@ -55,32 +55,32 @@ impl Results {
         text
     }
 
-    /// Whether the README says what was run, if all was run with all privileges. With
+    /// Whether the manual says what was run, if all was run with all privileges. With
     /// `MAITRED_WRITE_TABLE` set, it does from then on.
     ///
     /// # Errors
     /// What is to be done about a difference.
-    pub fn compare_with_readme(&self) -> Result<(), String> {
+    pub fn compare_with_manual(&self) -> Result<(), String> {
         let all = self.cells.values().all(|cell| matches!(cell, Some(Cell::Exact | Cell::Served)));
         if !all {
-            println!("not all servers were run, or not with CAP_BPF: the table in the README was not compared");
+            println!("not all servers were run, or not with CAP_BPF: the table in the manual was not compared");
             return Ok(());
         }
-        let path = root().join("README.md");
-        let readme = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
-        let parts = readme.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?)));
+        let path = root().join("src/manual/servers.md");
+        let chapter = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
+        let parts = chapter.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?)));
         let Some((before, (present, after))) = parts else {
-            return Err("the README has no place for the table of servers".to_owned());
+            return Err("the manual has no place for the table of servers".to_owned());
         };
         let table = self.table();
         if present == table {
-            println!("the table in the README is what was run");
+            println!("the table in the manual is what was run");
             return Ok(());
         }
         if std::env::var_os("MAITRED_WRITE_TABLE").is_some() {
             return std::fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}"))
                 .map_err(|error| error.to_string());
         }
-        Err(format!("the README's table is not what was run; write it with MAITRED_WRITE_TABLE=1\n{table}"))
+        Err(format!("the manual's table is not what was run; write it with MAITRED_WRITE_TABLE=1\n{table}"))
     }
 }
