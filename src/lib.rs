@@ -1,80 +1,22 @@
-//! `maitred` puts one process in front of N copies of any TCP server and makes them a cluster.
+//! For servers written in Rust that are workers of [maitred](https://crates.io/crates/maitred): one process in front of N
+//! copies of any TCP server, which makes them a cluster.
 //!
-//! # The straight way of a connection
+//! A server does not have to know of maitred to be its worker. One that does can say more than a socket can: that it is
+//! ready, how it is, that it does not want a connection; and it is told when it should end. See [`worker`].
 //!
-//! ```text
-//! client ──▶ kernel's accept queue ──▶ master ──▶ hand-off socket of one worker ──▶ accept()
-//!            sys::listen               front::accept     sys::fd                    in the worker
-//!                                      front::admission
-//!                                      core::policy
-//!                                      front::handoff
+//! ```toml
+//! maitred = { version = "0.1", default-features = false, features = ["worker"] }
 //! ```
 //!
-//! The master accepts a connection ([`front::accept`]), asks the policy whose turn it is
-//! ([`core::policy`], through [`front::worker_set`]) and sends the descriptor to that worker
-//! ([`front::handoff`], [`sys::fd`]). It keeps no table of connections: what a worker has not
-//! taken yet waits in the kernel's socket queue, of which the master holds the receiving end too,
-//! so that it can be taken back when the worker dies. Only a policy that goes by load, or a limit, makes
-//! it remember which connections are open ([`front::opens`]), by cookies and not by descriptors; who is
-//! beyond a limit is turned away ([`front::refuse`]).
+//! | feature | brings |
+//! |---|---|
+//! | `worker` | [`worker`], for threads |
+//! | `tokio` | the same for tokio |
+//! | `axum` | a listener for `axum::serve` |
+//! | `cli` (default) | the program `maitred` |
 //!
-//! # The other way: control
-//!
-//! [`cli`] → [`config`] → [`master::run`] → [`core::fleet`] → [`workers::start`] → ready ([`lifecycle`]). What happens
-//! to workers comes in as events, what is to be done goes out as actions; the fleet itself touches
-//! nothing. [`master::upgrade`] replaces the program itself while all of that goes on.
-//!
-//! # How an unmodified program takes part
-//!
-//! [`adapt`] looks at the executable. Into a dynamically linked one the loader puts a shim
-//! ([`adapt::preload`]) that places the hand-off socket under the program's own listening
-//! descriptor. A static one runs under a filter: its `bind`, `listen` and `accept` calls are answered
-//! from outside ([`sys::seccomp`], [`workers::supervised`]). One that knows how to inherit a listening
-//! socket gets it in the way that it knows ([`adapt::preset`]). A program can also speak the protocol
-//! itself ([`wire`]); [`worker`] does that for Rust.
-//!
-//! # Without the master in the way
-//!
-//! In kernel mode each worker has a listening socket ([`kernel::group`]), and a program in the kernel
-//! takes turns among them, or keeps each client at its own ([`kernel`]); the master only says who is eligible,
-//! and for how much.
-//!
-//! [`check`] says beforehand which of all this works here.
-//!
-//! # Measuring
-//!
-//! [`mod@bench`] runs this very program in each mode under its own clients and compares: how evenly, how
-//! fast, at what cost.
-//!
-//! # Which part uses which
-//!
-//! | part | what is in it | may use |
-//! |---|---|---|
-//! | `core` | decisions | |
-//! | `wire` | what is said between a worker and the master | |
-//! | `reports` | how a part says upward what happened | |
-//! | `provoked` | lines of the log that a worker can provoke | `core` |
-//! | `sys` | the kernel's calls | `wire` |
-//! | `clock` | what time it is for `core` | `core`, `sys` |
-//! | `aside` | what would hold up the loop | `sys` |
-//! | `config` | what an operator asked for | `core`, `sys`, `wire` |
-//! | `adapt` | how an unmodified program takes part | `config`, `sys`, `wire` |
-//! | `activity` | whether anything goes on | |
-//! | `kernel` | kernel mode: the program and its maps, its sockets, what each slot should get | `aside`, `activity`, `clock`, `config`, `core`, `reports`, `sys` |
-//! | `front` | the way of a connection | `aside`, `activity`, `clock`, `config`, `core`, `kernel`, `provoked`, `reports`, `sys`, `wire` |
-//! | `workers` | one worker as a process | `adapt`, `activity`, `clock`, `config`, `core`, `front`, `provoked`, `reports`, `sys`, `wire` |
-//! | `lifecycle` | what happens to workers | `adapt`, `activity`, `clock`, `config`, `control`, `core`, `front`, `kernel`, `reports`, `sys`, `wire`, `workers` |
-//! | `control` | the socket for commands, and its client | `core`, `reports`, `sys` |
-//!
-//! [`master`] is the loop that joins them; it, and what is above it, may use all.
-//! A part reports upward in words of its own ([`reports`]); [`master::event`] wraps them. A test reads this table and
-//! the `use` lines, and fails when one goes against the other.
-//!
-//! # What is deliberately absent
-//!
-//! - [`core`] and [`wire`] touch no socket, no clock and no file.
-//! - Unsafe code lives in [`sys`] and in the shim, nowhere else.
-//! - The master never reads or writes a byte of a connection, and never keeps its descriptor.
+//! The manual of the program is in its repository, and in `maitred help`. Everything else in this crate belongs to the
+//! program and changes without notice.
 
 #![cfg_attr(
     not(test),
@@ -92,42 +34,82 @@
 )]
 
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[cfg(feature = "cli")]
 mod activity;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod adapt;
+#[doc(hidden)]
+#[cfg(feature = "cli")]
+pub mod architecture;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod aside;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod bench;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod check;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[cfg(feature = "cli")]
 mod clock;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod config;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod control;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod core;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod front;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod kernel;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod lifecycle;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod manual;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod master;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod provoked;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod reports;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[doc(hidden)]
 pub mod sys;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[doc(hidden)]
 pub mod wire;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 pub mod worker;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod workers;

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Each part of the program, and the others that it may use, as the table in `lib.rs` has them.
+/// Each part of the program, and the others that it may use, as the table in `architecture.rs` has them.
 fn rooms() -> BTreeMap<String, BTreeSet<String>> {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/architecture.rs")).unwrap();
     let rows = text.lines().filter_map(|line| line.strip_prefix("//! | `"));
     let row = |row: &str| {
         let (room, rest) = row.split_once('`').unwrap();

@@ -4,6 +4,7 @@ mod admission;
 mod bench;
 mod check;
 mod guard;
+mod help;
 mod life;
 mod list;
 mod logging;
@@ -41,6 +42,7 @@ const CANNOT_START: u8 = 3;
     version,
     max_term_width = 100,
     help_expected = true,
+    disable_help_subcommand = true,
     after_help = "Without a subcommand, `run` is meant: maitred -w 4 -- node server.js"
 )]
 struct Cli {
@@ -77,6 +79,11 @@ enum Command {
     /// List the running maitreds of this user
     #[command(visible_alias = "ls")]
     List,
+    /// Show the options of a command, or a chapter of the manual
+    Help(help::HelpArgs),
+    /// Write man pages and shell completions, for packagers
+    #[command(hide = true)]
+    Package(help::PackageArgs),
 }
 
 /// Runs the program; the exit codes are part of its interface.
@@ -110,6 +117,8 @@ fn command() -> ExitCode {
         Command::Scale(args) => scale::main(&args),
         Command::Upgrade(args) => upgrade::main(&args),
         Command::List => list::main(),
+        Command::Help(args) => help::main(&args),
+        Command::Package(args) => help::package(&args),
     }
 }
 
@@ -117,7 +126,7 @@ fn command() -> ExitCode {
 fn with_run(mut words: Vec<OsString>) -> Vec<OsString> {
     let known = Cli::command();
     let first = words.get(1).and_then(|word| word.to_str());
-    let flags = ["help", "-h", "--help", "-V", "--version"];
+    let flags = ["-h", "--help", "-V", "--version"];
     let is_known = |word| flags.contains(&word) || known.find_subcommand(word).is_some();
     if words.len() > 1 && !first.is_some_and(is_known) {
         words.insert(1, "run".into());
@@ -137,6 +146,33 @@ mod tests {
     fn check(typed: &str, meant: &str) {
         let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
         assert_eq!(with_run(words(typed)), words(meant));
+    }
+
+    /// The commands that a text shows, in indented lines and fenced blocks. Placeholders and several ways to say
+    /// something in one line are no examples.
+    fn shown(text: &str) -> Vec<String> {
+        let lines = text.lines().map(|line| line.trim().trim_start_matches("$ "));
+        let maitred = lines.filter(|line| line.starts_with("maitred ") && !line.contains(['[', '|', '…']));
+        maitred.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_command_that_the_manual_shows_is_understood() {
+        let texts = crate::manual::CHAPTERS.iter().map(|chapter| chapter.text);
+        let mut all: Vec<String> = texts.chain([include_str!("../../README.md")]).flat_map(shown).collect();
+        all.retain(|line| !line.contains("NAME ") && !line.contains(" COMMAND"));
+        assert!(all.len() >= 10, "{all:#?}");
+        for line in all {
+            let words = shlex::split(&line).unwrap().into_iter().map(OsString::from).collect();
+            if let Err(error) = Cli::try_parse_from(with_run(words)) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_readme_is_short() {
+        assert!(include_str!("../../README.md").lines().count() <= 250);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! command line, which come before those that were typed, so that one parser knows all options and what
 //! was typed wins.
 
+use super::options::{self, InFile};
 use std::ffi::OsString;
 use std::path::Path;
 use toml::{Table, Value};
@@ -83,27 +84,30 @@ pub fn words(text: &str, path: &Path) -> Result<Words, FileError> {
     for (key, value) in table {
         let fail = |expected| FileError::Value { path: shown(), key: key.clone(), expected };
         let mut option = |value: String| words.options.push(format!("--{key}={value}").into());
-        match (key.as_str(), value) {
-            ("command", Value::Array(parts)) => {
-                let parts = parts.iter().map(|part| part.as_str().map(OsString::from));
-                words.command = parts.collect::<Option<_>>().ok_or_else(|| fail("it is a list of texts"))?;
-            }
-            ("command", _) => return Err(fail("it is a list: the program, then each argument")),
-            ("env", Value::Table(variables)) => {
+        if key == "command" {
+            let Value::Array(parts) = value else { return Err(fail("it is a list: the program, then each argument")) };
+            let parts = parts.iter().map(|part| part.as_str().map(OsString::from));
+            words.command = parts.collect::<Option<_>>().ok_or_else(|| fail("it is a list of texts"))?;
+            continue;
+        }
+        // What is no option the command line's parser refuses.
+        match (options::find(&key).map_or(InFile::Values, |option| option.in_file), value) {
+            (InFile::Not, _) => return Err(fail("one file cannot name another")),
+            (InFile::Table, Value::Table(variables)) => {
                 for (name, value) in variables {
                     let value = scalar(&value).ok_or_else(|| fail("a variable is a text or a number"))?;
                     option(format!("{name}={value}"));
                 }
             }
-            ("config", _) => return Err(fail("one file cannot name another")),
-            // One option with a list in it, and not a list of options.
-            ("weights", Value::Array(parts)) => {
+            (InFile::List, Value::Array(parts)) => {
                 let parts: Option<Vec<String>> = parts.iter().map(scalar).collect();
                 option(parts.ok_or_else(|| fail("it is a list of numbers"))?.join(","));
             }
-            // An option that may stand alone.
-            ("defer" | "leave-children", Value::Boolean(true)) => words.options.push(format!("--{key}").into()),
-            ("defer" | "leave-children", Value::Boolean(false)) => {}
+            (InFile::Switch | InFile::SwitchOrValue, Value::Boolean(true)) => {
+                words.options.push(format!("--{key}").into());
+            }
+            (InFile::Switch | InFile::SwitchOrValue, Value::Boolean(false)) => {}
+            (InFile::Switch, _) => return Err(fail("it is true or false")),
             (_, Value::Array(parts)) => {
                 for part in parts {
                     option(scalar(&part).ok_or_else(|| fail("a list has texts or numbers in it"))?);
@@ -134,6 +138,8 @@ mod tests {
         let words = words(text, Path::new("m.toml")).unwrap();
         let admission = super::words("weights = [3, 1]\ndefer = true\nmax-open = 9\n", Path::new("m.toml")).unwrap();
         assert_eq!(admission.options, ["--defer", "--max-open=9", "--weights=3,1"]);
+        let switches = super::words("share-port-zero = true\nleave-children = false\n", Path::new("m.toml")).unwrap();
+        assert_eq!(switches.options, ["--share-port-zero"]);
         // In the order of the keys, on which nothing depends.
         assert_eq!(words.options, ["--bind=:80", "--bind=:443", "--env=A=x=y", "--env=B=1", "--workers=4"]);
         assert_eq!(words.command, ["node", "a b.js"]);

@@ -6,6 +6,7 @@ pub mod bind;
 pub mod choice;
 pub mod file;
 pub mod life;
+pub mod options;
 pub mod preset;
 pub mod private;
 pub mod workers;
@@ -212,25 +213,14 @@ impl Config {
     /// Takes what cannot change while the master runs from the one in force; names what would have changed.
     pub fn keep_from(&mut self, old: &Config) -> Vec<&'static str> {
         let mut kept = Vec::new();
-        let mut keep = |name, same: bool| {
-            if !same {
-                kept.push(name);
+        for option in options::OPTIONS {
+            if let options::Reload::Stays { same, keep } = option.reload {
+                if !same(self, old) {
+                    kept.push(option.name);
+                }
+                keep(self, old);
             }
-        };
-        keep("bind", self.bind == old.bind);
-        keep("mode", self.mode == old.mode);
-        keep("policy", self.policy == old.policy);
-        keep("weights", self.weights == old.weights);
-        keep("limits of open connections and the like", self.admission == old.admission);
-        keep("depth", self.depth == old.depth);
-        keep("prefix", self.prefix == old.prefix);
-        keep("leave-children", self.life.detached == old.life.detached);
-        keep("name", self.named == Named::ByCommand || self.name == old.name);
-        (self.bind, self.mode, self.policy) = (old.bind.clone(), old.mode, old.policy);
-        (self.weights, self.admission) = (old.weights.clone(), old.admission.clone());
-        self.life.detached = old.life.detached;
-        (self.depth, self.prefix, self.named) = (old.depth, old.prefix, old.named);
-        (self.name, self.control) = (old.name.clone(), old.control.clone());
+        }
         kept
     }
 
@@ -358,7 +348,8 @@ mod tests {
         check_kept("mode", |new| new.mode = Mode::Kernel);
         check_kept("policy", |new| new.policy = Policy::RandomTwo);
         check_kept("weights", |new| new.weights = "2,1".parse().unwrap());
-        check_kept("limits of open connections and the like", |new| new.admission.max_open = Some(1));
+        check_kept("max-open", |new| new.admission.max_open = Some(1));
+        check_kept("defer", |new| new.admission.defer = Some(Duration::from_secs(1)));
         check_kept("depth", |new| new.depth += 1);
         check_kept("prefix", |new| new.prefix = Prefix::Always);
         check_kept("leave-children", |new| new.life.detached = crate::sys::guard::Detached::Stay);

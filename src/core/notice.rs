@@ -75,6 +75,20 @@ mod tests {
     }
 
     #[test]
+    fn the_bounds_belong_to_one_side_each() {
+        // A thousand closes a second are no longer few, and so many open ones may still be asked for.
+        check(0, 999.0, Notice::Hear);
+        check(0, 1_000.0, Notice::Ask);
+        check(1024, 1_000_000.0, Notice::Ask);
+        check(1025, 1_000_000.0, Notice::Hear);
+        // Where both cost the same, and where asking is cheaper by no more than is clear, nothing changes.
+        for closes_per_second in [6_400.0, 8_000.0] {
+            assert_eq!(Notice::Ask.cheaper(64, closes_per_second), Notice::Ask);
+            assert_eq!(Notice::Hear.cheaper(64, closes_per_second), Notice::Hear);
+        }
+    }
+
+    #[test]
     fn in_between_nothing_changes() {
         for before in [Notice::Hear, Notice::Ask] {
             assert_eq!(before.cheaper(64, 7_500.0), before);

@@ -79,6 +79,8 @@ mod tests {
         let mut hear = |answers: &[Answer]| answers.iter().map(|answer| probes.heard(*answer)).collect::<Vec<_>>();
         assert_eq!(hear(&[Bad, Bad, Good, Bad, Bad, NotAsked]), [None; 6]);
         assert_eq!(hear(&[Bad, Bad]), [Some(Condition::Unwell), None]);
+        assert_eq!(probes.bad(), 4);
+        let mut hear = |answers: &[Answer]| answers.iter().map(|answer| probes.heard(*answer)).collect::<Vec<_>>();
         assert_eq!(hear(&[Good, Bad, Good, NotAsked]), [None; 4]);
         assert_eq!(hear(&[Good, Good]), [Some(Condition::Well), None]);
         assert_eq!((probes.condition(), probes.bad()), (Condition::Well, 0));

@@ -22,3 +22,16 @@ pub fn share(age: Duration, growth: Duration) -> u32 {
     }
     ((age.as_secs_f64() / growth.as_secs_f64() * f64::from(SHARE_MAX)) as u32).clamp(1, SHARE_MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_grows_in_a_straight_line() {
+        let after = |ms| share(Duration::from_millis(ms), Duration::from_secs(8));
+        assert_eq!([after(0), after(1), after(1_000), after(2_000), after(7_999)], [1, 1, 32, 64, 255]);
+        assert_eq!([after(8_000), after(8_001), after(100_000)], [SHARE_MAX; 3]);
+        assert_eq!(share(Duration::ZERO, Duration::ZERO), SHARE_MAX);
+    }
+}

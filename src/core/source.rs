@@ -115,6 +115,16 @@ mod tests {
     }
 
     #[test]
+    fn its_number_is_the_same_in_every_program() {
+        // Written down once: with another number every client would meet another worker after an upgrade.
+        assert_eq!(source("192.0.2.7", "32").key(), 4192323402374766844);
+        assert_eq!(source("2001:db8:0:1::9", "32,64").key(), 13005569106832857469);
+        // Both halves of an address count.
+        assert_ne!(source("2001:db8::1", "32,128").key(), source("2001:db8::2", "32,128").key());
+        assert_ne!(source("2001:db8::1", "32,128").key(), source("2001:db9::1", "32,128").key());
+    }
+
+    #[test]
     fn prefixes_that_make_no_sense_are_refused() {
         assert!(["33", "24,129", "", "24,", "-1", "24,56,7"].iter().all(|text| text.parse::<Prefix>().is_err()));
     }

@@ -185,6 +185,49 @@ mod tests {
     }
 
     #[test]
+    fn without_a_limit_nobody_is_limited() {
+        assert!(!Sources::new(Limits::default()).are_limited());
+        assert!(Sources::new(Limits { open: Some(1), rate: None }).are_limited());
+        assert!(Sources::new(Limits { open: None, rate: Some(1) }).are_limited());
+    }
+
+    #[test]
+    fn only_a_full_table_is_searched_and_those_that_matter_stay() {
+        let mut sources = Sources::new(Limits { open: Some(9), rate: Some(1) });
+        sources.admit(at(0), source(0)).unwrap();
+        sources.admit(at(60_000), source(1)).unwrap();
+        assert_eq!(sources.known(), 2, "there is room, so nobody is forgotten");
+        assert!(sources.opened(source(0)));
+        let last = SOURCES_MAX as u32 - 1;
+        (2..=last).for_each(|number| sources.admit(at(60_000), source(number)).unwrap());
+        assert_eq!(sources.known(), SOURCES_MAX);
+        // One that is known has room in a full table, another has not.
+        assert!(sources.opened(source(0)) && !sources.opened(source(last + 1)));
+        // After a second the rate of all is as if they had not come, at that very moment, too.
+        sources.admit(at(61_000), source(last + 1)).unwrap();
+        assert_eq!((sources.known(), sources.unknown()), (2, 0), "the open one and the new one");
+    }
+
+    #[test]
+    fn a_source_that_came_a_moment_ago_is_remembered_when_it_has_nothing_open() {
+        let mut sources = Sources::new(Limits { open: None, rate: Some(1) });
+        sources.admit(at(0), source(1)).unwrap();
+        assert!(sources.opened(source(1)));
+        sources.closed(at(500), source(1));
+        assert_eq!(sources.known(), 1);
+        assert_eq!(sources.admit(at(500), source(1)), Err(Beyond::Rate));
+    }
+
+    #[test]
+    fn what_another_program_knew_counts() {
+        let mut sources = Sources::new(Limits { open: Some(2), rate: None });
+        sources.remember(source(1));
+        assert_eq!(sources.admit(at(0), source(1)), Ok(()));
+        sources.remember(source(1));
+        assert_eq!(sources.admit(at(0), source(1)), Err(Beyond::Open));
+    }
+
+    #[test]
     fn a_flood_of_sources_is_let_in_and_costs_bounded_memory() {
         let mut sources = Sources::new(Limits { open: Some(1), rate: Some(1) });
         let flood = SOURCES_MAX as u32 + 1_000;

@@ -33,7 +33,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 /// Looks at the workers at most and at least so often; in between four times in the time after which one
-/// is stalled.
+/// is stalled, and as often as one is asked how it is.
 const LOOK_AT_MOST: Duration = Duration::from_millis(10);
 const LOOK_AT_LEAST: Duration = Duration::from_millis(250);
 /// For so long a worker that is passed over is looked at as often as the others.
@@ -44,7 +44,9 @@ const LOOK_AT_MEMORY: Duration = Duration::from_secs(2);
 /// How often the workers are looked at.
 #[must_use]
 pub fn rhythm(life: &Life) -> Duration {
-    life.stall.map_or(LOOK_AT_LEAST, |stall| stall / 4).clamp(LOOK_AT_MOST, LOOK_AT_LEAST)
+    let stall = life.stall.map(|stall| stall / 4);
+    // Workers are asked at a look: with fewer of them than questions every worker would seem late.
+    [stall, life.heartbeat].into_iter().flatten().min().unwrap_or(LOOK_AT_LEAST).clamp(LOOK_AT_MOST, LOOK_AT_LEAST)
 }
 
 /// What is looked at time and again: whether workers that serve are well, and what those have open that drain.

@@ -20,9 +20,12 @@ pub const CLOSERS: usize = 2;
 /// closed by who has it.
 pub const WAITING_MAX: usize = 4096;
 /// From so many on it is time to receive no more.
+#[cfg(feature = "tokio")]
 const BUSY_FROM: usize = 64;
 /// How long somebody who brings descriptors waits at the most, and how often it is looked.
+#[cfg(feature = "tokio")]
 const WAIT_MAX: Duration = Duration::from_secs(1);
+#[cfg(feature = "tokio")]
 const WAIT_LOOK: Duration = Duration::from_millis(2);
 /// Enough for a few calls.
 const STACK: usize = 64 * 1024;
@@ -76,12 +79,14 @@ pub fn dispose(fd: OwnedFd) {
 }
 
 /// Closes these when nothing waits to be closed any more, or after `WAIT_MAX`: two threads do it, in no order.
+#[cfg(feature = "tokio")]
 pub async fn after_the_others(fds: Vec<Foreign>) {
     until_at_most(0).await;
     drop(fds);
 }
 
 /// Waits until so few wait to be closed, at most [`WAIT_MAX`].
+#[cfg(feature = "tokio")]
 async fn until_at_most(few: usize) {
     let mut waited = Duration::ZERO;
     while WAITING.load(Ordering::Relaxed) > few && waited < WAIT_MAX {
@@ -97,6 +102,7 @@ pub fn no_linger(fd: BorrowedFd<'_>) {
 
 /// Waits while more is to be closed than can be soon. For those who receive descriptors, between two packets: so
 /// that one who sends them without end slows itself, and nobody else.
+#[cfg(feature = "tokio")]
 pub async fn keep_up() {
     until_at_most(BUSY_FROM).await;
 }

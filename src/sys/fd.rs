@@ -228,12 +228,16 @@ pub fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
     seen < 0 || polled.revents & gone != 0
 }
 
-/// Sends a packet of the control channel without descriptors; waits while the other side is busy.
+/// Sends a packet of the control channel, with a descriptor if need be; waits while the other side is busy.
 ///
 /// # Errors
 /// `BrokenPipe` when the other side is gone.
-pub fn send_packet_blocking(socket: BorrowedFd<'_>, text: &str) -> io::Result<()> {
-    use nix::sys::socket::{MsgFlags, send};
-    send(socket.as_raw_fd(), text.as_bytes(), MsgFlags::MSG_NOSIGNAL)?;
+pub fn send_packet_blocking(socket: BorrowedFd<'_>, text: &str, with: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    let numbers: Vec<RawFd> = with.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&numbers)];
+    let messages = if numbers.is_empty() { &[] } else { &rights[..] };
+    let iov = [io::IoSlice::new(text.as_bytes())];
+    sendmsg::<()>(socket.as_raw_fd(), &iov, messages, MsgFlags::MSG_NOSIGNAL, None)?;
     Ok(())
 }

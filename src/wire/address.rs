@@ -1,5 +1,6 @@
 //! The address of a listener, as text: `tcp:127.0.0.1:80`, `tcp:[::]:80`, `unix:/path`, `unix:@name`.
 
+#[cfg(feature = "cli")]
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -7,7 +8,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Where a listener listens.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "cli", derive(Serialize, Deserialize))]
 pub enum Address {
     /// A TCP address; port 0 means one that the kernel chooses.
     Tcp(SocketAddr),
@@ -18,9 +20,17 @@ pub enum Address {
 }
 
 /// A text that is no address of the control channel.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0:?} is no address; expected tcp:HOST:PORT or unix:PATH")]
+#[derive(Debug, PartialEq, Eq)]
 pub struct NotAnAddress(pub String);
+
+// By hand, so that a worker which depends on this crate builds no macros.
+impl fmt::Display for NotAnAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is no address; expected tcp:HOST:PORT or unix:PATH", self.0)
+    }
+}
+
+impl std::error::Error for NotAnAddress {}
 
 impl Address {
     /// Whether the kernel is to choose the port.

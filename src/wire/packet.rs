@@ -4,7 +4,7 @@
 //! mistake would cost (a known key with a senseless value is [`Malformed`]).
 
 use super::address::Address;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 /// Longest packet that either side sends or reads; what is longer arrives cut and is malformed.
 pub const PACKET_MAX: usize = 4096;
@@ -170,24 +170,34 @@ pub struct Count {
 }
 
 /// A packet that cannot be understood.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Malformed {
     /// Not UTF-8.
-    #[error("not UTF-8")]
     NotText,
     /// Longer than [`PACKET_MAX`].
-    #[error("longer than {PACKET_MAX} bytes")]
     TooLong,
     /// A line without `=`.
-    #[error("line {0:?} has no '='")]
     NoKey(String),
     /// A known key whose value makes no sense.
-    #[error("{key}={value:?} makes no sense")]
     Value { key: &'static str, value: String },
     /// A request without the `ID` that its answer needs.
-    #[error("{0} without ID")]
     NoId(&'static str),
 }
+
+// By hand, so that a worker which depends on this crate builds no macros.
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Malformed::NotText => f.write_str("not UTF-8"),
+            Malformed::TooLong => write!(f, "longer than {PACKET_MAX} bytes"),
+            Malformed::NoKey(line) => write!(f, "line {line:?} has no '='"),
+            Malformed::Value { key, value } => write!(f, "{key}={value:?} makes no sense"),
+            Malformed::NoId(request) => write!(f, "{request} without ID"),
+        }
+    }
+}
+
+impl std::error::Error for Malformed {}
 
 /// A packet as read: what it says, and the worker's secret when it came through the rendezvous.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -1,149 +1,106 @@
-//! What both kinds of listener do with the master: ask for the address and receive connections.
+//! What all kinds of listener do with the master: ask for an address and receive connections.
 
+use super::channel;
 use crate::sys::fd;
 use crate::wire::address::Address;
-use crate::wire::environment::{CHANNEL, CHANNEL_INODE};
-use crate::wire::packet::{self, PACKET_MAX, RequestId, ToWorker, Via};
+use crate::wire::packet::{self, RequestId, ToWorker, Via};
 use crate::wire::peer::{PEER_MAX, decode};
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// The channel of this process, and the next request's id. One for all listeners: its answers come
-/// in the order of the requests, so they are made one at a time.
-#[derive(Debug)]
-struct Channel {
-    socket: OwnedFd,
-    next_id: RequestId,
-}
+/// The usual backlog of servers (`SOMAXCONN` before Linux 5.4 was 128; the kernel cuts it).
+pub const BACKLOG: i32 = 1024;
 
-/// The place for the connections of one address.
+/// One address that the master serves for this worker; ends with a `CLOSE`.
 #[derive(Debug)]
-pub struct Seat {
+pub struct Session {
     /// The hand-off socket, or the shared listening socket.
     pub socket: OwnedFd,
     /// Which of the two.
     pub via: Via,
     /// The address, with its real port.
-    pub address: SocketAddr,
+    pub address: Address,
     id: RequestId,
 }
 
-fn channel() -> Option<&'static Mutex<Channel>> {
-    static THE: OnceLock<Option<Mutex<Channel>>> = OnceLock::new();
-    THE.get_or_init(open).as_ref()
-}
-
-/// Takes the channel that the environment names, if that number still is the channel.
-fn open() -> Option<Mutex<Channel>> {
-    let variable = |name| std::env::var(name).ok();
-    let number: i32 = variable(CHANNEL)?.parse().ok()?;
-    let inode: u64 = variable(CHANNEL_INODE)?.parse().ok()?;
-    let socket = fd::inherited(number).ok()?;
-    if fd::inode(socket.as_fd()).ok()? != inode {
-        // Somebody else's descriptor: leave it open.
-        std::mem::forget(socket);
-        return None;
-    }
-    Some(Mutex::new(Channel { socket, next_id: 1 }))
-}
-
-/// Asks the master for an address; `None` when there is no master.
-///
-/// # Errors
-/// The error of `bind(2)` in the master, or that the master is gone.
-pub fn ask(address: SocketAddr) -> io::Result<Option<Seat>> {
-    let Some(channel) = channel() else { return Ok(None) };
-    let mut channel = channel.lock().unwrap_or_else(PoisonError::into_inner);
-    let id = channel.next_id;
-    channel.next_id += 1;
-    fd::send_packet_blocking(channel.socket.as_fd(), &packet::write_listen(&Address::Tcp(address), id))?;
-    loop {
-        let mut buffer = [0; PACKET_MAX];
-        let received = fd::receive_blocking(channel.socket.as_fd(), &mut buffer)?;
-        if received.len == 0 {
-            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "maitred is gone"));
-        }
-        let answer = packet::read_answer(buffer.get(..received.len).unwrap_or_default());
-        let answer = answer.map_err(|what| io::Error::new(io::ErrorKind::InvalidData, what))?;
-        match answer {
-            Some(ToWorker::Error { errno, id: for_id }) if for_id == id => {
-                return Err(io::Error::from_raw_os_error(errno));
-            }
-            Some(ToWorker::Listening { address, id: for_id, via, .. }) if for_id == id => {
-                let socket = received.into_first().ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))?;
-                let Address::Tcp(address) = address else {
-                    return Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        "maitred answered with another kind of address",
-                    ));
-                };
-                return Ok(Some(Seat { socket, via, address, id }));
-            }
-            Some(ToWorker::Ping(n)) => fd::send_packet_blocking(channel.socket.as_fd(), &format!("PONG={n}\n"))?,
-            // Meant for nobody any more, or for a later version.
-            Some(
-                ToWorker::Stop
-                | ToWorker::Pong(_)
-                | ToWorker::Error { .. }
-                | ToWorker::Listening { .. }
-                | ToWorker::Private { .. }
-                | ToWorker::Accepted { .. }
-                | ToWorker::Follows { .. },
-            )
-            | None => {}
-        }
-    }
-}
-
-impl Seat {
-    /// Says that connections are welcome.
+impl Session {
+    /// Asks the master for an address; `None` when there is no master.
     ///
     /// # Errors
-    /// When the master is gone.
-    pub fn accepting(&self, backlog: u32) -> io::Result<()> {
-        self.say("ACCEPTING", Some(backlog))
+    /// The error of `bind(2)` in the master, or that the master is gone.
+    pub fn open(address: &Address) -> io::Result<Option<Session>> {
+        let id = channel::next_id();
+        let Some((answer, socket)) = channel::ask(&packet::write_listen(address, id))? else { return Ok(None) };
+        match answer {
+            ToWorker::Error { errno, .. } => Err(io::Error::from_raw_os_error(errno)),
+            ToWorker::Listening { address, via, .. } => {
+                // The answer came and its descriptor did not: none was free.
+                let socket = socket.ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))?;
+                Ok(Some(Session { socket, via, address, id }))
+            }
+            other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("maitred answered {other:?}"))),
+        }
     }
 
-    fn say(&self, key: &str, backlog: Option<u32>) -> io::Result<()> {
-        let Some(channel) = channel() else { return Ok(()) };
-        let channel = channel.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = packet::write_note(key, &Address::Tcp(self.address), self.id, backlog);
-        fd::send_packet_blocking(channel.socket.as_fd(), &text)
+    /// Says that connections are welcome, and waits until the master knows.
+    ///
+    /// # Errors
+    /// The error of `listen(2)` in the master, or that the master is gone.
+    pub fn accepting(&self) -> io::Result<()> {
+        let request = packet::write_note("ACCEPTING", &self.address, self.id, Some(BACKLOG as u32));
+        match channel::ask(&request)? {
+            Some((ToWorker::Error { errno, .. }, _)) => Err(io::Error::from_raw_os_error(errno)),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Sends a connection back: another worker shall have it.
     ///
     /// # Errors
     /// When the master is gone.
-    pub fn give_back(&self, stream: &TcpStream) -> io::Result<()> {
-        fd::send_back(self.socket.as_fd(), stream.as_fd())
+    pub fn give_back(&self, connection: BorrowedFd<'_>) -> io::Result<()> {
+        fd::send_back(self.socket.as_fd(), connection)
     }
 }
 
-impl Drop for Seat {
+impl Drop for Session {
     fn drop(&mut self) {
         // A master that is gone needs no goodbye.
-        let _ = self.say("CLOSE", None);
+        let _ = channel::say(&packet::write_note("CLOSE", &self.address, self.id, None));
     }
 }
 
-/// Receives one connection from a hand-off socket.
+/// Receives one connection from a hand-off socket, with its peer's address if that is one of IP.
 ///
 /// # Errors
 /// `WouldBlock` when there is none and the socket does not block; `BrokenPipe` when the master is
 /// gone; `EMFILE` when this process had no descriptor free and the connection was lost.
-pub fn receive(socket: BorrowedFd<'_>) -> io::Result<(TcpStream, SocketAddr)> {
+pub fn receive(socket: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
     let mut peer = [0; PEER_MAX];
     let received = fd::receive_blocking(socket, &mut peer)?;
     let (len, fds_lost) = (received.len, received.fds_lost);
     match received.into_first() {
-        Some(connection) => {
-            let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-            Ok((TcpStream::from(connection), decode(peer.get(..len).unwrap_or_default()).unwrap_or(unknown)))
-        }
+        Some(connection) => Ok((connection, decode(peer.get(..len).unwrap_or_default()))),
         None if fds_lost => Err(io::Error::from_raw_os_error(libc::EMFILE)),
         None => Err(io::Error::new(io::ErrorKind::BrokenPipe, "maitred is gone")),
     }
+}
+
+/// A peer that has no address of IP.
+pub fn unknown_peer() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 0))
+}
+
+/// The address of a Unix socket, from the directory of this process.
+///
+/// # Errors
+/// When that directory is gone.
+pub fn unix_address(path: &std::path::Path) -> io::Result<Address> {
+    Ok(Address::Unix(std::path::absolute(path)?))
+}
+
+/// That nobody is there to give a connection back to.
+pub fn no_master() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "no master stands behind this listener")
 }

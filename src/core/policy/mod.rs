@@ -97,6 +97,68 @@ pub struct Memory {
 }
 
 #[cfg(test)]
+mod tests {
+    use super::shown::Shown;
+    use super::*;
+
+    /// Slots that a policy gives connections to, of so many that come without a source.
+    fn chosen(policy: &mut Policy, view: &Shown, times: usize) -> Vec<usize> {
+        let one = |_| {
+            let slot = policy.choose(view, None).unwrap();
+            policy.served(slot, None);
+            slot
+        };
+        (0..times).map(one).collect()
+    }
+
+    #[test]
+    fn each_policy_chooses_in_its_own_way_and_goes_on_where_it_was() {
+        let view = Shown::all(3);
+        let turns = || Policy::RoundRobin(RoundRobin::default());
+        let least = || Policy::LeastConnections(LeastConnections::default());
+        let hash = || Policy::SourceHash(RoundRobin::default());
+        for new in [turns as fn() -> Policy, least, hash] {
+            let mut policy = new();
+            assert_eq!(chosen(&mut policy, &view, 4), [0, 1, 2, 0]);
+            let mut next = new();
+            next.remember(policy.memory());
+            assert_eq!(chosen(&mut next, &view, 2), [1, 2]);
+        }
+        let mut loaded = Shown::all(3);
+        loaded.load = vec![5, 5, 1];
+        assert_eq!(chosen(&mut least(), &loaded, 2), [2, 2]);
+        assert_eq!(chosen(&mut turns(), &loaded, 2), [0, 1]);
+    }
+
+    #[test]
+    fn a_client_with_an_address_takes_nobodys_turn() {
+        let view = Shown::all(3);
+        let source = |number: u8| {
+            Some(Source::of([192, 0, 2, number].into(), crate::core::source::Prefix::default()))
+        };
+        let mut policy = Policy::SourceHash(RoundRobin::default());
+        let first: Vec<_> = (0..20).map(|number| policy.choose(&view, source(number))).collect();
+        for number in 0..20 {
+            let slot = policy.choose(&view, source(number));
+            assert_eq!(slot, first[usize::from(number)]);
+            policy.served(slot.unwrap(), source(number));
+        }
+        assert!((0..3).all(|slot| first.contains(&Some(slot))), "{first:?}");
+        assert_eq!(chosen(&mut policy, &view, 3), [0, 1, 2]);
+    }
+
+    #[test]
+    fn the_less_loaded_of_two_that_are_drawn_is_chosen() {
+        let mut view = Shown::all(2);
+        view.load = vec![9, 0];
+        let mut policy = Policy::RandomTwo(Chance::new(1));
+        assert_eq!(chosen(&mut policy, &view, 5), [1; 5]);
+        view.may = vec![false, false];
+        assert_eq!(policy.choose(&view, None), None);
+    }
+}
+
+#[cfg(test)]
 pub(crate) mod shown {
     //! Slots for tests.
 

@@ -1,0 +1,158 @@
+//! Every option of `run`: what it is called, how it stands in a file, whether a reload may change it, and where it acts.
+
+use super::{Config, Named};
+
+/// How an option's value stands in a configuration file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InFile {
+    /// A text or a number.
+    Value,
+    /// The same, or a list of them: the option may be given several times.
+    Values,
+    /// A list that is one value.
+    List,
+    /// `true` or `false`: the option takes no value.
+    Switch,
+    /// `true`, or a value that may also be left out.
+    SwitchOrValue,
+    /// A table of its own.
+    Table,
+    /// Not at all: it says how the file is read, or how the program logs before that.
+    Not,
+}
+
+/// What becomes of another value at a reload.
+#[derive(Clone, Copy)]
+pub enum Reload {
+    /// The new generation of workers has it.
+    Changes,
+    /// The old one stays as long as the master runs.
+    Stays {
+        /// Whether it is the same in both.
+        same: fn(&Config, &Config) -> bool,
+        /// Takes it from the second.
+        keep: fn(&mut Config, &Config),
+    },
+    /// It is no part of the configuration.
+    OfTheProgram,
+}
+
+/// Where an option acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acts {
+    /// The addresses and the way of a connection.
+    Front,
+    /// How a worker is started.
+    Workers,
+    /// What happens to workers, and when.
+    Lifecycle,
+    /// Who shall run.
+    Fleet,
+    /// The control socket.
+    Control,
+    /// The log, and the file.
+    Program,
+}
+
+/// One option.
+pub struct RunOption {
+    /// Its long name, which is its key in a file.
+    pub name: &'static str,
+    /// How its value stands there.
+    pub in_file: InFile,
+    /// What becomes of another value at a reload.
+    pub reload: Reload,
+    /// Where it acts.
+    pub acts: Acts,
+}
+
+/// An option whose value stays as long as the master runs, by the field that has it.
+macro_rules! stays {
+    ($($field:ident).+) => {
+        Reload::Stays {
+            same: |new, old| new.$($field).+ == old.$($field).+,
+            keep: |new, old| new.$($field).+ = old.$($field).+.clone(),
+        }
+    };
+}
+
+const fn option(name: &'static str, in_file: InFile, reload: Reload, acts: Acts) -> RunOption {
+    RunOption { name, in_file, reload, acts }
+}
+
+/// All of them, in the order of the help.
+pub const OPTIONS: &[RunOption] = &[
+    option("workers", InFile::Value, Reload::Changes, Acts::Fleet),
+    option("policy", InFile::Value, stays!(policy), Acts::Front),
+    option("weights", InFile::List, stays!(weights), Acts::Front),
+    option("adapter", InFile::Value, Reload::Changes, Acts::Workers),
+    option("preset", InFile::Value, Reload::Changes, Acts::Workers),
+    option("depth", InFile::Value, stays!(depth), Acts::Front),
+    option("env", InFile::Table, Reload::Changes, Acts::Workers),
+    option("cwd", InFile::Value, Reload::Changes, Acts::Workers),
+    option("stop-signal", InFile::Value, Reload::Changes, Acts::Lifecycle),
+    option("config", InFile::Not, Reload::OfTheProgram, Acts::Program),
+    option("bind", InFile::Values, stays!(bind), Acts::Front),
+    option("private", InFile::Values, Reload::Changes, Acts::Front),
+    option("share-port-zero", InFile::Switch, Reload::Changes, Acts::Front),
+    option("mode", InFile::Value, stays!(mode), Acts::Front),
+    option(
+        "name",
+        InFile::Value,
+        Reload::Stays {
+            // A command's name that was taken became another one.
+            same: |new, old| new.named == Named::ByCommand || new.name == old.name,
+            keep: |new, old| (new.name, new.named) = (old.name.clone(), old.named),
+        },
+        Acts::Control,
+    ),
+    option(
+        "control",
+        InFile::Value,
+        Reload::Stays {
+            // It goes by the name.
+            same: |_, _| true,
+            keep: |new, old| new.control = old.control.clone(),
+        },
+        Acts::Control,
+    ),
+    option("grace", InFile::Value, Reload::Changes, Acts::Lifecycle),
+    option("prefix", InFile::Value, stays!(prefix), Acts::Workers),
+    option("log-format", InFile::Value, Reload::OfTheProgram, Acts::Program),
+    option("verbose", InFile::Value, Reload::OfTheProgram, Acts::Program),
+    option("quiet", InFile::Value, Reload::OfTheProgram, Acts::Program),
+    option("max-open", InFile::Value, stays!(admission.max_open), Acts::Front),
+    option("max-open-per-worker", InFile::Value, stays!(admission.max_open_per_worker), Acts::Front),
+    option("when-full", InFile::Value, stays!(admission.when_full), Acts::Front),
+    option("max-wait", InFile::Value, stays!(admission.max_wait), Acts::Front),
+    option("max-open-per-source", InFile::Value, stays!(admission.max_open_per_source), Acts::Front),
+    option("max-rate-per-source", InFile::Value, stays!(admission.max_rate_per_source), Acts::Front),
+    option("source-prefix", InFile::Value, stays!(admission.source_prefix), Acts::Front),
+    option("slow-start", InFile::Value, stays!(admission.slow_start), Acts::Front),
+    option("defer", InFile::SwitchOrValue, stays!(admission.defer), Acts::Front),
+    option("ready", InFile::Value, Reload::Changes, Acts::Lifecycle),
+    option("boot-timeout", InFile::Value, Reload::Changes, Acts::Fleet),
+    option("max-surge", InFile::Value, Reload::Changes, Acts::Fleet),
+    option("max-unavailable", InFile::Value, Reload::Changes, Acts::Fleet),
+    option("stall", InFile::Value, Reload::Changes, Acts::Lifecycle),
+    option("stall-kill", InFile::Value, Reload::Changes, Acts::Fleet),
+    option("probe", InFile::Value, Reload::Changes, Acts::Lifecycle),
+    option("probe-interval", InFile::Value, Reload::Changes, Acts::Lifecycle),
+    option("probe-timeout", InFile::Value, Reload::Changes, Acts::Lifecycle),
+    option("probe-rise", InFile::Value, Reload::Changes, Acts::Lifecycle),
+    option("probe-fall", InFile::Value, Reload::Changes, Acts::Lifecycle),
+    option("heartbeat", InFile::Value, Reload::Changes, Acts::Lifecycle),
+    option("watchdog", InFile::Value, Reload::Changes, Acts::Lifecycle),
+    option("max-connections", InFile::Value, Reload::Changes, Acts::Lifecycle),
+    option("max-age", InFile::Value, Reload::Changes, Acts::Lifecycle),
+    option("max-rss", InFile::Value, Reload::Changes, Acts::Lifecycle),
+    option("max-restarts", InFile::Value, Reload::Changes, Acts::Fleet),
+    option("restart-window", InFile::Value, Reload::Changes, Acts::Fleet),
+    option("leave-children", InFile::Switch, stays!(life.detached), Acts::Lifecycle),
+];
+
+/// The option with this name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static RunOption> {
+    OPTIONS.iter().find(|option| option.name == name)
+}
