@@ -20,9 +20,10 @@
 //!
 //! # The other way: control
 //!
-//! [`crate::cli`] → [`crate::config`] → [`crate::master::run`] → [`crate::core::fleet`] → [`crate::workers::start`] → ready ([`crate::lifecycle`]). What happens
-//! to workers comes in as events, what is to be done goes out as actions; the fleet itself touches
-//! nothing. [`crate::master::upgrade`] replaces the program itself while all of that goes on.
+//! [`crate::cli`] → [`crate::config`] → [`crate::master::run`] → [`crate::core::fleet`] → [`crate::workers::start`] →
+//! ready ([`crate::lifecycle`]). What an option is called, whether a reload may change it and where it acts is one table,
+//! [`crate::config::options`]. What happens to workers comes in as events, what is to be done goes out as actions; the
+//! fleet itself touches nothing. [`crate::master::upgrade`] replaces the program itself while all of that goes on.
 //!
 //! # How an unmodified program takes part
 //!
@@ -64,6 +65,8 @@
 //! | `front` | the way of a connection | `aside`, `activity`, `clock`, `config`, `core`, `kernel`, `provoked`, `reports`, `sys`, `wire` |
 //! | `workers` | one worker as a process | `adapt`, `activity`, `clock`, `config`, `core`, `front`, `provoked`, `reports`, `sys`, `wire` |
 //! | `lifecycle` | what happens to workers | `adapt`, `activity`, `clock`, `config`, `control`, `core`, `front`, `kernel`, `reports`, `sys`, `wire`, `workers` |
+//! | `worker` | for servers written in Rust | `sys`, `wire` |
+//! | `manual` | the chapters | |
 //! | `control` | the socket for commands, and its client | `core`, `reports`, `sys` |
 //!
 //! [`crate::master`] is the loop that joins them; it, and what is above it, may use all.

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+#[cfg(feature = "tokio")]
 use std::time::Duration;
 
 /// Threads that close. A file whose close nothing interrupts keeps one for itself.

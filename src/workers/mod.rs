@@ -15,7 +15,7 @@ pub mod notify;
 pub mod output;
 pub mod pool;
 pub mod probe;
-mod receiver;
+pub mod receiver;
 pub mod rendezvous;
 pub mod start;
 pub mod supervised;
