@@ -133,9 +133,7 @@ mod tests {
     #[test]
     fn a_client_with_an_address_takes_nobodys_turn() {
         let view = Shown::all(3);
-        let source = |number: u8| {
-            Some(Source::of([192, 0, 2, number].into(), crate::core::source::Prefix::default()))
-        };
+        let source = |number: u8| Some(Source::of([192, 0, 2, number].into(), crate::core::source::Prefix::default()));
         let mut policy = Policy::SourceHash(RoundRobin::default());
         let first: Vec<_> = (0..20).map(|number| policy.choose(&view, source(number))).collect();
         for number in 0..20 {
