@@ -42,6 +42,7 @@ chapters! {
     protocol: "what a worker and the master say to each other",
     bench: "measuring your own server",
     results: "figures",
+    words: "what the words mean",
     security: "who may do what",
     internals: "how the code is laid out",
 }
