@@ -1,5 +1,5 @@
-//! Whether anything goes on, so that the looks at the workers may come seldom while nothing does: an idle master
-//! wakes for a look every two seconds. Who hands a connection over says so, which costs nothing unless all was quiet before.
+//! Whether anything goes on. While nothing does, the looks at the workers may be rare: an idle master wakes for a look
+//! every two seconds. Code that hands a connection over reports it, which costs nothing unless all was quiet before.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// What the looks at the workers are paced by.
+/// Sets the pace of the looks at the workers.
 #[derive(Debug, Default)]
 pub struct Activity {
     quiet: Cell<bool>,
@@ -23,7 +23,7 @@ impl Activity {
         }
     }
 
-    /// Nothing waits for a worker, as a look at all of them found.
+    /// A look at all workers found that nothing waits for them.
     pub fn end(&self) {
         self.quiet.set(true);
     }
@@ -34,7 +34,7 @@ impl Activity {
         self.quiet.get()
     }
 
-    /// Waits until something goes on, at most until the next beat while nothing does.
+    /// Waits until something goes on. While nothing does, waits at most until the next beat.
     pub async fn changed(&self) {
         if self.is_quiet() {
             tokio::select! {
@@ -46,13 +46,13 @@ impl Activity {
 }
 
 /// How often an idle master looks. A timer that is longer than 64 ms wakes the process twice, since the runtime keeps
-/// it in a wheel of wheels (tokio's `runtime/time/wheel`).
+/// it in a hierarchy of wheels (tokio's `runtime/time/wheel`).
 pub const BEAT: Duration = Duration::from_secs(2);
 
-/// Sleeps for at least so long, up to a beat of a clock that all in this process share: what looks now and then
-/// looks at the same time, and the process wakes once for all.
+/// Sleeps for at least this long, up to a beat of a clock that this process shares: everything that looks from time to
+/// time looks at the same time, and the process wakes once for all.
 pub async fn next_beat(at_least: Duration) {
-    /// Less than this before it, the beat counts as begun already.
+    /// Less than this before a beat, the beat counts as begun already.
     const SOON: Duration = Duration::from_millis(10);
     static BASE: OnceLock<Instant> = OnceLock::new();
     let base = *BASE.get_or_init(Instant::now);

@@ -1,6 +1,6 @@
-//! What takes too long for the master's loop, such as reading `/proc`, is done aside, by threads that are there
-//! from the start: one that is made at the moment of need cannot be had when the user's processes are at their
-//! limit, which is when `status` is asked for.
+//! Work that takes too long for the master's loop, such as reading `/proc`, is done aside, by threads that exist from
+//! the start. A thread that is made at the moment of need may not be available when the user's processes are at their
+//! limit, and that is when an operator asks for `status`.
 
 use std::cell::Cell;
 use std::io;
@@ -8,11 +8,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// Threads that do it; two, so that a long look does not hold up a short one.
+/// Threads that do the work; two, so that a long look does not hold up a short one.
 const THREADS: usize = 2;
 /// Jobs that may be under way or wait.
 pub const JOBS_MAX: usize = 64;
-/// The deepest are the readers of `/proc` and of the kernel's tables of sockets.
+/// The stack of a thread: the deepest jobs read `/proc` and the kernel's tables of sockets.
 const STACK: usize = 512 * 1024;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -24,12 +24,12 @@ pub struct Aside {
     places: Arc<Semaphore>,
 }
 
-/// As many jobs as may be are under way or wait.
+/// As many jobs as allowed are under way or wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{JOBS_MAX} questions of this kind wait already; ask again in a moment")]
 pub struct Busy;
 
-/// A job broke off, by an error of this program that the log has.
+/// A job broke off, because of an error in this program that the log has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an internal error; the log has it")]
 pub struct BrokeOff;
@@ -45,7 +45,7 @@ impl Aside {
     /// Starts the threads.
     ///
     /// # Errors
-    /// When none can be had.
+    /// When a thread cannot be started.
     pub fn start() -> io::Result<Aside> {
         let (jobs, incoming) = mpsc::channel::<Job>();
         let incoming = Arc::new(Mutex::new(incoming));
@@ -86,10 +86,10 @@ impl Place {
         let Place { jobs, permit } = self;
         let job = move || {
             let done = contained(job);
-            // The place is free before the answer is known, so that who asks again at once finds it.
+            // The place is free before the answer is known, so that a caller that asks again at once finds it.
             drop(permit);
             if let Some(done) = done {
-                // Who asked may be gone.
+                // The caller may be gone.
                 let _ = answer.send(done);
             }
         };
@@ -98,10 +98,10 @@ impl Place {
     }
 }
 
-/// A thread's whole life.
+/// What each thread does.
 fn work(incoming: &Mutex<mpsc::Receiver<Job>>) {
     loop {
-        // Whoever waits for a job holds the lock, and the other waits for that.
+        // The thread that waits for a job holds the lock, and the other waits for the lock.
         let next = incoming.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match next {
             Ok(job) => job(),
@@ -120,7 +120,7 @@ pub fn is_contained() -> bool {
     CONTAINED.get()
 }
 
-/// A job gets nothing but what it owns, so nothing is left half done that somebody will see.
+/// A job gets nothing but what it owns, so nothing that other code sees is left half done.
 fn contained<T>(job: impl FnOnce() -> T) -> Option<T> {
     CONTAINED.set(true);
     let done = catch_unwind(AssertUnwindSafe(job));
@@ -156,7 +156,7 @@ mod tests {
             for _ in 0..JOBS_MAX {
                 let (place, gate) = (aside.place().unwrap(), Arc::clone(&gate));
                 let mut job = Box::pin(place.run(move || drop(gate.lock())));
-                // Once is enough to send it.
+                // Polling once is enough to send it.
                 tokio::select! { biased; _ = &mut job => unreachable!("the gate is closed"), () = async {} => {} }
                 waiting.push(job);
             }

@@ -1,5 +1,5 @@
-//! Lines of the log that a worker can provoke as often as it likes. The first of each kind tell what is wrong; of
-//! the others some, with how many were left out, so that a flood fills neither a disk nor a screen.
+//! Log lines that a worker can provoke as often as it likes. The first of each kind say what is wrong. Of the others
+//! only some are logged, with how many were left out, so that a flood fills neither a disk nor a screen.
 
 use crate::core::ids::WorkerId;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use tracing::info;
 
-/// Lines of one kind and worker that are all logged; of the further ones the 32nd, the 64th and so on.
+/// Lines of one kind and worker that are all logged; of the further ones, only the 32nd, the 64th and so on are.
 pub const TOLD_MAX: u64 = 20;
 
 /// What such a line is about.
@@ -19,21 +19,21 @@ pub enum Kind {
     Stopping,
     /// A packet that makes no sense.
     Malformed,
-    /// It had no free descriptor for a connection.
+    /// The worker had no free descriptor for a connection.
     Truncated,
     /// An address that it cannot have.
     Refused,
-    /// It cannot be answered.
+    /// The worker cannot be answered.
     Unanswered,
     /// It opened an address after it was ready.
     OpenedLate,
-    /// It listens no more, and so nobody does.
+    /// It no longer listens, and so no worker does.
     GivenUp,
     /// It listens somewhere.
     Listens,
     /// It cannot take part where it listens.
     NoPart,
-    /// What it sent back is no connection.
+    /// What it returned is not a connection.
     NoConnection,
     /// A connection could not be delivered to it.
     Undelivered,
@@ -45,17 +45,17 @@ struct Count {
     left_out: u64,
 }
 
-/// That a line is to be logged.
+/// A line that is to be logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Told {
-    /// How many there were so far, with this one.
+    /// How many there were so far, including this one.
     pub seen: u64,
     /// How many were left out since the last one, if any.
     pub left_out: Option<u64>,
 }
 
 impl Told {
-    /// For a line that no worker who lives provoked.
+    /// For a line that no living worker provoked.
     pub const UNPROVOKED: Told = Told { seen: 1, left_out: None };
 }
 
@@ -74,7 +74,7 @@ pub struct Passed {
 }
 
 impl Provoked {
-    /// A worker provoked a line; nothing if that is left out.
+    /// A worker provoked a line; returns `None` if it is left out.
     #[must_use]
     pub fn tell(&self, worker: WorkerId, kind: Kind) -> Option<Told> {
         let mut counts = self.counts.borrow_mut();
@@ -89,7 +89,7 @@ impl Provoked {
         Some(Told { seen: count.seen, left_out: (left_out > 0).then_some(left_out) })
     }
 
-    /// Forgets a worker that ended, and says what was left out to the end.
+    /// Forgets a worker that ended, and logs what was left out to the end.
     pub fn forget(&self, worker: WorkerId) {
         self.counts.borrow_mut().retain(|&(whose, kind), count| {
             if whose == worker && count.left_out > 0 {
@@ -99,7 +99,7 @@ impl Provoked {
         });
     }
 
-    /// Lines that were left out, of all workers.
+    /// Lines that were left out, for all workers.
     #[must_use]
     pub fn left_out(&self) -> u64 {
         self.left_out.get()
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(told.len(), 28);
         let accounted: u64 = told.iter().map(|told| 1 + told.left_out.unwrap_or(0)).sum();
         assert_eq!((accounted, provoked.left_out()), (4096, 4096 - 28));
-        // Other kinds and other workers have lines of their own.
+        // Other kinds and other workers are counted apart.
         assert!(provoked.tell(worker, Kind::Malformed).is_some());
         assert!(provoked.tell(WorkerId(2), Kind::Says).is_some());
     }

@@ -1,12 +1,12 @@
-//! How a room reports upward: it says what happened in words of its own, and whoever joins the rooms has wrapped
-//! them into its own. So no room needs to know who is above it.
+//! How a part reports upward: it says what happened with events of its own, and the code that joins the parts wraps
+//! them into its own. So no part needs to know what is above it.
 
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// Nobody takes reports any more.
+/// No receiver takes reports any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
 
@@ -43,7 +43,7 @@ impl<R: 'static> Reports<R> {
         Reports(Arc::new(Wrapped { events: events.clone(), wrap }))
     }
 
-    /// Reports, and waits for room if there is none.
+    /// Sends a report, and waits for room if there is none.
     ///
     /// # Errors
     /// [`Gone`].
@@ -51,7 +51,7 @@ impl<R: 'static> Reports<R> {
         self.0.send(report).await
     }
 
-    /// The same from a thread of its own, which may wait.
+    /// The same from another thread, which may wait.
     ///
     /// # Errors
     /// [`Gone`].

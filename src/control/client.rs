@@ -1,4 +1,4 @@
-//! Asking a running master.
+//! Sends requests to a running master.
 
 use super::{Refusal, Request, directories, find_socket};
 use crate::sys::trusted::{Absent, Directory, Untrusted};
@@ -12,25 +12,25 @@ use std::time::{Duration, Instant};
 
 /// How long a master may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest answer; that of a master with all workers and listeners that there can be has some megabytes.
+/// Longest answer. A master with as many workers and listeners as there can be answers with some megabytes.
 const ANSWER_MAX: usize = 64 << 20;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens there.
+    /// No master listens there.
     #[error("no maitred named {name:?} runs here ({}: {source}); {}", path.display(), running_ones(others))]
     NotRunning {
         /// The name asked for.
         name: String,
         /// Its socket.
         path: PathBuf,
-        /// Names that do run.
+        /// Names of the masters that run.
         others: Vec<String>,
         /// What the system said.
         source: io::Error,
     },
-    /// No name was given, and that leaves it open which one is meant.
+    /// No name was given, so it is unclear which master is meant.
     #[error("{}; name one of them", running_ones(.0))]
     Which(Vec<String>),
     /// The connection broke.
@@ -41,7 +41,7 @@ pub enum ClientError {
         /// What the system said.
         source: io::Error,
     },
-    /// It was asked how it is, and there was no answer for as long as one may take.
+    /// It was asked for its status, and did not answer in the time allowed.
     #[error(
         "the maitred behind {} has not answered within {}; it is stopped or hangs", path.display(),
         humantime::format_duration(ANSWER_TIMEOUT)
@@ -50,7 +50,7 @@ pub enum ClientError {
         /// Its socket.
         path: PathBuf,
     },
-    /// It was told to do something, and there was no answer for as long as one may take.
+    /// It was told to do something, and did not answer in the time allowed.
     #[error(
         "still under way: the maitred behind {} has the request and has not answered within {}; it may carry it out \
          all the same, see maitred status", path.display(), humantime::format_duration(ANSWER_TIMEOUT)
@@ -59,21 +59,21 @@ pub enum ClientError {
         /// Its socket.
         path: PathBuf,
     },
-    /// Who listens there is another user.
+    /// The process that listens there belongs to another user.
     #[error("user {uid} listens on {}, who is neither you nor root; nothing was asked", path.display())]
     Stranger {
         /// The socket.
         path: PathBuf,
-        /// Whose process it is.
+        /// The user that the process belongs to.
         uid: u32,
     },
-    /// Anybody could have put the sockets there.
+    /// Any user could have put the sockets there.
     #[error("{0}; no maitred is looked for there: set XDG_RUNTIME_DIR, or give --control")]
     Directory(Untrusted),
-    /// The master said no.
+    /// The master refused.
     #[error("{0}")]
     Refused(String),
-    /// The answer is not what this version knows.
+    /// This version does not understand the answer.
     #[error("cannot understand the answer; is the running maitred another version?")]
     Answer(#[source] serde_json::Error),
 }
@@ -88,7 +88,7 @@ fn running_ones(names: &[String]) -> String {
 /// The names of the masters that run for this user.
 ///
 /// # Errors
-/// [`ClientError::Directory`] when others could have put sockets there.
+/// [`ClientError::Directory`] when other users could have put sockets there.
 pub fn running() -> Result<Vec<String>, ClientError> {
     let mut names = Vec::new();
     for path in directories() {
@@ -107,13 +107,13 @@ pub fn running() -> Result<Vec<String>, ClientError> {
     Ok(names)
 }
 
-/// Whether a master of ours listens there; never waits for one that is stopped.
+/// Whether a master that this user may ask listens there. Never waits for one that is stopped.
 fn is_live(path: &Path) -> bool {
     let connected = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)
         .and_then(|socket| SockAddr::unix(path).and_then(|name| socket.connect(&name)).map(|()| socket));
     match connected {
         Ok(socket) => peer(&socket).is_ok_and(|peer| is_trusted(peer.uid(), path)),
-        // So many ask already that it takes no more for now.
+        // Its queue is full: so many clients ask already that it takes no more for now.
         Err(error) => error.kind() == io::ErrorKind::WouldBlock,
     }
 }
@@ -135,7 +135,7 @@ pub fn find(name: Option<&str>, control: Option<&Path>) -> Result<(String, PathB
     }
 }
 
-/// Connects to a master that may be asked: nothing is sent to anybody else, and nothing heard.
+/// Connects to a master that may be asked. Sends nothing to any other process, and reads nothing from it.
 fn connect(name: &str, path: &Path) -> Result<UnixStream, ClientError> {
     let not_running = |source| ClientError::NotRunning {
         name: name.to_owned(),
@@ -145,7 +145,7 @@ fn connect(name: &str, path: &Path) -> Result<UnixStream, ClientError> {
     };
     let io = |source| ClientError::Io { path: path.to_owned(), source };
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(io)?;
-    // Connecting waits like writing does where the queue is full (`unix_stream_connect`, net/unix/af_unix.c).
+    // Connecting waits as writing does while the queue is full (`unix_stream_connect`, net/unix/af_unix.c).
     socket.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(io)?;
     match SockAddr::unix(path).and_then(|address| socket.connect(&address)) {
         Ok(()) => {}
@@ -161,12 +161,12 @@ fn connect(name: &str, path: &Path) -> Result<UnixStream, ClientError> {
     }
 }
 
-/// Who listens at the other end (`SO_PEERCRED`, `unix(7)`): who called `listen` there.
+/// The process at the other end (`SO_PEERCRED`, `unix(7)`): the one that called `listen` there.
 fn peer(socket: &Socket) -> io::Result<UnixCredentials> {
     Ok(getsockopt(socket, PeerCredentials)?)
 }
 
-/// Whether this user's commands may go to a process of that one. Root may reach everybody's, if it says where.
+/// Whether this user's commands may go to a process of user `uid`. Root may reach every user's if it says where.
 fn is_trusted(uid: u32, path: &Path) -> bool {
     let me = geteuid();
     let by_name = || directories().iter().any(|directory| path.parent() == Some(directory));
@@ -176,9 +176,9 @@ fn is_trusted(uid: u32, path: &Path) -> bool {
 /// How long the answer may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// As long as it takes a master that is not hung.
+    /// As long as a master needs that does not hang.
     Short,
-    /// For ever: what was asked for takes its time.
+    /// No limit: the request may take its time.
     Endless,
 }
 
@@ -241,7 +241,7 @@ fn read_line(socket: &mut UnixStream, deadline: Option<Instant>) -> io::Result<S
 /// Waits until the master behind this socket has ended.
 ///
 /// # Errors
-/// When it cannot be told who it is.
+/// When the master's process cannot be identified.
 pub fn wait_for_end(name: &str, path: &Path) -> Result<(), ClientError> {
     let fail = |source| ClientError::Io { path: path.to_owned(), source };
     let socket = match connect(name, path) {
@@ -254,7 +254,7 @@ pub fn wait_for_end(name: &str, path: &Path) -> Result<(), ClientError> {
     tracing::debug!(name, pid = peer.pid(), "waiting for its end");
     match crate::sys::reap::pidfd(nix::unistd::Pid::from_raw(peer.pid())) {
         Ok(pidfd) => crate::sys::reap::wait(std::os::fd::AsFd::as_fd(&pidfd)).map_err(fail),
-        // It was faster.
+        // It has ended already.
         Err(_) => Ok(()),
     }
 }

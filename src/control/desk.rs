@@ -1,5 +1,5 @@
-//! Who is at the control socket: clients that have not said yet what they want, the oldest first, and those that
-//! wait for an answer. Both are bounded, so that whoever comes next is heard, whatever the others do.
+//! The clients at the control socket: those that have not said yet what they want, the oldest first, and those that
+//! wait for an answer. Both are bounded, so that the next client is heard, whatever the others do.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -7,42 +7,42 @@ use std::rc::Rc;
 use tokio::sync::oneshot;
 use tracing::warn;
 
-/// Clients that have said nothing yet; with one more the oldest is dismissed.
+/// Clients that have said nothing yet. When one more comes, the oldest is dismissed.
 pub const SILENT_MAX: usize = 32;
-/// Clients that wait for an answer or read it; one more is told to come later.
+/// Clients that wait for an answer or read it. One more is told to come later.
 pub const ANSWERED_MAX: usize = 128;
 
-/// Everybody who is there.
+/// All clients that are connected.
 #[derive(Debug, Default)]
 pub struct Desk {
     silent: RefCell<VecDeque<(u64, oneshot::Sender<()>)>>,
     next: Cell<u64>,
     present: Cell<usize>,
     answered: Cell<usize>,
-    /// Those that were dismissed, ever.
+    /// How many were dismissed so far.
     dismissed: Cell<u64>,
 }
 
-/// A client's place; left when dropped.
+/// A client's place, given up when dropped.
 #[derive(Debug)]
 pub struct Place {
     desk: Rc<Desk>,
     number: u64,
 }
 
-/// The place of a client that gets an answer; left when dropped.
+/// The place of a client that gets an answer, given up when dropped.
 #[derive(Debug)]
 pub struct Turn(Rc<Desk>);
 
 impl Desk {
-    /// Whether anybody is there.
+    /// Whether any client is connected.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.present.get() > 0
     }
 
-    /// Lets one more in, and the one out that has said nothing for the longest, should there be too many. What
-    /// comes back beside the place tells when this is the one.
+    /// Adds a client. If there are too many, dismisses the one that has said nothing for the longest. The receiver
+    /// beside the place reports when the new client is dismissed itself.
     pub fn enter(self: &Rc<Self>) -> (Place, oneshot::Receiver<()>) {
         let (dismiss, dismissed) = oneshot::channel();
         let number = self.next.replace(self.next.get() + 1);
@@ -61,7 +61,7 @@ impl Desk {
         (Place { desk: Rc::clone(self), number }, dismissed)
     }
 
-    /// A client has said what it wants and waits now; nothing when too many do.
+    /// A client has said what it wants and waits now. `None` when too many wait.
     pub fn answer(self: &Rc<Self>) -> Option<Turn> {
         let answered = self.answered.get();
         (answered < ANSWERED_MAX).then(|| {
@@ -72,7 +72,7 @@ impl Desk {
 }
 
 impl Place {
-    /// It has said what it wants.
+    /// The client has said what it wants.
     pub fn has_spoken(&self) {
         self.desk.silent.borrow_mut().retain(|(number, _)| *number != self.number);
     }

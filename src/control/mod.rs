@@ -18,38 +18,38 @@ use tokio::sync::oneshot;
 /// What happens at the control socket.
 #[derive(Debug)]
 pub enum Event {
-    /// A client asks, and waits for the answer.
+    /// A client asks for something and waits for the answer.
     Requested {
-        /// What.
+        /// What the client asked for.
         request: Request,
         /// Where the answer goes, a line of JSON without its end.
         answer: oneshot::Sender<String>,
     },
-    /// A client asks for another binary, which will answer it.
+    /// A client asks for another binary, which will answer the client.
     UpgradeAsked {
         /// The connection of the client.
         client: OwnedFd,
     },
 }
 
-/// What can be asked.
+/// What a client can ask for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "command")]
 pub enum Request {
-    /// How are you?
+    /// Report the status.
     Status,
     /// Replace all workers.
     Reload {
-        /// How.
+        /// How to replace them.
         manner: Manner,
         /// When to answer.
         until: Until,
     },
     /// Stop, as `TERM` does.
     Stop,
-    /// Another number of workers.
+    /// Change the number of workers.
     Scale {
-        /// Which.
+        /// The number.
         to: Size,
     },
     /// Replace the master's binary.
@@ -123,8 +123,8 @@ pub struct Refusal {
     pub error: String,
 }
 
-/// The directory in which a master has its control socket, unless told otherwise: the one that systemd made for
-/// its unit (`RuntimeDirectory=`, `systemd.exec(5)`), or that of the user.
+/// The directory of a master's control socket, unless told otherwise: the one that systemd made for its unit
+/// (`RuntimeDirectory=`, `systemd.exec(5)`), or the user's own.
 #[must_use]
 pub fn directory() -> PathBuf {
     directory_of_unit().unwrap_or_else(directory_of_user)

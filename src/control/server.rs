@@ -29,9 +29,9 @@ const REQUEST_MAX: u64 = 4096;
 /// How long a client may take to send its request or to read the answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long another master may take to find out whether a name is free; it does nothing else meanwhile.
+/// How long another master may take to check whether a name is free. It does nothing else in that time.
 const TURN_TIMEOUT: Duration = Duration::from_secs(2);
-/// From one look to the next whether it has.
+/// The pause between two attempts to take our turn.
 const TURN_PAUSE: Duration = Duration::from_millis(5);
 /// Connections in the kernel's queue.
 const QUEUE: i32 = 128;
@@ -50,12 +50,12 @@ pub enum ControlError {
         /// The other one's socket.
         path: PathBuf,
     },
-    /// Another user could put a socket in the place of ours.
+    /// Another user could replace our socket with their own.
     #[error(
         "cannot make a control socket there: {0}; set XDG_RUNTIME_DIR, or give a path in a directory of your own with --control"
     )]
     Directory(Untrusted),
-    /// Something else is there, and it stays.
+    /// Something else is there, and it is not removed.
     #[error("{} is {what}; give another path with --control", path.display())]
     Occupied {
         /// The socket's path.
@@ -63,15 +63,15 @@ pub enum ControlError {
         /// What is there.
         what: &'static str,
     },
-    /// Somebody has the directory's lock and does not give it back.
+    /// Another process holds the directory's lock and does not release it.
     #[error("another process holds a lock on {} (see lslocks); end it, or give another path with --control", .0.display())]
     Locked(PathBuf),
-    /// The system said no.
+    /// The system refused.
     #[error("cannot make the control socket {}: {source}; give another path with --control", path.display())]
     Io {
         /// The socket's path.
         path: PathBuf,
-        /// Why not.
+        /// What the system said.
         source: io::Error,
     },
 }
@@ -80,7 +80,7 @@ pub enum ControlError {
 #[derive(Debug)]
 pub struct ControlSocket {
     path: PathBuf,
-    /// The file that is ours, should another one have this name by now.
+    /// The file that is ours, in case another file has this name by now.
     file: Option<FileId>,
     listener: Rc<UnixListener>,
     desk: Rc<Desk>,
@@ -90,8 +90,7 @@ pub struct ControlSocket {
 type FileId = (u64, u64);
 
 impl ControlSocket {
-    /// Takes the name. A socket that a master of this user left, which was killed, is replaced; anything else
-    /// that is there stays.
+    /// Takes the name. Replaces the socket of a killed master of this user; anything else that is there stays.
     ///
     /// # Errors
     /// [`ControlError::Taken`] when another master with this name runs.
@@ -107,8 +106,8 @@ impl ControlSocket {
         })?;
         let path = directory.path().join(file);
         let io = |source| ControlError::Io { path: path.clone(), source };
-        // Whether the name is free is found out by one after the other; who has it is known by who answers there,
-        // so that no lock is held for longer and nothing is left behind.
+        // Masters check one after the other whether the name is free. A name is taken if a master answers there, so no
+        // lock is held for longer and nothing is left behind.
         let turn = take_turn(&directory)?;
         make_room(name, &path, &directory, file)?;
         let listener = listen::bind_unix_new(&path, Some(MODE)).map_err(io)?;
@@ -126,7 +125,7 @@ impl ControlSocket {
         tokio::task::spawn_local(accept(Rc::clone(&self.listener), Rc::clone(&self.desk), reports));
     }
 
-    /// Whether a client waits for an answer, who would be cut off now.
+    /// Whether a client waits for an answer and would be cut off now.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.desk.is_busy()
@@ -146,7 +145,7 @@ impl ControlSocket {
         let listener = std::os::unix::net::UnixListener::from(taking.take(listener)?);
         listener.set_nonblocking(true)?;
         if let Some(lock) = lock {
-            // A version that held a lock as long as it ran; it has no use any more.
+            // An earlier version held a lock as long as it ran. The lock is not needed any more.
             let lock_path = path.with_extension("lock");
             let lock = nix::sys::stat::fstat(taking.take(lock)?)?;
             remove_if(&lock_path, Some((lock.st_dev, lock.st_ino)));
@@ -163,7 +162,7 @@ impl ControlSocket {
 pub struct Passed {
     path: PathBuf,
     listener: Number,
-    /// What earlier versions locked.
+    /// The lock file of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lock: Option<Number>,
     #[serde(default)]
@@ -176,7 +175,7 @@ impl Drop for ControlSocket {
     }
 }
 
-/// Removes a file, if it still is this one. The directory is one that nobody else can change.
+/// Removes a file if it still is this one. No other user can change the directory.
 fn remove_if(path: &Path, file: Option<FileId>) {
     let found = path.symlink_metadata().ok().map(|found| (found.dev(), found.ino()));
     if found.is_some() && found == file {
@@ -184,7 +183,7 @@ fn remove_if(path: &Path, file: Option<FileId>) {
     }
 }
 
-/// Waits until no other master of this directory is finding out whether its name is free.
+/// Waits until no other master of this directory is checking whether its name is free.
 fn take_turn(directory: &Directory) -> Result<OwnedFd, ControlError> {
     use nix::fcntl::{OFlag, openat};
     let io = |source| ControlError::Io { path: directory.path().to_owned(), source };
@@ -192,7 +191,7 @@ fn take_turn(directory: &Directory) -> Result<OwnedFd, ControlError> {
     let opened = openat(directory, ".", flags, nix::sys::stat::Mode::empty()).map_err(|errno| io(errno.into()))?;
     let deadline = Instant::now() + TURN_TIMEOUT;
     while !try_lock(opened.as_fd(), Lock::Exclusive).map_err(io)? {
-        // In a directory like /tmp anybody can hold a lock, and for ever.
+        // In a directory like /tmp any process can hold a lock, and for ever.
         if Instant::now() >= deadline {
             return Err(ControlError::Locked(directory.path().to_owned()));
         }
@@ -227,7 +226,7 @@ async fn accept(listener: Rc<UnixListener>, desk: Rc<Desk>, reports: Reports<Eve
             Ok((client, _)) => {
                 let (place, dismissed) = desk.enter();
                 tokio::task::spawn_local(serve(client, place, dismissed, Rc::clone(&desk), reports.clone()));
-                // Before the next one comes, who may dismiss it: it may have said what it wants already.
+                // Comes before the next client, which may dismiss this one: it may have said what it wants already.
                 tokio::task::yield_now().await;
             }
             Err(error) => {
@@ -241,8 +240,8 @@ async fn accept(listener: Rc<UnixListener>, desk: Rc<Desk>, reports: Reports<Eve
     }
 }
 
-/// Hears one client and answers it. What it waits for may take long, so from then on it does not count as
-/// one that says nothing.
+/// Reads the request of one client and answers it. The answer may take long, so a client that waits for it does not
+/// count as one that says nothing.
 async fn serve(
     mut client: UnixStream,
     place: Place,
@@ -259,7 +258,7 @@ async fn serve(
     let turn = desk.answer();
     let answer = match heard {
         Ok(Ok(_)) if turn.is_none() => Err(format!("{ANSWERED_MAX} clients wait for answers already; ask again later")),
-        // The answer is the next program's, so the client is the master's now.
+        // The next program answers, so the master takes the client now.
         Ok(Ok(Request::Upgrade)) => match client.into_std() {
             Ok(client) => {
                 // A master that ends has no next program, and the client sees that it is gone.
@@ -273,7 +272,7 @@ async fn serve(
         Err(_) => return debug!("a control client took too long"),
     };
     let answer = answer.unwrap_or_else(|error| serde_json::to_string(&Refusal { error }).unwrap_or_default());
-    // Scripts that show it as it came are safe too.
+    // Scripts that print the answer as it came are safe, too.
     let mut answer = visible::json(&answer).into_owned();
     answer.push('\n');
     // A client that is gone needs no answer.

@@ -14,24 +14,24 @@ pub struct Status {
     pub version: String,
     /// `--mode`.
     pub mode: String,
-    /// `--policy`; in kernel mode what really chooses there: `random` or `hash` where that is all this
-    /// master may have.
+    /// `--policy`; in kernel mode the policy that is in force: `random` or `hash` where this master may have nothing
+    /// else.
     pub policy: String,
-    /// In kernel mode, why that is not `--policy`.
+    /// In kernel mode, why the policy in force is not `--policy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steering: Option<String>,
     /// `--depth`.
     pub depth: u32,
-    /// Who is let in, and who was not.
+    /// The admission limits, and the connections that were turned away.
     #[serde(default)]
     pub admission: Admission,
     /// Seconds since the master started.
     pub uptime_s: f64,
-    /// Every address that is held.
+    /// Every address that the master holds.
     pub listeners: Vec<Listener>,
     /// Every slot.
     pub workers: Vec<Worker>,
-    /// Workers that are leaving while another sits in their slot.
+    /// Workers that are leaving while another worker has their slot.
     #[serde(default)]
     pub leaving: Vec<Leaving>,
     /// The last generation that served in every slot.
@@ -78,24 +78,24 @@ pub struct Admission {
     pub open: Option<u64>,
     /// How often closes were missed, and all connections counted again.
     pub recounts: u64,
-    /// Whether a limit lets nobody in now.
+    /// Whether a limit admits no connection now.
     pub full: bool,
-    /// Turned away because as many were open as may be.
+    /// Turned away because as many were open as are allowed.
     pub refused_full: u64,
     /// Turned away because they had waited for `max_wait_s`.
     pub refused_waited: u64,
-    /// Turned away because their source had as many open as it may.
+    /// Turned away because their source had as many open as it is allowed.
     pub refused_source_open: u64,
     /// Turned away because their source came too often.
     pub refused_source_rate: u64,
-    /// Turned away because workers had sent them back too often.
+    /// Turned away because workers had returned them too often.
     #[serde(default)]
     pub refused_returned: u64,
-    /// Of all of these, those that were answered with 503.
+    /// How many of all these were answered with 503.
     pub answered_503: u64,
     /// Sources that are remembered now.
     pub sources: u64,
-    /// Connections that were let in though nothing of their source could be remembered.
+    /// Connections that were admitted though nothing could be remembered of their source.
     pub sources_unknown: u64,
 }
 
@@ -117,12 +117,11 @@ pub struct Listener {
     pub backlog: u32,
     /// Connections that the master accepted here, or that the kernel steered from here.
     pub accepted: u64,
-    /// Connections that wait in the kernel's accept queue.
+    /// Connections that are pending in the kernel's accept queue.
     pub queued: u32,
 }
 
-/// One slot and its worker. `handed`, `taken`, `returned` and `rescued` count over all workers that
-/// sat in the slot.
+/// One slot and its worker. `handed`, `taken`, `returned` and `rescued` count over all workers that had the slot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Worker {
     /// The slot.
@@ -135,31 +134,31 @@ pub struct Worker {
     pub generation: u32,
     /// `starting`, `ready`, `draining`, `stalled`, `backoff` or `stopped`.
     pub state: String,
-    /// Seconds since it is in that state.
+    /// Seconds since it entered that state.
     #[serde(default)]
     pub since_s: f64,
     /// Why it is stalled, waits or rests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// How it was brought to take part.
+    /// The adapter that makes it take part.
     pub adapter: String,
-    /// Connections given to it.
+    /// Connections handed to it.
     pub handed: u64,
-    /// Connections that it has received: given, less what waits, came back or was taken back. In
-    /// shared mode what it accepted, counted by the shim; 0 with other adapters.
+    /// Connections that it has received: those handed to it, less those that are pending, returned or taken back. In
+    /// shared mode those that it accepted, counted by the shim; 0 with other adapters.
     pub taken: u64,
     /// Its weight.
     #[serde(default)]
     pub weight: u32,
-    /// Connections that wait untaken.
+    /// Pending connections, which it has not taken.
     pub queued: u64,
-    /// TCP connections that it has open now; where maitred counts them, also those that wait for it.
+    /// TCP connections that it has open now; where maitred counts them, also those that are pending for it.
     pub open: u64,
-    /// Connections that it sent back.
+    /// Connections that it returned.
     pub returned: u64,
     /// Connections that were taken back from it.
     pub rescued: u64,
-    /// Connections lost in it for want of a descriptor.
+    /// Connections lost in it because no descriptor was free.
     pub truncated: u64,
     /// How often the slot was filled again.
     pub restarts: u64,
@@ -174,7 +173,7 @@ pub struct Worker {
 /// A worker that is leaving.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Leaving {
-    /// Its slot, in which another worker sits by now.
+    /// Its slot, which another worker has by now.
     pub slot: u32,
     /// Its id.
     pub id: u64,
@@ -184,9 +183,9 @@ pub struct Leaving {
     pub generation: u32,
     /// `draining`.
     pub state: String,
-    /// Seconds since it gets nothing new.
+    /// Seconds since it stopped getting connections.
     pub since_s: f64,
-    /// Connections that wait for it untaken.
+    /// Connections that are pending for it.
     pub queued: u64,
     /// TCP connections that it still has open.
     pub open: u64,
@@ -198,22 +197,22 @@ pub struct Leaving {
 pub struct Totals {
     /// Connections accepted.
     pub accepted: u64,
-    /// Hand-overs.
+    /// Hand-offs.
     pub handed: u64,
-    /// Connections sent back by workers.
+    /// Connections returned by workers.
     pub returned: u64,
     /// Connections taken back from workers.
     pub rescued: u64,
-    /// Connections that were turned away, as `admission` has it in detail.
+    /// Connections that were turned away; `admission` has the details.
     #[serde(default)]
     pub refused: u64,
-    /// Connections that could be given to nobody; must be 0.
+    /// Connections that could not be given to any worker; must be 0.
     pub lost: u64,
-    /// Connections that the master has because nobody can have them yet.
+    /// Connections that the master holds because no worker can have them yet.
     #[serde(default)]
     pub held: u64,
-    /// What is missing when `accepted + returned + rescued` is compared with `handed + refused + lost + held`; must
-    /// be 0, and below it when more ended than came. Only hand-off mode can know it.
+    /// What is missing when `accepted + returned + rescued` is compared with `handed + refused + lost + held`. It must
+    /// be 0; it is below 0 when more ended than came. Only hand-off mode can know it.
     #[serde(default)]
     pub unaccounted: i64,
 }

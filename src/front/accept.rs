@@ -1,8 +1,7 @@
 //! The accept loop of one listener: kernel queue → policy → worker.
 //!
-//! Accepts in bounded bursts until the kernel has nothing more. When everybody is full it stops
-//! accepting, and the kernel's queue holds the rest. Connections that ended or draining workers
-//! never took go first.
+//! Accepts in bounded bursts until the kernel has nothing more. When all workers are full it stops accepting, and the
+//! kernel's queue holds the rest. Connections that ended or draining workers never took go first.
 
 use super::Event;
 use super::admission::{hand_over, hold, may_accept, place_held};
@@ -33,11 +32,11 @@ use tracing::{debug, info, warn};
 /// Connections accepted before other tasks of the master get their turn (Envoy starved its other
 /// listeners by accepting until `EAGAIN`, envoy#16213).
 const BURST: u32 = 64;
-/// Pause while no descriptor is free because what was given on a moment ago waits to be closed.
+/// Pause while no descriptor is free because those that were just handed over still wait to be closed.
 const CLOSING_PAUSE: Duration = Duration::from_millis(5);
 
-/// While ended or draining workers have untaken connections: how soon those are looked after again.
-/// A worker that takes them itself is not always heard of.
+/// While ended or draining workers have untaken connections: how soon the loop looks for those again. The master does
+/// not always hear of a worker that takes them itself.
 const ORPHANS_RECHECK: Duration = Duration::from_millis(5);
 
 /// Gives the listener's connections to the workers until it is closed.
@@ -54,8 +53,8 @@ pub async fn serve(listener: Rc<Listener>) {
     };
     // The receiver ends before its senders only when the process does.
     let _ = listener.common.reports.send(end).await;
-    // Draining workers may still have connections that they have not taken; until the master ends,
-    // somebody must see when they have.
+    // Draining workers may still have connections that they have not taken. Until the master ends, this task must
+    // notice when they have taken them.
     loop {
         let waited = match place_waiting(&listener).await {
             Next::Pause(time) => {
@@ -78,29 +77,29 @@ pub async fn serve(listener: Rc<Listener>) {
     }
 }
 
-/// Accepts, and mends the socket when others made it useless; an error says that the address must be given up.
+/// Accepts, and mends the socket when another holder made it useless. An error says that the address must be given up.
 async fn serve_until_closed(listener: &Rc<Listener>) -> io::Result<()> {
     loop {
         match accept_until_closed(listener).await {
             Ok(()) => return Ok(()),
-            // What waited is gone with the socket's queue, and nothing new shall come.
+            // What waited is gone with the socket's queue, and nothing new is wanted.
             Err(_) if listener.phase.get() == Phase::Closing => return Ok(()),
             Err(why) => mend(listener, why).await?,
         }
     }
 }
 
-/// Accepts on the socket that the listener has now. A hang-up stays known to the reactor, so one that listens again
-/// is watched anew.
+/// Accepts on the socket that the listener has now. The reactor never forgets a hang-up, so a socket that listens again
+/// gets a new watch.
 async fn accept_until_closed(listener: &Rc<Listener>) -> Result<(), CannotAccept> {
     let Some(socket) = listener.socket() else { return Ok(()) };
     socket.set_nonblocking(true)?;
     let watched = watch::readable(socket)?;
-    // What is taken after the order to close: what waited then. What comes later is refused.
+    // How many connections to take after the order to close: those that waited then. Later ones are refused.
     let mut remaining = None;
     loop {
         if listener.phase.get() == Phase::Closing && listener.workers.is_empty() {
-            // Nobody is left who could take what waits.
+            // No worker is left that could take what waits.
             return Ok(());
         }
         let mut next = place_waiting(listener).await;
@@ -130,7 +129,8 @@ async fn accept_until_closed(listener: &Rc<Listener>) -> Result<(), CannotAccept
             if next == Next::AwaitConnection {
                 listener.saturated.take();
                 if guard.ready().is_read_closed() {
-                    // A hang-up, which the reactor never forgets; a Unix socket then only says that nobody waits.
+                    // A hang-up, which the reactor never forgets; a Unix socket then only says that no connection
+                    // waits.
                     return Err(CannotAccept::ShutDown);
                 }
                 guard.clear_ready();
@@ -150,12 +150,12 @@ async fn accept_until_closed(listener: &Rc<Listener>) -> Result<(), CannotAccept
     }
 }
 
-/// Made only when it is waited for: a timer costs something even when it is not.
+/// Created only when it is polled: a timer has a cost even if it is not waited for.
 async fn recheck() {
     sleep(ORPHANS_RECHECK).await;
 }
 
-/// Connections in the kernel's queue; where it does not tell, as many as fit into the queue.
+/// Connections in the kernel's queue; where the kernel does not tell, as many as fit into the queue.
 fn waiting_in_kernel(listener: &Listener) -> u32 {
     match listener.address {
         Address::Tcp(_) => listener.queued(),
@@ -170,7 +170,7 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> Result<(u32, Next),
     let kicker = listener.common.kicker.get();
     kicker.iter().for_each(|kicker| kicker.attend());
     let kicker = kicker.filter(|_| listener.held_by.get() != HeldBy::Master);
-    // Of a socket that others have nothing is asked that is not there, since the call could block.
+    // On a socket that other processes hold, accept only what is known to wait, since the call could block.
     let waiting = kicker.map_or(Ok(Waiting::Unknown), |_| listen::waiting(socket))?;
     let (most, after) = match waiting {
         Waiting::Known(waiting) if waiting < most => (waiting, Next::AwaitConnection),
@@ -203,14 +203,14 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> Result<(u32, Next),
             Accepted::Aborted(error) => {
                 aborted += 1;
                 if aborted == BURST {
-                    // No connection among so many: something forbids them, and will go on doing so.
+                    // Not one connection among so many attempts: something forbids them, and will go on doing so.
                     warn!(listener = %listener.address, %error, "every connection fails when it is accepted, pausing");
                     return Ok((accepted, Next::Pause(EXHAUSTED_PAUSE)));
                 }
             }
             Accepted::Exhausted(error) => {
                 let pause_ms = EXHAUSTED_PAUSE.as_millis();
-                // One line for the whole time in which nothing goes.
+                // One line for the whole time in which nothing is accepted.
                 if !listener.exhausted.replace(true) {
                     warn!(listener = %listener.address, %error, pause_ms, "cannot accept, pausing; raise the limit with ulimit -n");
                 }
@@ -219,11 +219,11 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> Result<(u32, Next),
             }
         }
     }
-    // An attempt that came to nothing may have taken none of those that were counted.
+    // A failed attempt may have taken none of the connections that were counted.
     Ok((most, if aborted > 0 { Next::Again } else { after }))
 }
 
-/// Accepts one connection; from a socket that others have, without ever waiting for long.
+/// Accepts one connection. On a socket that other processes hold, it never waits for long.
 #[inline]
 fn accept(socket: &Socket, kicker: Option<&Kicker>) -> Result<Accepted, CannotAccept> {
     let Some(kicker) = kicker else { return Ok(listen::accept(socket)?) };
@@ -233,13 +233,13 @@ fn accept(socket: &Socket, kicker: Option<&Kicker>) -> Result<Accepted, CannotAc
     }
 }
 
-/// Gives the held connection, and those in the queues of ended and draining workers, to others.
+/// Gives the held connection, and those in the queues of ended and draining workers, to other workers.
 async fn place_waiting(listener: &Listener) -> Next {
     if listener.held.borrow().is_some() || listener.workers.is_draining() {
         listener.common.activity.begin();
     }
     let held = place_held(listener);
-    // What was handed over once has its place, so it need not wait for one behind the held connection.
+    // A connection that was handed over once has its place, so it need not wait for one behind the held connection.
     let waits_for_a_place = held == Next::AwaitRoom && listener.has_no_place() && listener.workers.has_room();
     if held != Next::Again && !waits_for_a_place || !listener.workers.is_draining() {
         return held;
@@ -252,11 +252,11 @@ async fn place_waiting(listener: &Listener) -> Next {
     if held == Next::Again { next } else { held }
 }
 
-/// Moves connections from orphaned queues to workers with room.
+/// Moves connections from draining queues to workers with room.
 fn rescue(listener: &Listener) -> Next {
     let draining = listener.workers.draining();
     let rescued = draining.iter().map(|draining| rescue_from(listener, draining));
-    // The first that says why it cannot go on speaks for all.
+    // The first reason to stop holds for all.
     rescued.into_iter().find(|next| *next != Next::Again).unwrap_or(Next::Again)
 }
 
@@ -293,7 +293,7 @@ fn rescue_from(listener: &Listener, draining: &Handoff) -> Next {
                 warn!(worker = draining.worker.0, %why, "a connection was lost while it was taken back");
             }
             Err(NotTaken::Failed(error)) => {
-                // Nothing was taken out, and the next attempt would say the same.
+                // Nothing was taken out, and the next attempt would fail in the same way.
                 if !draining.failing.replace(true) {
                     warn!(worker = draining.worker.0, %error, "cannot take connections back, trying again");
                 }
@@ -308,7 +308,7 @@ fn rescue_from(listener: &Listener, draining: &Handoff) -> Next {
     next
 }
 
-/// Begins to watch what workers take, or goes on. It would wake the master once for each connection, so it ends when
+/// Begins or continues to watch what workers take. That would wake the master once for each connection, so it ends when
 /// the kernel's queue is empty.
 fn watch_room(listener: &Listener) -> io::Result<Rc<AsyncFd<WatchedRoom>>> {
     let mut saturated = listener.saturated.borrow_mut();
@@ -328,8 +328,8 @@ async fn await_room(listener: &Listener) -> io::Result<()> {
     let watched = watch_room(listener)?;
     let (_attention, freed) = listener.common.opens.freed();
     let moved = listener.common.admission_queue.moved.notified();
-    // What was taken before this line shows in the queues; what is taken after it wakes us. So it is with what
-    // was closed.
+    // What was taken before this line shows in the queues; what is taken after it wakes the loop. The same holds for
+    // what was closed.
     tokio::select! {
         biased;
         before = watched.readable() => before?.clear_ready(),

@@ -25,12 +25,12 @@ pub struct Front {
     pub common: Rc<Common>,
     /// The addresses.
     pub listeners: Listeners,
-    /// What was handed to each slot, and came back, by slot.
+    /// What was handed to each slot and what came back, by slot.
     pub counters: Vec<Rc<Counters>>,
     /// Connections accepted on listeners that are closed by now.
     pub accepted_before: u64,
     mode: Mode,
-    /// What the sum of all connections lacked when it was looked at last.
+    /// What the sum of all connections lacked at the last check.
     unaccounted: Cell<i64>,
 }
 
@@ -42,7 +42,7 @@ impl Front {
         Front { common, listeners, counters, accepted_before, mode, unaccounted: Cell::new(0) }
     }
 
-    /// How connections come to the workers.
+    /// How connections reach the workers.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
@@ -55,7 +55,7 @@ impl Front {
         }
     }
 
-    /// The ports that are held.
+    /// The ports that the master holds.
     #[must_use]
     pub fn ports(&self) -> HashSet<u16> {
         let port = |address: &Address| match address {
@@ -70,7 +70,7 @@ impl Front {
         self.listeners.iter().filter_map(|listener| listener.group.as_ref())
     }
 
-    /// Whether something waits for a worker that it has not taken.
+    /// Whether connections may wait that the worker has not taken.
     #[must_use]
     pub fn has_untaken(&self, worker: WorkerId) -> bool {
         self.listeners.iter().any(|listener| listener.workers.knows(worker))
@@ -82,7 +82,7 @@ impl Front {
         self.accepted_before + self.listeners.iter().map(|l| l.accepted.get()).sum::<u64>()
     }
 
-    /// Where those are.
+    /// Where those connections are.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         let sum = |of: fn(&Counters) -> &Cell<u64>| self.counters.iter().map(|c| of(c).get()).sum();
@@ -104,7 +104,7 @@ impl Front {
         if self.mode == Mode::Handoff { self.ledger().unaccounted() } else { 0 }
     }
 
-    /// Says so when a connection is in no sum, or in two.
+    /// Logs an error when a connection is in no sum, or in two.
     pub fn check_sum(&self) {
         let unaccounted = self.unaccounted();
         if self.unaccounted.replace(unaccounted) != unaccounted && unaccounted != 0 {
@@ -123,20 +123,20 @@ impl Front {
         }
     }
 
-    /// Connections that nobody can have any more.
+    /// Counts connections as lost that no worker can have any more.
     pub fn lose(&self, connections: u64) {
         self.common.lost.set(self.common.lost.get() + connections);
     }
 
-    /// Ends what waits at a listener, of which nobody can have anything any more.
+    /// Ends what waits at a listener when no worker can have it any more.
     pub fn lose_waiting(&self, listener: &Listener) {
-        // Taken out rather than counted: some may be the master's own.
+        // Taken out rather than counted, because some may be the master's own.
         let untaken = listener.workers.take_all();
         let held = listener.held.take().map(|held| dispose::dispose(held.connection)).into_iter().count() as u64;
         self.lose(untaken + held);
     }
 
-    /// Keeps what a listener counted, before it is forgotten, and ends what nobody can have any more.
+    /// Keeps what a listener counted before it is forgotten, and ends what no worker can have any more.
     pub fn close_account(&mut self, listener: &Listener) {
         self.accepted_before += listener.accepted.get();
         // What its sockets counted in kernel mode.
@@ -147,11 +147,11 @@ impl Front {
         self.lose_waiting(listener);
     }
 
-    /// Closes everything and ends all that waits: the master ends.
+    /// Closes everything and ends all that waits, because the master ends.
     pub fn close(&self) {
         self.listeners.iter().for_each(|listener| self.lose_waiting(listener));
         returned::lose_all(&self.common);
-        // Those that a task has in its hands end with the task.
+        // Connections that a task holds end with the task.
         let in_hands = self.common.in_hands.take() as u64;
         self.lose(in_hands + self.groups().map(Group::queued).sum::<u64>());
         self.listeners.iter().for_each(|listener| listener.close());

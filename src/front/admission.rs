@@ -1,5 +1,5 @@
-//! Who is let in: what becomes of an accepted connection before anybody chooses a worker for it. It is handed
-//! over, or turned away ([`super::refuse`]), or held until one of both is possible.
+//! What becomes of an accepted connection before a worker is chosen for it. It is handed over, or turned away
+//! ([`super::refuse`]), or held until either is possible.
 
 use super::incoming::Incoming;
 use super::incoming::TakenBack;
@@ -14,8 +14,8 @@ use crate::core::sources::Beyond;
 use crate::sys::listen;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Whether a connection that waits in the kernel's queue may be taken: to be handed over, or refused, or held
-/// so that it is known how long it waits.
+/// Whether a connection that waits in the kernel's queue may be taken: to hand it over, to refuse it, or to hold it so
+/// that the master knows how long it waits.
 pub fn may_accept(listener: &Listener) -> bool {
     if listener.workers.is_empty() {
         return false;
@@ -25,7 +25,7 @@ pub fn may_accept(listener: &Listener) -> bool {
     !full && listener.workers.has_room() || refuses || listener.common.admission.longest_wait().is_some()
 }
 
-/// What becomes of a connection for which there is no place. While the fleet stops nobody waits for one: the
+/// What becomes of a connection for which there is no place. While the fleet stops, no connection waits for one: the
 /// workers would be told to end only when the last has got it.
 fn when_full(listener: &Listener) -> WhenFull {
     match listener.common.admission.when_full {
@@ -34,7 +34,7 @@ fn when_full(listener: &Listener) -> WhenFull {
     }
 }
 
-/// Hands one accepted connection over, or turns it away, or holds it until one of both is possible.
+/// Hands one accepted connection over, or turns it away, or holds it until either is possible.
 #[inline]
 pub fn hand_over(listener: &Listener, connection: OwnedFd, peer: &[u8]) -> Next {
     if let Err(beyond) = admit(listener, peer) {
@@ -67,7 +67,7 @@ fn close(listener: &Listener, connection: OwnedFd) {
     }
 }
 
-/// Asks the limits of the connection's source.
+/// Checks the limits of the connection's source.
 #[inline]
 fn admit(listener: &Listener, peer: &[u8]) -> Result<(), Beyond> {
     let Some(source) = listener.workers.choice.limited_source(peer) else { return Ok(()) };
@@ -75,7 +75,7 @@ fn admit(listener: &Listener, peer: &[u8]) -> Result<(), Beyond> {
     let admit = || opens.sources.borrow_mut().admit(clock::now(), source);
     match admit() {
         Err(Beyond::Open) => {
-            // It may have closed one a moment ago.
+            // The source may have closed one a moment ago.
             opens.catch_up();
             admit()
         }
@@ -83,7 +83,7 @@ fn admit(listener: &Listener, peer: &[u8]) -> Result<(), Beyond> {
     }
 }
 
-/// Whether there is no place, also after what was closed a moment ago.
+/// Whether there is no place, even after counting what was closed a moment ago.
 #[inline]
 fn is_full_still(listener: &Listener) -> bool {
     listener.is_full() && {
@@ -92,9 +92,9 @@ fn is_full_still(listener: &Listener) -> bool {
     }
 }
 
-/// Holds a connection that was not handed over, or turns it away at once if it has waited for as long as it may
-/// in the kernel's queue: to be held first would take each of them a timer, and under overload more come than
-/// timers end.
+/// Holds a connection that was not handed over, or turns it away at once if it has waited for as long as it may in the
+/// kernel's queue. Holding each of them first would cost a timer, and under overload more connections come than timers
+/// end.
 fn hold_unless_expired(listener: &Listener, connection: OwnedFd, peer: &[u8], offered: &Offered) -> Next {
     hold(listener, TakenBack::new(connection, peer));
     if is_expired(listener) && matches!(offered, Offered::NoRoom) && !listener.workers.is_empty() {
@@ -150,7 +150,7 @@ pub fn place_held(listener: &Listener) -> Next {
         refuse(listener, held.connection, because);
     } else if !matches!(offered, Offered::Handed) {
         hold_on(listener, held);
-        // Whoever waits for something else must not keep others from their place.
+        // A listener that waits for something else must not keep others from their place.
         if served && listener.has_no_place() {
             line.join(listener)
         } else {

@@ -1,21 +1,21 @@
-//! In which order listeners get the next place.
+//! The order in which listeners get the next place.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use tokio::sync::Notify;
 
-/// Listeners whose held connection waits for a place among `--max-open`, in the order in which they began to
-/// wait: without it the first to be woken would take every place, and the clients of another address none.
+/// Listeners whose held connection waits for a place among `--max-open`, in the order in which they began to wait.
+/// Without it, the first listener to wake would take every place, and the clients of another address would get none.
 #[derive(Debug, Default)]
 pub struct AdmissionQueue {
-    /// By their addresses, which are only compared.
+    /// The listeners by their memory addresses, which are only compared.
     waiting: RefCell<VecDeque<*const ()>>,
-    /// Somebody left it.
+    /// Notified when a listener leaves the queue.
     pub moved: Notify,
 }
 
 impl AdmissionQueue {
-    /// How many stand before a listener, or would if it came now.
+    /// How many listeners wait before this one, or would if it came now.
     #[must_use]
     pub fn before<L>(&self, listener: &L) -> usize {
         let waiting = self.waiting.borrow();
@@ -30,7 +30,7 @@ impl AdmissionQueue {
         }
     }
 
-    /// Lets those behind a listener move up.
+    /// Removes a listener, and lets those behind it move up.
     pub fn leave<L>(&self, listener: &L) {
         let mut waiting = self.waiting.borrow_mut();
         let before = waiting.len();

@@ -11,11 +11,11 @@ use std::time::Duration;
 /// How a worker is chosen.
 #[derive(Debug)]
 pub struct Choice {
-    /// What each slot's share is.
+    /// The share of each slot.
     pub weights: Weights,
-    /// How much of a client's address the policy goes by, if it does.
+    /// How much of a client's address the policy uses, if any.
     pub prefix: Option<Prefix>,
-    /// How much of it is one source for limits, if there are any.
+    /// How much of the address counts as one source for limits, if there are any.
     pub source_prefix: Option<Prefix>,
     /// Connections that one worker may have open.
     pub most_open: u32,
@@ -27,7 +27,7 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// As the configuration says, for connections that can be counted so far.
+    /// As the configuration says, for connections that can be counted to this extent.
     #[must_use]
     pub fn new(config: &Config, opens: Rc<Opens>, countable: Countable) -> Choice {
         let admission = &config.admission;
@@ -40,7 +40,7 @@ impl Choice {
             },
             source_prefix: limited.then_some(admission.source_prefix),
             most_open: admission.max_open_per_worker.unwrap_or(u32::MAX),
-            // A client must meet its slot again after a re-fork.
+            // A client must reach the same slot again after a re-fork.
             growth: admission.slow_start.filter(|_| !matches!(config.policy, choice::Policy::SourceHash(_))),
             opens,
             countable,
@@ -53,7 +53,7 @@ impl Choice {
         prefix.and_then(|prefix| Some(Source::of(peer::decode(peer)?.ip(), prefix)))
     }
 
-    /// The source that the limits go by.
+    /// The source that the limits use.
     #[must_use]
     pub fn limited_source(&self, peer: &[u8]) -> Option<Source> {
         Choice::source(peer, self.source_prefix)

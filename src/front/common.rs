@@ -29,29 +29,29 @@ use std::rc::Rc;
 pub struct Common {
     /// How full a worker may get.
     pub depth: Depth,
-    /// Kept open so that there is a descriptor to be had when all others are used up.
+    /// Kept open so that a descriptor is available when all others are used up.
     pub reserve: Reserve,
-    /// Connections that could be given to nobody.
+    /// Connections that no worker could get.
     pub lost: Cell<u64>,
     /// Where the accept loops report.
     pub reports: Reports<super::Event>,
-    /// Connections that a task has in its hands, and that are in no queue meanwhile.
+    /// Connections that a task holds, and that are in no queue meanwhile.
     pub in_hands: Cell<usize>,
     /// Requests that wait for a look at what processes have open.
     pub deferred: Cell<u32>,
     /// Answers to workers that wait for the kernel to let them through.
     pub unsent: Cell<u32>,
-    /// Who is let in.
+    /// Which connections are let in.
     pub admission: Admission,
     /// Which connections are open.
     pub opens: Rc<Opens>,
-    /// Those that were turned away.
+    /// The connections that were turned away.
     pub refused: Refused,
     /// Connections that workers sent back.
     pub returns: Returns,
-    /// Where more of those may come from.
+    /// The hand-off sockets from which more of those may come.
     pub returning: Returning,
-    /// Whose turn it is to get the next place.
+    /// Which listener gets the next place.
     pub admission_queue: AdmissionQueue,
     /// Lines of the log that workers provoked.
     pub provoked: Provoked,
@@ -65,7 +65,7 @@ pub struct Common {
 }
 
 impl Common {
-    /// With nothing in it yet.
+    /// A new one, with nothing in it yet.
     #[must_use]
     pub fn new(config: &Rc<Config>, packet_cost: u32, reports: Reports<super::Event>, aside: Aside) -> Common {
         Common {
@@ -90,26 +90,26 @@ impl Common {
         }
     }
 
-    /// Makes what the accept loops need, in the mode in which there are any. Call after it was said which thread
-    /// gets signals.
+    /// Makes what the accept loops need, in the mode that has them. Call this after it is settled which thread gets
+    /// signals.
     ///
     /// # Errors
-    /// When no thread can be had.
+    /// When no thread can be started.
     pub fn begin_to_accept(&self) -> io::Result<()> {
         if self.config.mode == Mode::Handoff {
-            // There is none yet.
+            // It is not set yet.
             let _ = self.kicker.set(Kicker::start()?);
         }
         Ok(())
     }
 
-    /// Which worker is next.
+    /// The policy that chooses the next worker.
     #[must_use]
     pub fn policy(&self) -> Policy {
         self.config.policy
     }
 
-    /// The workers of a listener at this address and socket: none yet.
+    /// The worker set of a listener at this address and socket, with no workers yet.
     ///
     /// # Errors
     /// When no descriptor is free.
@@ -124,7 +124,7 @@ impl Common {
     }
 }
 
-/// A number that no other master and no other listener has: in containers all have the same pid.
+/// A number that no other master and no other listener has. A pid would not do: in containers all have the same.
 fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish()

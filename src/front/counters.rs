@@ -1,15 +1,15 @@
-//! What is counted of the connections of one slot.
+//! What is counted for the connections of one slot.
 
 use std::cell::Cell;
 
-/// What happened to the connections of one slot, over all workers that sat in it.
+/// What happened to the connections of one slot, over all workers that were in it.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Given to a worker, repeated hand-offs included.
     pub handed: Cell<u64>,
-    /// Sent back by a worker that would not have them.
+    /// Returned by a worker that did not want them.
     pub returned: Cell<u64>,
-    /// Taken back untaken.
+    /// Taken back before the worker took them.
     pub rescued: Cell<u64>,
     /// Lost in a worker that had no free descriptor (`MSG_CTRUNC`).
     pub truncated: Cell<u64>,

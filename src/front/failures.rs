@@ -4,16 +4,17 @@ use crate::core::moment::Moment;
 use std::io;
 use std::time::Duration;
 
-/// Failures in a row after which an address is given up: with the pauses that is some thirteen seconds.
+/// Failures in a row after which an address is given up; with the pauses that takes some thirteen seconds.
 pub const FAILURES_MAX: u32 = 8;
-/// Pause before a socket is mended for the second time in a row; twice as long each time after that. A holder that
-/// shuts it down again and again gets no more of the master's time than this.
+/// Pause before a socket is mended for the second time in a row; it doubles each time after that. A holder that shuts
+/// it down again and again gets no more of the master's time than this.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// A socket that worked for so long starts anew with its failures.
+/// A socket that worked for this long starts again without failures.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
-/// The longest pause after such a call, which took some 20 ms of the master's time; clients wait as long as this.
+/// The longest pause after a call that blocked, which took some 20 ms of the master's time; clients wait as long as
+/// this.
 const BLOCKED_PAUSE_MAX: Duration = Duration::from_millis(200);
 
 /// Why nothing can be accepted from a socket any more.
@@ -25,7 +26,7 @@ pub enum CannotAccept {
     /// A call waited for a connection.
     #[error("another process that has the socket makes it block, and takes connections from it")]
     Blocked,
-    /// Whatever else the system says.
+    /// Any other error of the system.
     #[error(transparent)]
     Failed(io::Error),
 }
@@ -48,16 +49,16 @@ impl From<CannotAccept> for io::Error {
     }
 }
 
-/// How often a listener's socket failed of late.
+/// How often a listener's socket failed recently.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Failures {
-    /// In a row.
+    /// Failures in a row.
     pub(super) count: u32,
     last: Option<Moment>,
 }
 
 impl Failures {
-    /// One more at this time.
+    /// Adds one failure at this time.
     #[must_use]
     pub fn and_one(self, now: Moment) -> Failures {
         let forgiven = self.last.is_none_or(|last| now.since(last) >= FORGIVEN_AFTER);

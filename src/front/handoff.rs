@@ -27,7 +27,7 @@ use std::rc::Rc;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
-/// Connections of the master's own that are remembered for one hand-off socket; more than are under way.
+/// The master's own connections that are remembered for one hand-off socket; more than are under way.
 const OWN_MAX: usize = 16;
 
 /// How full a worker may get.
@@ -42,78 +42,79 @@ pub struct Depth {
 /// Whether a hand-off socket gets nothing for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suspended {
-    /// Nothing.
+    /// It gets nothing.
     Yes,
-    /// As usual.
+    /// It gets connections as usual.
     No,
 }
 
-/// Whose a hand-off socket is.
+/// The owner of a hand-off socket.
 #[derive(Clone, Copy, Debug)]
 pub struct Whose {
     /// The worker.
     pub worker: WorkerId,
-    /// Where that worker sits.
+    /// The slot of that worker.
     pub slot: Slot,
-    /// The worker's name for it.
+    /// The worker's identifier for it.
     pub request: RequestId,
 }
 
-/// One hand-off socket. What the worker put into it and nobody read ends with it, so it is closed aside.
+/// One hand-off socket. What the worker put into it and the master did not read ends with it, so another thread closes
+/// it.
 #[derive(Debug)]
 pub struct Handoff {
-    /// Whose it is.
+    /// The worker it belongs to.
     pub worker: WorkerId,
-    /// Where that worker sits.
+    /// The slot of that worker.
     pub slot: Slot,
-    /// The worker's name for it.
+    /// The worker's identifier for it.
     pub request: RequestId,
     /// Counters of the slot.
     pub counters: Rc<Counters>,
-    /// What the worker has open.
+    /// Open connections of the worker.
     pub load: Rc<Load>,
-    /// Since when it gets connections, which slow start goes by.
+    /// Since when it gets connections; slow start uses this.
     pub serves_since: Cell<Moment>,
     send: AsyncFd<Foreign>,
     receive: Foreign,
     depth: Cell<Depth>,
-    /// Connections that may be sent before the kernel is asked again how many wait. The queue only
-    /// shrinks in between, so the limit holds, and the question costs one call in `depth`.
+    /// Connections that may be sent before the master asks the kernel again how many wait. The queue only shrinks in
+    /// between, so the limit holds, and only one send in `depth` needs that call.
     room: Cell<u32>,
-    /// Whether it was full when it was looked at last.
+    /// Whether it was full when the master last looked.
     watched: RefCell<Option<Rc<Watched>>>,
-    /// Whether each connection that the worker takes is reported: while at most a quarter of the buffer is used
-    /// (`unix_writable` in net/unix/af_unix.c).
+    /// Whether the kernel reports each connection that the worker takes. It does so while at most a quarter of the
+    /// buffer is used (`unix_writable` in net/unix/af_unix.c).
     reports_all: Cell<bool>,
     /// Connections sent so far, the master's own included.
     sent: Cell<u64>,
     /// Cookies of the master's own connections, the newest first.
     own: RefCell<VecDeque<u64>>,
-    /// How many of those there were.
+    /// How many of the master's own connections were sent.
     own_sent: Cell<u64>,
     /// Connections taken back so far.
     taken_back: Cell<u64>,
     /// Whether it gets nothing for now.
     suspended: Cell<bool>,
-    /// Whether it was said that nothing can be taken back, and that is still so.
+    /// Whether the log already says that nothing can be taken back, and that is still so.
     pub failing: Cell<bool>,
     /// Woken once, when the worker can return nothing more.
     finished: Notify,
 }
 
 impl Handoff {
-    /// A new pair of sockets; returns the worker's end beside it.
+    /// A new pair of sockets; also returns the worker's end.
     ///
     /// # Errors
     /// When no descriptor is free.
     pub fn new(whose: Whose, counters: Rc<Counters>, load: Rc<Load>, depth: Depth) -> io::Result<(Handoff, OwnedFd)> {
         let (send, workers_end) = fd::pair()?;
-        // epoll reports a take only while at most a quarter of the buffer is used (`unix_writable`
-        // in net/unix/af_unix.c), so four times the depth. The kernel doubles what it is given.
+        // epoll reports a take only while at most a quarter of the buffer is used (`unix_writable` in
+        // net/unix/af_unix.c), so the buffer holds four times the depth. The kernel doubles the given size.
         let bytes = depth.connections as usize * depth.packet_cost as usize * 2;
         fd::set_send_buffer(send.as_fd(), bytes)?;
         fd::set_nonblocking(send.as_fd())?;
-        // Whoever has the worker's end knows by this name what it is.
+        // A process that has the worker's end knows by this name what it is.
         listen::name_abstractly(send.as_fd(), &format!("{}{}", environment::HANDOFF_NAME, secret()?))?;
         let receive = Foreign::from(workers_end.try_clone()?);
         let send = watch::readable(Foreign::from(send))?;
@@ -174,8 +175,9 @@ impl Handoff {
         room > 0
     }
 
-    /// Counts one that was sent. With the last place it is taken for full without a question if nothing was taken
-    /// since the places were counted: what is taken, or was and is not read yet, is reported, and then it is asked.
+    /// Counts one that was sent. With the last place the socket counts as full without a question to the kernel, if
+    /// nothing was taken since the places were counted. What is taken later, or was taken but is not read yet, is
+    /// reported, and then the master asks.
     #[inline]
     fn one_more_waits(&self) {
         let left = self.room.get().saturating_sub(1);
@@ -196,7 +198,7 @@ impl Handoff {
     #[expect(clippy::expect_used, reason = "the sender is the master's own, and no other process can close it")]
     pub fn queued(&self) -> u32 {
         let bytes = fd::unsent_bytes(self.sender()).expect("SIOCOUTQ works on every socket");
-        // Rounded: while it reports a take the kernel still counts one byte (`sock_wfree` in net/core/sock.c).
+        // Rounded: while the kernel reports a take it still counts one byte (`sock_wfree` in net/core/sock.c).
         let cost = self.depth.get().packet_cost;
         bytes.saturating_add(cost / 2) / cost
     }
@@ -213,7 +215,7 @@ impl Handoff {
         self.sent.get().saturating_sub(self.taken_back.get()).saturating_sub(u64::from(self.queued()))
     }
 
-    /// Gives it nothing, or again something.
+    /// Suspends it, or lets it get connections again.
     pub fn suspend(&self, suspended: Suspended) {
         self.suspended.set(suspended == Suspended::Yes);
     }
@@ -224,11 +226,10 @@ impl Handoff {
         self.suspended.get()
     }
 
-    /// Sends a connection of the master's own, which asks whether the worker works. It is not counted as
-    /// handed.
+    /// Sends one of the master's own connections, to check whether the worker works. It is not counted as handed.
     ///
     /// # Errors
-    /// Only what has no name in [`Sent`].
+    /// Only an error that has no name in [`Sent`].
     pub fn send_own(&self, connection: BorrowedFd<'_>, peer: &[u8]) -> io::Result<Sent> {
         let sent = fd::send_connection(self.sender(), connection, peer)?;
         if sent == Sent::Sent {
@@ -250,8 +251,8 @@ impl Handoff {
         self.sent.get().saturating_sub(self.own_sent.get())
     }
 
-    /// Whether a connection is one of the master's own; a port may be a client's by now, a cookie is never
-    /// used twice.
+    /// Whether a connection is one of the master's own. The cookie tells: a port may be a client's by now, but a cookie
+    /// is never used twice.
     #[must_use]
     pub fn is_own(&self, connection: BorrowedFd<'_>) -> bool {
         let own = self.own.borrow();
@@ -261,7 +262,7 @@ impl Handoff {
     /// Sends one connection.
     ///
     /// # Errors
-    /// Only what has no name in [`Sent`].
+    /// Only an error that has no name in [`Sent`].
     #[inline]
     pub fn send(&self, connection: BorrowedFd<'_>, peer: &[u8]) -> io::Result<Sent> {
         let sent = fd::send_connection(self.sender(), connection, peer)?;
@@ -272,7 +273,7 @@ impl Handoff {
                 count(&self.sent);
             }
             Sent::Full => {
-                // The buffer holds less than the depth: from now on that is the depth.
+                // The buffer holds less than the depth, so what it holds is the depth from now on.
                 let depth = self.depth.get();
                 self.depth.set(Depth { connections: self.queued().max(1).min(depth.connections), ..depth });
                 self.room.set(0);
@@ -283,8 +284,8 @@ impl Handoff {
         Ok(sent)
     }
 
-    /// Takes back one connection that the worker has not taken. Each packet is received by exactly
-    /// one side, so this is right while the worker lives, too. One that is lost counts as taken back, too.
+    /// Takes back one connection that the worker has not taken. Exactly one side receives each packet, so this is right
+    /// while the worker lives, too. A connection that is lost counts as taken back, too.
     ///
     /// # Errors
     /// When there is none.
@@ -294,7 +295,7 @@ impl Handoff {
             if matches!(taken, Ok(_) | Err(NotTaken::Lost)) {
                 count(&self.taken_back);
             }
-            // Nobody waits for one of our own.
+            // No client waits for one of the master's own.
             if taken.as_ref().is_ok_and(|taken| self.is_own(taken.connection.as_fd())) {
                 continue;
             }
@@ -305,7 +306,7 @@ impl Handoff {
         }
     }
 
-    /// Takes one connection as the worker would, in whose name that is.
+    /// Takes one connection on behalf of the worker.
     ///
     /// # Errors
     /// When there is none.
@@ -326,7 +327,7 @@ impl Handoff {
         }
     }
 
-    /// Puts back what [`Handoff::take_back`] gave a moment ago, as if it had not. False when it is lost.
+    /// Puts back what [`Handoff::take_back`] just returned, as if it had not been taken. Returns false when it is lost.
     #[must_use]
     pub fn untake(&self, taken: &TakenBack) -> bool {
         let waits = self.put_back(taken);
@@ -337,8 +338,8 @@ impl Handoff {
         waits
     }
 
-    /// Puts back what was taken a moment ago and could not be delivered; it waits behind the others. False
-    /// when it is lost.
+    /// Puts back what was just taken and could not be delivered; it waits behind the others. Returns false when it is
+    /// lost.
     #[must_use]
     pub fn put_back(&self, taken: &TakenBack) -> bool {
         let sent = fd::send_connection(self.sender(), taken.connection.as_fd(), taken.peer());

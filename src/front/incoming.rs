@@ -4,7 +4,7 @@ use crate::wire::peer::PEER_MAX;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// A connection that is offered.
+/// A connection that is offered to the workers.
 #[derive(Clone, Copy, Debug)]
 pub struct Incoming<'a> {
     /// The connection.
@@ -23,7 +23,7 @@ pub struct TakenBack {
 }
 
 impl TakenBack {
-    /// A connection that waits in the master; a peer's address longer than any is cut.
+    /// A connection that waits in the master. A peer's address longer than `PEER_MAX` is cut.
     #[must_use]
     pub fn new(connection: OwnedFd, address: &[u8]) -> TakenBack {
         let mut peer = [0; PEER_MAX];
@@ -48,22 +48,22 @@ impl TakenBack {
 /// Why no connection came out of a hand-off socket.
 #[derive(Debug, thiserror::Error)]
 pub enum NotTaken {
-    /// None waits.
+    /// No connection waits.
     #[error("none waits")]
     Nothing,
-    /// None waits, and the worker shut its end down.
+    /// No connection waits, and the worker shut its end down.
     #[error("none waits, and none can come any more")]
     Ended,
-    /// One was taken out and could not be kept.
+    /// A connection was taken out and could not be kept.
     #[error("no descriptor was free for it; raise the limit with ulimit -n")]
     Lost,
-    /// The system has something against it, memory say, and nothing was taken out.
+    /// The system reported another error, such as a lack of memory, and nothing was taken out.
     #[error(transparent)]
     Failed(io::Error),
 }
 
 impl NotTaken {
-    /// What a system call says.
+    /// The reason that goes with an error of the system call.
     #[must_use]
     pub fn of(error: io::Error) -> NotTaken {
         match error.kind() {

@@ -28,7 +28,7 @@ use std::rc::Rc;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
-/// Why a listener exists, and thereby when it ends.
+/// Why a listener exists, which also decides when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
     /// `--bind` or a service manager asked for it; it lives as long as the master.
@@ -46,83 +46,85 @@ pub struct Key {
     pub index: usize,
 }
 
-/// Who else may have the listening socket, and do with it what they like: shut it down, let it block, accept.
+/// Which other process may hold the listening socket. A holder can do anything with it: shut it down, let it block,
+/// accept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HeldBy {
-    /// Nobody: the master made it and, in hand-off mode, gives it to nobody.
+    /// No other process: the master made it and, in hand-off mode, does not give it away.
     Master,
-    /// The worker whose own socket it was.
+    /// The worker that the socket belonged to.
     #[default]
     Worker,
-    /// Whoever passed it to the master.
+    /// The process that passed it to the master.
     Manager,
 }
 
-/// How far the listener is in its life.
+/// The state of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Accepting.
+    /// It accepts connections.
     Open,
-    /// Takes what waits in the kernel's queue, then closes.
+    /// It takes what waits in the kernel's queue, then closes.
     Closing,
-    /// Closed before the master stops: its socket was of no use any more. Who asks for the address gets another.
+    /// It closed before the master stops, because its socket could not be used any more. A worker that asks for the
+    /// address gets another listener.
     GivenUp,
 }
 
 /// A listener.
 #[derive(Debug)]
 pub struct Listener {
-    /// What it answers to.
+    /// The address and index that it serves.
     pub key: Key,
-    /// Where it really listens.
+    /// The address where it actually listens.
     pub address: Address,
     /// Why it exists.
     pub origin: Origin,
-    /// Who takes part.
+    /// The workers that take part.
     pub workers: WorkerSet,
-    /// Tells the accept loop that something other than a connection came.
+    /// Wakes the accept loop for anything other than a new connection.
     pub changed: Notify,
     /// Connections accepted.
     pub accepted: Cell<u64>,
     /// The backlog that `listen` was last called with.
     pub backlog: Cell<u32>,
-    /// How far it is in its life.
+    /// Its state.
     pub phase: Cell<Phase>,
-    /// What it shares with the others.
+    /// What it shares with the other listeners.
     pub common: Rc<Common>,
-    /// Where takes are reported, as long as it happens that everybody is full.
+    /// Reports that a worker takes a connection; present as long as it happens that all workers are full.
     pub saturated: RefCell<Option<Rc<AsyncFd<WatchedRoom>>>>,
-    /// A connection that was taken from the kernel and that nobody had room for. At most one: the
-    /// next is taken only when it is gone.
+    /// A connection that was taken from the kernel and for which no worker had room. There is at most one: the next is
+    /// taken only when this one is gone.
     pub held: RefCell<Option<TakenBack>>,
-    /// When that will have waited for as long as it may.
+    /// When the held connection will have waited for as long as it may.
     pub held_until: Cell<Option<Moment>>,
-    /// Since when there has always been a worker.
+    /// Since when there has been at least one worker without a break.
     pub served_since: Cell<Option<Moment>>,
-    /// Whose socket became this listener. When that worker gives it up before it ever listened, it was
-    /// a client's socket after all, and nobody can listen there.
+    /// The worker and request whose socket became this listener. If that worker gives it up before it ever listened, it
+    /// was a client's socket after all, and nothing can listen there.
     pub adopted_from: Cell<Option<(WorkerId, RequestId)>>,
-    /// Whether the last worker that listened here closed its socket while it lived on. Death is no
-    /// such thing: the next worker comes back here, and clients wait meanwhile.
+    /// Whether the last worker that listened here closed its socket and lived on. The death of a worker does not count:
+    /// the next worker comes back here, and clients wait meanwhile.
     pub given_up: Cell<bool>,
-    /// The last worker that said so.
+    /// The last worker that gave it up.
     pub given_up_by: Cell<Option<WorkerId>>,
-    /// Since when nobody has it, although every slot has a worker that serves.
+    /// Since when no worker has it, although every slot has a worker that serves.
     pub unheld_since: Cell<Option<Moment>>,
-    /// Until when connections that wait keep it all the same.
+    /// Until when connections that wait keep it anyway.
     pub kept_until: Cell<Option<Moment>>,
     /// Whether a worker opened it only after it had served for a while.
     pub opened_late: Cell<bool>,
     /// Whether descriptors or memory ran out and no connection was accepted since.
     pub exhausted: Cell<bool>,
-    /// Who else has its socket.
+    /// Which other process holds its socket.
     pub held_by: Cell<HeldBy>,
-    /// How often its socket failed of late.
+    /// How often its socket failed recently.
     pub failures: Cell<Failures>,
     /// The sockets of the slots, in kernel mode; [`Listener::socket`] is the first of them.
     pub group: Option<Group>,
     socket: RefCell<Option<Rc<Socket>>>,
-    /// Whether options of a worker's socket were copied.
+    /// Whether the options of a worker's socket were copied.
     styled: Cell<bool>,
     path: RefCell<Option<SocketFile>>,
 }
@@ -165,15 +167,15 @@ impl Listener {
         })
     }
 
-    /// Makes it the first of a group of sockets, that of `slot`.
+    /// Makes its socket the first of a group, the one that belongs to `slot`.
     pub fn begin_group(&mut self, slot: Slot, steering: Steering) {
         if let Some(socket) = self.socket() {
             self.group = Some(Group::new(slot, socket, steering, self.common.admission.defer));
         }
     }
 
-    /// Gives up a slot's socket that was a client's after all, which nobody could know before it listens.
-    /// False when there is no other of the group.
+    /// Gives up a slot's socket that was a client's after all, which cannot be known before it listens. Returns false
+    /// when the group has no other socket.
     pub fn withdraw(&self, slot: Slot) -> bool {
         let other = self.group.as_ref().and_then(|group| group.withdraw(slot));
         let found = other.is_some();
@@ -195,13 +197,13 @@ impl Listener {
         self.path.replace(Some(SocketFile::own(path)));
     }
 
-    /// With whose rights its socket file was made.
+    /// The rights with which its socket file was made.
     #[must_use]
     pub fn made_by(&self) -> Asker {
         self.path.borrow().as_ref().map_or_else(Asker::default, |file| file.made_by().clone())
     }
 
-    /// Puts the socket file back if somebody removed it.
+    /// Puts the socket file back if it was removed.
     pub fn restore_path(&self) {
         if self.path.borrow().as_ref().is_some_and(SocketFile::restore) {
             tracing::warn!(address = %self.address, "a worker removed the socket file; put it back");
@@ -226,7 +228,7 @@ impl Listener {
     /// Calls `listen(2)`; a larger backlog than before enlarges the queue.
     ///
     /// # Errors
-    /// That of `listen(2)`.
+    /// The error of `listen(2)`.
     pub fn listen(&self, backlog: u32) -> io::Result<()> {
         if let Some(socket) = self.socket() {
             self.defer(&socket)?;
@@ -236,10 +238,11 @@ impl Listener {
         Ok(())
     }
 
-    /// Makes a socket of the master's own in the place of one that is of no use any more. It listens where that did.
+    /// Replaces a socket that cannot be used any more with one of the master's own, which listens where the old one
+    /// did.
     ///
     /// # Errors
-    /// That of `bind(2)` or `listen(2)`.
+    /// The error of `bind(2)` or `listen(2)`.
     pub fn replace_socket(&self, old: &Socket) -> io::Result<()> {
         let mut file = self.path.borrow_mut();
         let socket = match &mut *file {
@@ -272,7 +275,7 @@ impl Listener {
         }
     }
 
-    /// Keeps silent connections in the kernel, if that was asked for.
+    /// Keeps silent connections in the kernel, if the configuration asks for it.
     fn defer(&self, socket: &Socket) -> io::Result<()> {
         self.common.admission.defer.map_or(Ok(()), |time| listen::defer(socket, time))
     }
@@ -286,15 +289,15 @@ impl Listener {
         self.socket().map_or(0, |socket| listen::queued(socket.as_fd()))
     }
 
-    /// Whether a limit lets nobody in for now.
+    /// Whether a limit lets no connection in for now.
     #[must_use]
     pub fn is_full(&self) -> bool {
         let per_worker = self.common.admission.max_open_per_worker.is_some();
         self.has_no_place() || per_worker && self.workers.all_have_most_open()
     }
 
-    /// Whether as many connections are open at all workers as may be, or the places that are left belong to
-    /// others who have waited for longer.
+    /// Whether as many connections are open at all workers together as the limit allows, or the places that are left
+    /// belong to listeners that have waited for longer.
     #[must_use]
     pub fn has_no_place(&self) -> bool {
         let common = &self.common;
@@ -305,7 +308,7 @@ impl Listener {
     /// Lets a worker take part.
     ///
     /// # Errors
-    /// When the kernel cannot watch one socket more.
+    /// When the kernel cannot watch one more socket.
     pub fn admit(&self, handoff: &Rc<Handoff>) -> io::Result<()> {
         if self.workers.is_empty() {
             self.served_since.set(Some(clock::now()));
@@ -315,8 +318,9 @@ impl Listener {
         Ok(())
     }
 
-    /// Closes the socket. One that was a worker's own is shut down first, because the worker still
-    /// has it (unless it never listened and is a client's by now); one that a service manager passed must stay as it is for the next start.
+    /// Closes the socket. One that was a worker's own is shut down first, because the worker still has it (unless it
+    /// never listened and is a client's by now). One that a service manager passed must stay as it is for the next
+    /// start.
     pub fn close(&self) {
         if let Some(group) = &self.group {
             group.close();
@@ -325,7 +329,8 @@ impl Listener {
             && self.origin == Origin::Worker
         {
             if self.backlog.get() > 0 {
-                // The worker may have made a connection of it since, whose close takes as long as it wants.
+                // The worker may have turned it into a connection since, and decides how long the close of that one
+                // takes.
                 dispose::no_linger(socket.as_fd());
                 let _ = socket.shutdown(std::net::Shutdown::Both);
             }

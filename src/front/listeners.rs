@@ -29,7 +29,7 @@ pub struct Listeners {
     mode: Mode,
     common: Rc<Common>,
     all: Vec<Entry>,
-    /// Whether the log says already that steering is not exact.
+    /// Whether the log already says that steering is not exact.
     complained: Cell<bool>,
 }
 
@@ -38,7 +38,7 @@ struct Entry {
     listener: Rc<Listener>,
     /// The task that accepts.
     serving: Option<JoinHandle<()>>,
-    /// The task that looks whether it still listens, where the workers accept.
+    /// The task that checks whether it still listens, where the workers accept.
     watching: Option<JoinHandle<()>>,
 }
 
@@ -48,19 +48,19 @@ impl Drop for Entry {
     }
 }
 
-/// A listener for a worker, and whether its own socket became it.
+/// A listener for a worker, and whether the worker's own socket became it.
 #[derive(Debug)]
 pub struct Found {
     /// The listener.
     pub listener: Rc<Listener>,
-    /// Whose socket it is.
+    /// Whether the socket is the master's or was the worker's.
     pub ownership: Ownership,
     /// The worker's socket, when it did not become the listener.
     pub own: Option<Foreign>,
 }
 
 impl Listeners {
-    /// None yet.
+    /// No listeners yet.
     #[must_use]
     pub fn new(mode: Mode, common: Rc<Common>) -> Listeners {
         Listeners { mode, common, all: Vec::new(), complained: Cell::new(false) }
@@ -88,11 +88,11 @@ impl Listeners {
         listener
     }
 
-    /// The listener for a worker's request; made now if the address is new. `held` tells how many
-    /// sockets the worker has on a listener already.
+    /// The listener for a worker's request, made now if the address is new. `held` tells whether the worker already has
+    /// a socket on a listener.
     ///
     /// # Errors
-    /// What `bind` shall return in the worker.
+    /// The error that `bind` must return in the worker.
     pub fn find_or_bind(
         &mut self,
         request: &Listen,
@@ -114,10 +114,11 @@ impl Listeners {
         }
         let sharing = self.sharing(asked);
         let mut styled_after = None;
-        // Connections over several paths could not be counted; with a plain socket of ours clients do with one.
+        // Connections over several paths could not be counted; with a plain socket of the master's, clients use one
+        // path.
         let plain = sharing != Sharing::Alone || matches!(asked, Address::Tcp(_)) && self.common.opens.is_counting();
         // The kernel lets only sockets of one user share a port (`inet_rcv_saddr_equal` and `sk_uid` in
-        // net/ipv4/inet_connection_sock.c), and those of the other slots are ours.
+        // net/ipv4/inet_connection_sock.c), and those of the other slots are the master's.
         let foreign = |own: &Foreign| sharing == Sharing::Group && !listen::is_of_this_user(own.as_fd());
         let adoptable = |own: &Foreign| (!plain || listen::is_steerable(own.as_fd())) && !foreign(own);
         let (socket, ownership) = match own {
@@ -151,21 +152,21 @@ impl Listeners {
         self.all.iter().any(|entry| Rc::ptr_eq(&entry.listener, listener) && entry.serving.is_some())
     }
 
-    /// Adds one that was passed on.
+    /// Adds a listener that was passed on.
     pub fn add_again(&mut self, listener: Listener) -> Rc<Listener> {
         let listener = Rc::new(listener);
         self.all.push(Entry { listener: Rc::clone(&listener), serving: None, watching: None });
         listener
     }
 
-    /// Whether somebody who asks for this address would share what is there.
+    /// Whether a worker that asks for this address would share a listener that exists.
     #[must_use]
     pub fn serves(&self, asked: &Address) -> bool {
         self.existing(asked, |_| false).is_ok()
     }
 
-    /// Whether the operator bound a port that the kernel chose where this asks for one, which the worker has
-    /// not got already.
+    /// Whether the operator bound a port of the kernel's choice where this request asks for one, and the worker does
+    /// not have that listener already.
     #[must_use]
     pub fn has_port_zero(&self, asked: &Address, held: impl Fn(&Listener) -> bool) -> bool {
         let named = |l: &&Rc<Listener>| l.origin == Origin::Operator && l.key.asked.is_ephemeral();
@@ -181,7 +182,7 @@ impl Listeners {
         }
     }
 
-    /// What steers among the sockets of one address; says so when it is not the best kind.
+    /// What steers among the sockets of one address. Logs it when that is not the best kind.
     #[must_use]
     pub fn steering(&self) -> Steering {
         let wanted = Wanted::from(self.common.policy());
@@ -189,7 +190,7 @@ impl Listeners {
         if let Some(reason) = steering.reason().filter(|_| !self.complained.replace(true)) {
             let policy = steering.kind().name();
             match wanted.kind() {
-                // It could be had when this master started.
+                // It was available when this master started.
                 Kind::SourceHash => {
                     error!(policy, reason, "clients do not stay at their workers: each connection's worker is drawn");
                 }
@@ -211,8 +212,8 @@ impl Listeners {
         let open = |l: &&Rc<Listener>| l.phase.get() == Phase::Open;
         let mut candidates = self.iter().filter(open).filter(serves).peekable();
         if asked.is_ephemeral() {
-            // The worker's nth socket on port 0 is the nth listener, so two of them stay apart.
-            // One that is really listened on goes before one that may turn out a client's socket.
+            // The worker's nth socket on port 0 is the nth listener, so two of them stay apart. A listener that really
+            // listens goes before one that may turn out to be a client's socket.
             let free: Vec<_> = candidates.filter(|l| !held(l)).collect();
             let next = free.iter().find(|l| l.backlog.get() > 0).or(free.first()).map(|l| Rc::clone(l));
             let taken = self.iter().filter(|l| l.key.asked == *asked).count();
@@ -227,7 +228,7 @@ impl Listeners {
         self.iter().filter(|l| l.phase.get() != Phase::GivenUp).find(same).cloned()
     }
 
-    /// Begins to accept, if the master does that in this mode and has not begun yet.
+    /// Begins to accept, if the master accepts in this mode and has not begun yet.
     pub fn serve(&mut self, listener: &Rc<Listener>) {
         let entry = self.all.iter_mut().find(|entry| Rc::ptr_eq(&entry.listener, listener));
         let Some(entry) = entry.filter(|entry| entry.serving.is_none() && entry.watching.is_none()) else { return };
@@ -238,12 +239,12 @@ impl Listeners {
             (Mode::Shared | Mode::Kernel, None) if listener.backlog.get() > 0 => {
                 entry.watching = Some(tokio::task::spawn_local(mend::keep_listening(Rc::clone(listener))));
             }
-            // A slot's socket is its worker's affair.
+            // The worker of a slot takes care of the slot's socket.
             (Mode::Shared | Mode::Kernel, _) => {}
         }
     }
 
-    /// Gives nothing more to a worker, anywhere.
+    /// Gives nothing more to a worker on any listener.
     pub fn retire(&self, worker: WorkerId) {
         for listener in self.iter() {
             listener.workers.retire(worker, None);
@@ -252,9 +253,9 @@ impl Listeners {
         }
     }
 
-    /// Tells every listener to take what waits and close. Those that the master does not accept on
-    /// are closed at once, but for those in kernel mode: there the workers still take what waits, and new
-    /// clients are refused where that is possible. Returns how many will report [`super::Event::ListenerClosed`].
+    /// Tells every listener to take what waits and close. Those that the master does not accept on are closed at once,
+    /// except in kernel mode: there the workers still take what waits, and new clients are refused where that is
+    /// possible. Returns how many will report [`super::Event::ListenerClosed`].
     pub fn close_all(&self) -> usize {
         let mut closing = 0;
         for entry in &self.all {
@@ -275,7 +276,7 @@ impl Listeners {
         closing
     }
 
-    /// Forgets a listener on which nobody ever listened.
+    /// Forgets a listener on which no worker ever listened.
     pub fn discard(&mut self, listener: &Rc<Listener>) {
         self.all.retain(|entry| !Rc::ptr_eq(&entry.listener, listener));
         listener.close();
@@ -286,14 +287,15 @@ impl Listeners {
         let unused = |entry: &mut Entry| {
             let listener = &entry.listener;
             let waits = listener.workers.is_draining() || listener.held.borrow().is_some();
-            // Nobody listens there, so the kernel would refuse them, too; but one who crashed comes back at once.
+            // No worker listens there, so the kernel would refuse them, too; but a worker that crashed comes back at
+            // once.
             let waits = waits && listener.kept_until.get().is_none_or(|until| clock::now() < until);
             listener.origin == Origin::Worker && listener.given_up.get() && !waits && !in_use(listener)
         };
         self.drop_those(unused)
     }
 
-    /// Closes listeners that workers gave up and that would be in the way of another address with their port.
+    /// Closes listeners that workers gave up and whose port is in the way of another address.
     pub fn make_way(&mut self, asked: &Address, in_use: impl Fn(&Listener) -> bool) -> Vec<Rc<Listener>> {
         let port = |address: &Address| if let Address::Tcp(address) = address { Some(address.port()) } else { None };
         let in_the_way = |entry: &mut Entry| {

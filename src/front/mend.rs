@@ -1,6 +1,6 @@
-//! What becomes of a listening socket from which nothing can be accepted any more. Every process that also holds it
-//! can shut it down, connect it, or make it block; and `accept(2)` may say what nobody expects. The socket listens
-//! again, or one that only the master holds takes its place, or the address is given up: the other addresses go on.
+//! Repairs a listening socket from which nothing can be accepted any more. Every process that also holds it can shut it
+//! down, connect it, or make it block, and `accept(2)` may return an unexpected error. The socket listens again, or one
+//! that only the master holds takes its place, or the address is given up. The other addresses go on.
 
 use super::Event;
 use super::failures::{CannotAccept, FAILURES_MAX};
@@ -15,9 +15,9 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-/// Calls that a holder made wait before the socket is replaced where that can be.
+/// Calls that a holder made block, after which the socket is replaced where that is possible.
 const BLOCKED_MAX: u32 = 3;
-/// Attempts in which a socket that was passed to the master listens again, before another takes its place.
+/// Attempts to make a socket that was passed to the master listen again, before another takes its place.
 const SAME_SOCKET_MAX: u32 = 3;
 
 /// Makes it possible to accept again.
@@ -29,7 +29,7 @@ pub async fn mend(listener: &Listener, mut why: CannotAccept) -> Result<(), io::
         let failures = listener.failures.get().and_one(clock::now());
         listener.failures.set(failures);
         let (attempt, address) = (failures.count, &listener.address);
-        // One that only blocks does listen.
+        // A socket that only blocks does listen.
         if attempt > FAILURES_MAX && !matches!(why, CannotAccept::Blocked) {
             return Err(why.into());
         }
@@ -37,7 +37,7 @@ pub async fn mend(listener: &Listener, mut why: CannotAccept) -> Result<(), io::
             1 => warn!(%address, error = %why, "cannot accept here any more, mending the socket"),
             _ => debug!(%address, error = %why, attempt, "cannot accept here any more, mending the socket again"),
         }
-        // What came during a pause would be lost with the socket, so this is decided before.
+        // What came during a pause would be lost with the socket, so this is decided first.
         if !is_replaced_at_once(listener, &why, attempt) {
             pause(listener, failures.pause(&why)).await;
         }
@@ -57,8 +57,8 @@ pub async fn mend(listener: &Listener, mut why: CannotAccept) -> Result<(), io::
     }
 }
 
-/// Watches a listening socket on which the workers accept by themselves: one that a worker shuts down listens again.
-/// Ends when the address is closed, or must be given up.
+/// Watches a listening socket on which the workers accept by themselves. If a worker shuts it down, the master makes it
+/// listen again. Ends when the address is closed, or must be given up.
 pub async fn keep_listening(listener: Rc<Listener>) {
     while let Some(socket) = listener.socket() {
         let Ok(watched) = watch::shut(socket) else { return };
@@ -106,11 +106,11 @@ enum Mended {
     Unblocked,
     /// The same socket listens again.
     SameSocket,
-    /// One that only the master holds took its place.
+    /// A socket that only the master holds took its place.
     NewSocket,
 }
 
-/// Waits, unless the listener shall be closed.
+/// Waits, unless the listener is to be closed.
 async fn pause(listener: &Listener, time: Duration) {
     let mut sleeping = pin!(sleep(time));
     while listener.phase.get() != Phase::Closing {
@@ -121,8 +121,8 @@ async fn pause(listener: &Listener, time: Duration) {
     }
 }
 
-/// Whether another socket takes the place of one that a holder makes block, in which nobody waits at this moment: such
-/// a call has just found nothing.
+/// Whether another socket takes the place of one that a holder makes block and in which no connection waits at this
+/// moment: such a call has just found nothing.
 fn is_replaced_at_once(listener: &Listener, why: &CannotAccept, attempt: u32) -> bool {
     matches!(why, CannotAccept::Blocked)
         && attempt >= BLOCKED_MAX
@@ -130,7 +130,7 @@ fn is_replaced_at_once(listener: &Listener, why: &CannotAccept, attempt: u32) ->
         && listener.socket().is_some_and(|socket| listen::queued(socket.as_fd()) == 0)
 }
 
-/// One attempt; tells what was done.
+/// Makes one attempt; returns what was done.
 fn try_to(listener: &Listener, why: &CannotAccept, attempt: u32) -> io::Result<Mended> {
     let Some(old) = listener.socket() else { return Err(io::ErrorKind::NotConnected.into()) };
     if matches!(why, CannotAccept::Blocked) && !is_replaced_at_once(listener, why, attempt) {
@@ -142,7 +142,7 @@ fn try_to(listener: &Listener, why: &CannotAccept, attempt: u32) -> io::Result<M
     };
     let replace = || listener.replace_socket(&old).map(|()| Mended::NewSocket);
     match listener.held_by.get() {
-        // Its next start is passed the very same socket, so that goes before another one, for as long as it is let.
+        // The manager passes the very same socket to the next start, so that socket goes first, in the first attempts.
         HeldBy::Manager if attempt <= SAME_SOCKET_MAX => again().or_else(|error| replace().map_err(|_| error)),
         _ => replace().or_else(|error| again().map_err(|_| error)),
     }

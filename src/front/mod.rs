@@ -1,7 +1,7 @@
-//! The way of a connection: [`accept`] takes it from the kernel, [`admission`] lets it in, [`worker_set`] asks the policy
-//! whose turn it is, [`handoff`] sends it. Those are direct calls with no table of connections and no allocation,
-//! unless something needs to know what is open ([`opens`]). Who cannot be let in is turned away ([`refuse`]); what a
-//! worker does not want comes back ([`returned`]).
+//! The path of a connection: [`accept`] takes it from the kernel, [`admission`] lets it in, [`worker_set`] asks the
+//! policy which worker is next, [`handoff`] sends it. Those are direct calls with no table of connections and no
+//! allocation, unless something needs to know what is open ([`opens`]). A connection that cannot be let in is turned
+//! away ([`refuse`]); one that a worker does not want comes back ([`returned`]).
 
 pub mod accept;
 pub mod accounts;
@@ -30,12 +30,12 @@ pub mod worker_set;
 
 use crate::core::ids::WorkerId;
 
-/// What happens on that way that whoever looks after the workers has to know.
+/// Events of that path for the code that looks after the workers.
 #[derive(Debug)]
 pub enum Event {
     /// A hand-off socket that gets nothing new is empty.
     HandoffEmptied {
-        /// Whose.
+        /// The worker it belongs to.
         worker: WorkerId,
     },
     /// A listener took its last connection and is closed.
@@ -44,7 +44,7 @@ pub enum Event {
     ListenerFailed {
         /// Where it listened.
         address: String,
-        /// Why.
+        /// The error.
         error: std::io::Error,
     },
 }

@@ -5,10 +5,10 @@ use super::worker_set::Offered;
 use std::time::Duration;
 use tracing::warn;
 
-/// Pause after descriptors or memory ran out; nothing says when there are some again.
+/// Pause after descriptors or memory ran out; nothing reports when there are some again.
 pub const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
-/// Pause after the user's limit of descriptors in flight was met. Any process of the user may hold
-/// them, so no event of ours says when one arrives.
+/// Pause after the user's limit of descriptors in flight was met. Any process of the user may hold them, so no event of
+/// the master reports when one arrives.
 const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(5);
 
 /// What the loop has to do next.

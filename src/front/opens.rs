@@ -1,8 +1,8 @@
-//! Which connections are open, and at whom: by cookie (`SO_COOKIE`), from the hand-over to the real close, of
-//! which the kernel tells ([`crate::sys::closes`]). No descriptor is kept for that and no worker helps.
+//! Which connections are open, and at which worker: by cookie (`SO_COOKIE`), from the hand-over to the real close,
+//! which the kernel reports ([`crate::sys::closes`]). This needs no descriptor and no help from a worker.
 //!
-//! Only what needs to know it makes it count: policies that go by load, and limits of open connections.
-//! Without them a connection costs nothing here. What is not TCP is not counted, since nothing tells of its
+//! Connections are counted only if something needs the numbers: policies that go by load, and limits of open
+//! connections. Without them a connection costs nothing here. What is not TCP is not counted, since nothing reports its
 //! close: connections over Unix sockets, and over several paths (MPTCP).
 
 mod noticing;
@@ -33,7 +33,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tracing::{debug, warn};
 
-/// How often the kernel is asked for all connections where it does not tell of closes.
+/// How often the master asks the kernel for all connections where the kernel does not report closes.
 const LOOK_UNHEARD: Duration = Duration::from_millis(100);
 
 /// One open connection.
@@ -42,7 +42,7 @@ struct Open {
     worker: WorkerId,
     load: Rc<Load>,
     source: Option<Source>,
-    /// How to ask for it.
+    /// The addresses to ask the kernel about it.
     ends: Option<(SocketAddr, SocketAddr)>,
 }
 
@@ -68,7 +68,7 @@ pub struct Opens {
     ports: RefCell<HashSet<u16>>,
     families: RefCell<HashSet<Family>>,
     hearing: RefCell<Option<Rc<Closes>>>,
-    /// Events were lost and nobody has asked for all connections since.
+    /// Events were lost, and the master has not asked for all connections since.
     missed: Cell<bool>,
     /// How often all connections were counted again because of that.
     pub recounts: Cell<u64>,
@@ -76,11 +76,12 @@ pub struct Opens {
     freed: Notify,
     waiting: Cell<u32>,
     attention: Notify,
-    /// Where the kernel is asked; nothing where that is not done: who waits for a place must hear at once.
+    /// Where the kernel is asked; `None` where the master does not ask: a task that waits for a place must hear at
+    /// once.
     asking: Option<Asking>,
     notice: Cell<Notice>,
     asked: Cell<Moment>,
-    /// Closes since it was last weighed how they are noticed.
+    /// Closes since the master last weighed how to notice them.
     closes: Cell<u32>,
     /// Open connections that cannot be asked for.
     unaskable: Cell<usize>,
@@ -89,12 +90,12 @@ pub struct Opens {
 }
 
 impl Opens {
-    /// None is open yet. Counts if the configuration needs it.
+    /// No connection is open yet. Counts if the configuration needs it.
     #[must_use]
     pub fn new(config: &Config, aside: Aside) -> Opens {
         let admission = &config.admission;
         let limits = Limits { open: admission.max_open_per_source, rate: admission.max_rate_per_source };
-        // In other modes connections do not come by here.
+        // In other modes connections do not pass here.
         let counting = config.mode == Mode::Handoff && (config.policy.counts_open() || admission.counts_open());
         Opens {
             counting,
@@ -162,7 +163,7 @@ impl Opens {
         }
     }
 
-    /// Gives up hearing: from now on the kernel is asked for all connections.
+    /// Stops hearing: from now on the kernel is asked for all connections.
     fn become_deaf(&self) {
         self.hearing.replace(None);
         self.notice.set(Notice::Hear);
@@ -173,12 +174,12 @@ impl Opens {
     #[must_use]
     pub fn countable(&self, address: &Address, socket: BorrowedFd<'_>) -> Countable {
         if listen::is_bound_to_interface(socket) {
-            // So are its connections, for good.
+            // Its connections are bound to it, too, and stay so.
             self.unaskable.set(self.unaskable.get() + 1);
         }
         match address {
             _ if !self.counting => Countable::None,
-            // What happens in another network namespace is not told in ours.
+            // The events of another network namespace do not show in this one.
             Address::Tcp(_) if !listen::is_of_this_network(socket) => Countable::None,
             Address::Tcp(_) if listen::is_steerable(socket) => Countable::All,
             Address::Tcp(_) => Countable::Some,
@@ -186,12 +187,12 @@ impl Opens {
         }
     }
 
-    /// What a worker has open, for as long as it lives.
+    /// The load of a worker, for as long as it lives.
     pub fn load_of(&self, worker: WorkerId) -> Rc<Load> {
         Rc::clone(self.loads.borrow_mut().entry(worker).or_default())
     }
 
-    /// How many a worker has open.
+    /// How many connections a worker has open.
     #[must_use]
     pub fn open_at(&self, worker: WorkerId) -> u32 {
         self.loads.borrow().get(&worker).map_or(0, |load| load.get())
@@ -202,14 +203,14 @@ impl Opens {
         self.loads.borrow_mut().remove(&worker);
     }
 
-    /// All that are open.
+    /// How many connections are open.
     #[must_use]
     pub fn total(&self) -> usize {
         self.open.borrow().len()
     }
 
-    /// A connection was handed to a worker, which it may have been to another before. To be called while
-    /// the master still has it: until then it cannot be closed.
+    /// A connection was handed to a worker, perhaps after another worker had it. Call this while the master still has
+    /// it: until then it cannot be closed.
     #[inline]
     pub fn opened(
         &self,
@@ -242,7 +243,7 @@ impl Opens {
         open.insert(cookie, Open { worker, load: Rc::clone(load), source, ends });
     }
 
-    /// A worker sent a connection back: it is open at nobody until somebody else gets it.
+    /// A worker returned a connection: it is open at no worker until another one gets it.
     pub fn came_back(&self, connection: BorrowedFd<'_>, countable: Countable) {
         let cookie = (countable != Countable::None).then(|| listen::cookie(connection)).flatten();
         let Some(cookie) = cookie else { return };
@@ -283,7 +284,7 @@ impl Opens {
         }
     }
 
-    /// Asks for every open connection, if that is the way just now.
+    /// Asks for every open connection, if asking is the present way.
     pub fn ask_now(&self) {
         self.catch_up();
         if self.notice.get() == Notice::Ask {
@@ -307,7 +308,7 @@ impl Opens {
         }
     }
 
-    /// Goes over to another way of noticing.
+    /// Switches to another way of noticing.
     fn notice_by(&self, notice: Notice) {
         let hearing = self.hearing.borrow().clone();
         let Some(closes) = hearing.filter(|_| self.notice.get() != notice) else { return };
@@ -325,14 +326,13 @@ impl Opens {
             Err(error) => debug!(%error, "cannot stop hearing of closes"),
         }
         if notice == Notice::Hear {
-            // What was closed before it was heard of.
+            // For what was closed before hearing began.
             self.missed.set(true);
             self.resync.notify_one();
         }
     }
 
-    /// Ends when a connection is closed, from the moment when this was called; it is heard of at once while
-    /// the [`Attention`] lasts.
+    /// Ends when a connection is closed after this call. The master hears of it at once while the [`Attention`] lasts.
     pub fn freed(&self) -> (Attention<'_>, Notified<'_>) {
         self.waiting.set(self.waiting.get() + 1);
         self.attention.notify_one();
@@ -348,7 +348,7 @@ fn count_down(load: &Load) {
     load.0.set(load.0.get().saturating_sub(1));
 }
 
-/// Somebody waits for a connection to be closed.
+/// A task waits for a connection to be closed.
 pub struct Attention<'a>(&'a Opens);
 
 impl Drop for Attention<'_> {

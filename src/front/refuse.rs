@@ -18,39 +18,39 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 use tracing::warn;
 
-/// Connections that were answered with 503 and are still read from: closed while more of the request comes, they
-/// would be reset, and the client might not see its answer.
+/// Connections that were answered with 503 and are still read from. If they were closed while more of the request
+/// comes, they would be reset, and the client might not see its answer.
 const LINGERING_MAX: usize = 256;
-/// How long they are.
+/// How long they are read from.
 const LINGER: Duration = Duration::from_secs(1);
-/// Bytes of a request that are read and thrown away at once.
+/// Bytes of a request that are read and discarded at once.
 const DISCARD: usize = 16 * 1024;
-/// How often that is done for one connection.
+/// How often that happens for one connection.
 const DISCARDS_MAX: u32 = 16;
-/// Least time between two log lines about the same.
+/// Least time between two log lines about the same subject.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// The answer.
 const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 24\r\n\
     Retry-After: 1\r\nConnection: close\r\n\r\ntoo busy, try again soon";
 
-/// Turns a connection away that no worker has had.
+/// Turns away a connection that no worker has had.
 pub fn refuse(listener: &Listener, connection: OwnedFd, because: Because) {
     note(listener, because);
     match listener.common.admission.when_full {
-        // It was promised a place, and waited; a reset says best that there is none.
+        // It was promised a place, and waited; a reset says most clearly that there is none.
         WhenFull::Wait | WhenFull::Reset => reset(connection.as_fd()),
         WhenFull::Unavailable => answer(listener, connection),
     }
 }
 
-/// Turns a connection away that a worker sent back, and of which that worker may have a copy.
+/// Turns away a connection that a worker returned and may still have a copy of.
 pub fn refuse_returned(listener: &Listener, connection: Foreign, because: Because) {
     note(listener, because);
     match listener.common.admission.when_full {
         WhenFull::Wait | WhenFull::Reset => reset(connection.as_fd()),
         WhenFull::Unavailable => {
-            // Nobody lingers here: how long its close takes is not ours to say.
+            // This connection does not linger: the worker decides how long its close takes.
             if say_unavailable(&SockRef::from(&connection)) {
                 count(&listener.common.refused.answered);
             }
@@ -69,15 +69,15 @@ fn note(listener: &Listener, because: Because) {
     }
 }
 
-/// Lets the close be a reset, which waits for nothing.
+/// Makes the close a reset, which waits for nothing.
 fn reset(connection: BorrowedFd<'_>) {
     // If it fails the client gets an end of file instead.
     let _ = SockRef::from(&connection).set_linger(Some(Duration::ZERO));
 }
 
-/// Answers what was asked so far. False when the client is gone.
+/// Answers what was asked so far. Returns false when the client is gone.
 fn say_unavailable(socket: &Socket) -> bool {
-    // A fresh connection's buffer is empty, so it fits at once or the client is gone.
+    // A fresh connection's buffer is empty, so the answer fits at once or the client is gone.
     let said = discard(socket) != Discarded::End
         && socket.send_with_flags(UNAVAILABLE, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL).is_ok();
     if said {
@@ -87,7 +87,7 @@ fn say_unavailable(socket: &Socket) -> bool {
 }
 
 fn answer(listener: &Listener, connection: OwnedFd) {
-    // It has the listener's SO_LINGER, and the close would wait for a client that takes nothing.
+    // It has the listener's SO_LINGER, and the close would wait for a client that reads nothing.
     dispose::no_linger(connection.as_fd());
     let socket = Socket::from(connection);
     if !say_unavailable(&socket) {
@@ -95,7 +95,7 @@ fn answer(listener: &Listener, connection: OwnedFd) {
     }
     let common = &listener.common;
     count(&common.refused.answered);
-    // One that was accepted on the reserve descriptor gives it back at once.
+    // A connection that was accepted on the reserve descriptor gives it back at once.
     if common.refused.lingering.get() >= LINGERING_MAX || !common.reserve.is_there() {
         return;
     }
@@ -108,7 +108,7 @@ fn answer(listener: &Listener, connection: OwnedFd) {
     });
 }
 
-/// Throws away what a client still sends until it has closed its side, or has sent more than a request.
+/// Discards what a client still sends until it has closed its side, or has sent more than a request.
 async fn linger(socket: &AsyncFd<OwnedFd>) {
     let mut reads = 0;
     while reads < DISCARDS_MAX
@@ -125,7 +125,7 @@ async fn linger(socket: &AsyncFd<OwnedFd>) {
     }
 }
 
-/// What there was to throw away.
+/// What there was to discard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Discarded {
     /// Nothing yet.

@@ -8,28 +8,28 @@ use std::cell::Cell;
 /// Why a connection was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Because {
-    /// As many are open as may be.
+    /// As many connections are open as the limit allows.
     Full,
     /// It waited for as long as it may.
     Expired,
     /// Its source is beyond a limit.
     Source(Beyond),
-    /// Workers sent it back too often.
+    /// Workers returned it too often.
     Returned,
 }
 
 /// Connections that were turned away.
 #[derive(Debug, Default)]
 pub struct Refused {
-    /// Because as many were open as may be.
+    /// Because as many connections were open as the limit allows.
     pub full: Cell<u64>,
     /// Because they had waited for as long as they may.
     pub expired: Cell<u64>,
     /// Because their source had as many open as it may.
     pub source_open: Cell<u64>,
-    /// Because their source came too often.
+    /// Because their source connected too often.
     pub source_rate: Cell<u64>,
-    /// Because workers had sent them back too often.
+    /// Because workers had returned them too often.
     pub returned: Cell<u64>,
     /// Of all of these, those that were answered with 503.
     pub answered: Cell<u64>,
@@ -42,7 +42,7 @@ pub struct Refused {
 pub struct Passed([u64; 5]);
 
 impl Refused {
-    /// All of them.
+    /// All connections that were turned away.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.full.get() + self.expired.get() + self.source_open.get() + self.source_rate.get() + self.returned.get()
@@ -53,7 +53,7 @@ impl Refused {
         Passed([&self.full, &self.expired, &self.source_open, &self.source_rate, &self.answered].map(Cell::get))
     }
 
-    /// Counts on from there.
+    /// Continues to count from what was passed on.
     pub fn take(&self, Passed([full, expired, source_open, source_rate, answered]): Passed) {
         self.full.set(full);
         self.expired.set(expired);

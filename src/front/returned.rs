@@ -1,4 +1,4 @@
-//! Connections that a worker sends back on its hand-off socket because it will not have them.
+//! Connections that a worker sends back on its hand-off socket because it does not want them.
 
 use super::common::Common;
 use super::counters::count;
@@ -23,14 +23,15 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-/// Pause before a returned connection is offered again when nobody else could have it, so that one
-/// worker that refuses everything cannot make the two of us spin.
+/// Pause before a returned connection is offered again when no other worker could have it, so that one worker that
+/// refuses everything cannot make itself and the master spin.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Pause while no descriptor is free.
 const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(5);
 
-/// Ends what waits in the hand-off sockets of all workers, when nobody is left who could have it.
+/// Ends the returned connections that wait in the hand-off sockets of all workers, when no worker is left that could
+/// have them.
 pub fn lose_all(common: &Common) {
     for (address, handoff) in common.returning.0.take() {
         while let Ok(received) = fd::receive(handoff.sender(), &mut [0; PEER_MAX]) {
@@ -46,7 +47,7 @@ pub fn lose_all(common: &Common) {
     }
 }
 
-/// One of them, as long as somebody reads from it.
+/// A hand-off socket and its entry in `Common::returning`, for as long as a task reads from it.
 struct Read {
     listener: Rc<Listener>,
     handoff: Rc<Handoff>,
@@ -68,7 +69,7 @@ impl Drop for Read {
 
 /// What a worker sent on its hand-off socket.
 enum Sent {
-    /// A connection that it had from us.
+    /// A connection that it had from the master.
     Back(Foreign, Came),
     /// A connection that could not be received.
     Lost,
@@ -91,7 +92,7 @@ fn sort(received: Received, common: &Common, address: &Address, handoff: &Handof
     let Some(connection) = Some(first).filter(|first| listen::is_accepted_at(first.as_fd(), address)) else {
         return Sent::Nonsense;
     };
-    // Nobody waits for one of our own, and a copy is no connection.
+    // No client waits for one of the master's own connections, and a copy is not a connection.
     match common.returns.came(connection.as_fd(), handoff.worker) {
         Came::Copy => Sent::Nonsense,
         _ if handoff.is_own(connection.as_fd()) => Sent::Nonsense,
@@ -99,8 +100,8 @@ fn sort(received: Received, common: &Common, address: &Address, handoff: &Handof
     }
 }
 
-/// Reads what the worker returns and gives it to others, one at a time; further ones wait in the
-/// socket. Ends when the worker can return nothing more and everything was read.
+/// Reads what the worker returns and gives it to others, one connection at a time; further ones wait in the socket.
+/// Ends when the worker can return nothing more and everything was read.
 pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
     let _read = Read::begin(&listener, &handoff);
     let common = &listener.common;
@@ -179,7 +180,7 @@ pub async fn serve(listener: Rc<Listener>, handoff: Rc<Handoff>) {
     }
 }
 
-/// Gives a returned connection to another worker, or after a pause to whoever has room; turns it away when it
+/// Gives a returned connection to another worker, or after a pause to any worker that has room. Turns it away when it
 /// has waited for as long as it may.
 async fn place(listener: &Listener, handoff: &Handoff, connection: Foreign) {
     let peer = listen::peer_of(connection.as_fd());
@@ -198,7 +199,7 @@ async fn place(listener: &Listener, handoff: &Handoff, connection: Foreign) {
             return count(&listener.common.lost);
         }
         if except.is_some() && listener.workers.anybody_but(handoff.slot) {
-            // Others are only full for now.
+            // The others are only full for now.
             sleep(PAUSE / 10).await;
             continue;
         }
@@ -207,7 +208,7 @@ async fn place(listener: &Listener, handoff: &Handoff, connection: Foreign) {
     }
 }
 
-/// Turns it away: nobody has it any more.
+/// Turns a connection away: no worker has it any more.
 fn give_up(listener: &Listener, connection: Foreign, because: Because) {
     listener.common.opens.came_back(connection.as_fd(), listener.workers.choice.countable);
     refuse_returned(listener, connection, because);

@@ -1,4 +1,4 @@
-//! Where connections may come back from.
+//! The hand-off sockets from which connections may come back.
 
 use super::handoff::Handoff;
 use crate::wire::address::Address;

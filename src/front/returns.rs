@@ -1,4 +1,4 @@
-//! Which connections came back, from whom, and how often: so that a worker can return only what it has.
+//! Which connections came back, from which worker, and how often, so that a worker can return only what it has.
 
 use crate::clock;
 use crate::core::ids::WorkerId;
@@ -10,12 +10,12 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Times that one connection may come back before nobody is bothered with it any more. With the pauses in
-/// [`super::returned`] that is some seconds when all refuse it.
+/// Times that one connection may come back before no worker gets it any more. With the pauses in [`super::returned`]
+/// that takes some seconds when all refuse it.
 pub const RETURNS_MAX: u32 = 100;
-/// Connections of which that is remembered, the last ones. An older one counts as new.
+/// Connections that are remembered, the last ones. An older one counts as new.
 const REMEMBERED_MAX: usize = 1024;
-/// What one hand-off socket may bring back in [`WINDOW`]; the rest waits in it: 1000 in a second.
+/// Connections that one hand-off socket may return in [`WINDOW`]: 1000 in a second. The rest waits in it.
 const PER_WINDOW: u32 = 100;
 const WINDOW: Duration = Duration::from_millis(100);
 
@@ -24,23 +24,22 @@ const WINDOW: Duration = Duration::from_millis(100);
 struct Entry {
     cookie: u64,
     times: u32,
-    /// Who got it then; nobody as long as the master has it.
+    /// The worker that got it then; none as long as the master has it.
     holder: Option<WorkerId>,
 }
 
-/// What the return of a connection is.
+/// What the return of a connection means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Came {
-    /// Somebody else shall have it.
+    /// Another worker gets it.
     Welcome,
     /// It came back too often.
     TooOften,
-    /// The worker has returned it before, and another has it: this is a copy, and no connection comes to its end
-    /// with it.
+    /// The worker has returned it before, and another worker has it: this is a copy, and no connection ends with it.
     Copy,
 }
 
-/// Those of all workers.
+/// The returned connections of all workers.
 #[derive(Debug, Default)]
 pub struct Returns {
     /// The oldest first.
@@ -79,7 +78,7 @@ impl Returns {
         self.remembered.borrow_mut().iter_mut().filter(|e| e.cookie == cookie).for_each(|e| e.holder = to);
     }
 
-    /// A connection was taken back untaken: whoever gets it now may return it as if it were new.
+    /// A connection was taken back untaken: the worker that gets it now may return it as if it were new.
     pub fn forget(&self, connection: BorrowedFd<'_>) {
         if self.remembered.borrow().is_empty() {
             return;
@@ -99,7 +98,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Waits until one more may come; how often that was, when it had to wait now.
+    /// Waits until one more may come. If it had to wait now, returns how often that has happened.
     pub async fn one_more(&mut self) -> Option<u64> {
         let now = clock::now();
         let waits = self.left == 0 && now < self.until;

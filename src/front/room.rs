@@ -1,10 +1,10 @@
-//! Hearing of workers that have room again.
+//! Noticing workers that have room again.
 
 use crate::sys::room::RoomWatch;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 
-/// A listener's set of hand-off sockets as the reactor wants it.
+/// A listener's set of hand-off sockets in the form that the reactor needs.
 #[derive(Debug)]
 pub struct WatchedRoom(pub(super) Rc<RoomWatch>);
 

@@ -1,5 +1,5 @@
-//! Who may get a connection of one listener: the workers that accept there, by slot, and whose turn
-//! it is. Also the queues of those that may get nothing more.
+//! The workers that may get a connection of one listener: those that accept there, by slot, and which of them is next.
+//! Also the queues of those that may get nothing more.
 
 pub mod passing;
 
@@ -23,10 +23,10 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// How often the shares of fresh workers are reckoned anew.
+/// How often the shares of fresh workers are recalculated.
 const RECKON_EVERY: Duration = Duration::from_millis(20);
 
-/// What became of a connection that was offered to the members.
+/// The result of offering a connection to the members.
 #[derive(Debug)]
 pub enum Offered {
     /// A worker has it.
@@ -35,17 +35,18 @@ pub enum Offered {
     NoRoom,
     /// The user has too many descriptors in flight.
     TooManyInFlight,
-    /// The kernel refused in a way that has no name.
+    /// The kernel refused for another reason.
     Failed(io::Error),
 }
 
-/// How a connection comes to be offered.
+/// Why a connection is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// A worker is chosen among those that have fewer open than they may.
+    /// It is new: a worker is chosen among those that have fewer connections open than they may.
     New,
-    /// The worker of a slot would not have it, or nobody would. It was let in already, and others may wait
-    /// behind it that count as open at the very worker that sent them back, so a limit does not hold it up.
+    /// A worker returned it: the worker of this slot did not want it, or, with `None`, no worker did. It was let in
+    /// already, and connections that wait behind it may still count as open at the worker that returned them, so a
+    /// limit does not hold it up.
     Returned(Option<Slot>),
 }
 
@@ -54,7 +55,7 @@ pub enum Arrival {
 struct Member {
     handoffs: Vec<Rc<Handoff>>,
     turn: RoundRobin,
-    /// What its worker has open.
+    /// Open connections of its worker.
     load: Rc<Load>,
     /// Its share now, in [`SHARE_MAX`]ths of a weight of 1.
     share: u32,
@@ -110,16 +111,16 @@ pub struct WorkerSet {
     members: RefCell<Vec<Member>>,
     /// Which of the hand-off sockets are full.
     pub room: Rc<RoomWatch>,
-    /// Whether it was seen a moment ago, for the connection that comes next, which of them are full no more.
+    /// Whether the set checked a moment ago which of them are no longer full; the next connection does not check again.
     caught_up: Cell<bool>,
     policy: RefCell<Policy>,
     /// How a worker is chosen.
     pub choice: Choice,
-    /// Who got the last connection.
+    /// The worker that got the last connection.
     served_last: Cell<Option<WorkerId>>,
     /// Whether all shares are the same.
     equal: Cell<bool>,
-    /// Until when shares grow, and when they were reckoned last.
+    /// Until when shares grow, and when they were last recalculated.
     growing_until: Cell<Option<Moment>>,
     reckoned: Cell<Moment>,
     /// Sockets of ended or draining workers in which connections may wait.
@@ -127,7 +128,7 @@ pub struct WorkerSet {
 }
 
 impl WorkerSet {
-    /// Nobody takes part yet.
+    /// A set in which no worker takes part yet.
     ///
     /// # Errors
     /// When no descriptor is free.
@@ -149,7 +150,7 @@ impl WorkerSet {
     /// Lets a worker take part.
     ///
     /// # Errors
-    /// When the kernel cannot watch one socket more.
+    /// When the kernel cannot watch one more socket.
     pub fn add(&self, handoff: Rc<Handoff>) -> io::Result<()> {
         handoff.serves_since.set(clock::now());
         self.enter(handoff)
@@ -173,14 +174,14 @@ impl WorkerSet {
         Ok(())
     }
 
-    /// Begins, or goes on, to let the share of a worker grow that has served since then.
+    /// Begins or continues to grow the share of a worker that has served since `serves_since`.
     fn grow(&self, serves_since: Moment) {
         let until = self.choice.growth.map(|growth| serves_since + growth);
         self.growing_until.set(self.growing_until.get().max(until));
         self.reckon(clock::now());
     }
 
-    /// Reckons what each slot's share is now.
+    /// Recalculates the share that each slot has now.
     fn reckon(&self, now: Moment) {
         let mut members = self.members.borrow_mut();
         for (member, slot) in members.iter_mut().zip((0..).map(Slot)) {
@@ -198,14 +199,14 @@ impl WorkerSet {
         }
     }
 
-    /// Gives nothing more to the sockets of `worker` (all, or the one of `request`); what waits in
-    /// them is an draining from now on.
+    /// Gives nothing more to the sockets of `worker` (all, or the one of `request`). They are draining from now on,
+    /// with what waits in them.
     pub fn retire(&self, worker: WorkerId, request: Option<RequestId>) {
         let leaves = |h: &Rc<Handoff>| h.worker == worker && request.is_none_or(|id| h.request == id);
         let mut draining = self.draining.borrow_mut();
         for member in self.members.borrow_mut().iter_mut() {
             for gone in member.handoffs.extract_if(.., |h| leaves(h)) {
-                // One that was suspended is among them already.
+                // A suspended one is among them already.
                 if !draining.iter().any(|draining| Rc::ptr_eq(draining, &gone)) {
                     draining.push(gone);
                 }
@@ -215,7 +216,7 @@ impl WorkerSet {
         self.reckon(clock::now());
     }
 
-    /// Gives nothing to a worker for now, and what it has not taken to others.
+    /// Gives nothing to a worker for now, and gives what it has not taken to others.
     pub fn suspend(&self, worker: WorkerId) {
         for handoff in self.serving().filter(|h| h.worker == worker) {
             handoff.suspend(Suspended::Yes);
@@ -223,7 +224,7 @@ impl WorkerSet {
         }
     }
 
-    /// Gives to the worker again.
+    /// Gives connections to the worker again.
     pub fn readmit(&self, worker: WorkerId) {
         for handoff in self.serving().filter(|h| h.worker == worker) {
             handoff.suspend(Suspended::No);
@@ -233,7 +234,7 @@ impl WorkerSet {
         }
     }
 
-    /// Whether anybody may get a connection now.
+    /// Whether any worker may get a connection now.
     #[inline]
     pub fn has_room(&self) -> bool {
         let most = self.choice.most_open;
@@ -253,13 +254,13 @@ impl WorkerSet {
         serving.peek().is_some() && serving.all(|member| member.load.get() >= self.choice.most_open)
     }
 
-    /// Whether anybody takes part, full or not, in another slot than `except`.
+    /// Whether any worker takes part, full or not, in a slot other than `except`.
     pub fn anybody_but(&self, except: Slot) -> bool {
         let members = self.members.borrow();
         members.iter().enumerate().any(|(slot, member)| slot != except.index() && !member.handoffs.is_empty())
     }
 
-    /// Whether nobody takes part.
+    /// Whether no worker takes part.
     pub fn is_empty(&self) -> bool {
         self.members.borrow().iter().all(|member| member.handoffs.is_empty())
     }
@@ -311,7 +312,7 @@ impl WorkerSet {
         }
     }
 
-    /// Who got the last connection that was offered.
+    /// The worker that got the last connection that was offered.
     #[must_use]
     pub fn served_last(&self) -> Option<WorkerId> {
         self.served_last.get()
@@ -332,12 +333,12 @@ impl WorkerSet {
         self.draining.borrow().clone()
     }
 
-    /// Whether there are draining.
+    /// Whether there are draining sockets.
     pub fn is_draining(&self) -> bool {
         !self.draining.borrow().is_empty()
     }
 
-    /// Forgets those draining in which nothing waits any more; tells whose they were.
+    /// Forgets the draining sockets in which nothing waits any more; returns the workers that they belonged to.
     pub fn drop_drained(&self) -> Vec<WorkerId> {
         let (empty, waiting): (Vec<_>, Vec<_>) =
             self.draining.take().into_iter().partition(|handoff| handoff.queued() == 0);
@@ -345,7 +346,7 @@ impl WorkerSet {
         empty.iter().map(|handoff| handoff.worker).collect()
     }
 
-    /// Untaken connections of one worker, orphaned or not.
+    /// Untaken connections of one worker, draining or not.
     pub fn queued_of(&self, worker: WorkerId) -> u64 {
         self.all().filter(|h| h.worker == worker).map(|h| u64::from(h.queued())).sum()
     }
@@ -371,12 +372,12 @@ impl WorkerSet {
         self.all().map(take).sum::<u64>()
     }
 
-    /// Whether `worker` still has a socket here, orphaned or not.
+    /// Whether `worker` still has a socket here, draining or not.
     pub fn knows(&self, worker: WorkerId) -> bool {
         self.all().any(|h| h.worker == worker)
     }
 
-    /// The sockets of those that take part.
+    /// The sockets of the workers that take part.
     pub fn serving(&self) -> impl Iterator<Item = Rc<Handoff>> {
         let members = self.members.borrow();
         members.iter().flat_map(|member| member.handoffs.iter().cloned()).collect::<Vec<_>>().into_iter()
@@ -385,7 +386,7 @@ impl WorkerSet {
     fn all(&self) -> impl Iterator<Item = Rc<Handoff>> {
         let serving: Vec<_> = self.serving().collect();
         let draining = self.draining.borrow();
-        // One that is suspended is among both.
+        // A suspended one is in both lists.
         let others = draining.iter().filter(|draining| !serving.iter().any(|h| Rc::ptr_eq(h, draining)));
         let others: Vec<_> = others.cloned().collect();
         serving.into_iter().chain(others)

@@ -1,5 +1,5 @@
-//! The exact program, in turn or by source. What it goes by lies in memory that both share: excluding a slot,
-//! or having more of them, is writing there, and the program stays as it is.
+//! The exact program, in turn or by source. What it uses lies in memory that it shares with the master: to exclude a
+//! slot, or to have more of them, the master writes there, and the program stays as it is.
 
 use super::order::{self, Share};
 use super::program::{
@@ -50,11 +50,11 @@ pub struct Exact {
 }
 
 impl Exact {
-    /// Loads the program; nobody is eligible yet, so the kernel's hash goes on choosing.
+    /// Loads the program. No slot is eligible yet, so the kernel's hash goes on choosing.
     ///
     /// # Errors
-    /// [`Refused`]: `EPERM` without `CAP_BPF` (or root), `EINVAL` on kernels before 5.12, which know
-    /// no fetching addition.
+    /// [`Refused`]: `EPERM` without `CAP_BPF` (or root), `EINVAL` on kernels before 5.12, which have no fetching
+    /// addition.
     pub fn load(choice: Choice) -> Result<Exact, Refused> {
         let plain = |source| Refused { source, verifier: None };
         let state = Shared::new(NAME, WORDS).map_err(plain)?;
@@ -90,15 +90,15 @@ impl Exact {
         Ok(Exact { choice, state, sockets, program })
     }
 
-    /// Makes the program choose for the group of this listening socket; once for a group.
+    /// Makes the program choose for the group of this listening socket; needed once for a group.
     ///
     /// # Errors
-    /// That of `setsockopt(2)`.
+    /// The error of `setsockopt(2)`.
     pub fn attach(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
         bpf::attach(self.program.fd.as_fd(), socket)
     }
 
-    /// Says which socket is a slot's.
+    /// Says which socket belongs to a slot.
     ///
     /// # Errors
     /// `EINVAL` unless it listens with `SO_REUSEPORT`.
@@ -106,7 +106,7 @@ impl Exact {
         self.sockets.put(slot, socket)
     }
 
-    /// Says who is eligible, and what each should get; slots beyond [`ROOM`] are left out. With nobody, the
+    /// Says which slots are eligible, and what each should get; slots beyond [`ROOM`] are left out. With no slot, the
     /// kernel's hash chooses, and connections wait at whichever socket it names.
     pub fn order(&self, shares: &[Share]) {
         let shares: Vec<Share> = shares.iter().copied().filter(|share| (share.slot as usize) < ROOM).collect();
@@ -122,12 +122,11 @@ impl Exact {
             let two = |i: usize| u64::from(pair.get(i).copied().unwrap_or(0));
             word.store(two(0) | two(1) << 32, Relaxed);
         }
-        // One store: whoever sees the new half sees what is in it.
+        // One store: a program that sees the new half sees what is in it.
         words[ACTIVE].store(refusing | half << HALF | places.len() as u64, Release);
     }
 
-    /// Refuses every new connection from now on, as if nobody listened; what waits already stays, and
-    /// may still move.
+    /// Refuses every new connection from now on, as if nothing listened. What waits already stays, and may still move.
     pub fn refuse(&self) {
         self.state.words()[ACTIVE].fetch_or(1 << REFUSING, Release);
     }
@@ -138,7 +137,7 @@ impl Exact {
         self.program.migrates
     }
 
-    /// Connections steered to a slot so far; one that had to move counts at both.
+    /// Connections steered to a slot so far; one that had to move counts at both slots.
     #[must_use]
     pub fn steered_to(&self, slot: u32) -> u64 {
         let count = self.state.words()[COUNTS..].get(slot as usize);

@@ -21,7 +21,7 @@ use std::time::Duration;
 pub struct Group {
     members: RefCell<Vec<Member>>,
     steering: RefCell<Steering>,
-    /// How long the kernel keeps a connection to itself that says nothing.
+    /// How long the kernel keeps a silent connection to itself.
     defer: Option<Duration>,
 }
 
@@ -41,7 +41,7 @@ pub struct Passed {
 }
 
 impl Passed {
-    /// Whether this version knows what steers.
+    /// Whether this version understands the steering.
     #[must_use]
     pub fn is_understood(&self) -> bool {
         self.steering.is_understood()
@@ -77,7 +77,7 @@ impl Group {
         Ok(Group { members: RefCell::new(members), steering: RefCell::new(steering), defer })
     }
 
-    /// A group of one bound socket, that of `slot`.
+    /// A group with one bound socket, that of `slot`.
     #[must_use]
     pub fn new(slot: Slot, socket: Rc<Socket>, steering: Steering, defer: Option<Duration>) -> Group {
         let members = RefCell::new(vec![Member { slot, socket, entered: false }]);
@@ -93,7 +93,7 @@ impl Group {
             return Ok(socket);
         }
         if self.steering.borrow().kind() == Kind::Random {
-            // Places in the kernel's group are known only if one socket after the other listens.
+            // Places in the kernel's group are known only if the sockets begin to listen one after the other.
             self.enter_all()?;
         }
         let mut members = self.members.borrow_mut();
@@ -115,7 +115,7 @@ impl Group {
     /// Lets the slot's socket listen and be steered to, from the next [`Group::order`] on.
     ///
     /// # Errors
-    /// That of `listen(2)`, or what says that the kernel takes no socket more.
+    /// The error of `listen(2)`, or one that says that the kernel takes no more sockets.
     pub fn listen(&self, slot: Slot, backlog: Option<u32>) -> io::Result<()> {
         let mut members = self.members.borrow_mut();
         let Some(member) = members.iter_mut().find(|m| m.slot == slot) else { return Ok(()) };
@@ -150,7 +150,7 @@ impl Group {
         self.members.borrow().iter().map(|m| Rc::clone(&m.socket)).collect()
     }
 
-    /// Says which slots get connections, and what each should get; tells whether that is anything new.
+    /// Says which slots get connections, and what each should get. Returns whether that is new.
     pub fn order(&self, shares: &[Share]) -> bool {
         let members = self.members.borrow();
         let Some(any) = members.iter().find(|m| m.entered) else { return false };
@@ -159,11 +159,11 @@ impl Group {
         self.steering.borrow_mut().order(&known, any.socket.as_fd())
     }
 
-    /// Ends a slot that is not wanted any more. What waits there moves to the others where the kernel
-    /// can do that; returns how many connections were lost with it.
+    /// Ends a slot that is not wanted any more. What waits there moves to the others where the kernel can do that.
+    /// Returns how many connections were lost with it.
     pub fn vacate(&self, slot: Slot) -> u64 {
         let mut members = self.members.borrow_mut();
-        // The last one stays: without it nobody would know the address any more.
+        // The last one stays: without it nothing would know the address any more.
         let Some(index) = members.iter().position(|m| m.slot == slot).filter(|_| members.len() > 1) else { return 0 };
         let member = members.remove(index);
         let mut steering = self.steering.borrow_mut();
@@ -174,26 +174,25 @@ impl Group {
         if steering.migrates() { 0 } else { waiting }
     }
 
-    /// Takes out a slot's socket on which nobody listened; returns another of the group, if there is one.
+    /// Takes out a slot's socket on which no worker listened. Returns another of the group, if there is one.
     pub fn withdraw(&self, slot: Slot) -> Option<Rc<Socket>> {
         let mut members = self.members.borrow_mut();
         let other = members.iter().find(|m| m.slot != slot).map(|m| Rc::clone(&m.socket))?;
-        // It may be a client's by now, whose close takes as long as it wants.
+        // It may be a client's by now, and the worker decides how long its close takes.
         let gone = members.extract_if(.., |m| m.slot == slot && !m.entered);
         gone.for_each(|member| dispose::let_go(member.socket));
         Some(other)
     }
 
-    /// Whether what waits at a slot's socket can move to the others when it is shut down, of which there
-    /// must be some that get connections.
+    /// Whether what waits at a slot's socket can move to the others when it is shut down. Some of those must get
+    /// connections.
     #[must_use]
     pub fn can_move_from(&self, slot: Slot) -> bool {
         let steering = self.steering.borrow();
         steering.migrates() && steering.eligible().iter().any(|other| other.slot != slot.0)
     }
 
-    /// Refuses new connections from now on; false where that cannot be done without losing those that
-    /// wait.
+    /// Refuses new connections from now on. Returns false where that cannot be done without losing those that wait.
     #[must_use]
     pub fn refuse(&self) -> bool {
         self.steering.borrow().refuse()
@@ -222,19 +221,19 @@ impl Group {
         self.members.borrow().iter().map(|m| u64::from(listen::queued(m.socket.as_fd()))).sum()
     }
 
-    /// Connections steered to a slot so far; nothing where nobody counts.
+    /// Connections steered to a slot so far; `None` where nothing counts.
     #[must_use]
     pub fn steered_to(&self, slot: Slot) -> Option<u64> {
         self.steering.borrow().steered_to(slot.0)
     }
 
-    /// Connections steered so far; none where nobody counts.
+    /// Connections steered so far; 0 where nothing counts.
     #[must_use]
     pub fn steered(&self) -> u64 {
         self.steering.borrow().steered()
     }
 
-    /// Who chooses, and why nothing better does.
+    /// What chooses, and why nothing better does.
     #[must_use]
     pub fn steering(&self) -> (Kind, Option<String>) {
         let steering = self.steering.borrow();

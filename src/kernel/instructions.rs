@@ -1,5 +1,5 @@
-//! Instructions of the kernel's machine (Documentation/bpf/standardization/instruction-set.rst), and putting
-//! them in a row with jumps to names. Touches nothing.
+//! Instructions of the kernel's machine (Documentation/bpf/standardization/instruction-set.rst), and assembling them
+//! with jumps to names. Has no side effects.
 
 /// Registers: r0 results, r1 to r5 arguments, r6 to r9 survive calls, r10 the stack.
 pub const R0: u8 = 0;
@@ -27,7 +27,7 @@ pub const XOR: u8 = 0xaf;
 pub const LEFT_NUMBER: u8 = 0x67;
 pub const RIGHT_NUMBER: u8 = 0x77;
 pub const MOD: u8 = 0x9f;
-/// Turns so many bits, counted from the most significant byte, into a number.
+/// Turns this many bits, counted from the most significant byte, into a number.
 pub const FROM_NETWORK: u8 = 0xdc;
 pub const LOAD_NUMBER_64: u8 = 0x18;
 pub const LOAD_8: u8 = 0x71;
@@ -50,8 +50,8 @@ pub const EXIT: u8 = 0x95;
 /// Marks an address as that of a map, given by its descriptor (`BPF_PSEUDO_MAP_FD`).
 pub const MAP_FD: u8 = 1;
 
-/// One instruction: code, destination and source register, offset, number; as the kernel reads them
-/// in memory, so on a machine with the least byte first.
+/// One instruction: code, destination and source register, offset, number. The layout is the one in the kernel's
+/// memory, on a machine with the least significant byte first.
 #[must_use]
 pub fn op(code: u8, to: u8, from: u8, offset: i16, number: i32) -> u64 {
     u64::from(code) | u64::from(from << 4 | to) << 8 | u64::from(offset as u16) << 16 | u64::from(number as u32) << 32
@@ -63,7 +63,7 @@ pub fn load(to: u8, number: u64) -> [u64; 2] {
     [op(LOAD_NUMBER_64, to, 0, 0, number as i32), op(0, 0, 0, 0, (number >> 32) as i32)]
 }
 
-/// A program under construction; `L` are the places that jumps lead to.
+/// A program under construction; `L` names the places that jumps lead to.
 #[derive(Debug)]
 pub struct Assembly<L> {
     body: Vec<u64>,
@@ -84,13 +84,13 @@ impl<L: Copy + PartialEq + std::fmt::Debug> Assembly<L> {
         self
     }
 
-    /// Adds a jump that is taken when a register compares so with a number.
+    /// Adds a jump that is taken when this comparison of a register with a number holds.
     pub fn jump(&mut self, condition: u8, register: u8, number: i32, to: L) -> &mut Assembly<L> {
         self.jumps.push((self.body.len(), to));
         self.put(&[op(condition, register, 0, 0, number)])
     }
 
-    /// Adds a jump that is taken when a register compares so with another.
+    /// Adds a jump that is taken when this comparison of two registers holds.
     pub fn jump_register(&mut self, condition: u8, register: u8, other: u8, to: L) -> &mut Assembly<L> {
         self.jumps.push((self.body.len(), to));
         self.put(&[op(condition, register, other, 0, 0)])

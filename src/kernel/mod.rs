@@ -2,15 +2,15 @@
 //! program that says which of them a connection belongs to. The choice is made when the connection is
 //! asked for (its SYN), so a connection costs the master nothing.
 //!
-//! What may be done depends on privileges, and each step down is named:
+//! What is possible depends on privileges, and each step down is named:
 //!
 //! 1. [`exact`]: an eBPF program gives each eligible slot its turn, or each client its slot. Needs `CAP_BPF`
 //!    and Linux 5.12.
-//! 2. [`random`]: a classic program, which anybody may attach, draws one of the eligible slots.
-//! 3. The kernel's own hash over addresses and ports, which knows nobody as not eligible.
+//! 2. [`random`]: a classic program, which any user may attach, draws one of the eligible slots.
+//! 3. The kernel's own hash over addresses and ports, which takes every slot as eligible.
 //!
-//! What each slot should get comes as its [`Share`]; [`order`] makes a list of them that the exact program goes
-//! by. Least connections are shares, too: the master leaves out the more loaded slots, time and again.
+//! What each slot should get comes as its [`Share`]; [`order`] makes a list of them that the exact program uses. Least
+//! connections are shares, too: the master leaves out the more loaded slots, again and again.
 
 pub mod exact;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// Who gives a connection its slot.
+/// What gives a connection its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Kind {
     /// Each eligible slot in turn.
@@ -49,7 +49,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The name as `status` has it under `policy`.
+    /// The name that `status` shows under `policy`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -62,7 +62,7 @@ impl Kind {
     }
 }
 
-/// What is wanted of the exact program, and what that is then called.
+/// What the exact program should do, and the kind that it then is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
     kind: Kind,
@@ -72,7 +72,7 @@ pub struct Wanted {
 impl From<Policy> for Wanted {
     fn from(policy: Policy) -> Wanted {
         let (kind, choice) = match policy {
-            // Which two are drawn nobody can tell the kernel; the configuration refuses it.
+            // The kernel cannot be told which two are drawn; the configuration refuses it.
             Policy::RoundRobin | Policy::RandomTwo => (Kind::RoundRobin, Choice::InTurn),
             Policy::LeastConnections => (Kind::LeastConnections, Choice::InTurn),
             Policy::SourceHash(prefix) => (Kind::SourceHash, Choice::BySource(prefix)),
@@ -82,13 +82,13 @@ impl From<Policy> for Wanted {
 }
 
 impl Wanted {
-    /// What it is called.
+    /// The kind that it then is.
     #[must_use]
     pub fn kind(self) -> Kind {
         self.kind
     }
 
-    /// Whether it could be had: tries it and leaves nothing behind.
+    /// Tries whether it is available, and leaves nothing behind.
     ///
     /// # Errors
     /// What is missing, in words.
@@ -101,9 +101,9 @@ impl Wanted {
 #[derive(Debug)]
 pub struct Steering {
     by: By,
-    /// What the exact kind is called.
+    /// The kind of the exact program.
     wanted: Kind,
-    /// Why it is not that.
+    /// Why another kind is used.
     reason: Option<String>,
     order: Vec<Share>,
 }
@@ -115,8 +115,8 @@ enum By {
     Hash,
 }
 
-/// The slots of a group in the kernel's order: that in which their sockets began to listen. One that
-/// leaves has its place taken by the last (`__reuseport_detach_sock` in net/core/sock_reuseport.c).
+/// The slots of a group in the kernel's order, in which their sockets began to listen. When one leaves, the last takes
+/// its place (`__reuseport_detach_sock` in net/core/sock_reuseport.c).
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Members(Vec<u32>);
 
@@ -152,7 +152,7 @@ pub struct Passed {
 }
 
 impl Passed {
-    /// Whether this version knows what steers.
+    /// Whether this version understands the steering.
     #[must_use]
     pub fn is_understood(&self) -> bool {
         !matches!(&self.by, PassedBy::Exact { exact, .. } if !exact.is_understood())
@@ -180,7 +180,7 @@ impl Steering {
     /// Takes over what was passed on.
     ///
     /// # Errors
-    /// That of [`Exact::take`].
+    /// The error of [`Exact::take`].
     pub fn take(passed: Passed, taking: &Taking) -> io::Result<Steering> {
         let by = match passed.by {
             PassedBy::Exact { exact, attached } => By::Exact { exact: Exact::take(&exact, taking)?, attached },
@@ -190,7 +190,7 @@ impl Steering {
         Ok(Steering { by, wanted: passed.wanted, reason: passed.reason, order: passed.shares })
     }
 
-    /// The best that this process may have.
+    /// The best kind that this process may have.
     #[must_use]
     pub fn best(wanted: Wanted) -> Steering {
         match Exact::load(wanted.choice) {
@@ -209,7 +209,7 @@ impl Steering {
         Steering { by, wanted: wanted.kind, reason, order: Vec::new() }
     }
 
-    /// Who chooses.
+    /// What chooses.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self.by {
@@ -219,20 +219,20 @@ impl Steering {
         }
     }
 
-    /// Why nothing better does, and what to do about it.
+    /// Why nothing better chooses, and what to do about it.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }
 
-    /// Whether what waits at a socket moves to the others when that is shut down.
+    /// Whether what waits at a socket moves to the others when the socket is shut down.
     #[must_use]
     pub fn migrates(&self) -> bool {
         matches!(&self.by, By::Exact { exact, .. } if exact.migrates())
     }
 
-    /// Refuses every new connection from now on, while what waits stays. False where only the exact
-    /// program can do that.
+    /// Refuses every new connection from now on, while what waits stays. Returns false without the exact program, which
+    /// alone can do that.
     #[must_use]
     pub fn refuse(&self) -> bool {
         match &self.by {
@@ -246,7 +246,7 @@ impl Steering {
     /// enter in the order in which their sockets began to listen.
     ///
     /// # Errors
-    /// That of `bpf(2)` or `setsockopt(2)`.
+    /// The error of `bpf(2)` or `setsockopt(2)`.
     pub fn enter(&mut self, slot: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
         match &mut self.by {
             By::Exact { exact, attached } => {
@@ -268,15 +268,15 @@ impl Steering {
             By::Exact { exact, .. } => exact.order(&self.order),
             By::Random(members) => {
                 members.leave(slot);
-                // Others have other places now: the next order is a new program even if it is the same.
+                // The other slots have other places now, so the next order is a new program even if it is the same.
                 self.order.clear();
             }
             By::Hash => {}
         }
     }
 
-    /// Says who is eligible, and what each should get; tells whether that is anything new. `socket` is any of
-    /// the group.
+    /// Says which slots are eligible, and what each should get. Returns whether that is new. `socket` is any of the
+    /// group.
     pub fn order(&mut self, shares: &[Share], socket: BorrowedFd<'_>) -> bool {
         if self.order == shares {
             return false;
@@ -296,13 +296,13 @@ impl Steering {
         true
     }
 
-    /// Who is eligible now.
+    /// The slots that are eligible now.
     #[must_use]
     pub fn eligible(&self) -> &[Share] {
         &self.order
     }
 
-    /// Connections steered so far; none where nobody counts.
+    /// Connections steered so far; 0 where nothing counts.
     #[must_use]
     pub fn steered(&self) -> u64 {
         match &self.by {
@@ -311,7 +311,7 @@ impl Steering {
         }
     }
 
-    /// Connections steered to a slot so far; nothing where nobody counts.
+    /// Connections steered to a slot so far; `None` where nothing counts.
     #[must_use]
     pub fn steered_to(&self, slot: u32) -> Option<u64> {
         match &self.by {
@@ -353,7 +353,7 @@ mod tests {
         assert!(passed(program::WORDS, &is(same)).is_understood());
         assert!(!passed(program::WORDS, &is(same ^ 1)).is_understood());
         assert!(!passed(program::WORDS - 1, &is(same)).is_understood());
-        // Versions that knew one program only had this memory.
+        // Versions that knew only one program had this memory.
         assert!(!passed(2050, "").is_understood());
     }
 }

@@ -1,4 +1,4 @@
-//! From the slots' shares to the list of places that a program goes by. Touches nothing.
+//! From the slots' shares to the list of places that a program uses. Has no side effects.
 
 use super::program::PLACES;
 use crate::core::chance::mix;
@@ -49,9 +49,8 @@ impl View for Shares<'_> {
     }
 }
 
-/// One round of turns: each slot as often as its weight says, and spread out as [`RoundRobin`] does it. At most
-/// [`PLACES`] turns; weights that need more are scaled down, none to nothing. What is beyond the room for slots is
-/// left out.
+/// One round of turns: each slot as often as its weight says, spread out as [`RoundRobin`] does it. There are at most
+/// [`PLACES`] turns; weights that need more are scaled down, none to nothing. Slots beyond the room are left out.
 #[must_use]
 pub fn turns(shares: &[Share]) -> Vec<u32> {
     let shares = reduced(&shares[..shares.len().min(PLACES)]);
@@ -73,7 +72,7 @@ fn reduced(shares: &[Share]) -> Vec<Share> {
     if sum <= PLACES as u64 {
         return shares;
     }
-    // Each has one at least; of the room for more all get their part, so that rounding cannot exceed it.
+    // Each has at least one. All get their part of the places beyond those, so that rounding cannot exceed the room.
     let room = (PLACES - shares.len()) as u64;
     let scaled = |share: &Share| Share { weight: (u64::from(share.weight) * room / sum).max(1) as u32, ..*share };
     smallest(&shares.iter().map(scaled).collect::<Vec<_>>())
@@ -89,11 +88,11 @@ fn greatest_common_divisor(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
-/// The slot of each of [`PLACES`] buckets of clients; none when there is no slot. When a slot leaves or comes,
-/// only its share of them moves.
+/// The slot of each of [`PLACES`] buckets of clients; empty when there is no slot. When a slot leaves or comes, only
+/// its share of the buckets moves.
 #[must_use]
 pub fn table(shares: &[Share]) -> Vec<u32> {
-    // The winner depends on a slot's number alone, so that is its place in what the policy sees.
+    // The winner depends on a slot's number alone, so that number is its place in what the policy sees.
     let slots = shares.iter().map(|share| share.slot as usize + 1).max().unwrap_or(0);
     let mut weights = vec![0; slots];
     shares.iter().for_each(|share| weights[share.slot as usize] = share.weight);

@@ -1,4 +1,4 @@
-//! The programs themselves, and the memory that they share with the master. Touches nothing.
+//! The programs themselves, and the memory that they share with the master. Has no side effects.
 //!
 //! ```text
 //! turn, active, counts[ROOM], places[2][PLACES] = the shared value
@@ -13,8 +13,8 @@
 //! add(counts[slot], new); select(sockets, slot); pass
 //! ```
 //!
-//! The kernel asks for every packet that belongs to no connection: late ones, of connections that are
-//! gone already, too. They must not use up anybody's turn.
+//! The kernel asks for every packet that belongs to no connection, including late packets of connections that are gone
+//! already. These must not use up a turn.
 
 use super::instructions::*;
 use crate::core::source::Prefix;
@@ -23,20 +23,20 @@ use std::os::fd::RawFd;
 
 /// The most slots that can be steered among.
 pub const ROOM: usize = crate::config::WORKERS_MAX as usize;
-/// Places of the list that connections are given by, each with a slot. By source they are buckets of clients, of
-/// which a slot has its share as a fair draw gives it: of eight slots, 1024 with a standard deviation of 30.
+/// Places of the list that assigns connections, each with a slot. By source they are buckets of clients, and a slot has
+/// as many of them as a fair draw gives it: of eight slots, 1024 with a standard deviation of 30.
 pub const PLACES: usize = 8192;
-/// 64-bit words of the shared value: turn, active, a count for each slot, two halves of 32-bit slots. The counts
-/// come first, since an instruction reaches 32 KiB far.
+/// 64-bit words of the shared value: turn, active, a count for each slot, two halves of 32-bit slots. The counts come
+/// first, since an instruction reaches only 32 KiB far.
 pub const WORDS: usize = ORDER + PLACES;
 /// Word that counts connections.
 pub const TURN: usize = 0;
 /// Word with how many places are used, in which half they are ([`HALF`]), and whether new connections
 /// are refused ([`REFUSING`]).
 pub const ACTIVE: usize = 1;
-/// Bit of the half in use.
+/// Bit that names the half in use.
 pub const HALF: u32 = 32;
-/// Bit that refuses.
+/// Bit that refuses new connections.
 pub const REFUSING: u32 = 33;
 /// Word where the counts of the slots begin.
 pub const COUNTS: usize = 2;
@@ -53,25 +53,24 @@ const FROM_IP_HEADER: i32 = 1;
 const SK_DROP: i32 = 0;
 const SK_PASS: i32 = 1;
 
-/// Where the key of a lookup is on the stack.
+/// Where on the stack the key of a lookup is.
 const KEY: i16 = -4;
-/// Where a client's address is on the stack, as an IPv6 address: 16 bytes, of which an IPv4 address is the
-/// last four.
+/// Where on the stack a client's address is, as an IPv6 address: 16 bytes, of which an IPv4 address is the last four.
 const SOURCE: i16 = -24;
 const SOURCE_V4: i16 = SOURCE + 12;
-/// What is before an IPv4 address (`::ffff:0:0/96`), the last four bytes of it as they are in memory.
+/// What precedes an IPv4 address (`::ffff:0:0/96`): its last four bytes, as a number and as they are in memory.
 const MAPPED: u32 = 0xffff;
 const MAPPED_BYTES: i32 = MAPPED.to_be() as i32;
 
-/// What the program is told (`struct sk_reuseport_md`): the packet from its TCP header on, its end, the protocol
-/// that its address belongs to, and the connection that moves away, since Linux 5.14.
+/// What the kernel tells the program (`struct sk_reuseport_md`): the packet from its TCP header on, its end, the
+/// protocol that its address belongs to, and the connection that moves away, since Linux 5.14.
 const DATA: i16 = 0;
 const DATA_END: i16 = 8;
 const ETH_PROTOCOL: i16 = 20;
 const MIGRATING_SK: i16 = 48;
 /// `ETH_P_IP`, as it is in memory.
 const ETH_P_IP: i32 = 0x0800u16.to_be() as i32;
-/// Where an IPv4 header (RFC 791, section 3.1) and an IPv6 header (RFC 8200, section 3) have the source.
+/// Where an IPv4 header (RFC 791, section 3.1) and an IPv6 header (RFC 8200, section 3) have the source address.
 const IPV4_SOURCE: i32 = 12;
 const IPV6_SOURCE: i32 = 8;
 /// Where a TCP header has its flags (RFC 9293, section 3.1), and two of them.
@@ -88,7 +87,7 @@ const SK_PEER_V6: i16 = 56;
 pub enum Invoked {
     /// Packets for which there is no connection.
     Packets,
-    /// Connections, too, that wait at a socket which is shut down (Linux 5.14).
+    /// Also connections that wait at a socket which is shut down (Linux 5.14).
     PacketsAndMoves,
 }
 
@@ -115,7 +114,7 @@ enum To {
     Drop,
 }
 
-/// Instructions that steer by the value behind `state` among the sockets behind `sockets`.
+/// Instructions that steer among the sockets behind `sockets` by the value behind `state`.
 #[must_use]
 pub fn program(choice: Choice, state: RawFd, sockets: RawFd, asked: Invoked) -> Vec<u64> {
     let mut program = Assembly::default();
@@ -132,7 +131,7 @@ pub fn program(choice: Choice, state: RawFd, sockets: RawFd, asked: Invoked) -> 
     program.finish()
 }
 
-/// Leaves what the program is told in r6, the shared value in r7, the number of places in r8, the half in the
+/// Leaves what the kernel tells the program in r6, the shared value in r7, the number of places in r8, the half in the
 /// last bit of r9, and in r5 whether the connection is new.
 fn look(program: &mut Assembly<To>, state: RawFd, asked: Invoked) {
     program.put(&[
@@ -175,11 +174,11 @@ fn look(program: &mut Assembly<To>, state: RawFd, asked: Invoked) {
 /// Leaves the place in r1.
 fn in_turn(program: &mut Assembly<To>) {
     program.put(&[op(MOV, R1, R5, 0, 0), op(ATOMIC_64, R7, R1, 8 * TURN as i16, FETCH_ADD), op(MOD, R1, R8, 0, 0)]);
-    // Says to the verifier what the remainder implies.
+    // Tells the verifier what the remainder implies.
     program.jump(IF_ABOVE, R1, PLACES as i32 - 1, To::Pass);
 }
 
-/// Leaves the place in r1: that of [`super::order::place`]. The list is as long as it can be.
+/// Leaves in r1 the place that [`super::order::place`] gives. The list is as long as it can be.
 fn by_source(program: &mut Assembly<To>, prefix: Prefix, asked: Invoked) {
     // Calls use up r1 to r5, and the number of places is known.
     program.put(&[
@@ -224,8 +223,8 @@ fn read_packet(program: &mut Assembly<To>, from: i32, to: i16, length: i32) {
     ]);
 }
 
-/// Copies the address at the other end of the connection in r1 to the stack. What waits to be accepted moves
-/// without a packet.
+/// Copies the address at the other end of the connection in r1 to the stack. A connection that waits to be accepted
+/// moves without a packet.
 fn read_connection(program: &mut Assembly<To>) {
     let copy = |from: i16, to: i16| [op(LOAD_32, R2, R1, from, 0), op(STORE_32, STACK, R2, to, 0)];
     program.put(&[op(LOAD_32, R2, R1, SK_FAMILY, 0)]);
@@ -237,7 +236,7 @@ fn read_connection(program: &mut Assembly<To>) {
     }
 }
 
-/// From an address whose halves are in r1 and r2 to its [`crate::core::source::Source::key`] in r1.
+/// Turns an address whose halves are in r1 and r2 into its [`crate::core::source::Source::key`] in r1.
 fn key(program: &mut Assembly<To>, prefix: Prefix) {
     program.jump(IF_NOT_EQUAL, R1, 0, To::CountsAsV6);
     program.put(&[op(MOV, R3, R2, 0, 0), op(RIGHT_NUMBER, R3, 0, 0, 32)]);
@@ -302,7 +301,7 @@ mod tests {
     use proptest::prelude::*;
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-    /// What reckoning instructions leave in r1.
+    /// What arithmetic instructions leave in r1.
     fn run(program: &[u64], r1: u64, r2: u64) -> u64 {
         let (mut registers, mut at) = ([0, r1, r2, 0], 0);
         while let Some(&op) = program.get(at) {

@@ -1,5 +1,5 @@
-//! The fallback as instructions of the old machine (Documentation/networking/filter.rst), which an
-//! ordinary user may attach: it has no memory, so it cannot take turns, only draw.
+//! The fallback as instructions of the old machine (Documentation/networking/filter.rst), which an ordinary user may
+//! attach. It has no memory, so it cannot take turns, only draw.
 //!
 //! ```text
 //! draw = random mod sum of weights
@@ -20,14 +20,14 @@ const RETURN_ACCUMULATOR: u16 = 0x16;
 /// No socket of a group has this index, so the kernel falls back to its hash.
 const NOBODY: u32 = u32::MAX;
 
-/// Instructions that draw one of these places in the group, each by its weight; with none, the kernel's hash
+/// Instructions that draw one of these places in the group, each by its weight; without places, the kernel's hash
 /// chooses.
 #[must_use]
 pub fn program(places: &[(u32, u32)]) -> Vec<sock_filter> {
     let op = |code, jt, jf, k| sock_filter { code, jt, jf, k };
     let weights = || places.iter().map(|(_, weight)| *weight);
     let equal = weights().all(|weight| weight == places[0].1);
-    // Weights of equals are left out, which lets the first form serve for most groups.
+    // Equal weights are left out, so that the first form serves for most groups.
     let weight = |weight: u32| if equal { 1 } else { weight };
     let sum: u32 = weights().map(weight).fold(0, u32::saturating_add);
     if sum == 0 {

@@ -1,6 +1,6 @@
 //! What each slot should get in kernel mode. That is its weight, less while its worker is fresh, and with
-//! least-connections nothing for the more loaded ones. The kernel counts whom it gives a connection and not who
-//! closed one, so it is looked how many are open, time and again.
+//! least-connections nothing for the more loaded slots. The kernel counts the connections that it gives to a slot, but
+//! not those that close, so the master looks again and again how many are open.
 
 use super::order::Share;
 use crate::activity::{BEAT, next_beat};
@@ -19,27 +19,27 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// How often the shares of fresh workers are reckoned anew, at most.
+/// How often, at most, the shares of fresh workers are recalculated.
 const GROW_EVERY: Duration = Duration::from_millis(50);
-/// How often it is looked what the workers have open, at most: loads that matter here last longer.
+/// How often, at most, the master looks at what the workers have open: loads that matter here last longer.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Both rest so many times as long as they took: they may cost a twentieth of a core.
+/// Both rest this many times as long as they took: they may cost a twentieth of a core.
 const REST: u32 = 20;
 
-/// It is time for something that the shares follow from.
+/// It is time for something that changes the shares.
 #[derive(Debug)]
 pub enum Event {
-    /// To look what the workers have open.
+    /// To look at what the workers have open.
     LookAtLoads,
-    /// That was looked.
+    /// The result of that look.
     Loads(Look),
     /// The shares of fresh workers have grown.
     Grown,
 }
 
-/// What the kernel counted of each slot, over all addresses. To ask costs a system call.
+/// What the kernel counted for each slot, over all addresses. To ask costs a system call.
 pub trait Counted {
-    /// Connections that it gave to a slot; nothing where it does not count.
+    /// Connections that it gave to a slot; `None` where it does not count.
     fn steered_to(&self, slot: Slot) -> Option<u64>;
     /// Connections that wait at a slot's sockets.
     fn waiting_at(&self, slot: Slot) -> u64;
@@ -48,9 +48,9 @@ pub trait Counted {
 /// A worker, and its slot.
 #[derive(Clone, Copy, Debug)]
 pub struct Served {
-    /// Who.
+    /// The worker.
     pub worker: WorkerId,
-    /// Where it sits.
+    /// Its slot.
     pub slot: Slot,
     /// Its process group.
     pub group: Pid,
@@ -64,7 +64,7 @@ pub struct Served {
 #[derive(Debug)]
 pub struct Shares {
     loads: HashMap<WorkerId, Load>,
-    /// Whether a time is set at which shares have grown.
+    /// Whether a time is set for [`Event::Grown`].
     grows: bool,
     events: Reports<Event>,
 }
@@ -113,7 +113,7 @@ impl View for Loaded {
     }
 }
 
-/// What these slots should get, whoever sits there.
+/// What these slots should get, whichever workers they have.
 pub fn plain(config: &Config, slots: impl IntoIterator<Item = Slot>) -> Vec<Share> {
     slots.into_iter().map(|slot| share_of(config, slot, SHARE_MAX)).collect()
 }
@@ -124,7 +124,7 @@ fn share_of(config: &Config, slot: Slot, grown: u32) -> Share {
 
 /// How much of a share a worker has grown into, in [`SHARE_MAX`]ths.
 fn grown(config: &Config, served: &Served, now: Moment) -> u32 {
-    // A client must meet its slot again after a re-fork.
+    // A client must reach the same slot again after a re-fork.
     let sticky = matches!(config.policy, Policy::SourceHash(_));
     let growth = config.admission.slow_start.filter(|_| !sticky);
     growth.map_or(SHARE_MAX, |growth| share(now.since(served.since), growth))
@@ -151,20 +151,21 @@ impl Shares {
         }
     }
 
-    /// What a worker had open when it was last looked at, and what it was given since then. What was
-    /// closed since then counts until the next look.
+    /// What a worker had open at the last look, and what it was given since then. What was closed since then counts
+    /// until the next look.
     fn load_of(&self, served: &Served, counted: &impl Counted) -> u32 {
         let steered = counted.steered_to(served.slot).unwrap_or(0);
         let load = match self.loads.get(&served.worker) {
             Some(load) => load.open + steered.saturating_sub(load.steered),
-            // Before the first look nobody knows.
+            // Before the first look nothing is known.
             None if self.loads.is_empty() => 0,
             None => steered.saturating_sub(served.base),
         };
         u32::try_from(load).unwrap_or(u32::MAX)
     }
 
-    /// Lets shares be reckoned anew in a while ([`Event::Grown`]), if somebody's grows. `cost` is what it took this time.
+    /// Schedules the next calculation of shares ([`Event::Grown`]), if any share grows. `cost` is the time that it took
+    /// now.
     pub fn go_on_growing(&mut self, config: &Config, serving: &[Served], now: Moment, cost: Duration) {
         let somebody = serving.iter().any(|served| grown(config, served, now) < SHARE_MAX);
         if somebody && !std::mem::replace(&mut self.grows, true) {
@@ -177,22 +178,22 @@ impl Shares {
         self.grows = false;
     }
 
-    /// Begins to look what the workers have open, where that matters.
+    /// Begins to look at what the workers have open, where that matters.
     pub fn begin(&self, config: &Config) {
         if config.mode == Mode::Kernel && config.policy == Policy::LeastConnections {
             self.later(sleep(LOOK_EVERY), || Event::LookAtLoads);
         }
     }
 
-    /// Looks aside what all workers have open at these ports.
+    /// Looks aside at what all workers have open at these ports.
     pub fn look(&self, workers: &[Served], counted: &impl Counted, ports: HashSet<u16>, aside: &Aside) {
         let idle = |served: &Served| {
-            // Where the kernel does not count, nobody can tell.
+            // Where the kernel does not count, this cannot be known.
             let Some(steered) = counted.steered_to(served.slot) else { return false };
             self.loads.get(&served.worker).is_some_and(|load| load.open == 0 && load.steered == steered)
         };
         if workers.iter().all(idle) {
-            // Nobody came to where nobody was: to read what the kernel counted tells as much as `/proc`.
+            // No connection came to workers that had none: what the kernel counted tells as much as `/proc`.
             return self.later(next_beat(LOOK_EVERY), || Event::LookAtLoads);
         }
         let groups: Vec<Pid> = workers.iter().map(|served| served.group).collect();
@@ -216,12 +217,12 @@ impl Shares {
         });
     }
 
-    /// It is known what the workers had open a moment ago.
+    /// Takes over the result of a look at what the workers had open a moment ago.
     pub fn seen(&mut self, look: &Look, workers: &[Served], counted: &impl Counted) {
         let load = |served: &Served| {
             let open = *look.open.get(&served.group)?;
             let steered = counted.steered_to(served.slot).unwrap_or(0);
-            // What came while we looked is among those open, or among those that wait, or both.
+            // What came during the look is among those open, or among those that wait, or both.
             let came = steered.saturating_sub(*look.steered.get(&served.worker)?);
             Some((served.worker, Load { open: open + came.max(counted.waiting_at(served.slot)), steered }))
         };
@@ -232,10 +233,10 @@ impl Shares {
         if !self.loads.iter().all(same) {
             return self.later(sleep(pause), || Event::LookAtLoads);
         }
-        // Where nobody comes, it matters little who leaves.
+        // Where no connections come, it matters little which ones close.
         let counts = workers.iter().all(|served| counted.steered_to(served.slot).is_some());
         let nobody = || self.loads.values().chain(before.values()).all(|load| load.open == 0);
-        // Where the kernel does not count each look wakes another thread, so it comes at every other beat then.
+        // Where the kernel does not count, each look wakes another thread, so it comes at every other beat then.
         let pause = if counts || !nobody() { pause } else { pause.max(BEAT) };
         self.later(next_beat(pause), || Event::LookAtLoads);
     }

@@ -1,4 +1,4 @@
-//! Workers that listened, and do so nowhere any more.
+//! Workers that listened, and listen nowhere any more.
 
 use super::failures::Failures;
 use super::{Event, Events};
@@ -29,7 +29,7 @@ pub fn lost_listener(worker: &mut Worker, fleet: &Fleet, events: &Events) {
     }
 }
 
-/// The moment is over.
+/// That moment is over.
 pub fn deaf(worker: &Worker, fleet: &Fleet, failures: &mut Failures) -> Option<fleet::Event> {
     if !worker.is_deaf() || worker.leaves || fleet.is_stopping() {
         return None;
@@ -58,7 +58,7 @@ pub fn deaf(worker: &Worker, fleet: &Fleet, failures: &mut Failures) -> Option<f
     Some(fleet::Event::Stalled(id, Sign::Deaf))
 }
 
-/// A worker listens; if it had stopped, it does again.
+/// A worker listens. If it had stopped, it has recovered.
 #[must_use]
 pub fn hears_again(worker: &Worker, fleet: &Fleet) -> Option<fleet::Event> {
     let id = worker.id;

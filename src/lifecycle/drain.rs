@@ -1,5 +1,5 @@
-//! Waiting until a worker that gets nothing new has no connection open any more, without its help: the
-//! kernel says which connections it has, and tells when each is closed ([`crate::sys::closes`]).
+//! Waits until a worker that gets nothing new has no connection open any more, without its help. The kernel says which
+//! connections it has, and reports when each is closed ([`crate::sys::closes`]).
 
 use super::{Event, Events};
 use crate::config::Mode;
@@ -24,27 +24,27 @@ use tracing::{debug, info, warn};
 
 /// Looks in a row that must find nothing: a connection is in no list while it is being accepted.
 const QUIET_LOOKS: u32 = 2;
-/// From one of them to the next.
+/// Pause between two of them.
 const QUIET_PAUSE: Duration = Duration::from_millis(10);
-/// How often it is looked again while closes are heard: one may have come before it was listened for.
+/// How often the master looks again while it hears of closes: one may have come before it began to listen.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// The same where nothing tells of closes.
+/// The same where nothing reports closes.
 const LOOK_UNHEARD: Duration = Duration::from_millis(100);
 
 /// All drains under way.
 #[derive(Debug, Default)]
 pub struct Drains {
-    /// Whose the connections are that are still open, by cookie.
+    /// The drain that each open connection belongs to, by cookie.
     watched: RefCell<HashMap<u64, Rc<Drain>>>,
     under_way: Cell<usize>,
     hearing: RefCell<Option<Rc<AsyncFd<Closes>>>>,
-    /// The ports of all drains since somebody hears.
+    /// The ports of all drains since hearing began.
     ports: RefCell<HashSet<u16>>,
-    /// Whether the log says already that closes cannot be heard.
+    /// Whether the log already says that closes cannot be heard.
     deaf: Cell<bool>,
 }
 
-/// What is left of one worker.
+/// The connections that one worker still has.
 #[derive(Debug, Default)]
 struct Drain {
     left: Cell<usize>,
@@ -70,7 +70,7 @@ impl Drains {
         self.ports.borrow_mut().extend(ports);
         let hearing = self.hearing.borrow().clone();
         if let Some(closes) = hearing {
-            // If it fails it hears of fewer, and those are looked for.
+            // If this fails, the master hears of fewer closes, and looks for the rest.
             let _ = closes.get_ref().only(&self.ports.borrow());
         } else {
             let listening = Closes::listen().and_then(|closes| closes.only(&self.ports.borrow()).map(|()| closes));
@@ -104,7 +104,7 @@ impl Drains {
     }
 }
 
-/// Counts closes, as long as somebody drains.
+/// Counts closes, as long as any worker drains.
 async fn hear(drains: Rc<Drains>, closes: Rc<AsyncFd<Closes>>) {
     while drains.under_way.get() > 0 {
         let Ok(Ok(mut ready)) = timeout(LOOK_AGAIN, closes.readable()).await else { continue };
@@ -135,8 +135,7 @@ async fn hear(drains: Rc<Drains>, closes: Rc<AsyncFd<Closes>>) {
 }
 
 impl Drains {
-    /// Reports the worker as empty when it has no connection left: neither one that waits for it nor an
-    /// open one.
+    /// Reports the worker as empty when it has no connection left: neither one that waits for it nor an open one.
     pub fn watch_worker(self: &Rc<Self>, worker: &mut Worker, front: &Front, events: &Events) {
         let (ports, families, paths) = served(front);
         // In kernel mode connections may wait at the slot's own socket.
@@ -178,7 +177,7 @@ impl Drains {
                         under_way.drains.wait(&under_way.drain, &open).await;
                     }
                     Err(error) => {
-                        // Its time will be over; until then nothing is broken off.
+                        // The worker's time will run out; until then nothing is broken off.
                         warn!(slot = slot.0, worker = id.0, %error, "cannot see the connections of a draining worker; it gets all of --grace");
                         return;
                     }

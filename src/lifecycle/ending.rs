@@ -1,4 +1,4 @@
-//! How workers end: asked, killed, reaped, and what is left of them followed to its end.
+//! How workers end: the master asks them, kills them, reaps them, and follows what is left of them to its end.
 
 use super::failures::Failures;
 use super::{Event, Events, look};
@@ -23,21 +23,21 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-/// A worker that listened, whose first process ends with 0 this soon while others have its sockets, went into
-/// the background: that takes a server some milliseconds. One that served longer may have had its reasons.
+/// A worker that listened, whose first process ends with 0 this soon while other processes have its sockets, went into
+/// the background: that takes a server some milliseconds. A worker that served longer may have had other reasons.
 const BACKGROUND_WITHIN: Duration = Duration::from_secs(10);
-/// The end of everything is waited for this much longer than it may take; a thread that hangs in the kernel,
-/// where a process does whose files it reads, must not keep the master.
+/// How much longer than allowed the master waits for the end of everything. A thread that reads the files of a process
+/// that hangs in the kernel hangs there, too; it must not keep the master.
 const OVERDUE: Duration = Duration::from_secs(2);
 
 /// The end of a worker's first process.
 #[derive(Debug)]
 pub struct Death {
-    /// Whose.
+    /// The worker.
     pub worker: WorkerId,
     /// How it ended.
     pub exit: Exit,
-    /// Those that went on in the background, if it did.
+    /// The processes that went on in the background, if it did.
     pub daemons: Option<Vec<Kin>>,
     /// Another worker that has the address for itself, in words.
     pub bypass: Option<String>,
@@ -55,20 +55,20 @@ impl Death {
 pub fn terminate(worker: &Worker) {
     let signal = worker.config.stop_signal;
     info!(slot = worker.slot.0, worker = worker.id.0, pid = worker.pid.as_raw(), %signal, "asking a worker to end");
-    // One that is stopped could not hear it.
+    // A stopped worker could not receive it.
     for signal in [signal, Signal::SIGCONT] {
         let _ = reap::signal_group(worker.pid, signal);
-        // Twice would mean something else to many.
+        // Only once per process: a second signal means something else to many programs.
         if left_its_group(worker.pid) {
             let _ = reap::signal_process(worker.pidfd.get_ref().as_fd(), signal);
         }
     }
 }
 
-/// Kills a worker, and comes back when it should be dead.
+/// Kills a worker, and checks again when it should be dead.
 pub fn kill(worker: &Worker, because: KillReason, events: &Events) {
     warn!(slot = worker.slot.0, worker = worker.id.0, pid = worker.pid.as_raw(), ?because, "killing a worker");
-    // It may have left the group that bears its number.
+    // It may have left the group that has its number.
     let _ = reap::signal_group(worker.pid, Signal::SIGKILL);
     let _ = reap::signal_process(worker.pidfd.get_ref().as_fd(), Signal::SIGKILL);
     look_again_at_killed(worker.id, events);
@@ -82,12 +82,12 @@ fn look_again_at_killed(worker: WorkerId, events: &Events) {
     });
 }
 
-/// A worker was killed and had its time to die. It hangs in the kernel, or has another user; at the end it
-/// is left behind rather than waited for. Returns its death then.
+/// A worker was killed and had its time to die. It hangs in the kernel, or belongs to another user. When the fleet
+/// stops, the master does not wait for it any longer, and this returns its death.
 pub fn unkillable(id: WorkerId, workers: &Pool, fleet: &Fleet, front: &Front, events: &Events) -> Option<Death> {
     let worker = workers.get(id)?;
     if !matches!(reap::how_it_ended(worker.pidfd.get_ref().as_fd()), Ok(None)) {
-        // Its end is on the way to us.
+        // The report of its end is on the way.
         return None;
     }
     if !fleet.is_stopping() {
@@ -100,8 +100,9 @@ pub fn unkillable(id: WorkerId, workers: &Pool, fleet: &Fleet, front: &Front, ev
     Some(Death::by(id, Exit::Signal(Signal::SIGKILL as i32)))
 }
 
-/// The first process of a worker ended, and nobody has its number yet. If it may have gone into the background it is
-/// looked who goes on without it ([`crate::workers::Event::LeftBehind`]), else its death is returned.
+/// The first process of a worker ended, and its number is not reused yet. If it may have gone into the background, the
+/// master looks for the processes that go on without it ([`crate::workers::Event::LeftBehind`]); else this returns its
+/// death.
 pub fn ended(
     id: WorkerId,
     workers: &Pool,
@@ -110,7 +111,7 @@ pub fn ended(
     scene: impl FnOnce() -> Scene,
 ) -> Option<Death> {
     let worker = workers.get(id)?;
-    // Somebody else reaped it; how it ended is not to be known.
+    // It was reaped elsewhere, so how it ended is unknown.
     let seen = reap::how_it_ended(worker.pidfd.get_ref().as_fd()).ok().flatten().map(Exit::from);
     let exit = seen.unwrap_or(Exit::Code(0));
     let (slot, pid, uptime_ms) = (worker.slot.0, worker.pid.as_raw(), worker.age().as_millis());
@@ -125,7 +126,7 @@ pub fn ended(
     let may_be_daemon = seen == Some(Exit::Code(0)) && young && state != "draining" && !fleet.is_stopping();
     part_with(worker, workers, front);
     if may_be_daemon {
-        // The group is left alone until then: who is in there goes into the background perhaps.
+        // The group is left alone until then: a process in it may be going into the background.
         workers.starter.leftovers.look(id, dead(worker), scene());
         return None;
     }
@@ -141,17 +142,17 @@ fn part_with(worker: &Worker, workers: &Pool, front: &Front) {
     front.listeners.retire(worker.id);
 }
 
-/// A worker's first process ended with 0, and these go on without it.
+/// A worker's first process ended with 0, and these processes go on without it.
 #[must_use]
 pub fn left_behind(id: WorkerId, found: Vec<Left>, fleet: &Fleet) -> Death {
     let starting = fleet.occupant(id).is_some_and(Occupant::is_starting);
-    // Before it listens nobody knows who of them is the server.
+    // Before the worker listens, it is unknown which of them is the server.
     let daemons: Vec<Kin> = found.into_iter().filter(|left| left.holds || starting).map(|left| left.kin).collect();
     Death { daemons: Some(daemons).filter(|daemons| !daemons.is_empty()), ..Death::by(id, Exit::Code(0)) }
 }
 
-/// What a worker that never served wrote to its standard error is read first: [`Event::WordsHeard`] tells when.
-/// Another process may have that, too, and not close it for long. Returns the death of any other.
+/// First reads what a worker that never served wrote to its standard error; [`Event::WordsHeard`] reports when. Another
+/// process may have that, too, and not close it for long. Returns the death of any other worker.
 pub fn hear_last_words(
     death: Death,
     workers: &Pool,
@@ -226,8 +227,8 @@ pub fn bury(death: &Death, scene: Scene, workers: &mut Pool, fleet: &Fleet, fail
     Some(Buried { event, left: worker.filter(|_| drained) })
 }
 
-/// All workers are gone: so must be what they left behind. [`crate::workers::Event::NobodyLeft`] tells when it is, or
-/// [`Event::EndOverdue`] that it takes too long.
+/// All workers are gone, so what they left behind must go, too. [`crate::workers::Event::NobodyLeft`] reports when it
+/// is gone, or [`Event::EndOverdue`] that it takes too long.
 pub fn end(workers: &Pool, fleet: &Fleet, config: &Config, scene: Scene, events: &Events) {
     let to_end = if fleet.stops_at_once() { Duration::ZERO } else { TIME_TO_END.min(config.grace) };
     let patience = Patience { to_end, to_die: TIME_TO_DIE };
@@ -240,13 +241,13 @@ pub fn end(workers: &Pool, fleet: &Fleet, config: &Config, scene: Scene, events:
     });
 }
 
-/// Ends what workers left behind that ended under the program before this one.
+/// Ends what was left behind by workers that ended under the program before this one.
 pub fn clean_up_after_upgrade(workers: &Pool, scene: Scene) {
     workers.starter.leftovers.clean(None, scene, Patience { to_end: TIME_TO_END, to_die: TIME_TO_DIE });
 }
 
-/// What there is to know for who looks for leftovers; `of` is about to be forgotten. `before` are sockets that we had,
-/// and `checking` is a process of ours that is no worker.
+/// The facts that a search for leftovers needs. `of` is about to be forgotten, `before` are sockets that the master
+/// had, and `checking` is a process of the master that is not a worker.
 #[must_use]
 pub fn scene(
     of: Option<WorkerId>,
@@ -256,7 +257,8 @@ pub fn scene(
     checking: Option<Pid>,
 ) -> Scene {
     let firsts = workers.values().filter(|worker| worker.runs()).map(|worker| worker.pid);
-    // What this process had before it was maitred, as the log reader of a start script, is not ours to end.
+    // What this process had before it was maitred, such as the log reader of a start script, is not the master's to
+    // end.
     let earlier = descent::still_there(&workers.starter.earlier);
     Scene {
         family: workers.starter.guard.family(),
@@ -267,14 +269,14 @@ pub fn scene(
     }
 }
 
-/// Where detached jobs stay, the guard must know who is none.
+/// Where detached jobs stay, the guard must know which processes are not detached jobs.
 pub fn tell_guard_of_sockets(workers: &Pool, front: &Front, detached: Detached) {
     if detached == Detached::Stay {
         workers.starter.guard.know_sockets(&our_sockets(workers, front));
     }
 }
 
-/// The inodes of all sockets by which somebody could take connections of ours.
+/// The inodes of all sockets by which a process could take connections of the master.
 #[must_use]
 pub fn our_sockets(workers: &Pool, front: &Front) -> HashSet<u64> {
     let listening = front.listeners.iter().flat_map(|listener| listener.sockets());

@@ -1,4 +1,4 @@
-//! Why workers failed, in words: their own last ones, for the log, for `status` and for who asked.
+//! Why workers failed, in words: their own last output, for the log, for `status` and for clients that asked.
 
 use crate::core::fleet::{Exit, Fleet, KillReason, Occupant};
 use crate::core::ids::{Generation, Slot, WorkerId};
@@ -27,10 +27,10 @@ pub struct Failures {
     pub boot_failure: Option<Failure>,
 }
 
-/// Why a master fails whose workers do not come up, or do not stay.
+/// Why a master fails when its workers do not come up, or do not stay.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// An address cannot be had.
+    /// An address is not available.
     #[error("cannot bind {address}: {source}{}", advice(address, source))]
     Bind {
         /// The address.
@@ -50,7 +50,7 @@ pub enum Failure {
     /// Some slots failed too often; the others served to the end.
     #[error("stopped, but not all had served: slots failed too often within --restart-window\n{0}")]
     SlotsRest(String),
-    /// Not everything that came from here has ended.
+    /// Not everything that came from the master has ended.
     #[error(
         "stopped, but some processes that workers left behind cannot be killed: {0}; they hang in the kernel, or \
          belong to another user: see ps -o pid,user,stat,wchan"
@@ -94,7 +94,7 @@ impl Failures {
         self.boot_failure = Some(Failure::Start(error));
     }
 
-    /// A worker's process executes its program, or says what keeps it from that. It ends then.
+    /// A worker's process executes its program, or reports what prevents that. It ends then.
     pub fn executed(
         &mut self,
         id: WorkerId,
@@ -112,14 +112,14 @@ impl Failures {
         if let Err(error) = supervised {
             worker.executes = Executes::Never;
             let (slot, generation) = (worker.slot, worker.generation);
-            // Where the report was lost on our side it would wait for ever.
+            // If the report was lost on the master's side, the process would wait forever.
             let _ = reap::signal_group(worker.pid, Signal::SIGKILL);
             self.cannot_start(fleet, slot, id, generation, error);
         }
     }
 
-    /// Keeps what a worker said before it failed, for those who ask why; with advice if it went into the
-    /// background, and if another worker has the address for itself.
+    /// Keeps what a worker said before it failed, for later questions. Adds advice if it went into the background, and
+    /// if another worker has the address for itself.
     pub fn remember_words(
         &mut self,
         worker: &Worker,
@@ -128,10 +128,10 @@ impl Failures {
         background: Option<&str>,
         bypass: Option<&str>,
     ) {
-        // One that went into the background never served.
+        // A worker that went into the background never served.
         let starting = background.is_some() || fleet.occupant(worker.id).is_some_and(Occupant::is_starting);
         if worker.executes == Executes::Never {
-            // What kept it from that is known.
+            // What prevented that is known already.
             return;
         }
         let said = said(&worker.last_words.now());
@@ -149,14 +149,14 @@ impl Failures {
                 None => format!("no worker came up: {ended} before it listened; {said}{bypass}"),
                 Some(_) => format!("no worker came up: {ended}; {said}{bypass}"),
             };
-            // That an address was refused explains more than what the worker made of it.
+            // The refusal of an address explains more than what the worker wrote about it.
             if !matches!(self.boot_failure, Some(Failure::Bind { .. })) {
                 self.boot_failure = Some(Failure::GaveUp(message));
             }
         }
     }
 
-    /// The same for one that is killed because it failed.
+    /// The same for a worker that is killed because it failed.
     pub fn remember_kill(&mut self, worker: &Worker, fleet: &Fleet, because: KillReason) {
         let why = match because {
             KillReason::BootTimeout => "was not ready within --boot-timeout",
@@ -189,7 +189,7 @@ impl Failures {
         );
     }
 
-    /// All slots are left alone: somebody else must know.
+    /// All slots are left alone, so the master will end with an error.
     pub fn nobody_left(&mut self, fleet: &Fleet) {
         self.failure.get_or_insert(Failure::NobodyLeft(self.why_slots_rest(fleet)));
     }

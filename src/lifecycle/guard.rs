@@ -1,4 +1,4 @@
-//! Looking after the guard, which ends the workers should the master be killed.
+//! Looks after the guard, which ends the workers if the master is killed.
 
 use crate::sys::guard::Guard;
 use crate::sys::watch;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-/// From one attempt to replace a guard that ended to the next, doubled each time.
+/// The first and the longest pause between two attempts to replace a guard that ended; it doubles each time.
 const GUARD_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(60)];
 
-/// Starts a new guard whenever one has ended, which somebody must have killed.
+/// Starts a new guard whenever one has ended, which happens only if it is killed.
 pub async fn look_after_guard(guard: Rc<Guard>) {
     let [shortest, longest] = GUARD_PAUSES;
     let mut pause = shortest;
@@ -24,7 +24,7 @@ pub async fn look_after_guard(guard: Rc<Guard>) {
         };
         let process = guard.process();
         if !ended && nix::sys::signal::kill(process, None).is_ok() {
-            // It is there, but nothing will tell when it ends.
+            // It exists, but nothing will report when it ends.
             sleep(longest).await;
             continue;
         }

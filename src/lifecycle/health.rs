@@ -1,5 +1,5 @@
-//! Looking after workers that serve: whether they take what waits for them, answer what they are asked,
-//! and have had their time. The fleet decides what follows.
+//! Looks after workers that serve: whether they take what waits for them, whether they answer questions, and whether
+//! they have had their time. The fleet decides what follows.
 
 use super::drain::Drains;
 use super::{Event, Events};
@@ -32,42 +32,42 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-/// Looks at the workers at most and at least so often; in between four times in the time after which one
-/// is stalled, and as often as one is asked how it is.
+/// The shortest and the longest time between two looks at the workers. In between, there are four looks in the time
+/// after which a worker is stalled, and as many as there are questions to a worker how it is.
 const LOOK_AT_MOST: Duration = Duration::from_millis(10);
 const LOOK_AT_LEAST: Duration = Duration::from_millis(250);
-/// For so long a worker that is passed over is looked at as often as the others.
+/// For this long, a worker that is passed over is looked at as often as the others.
 const LOOK_FOR_RECOVERY: Duration = Duration::from_secs(10);
-/// How often the memory of the workers is looked at, which reads `/proc`.
+/// How often the master looks at the memory of the workers, which means reading `/proc`.
 const LOOK_AT_MEMORY: Duration = Duration::from_secs(2);
 
-/// How often the workers are looked at.
+/// How often the master looks at the workers.
 #[must_use]
 pub fn rhythm(life: &Life) -> Duration {
     let stall = life.stall.map(|stall| stall / 4);
-    // Workers are asked at a look: with fewer of them than questions every worker would seem late.
+    // Workers are asked during a look: with fewer looks than questions every worker would seem late.
     [stall, life.heartbeat].into_iter().flatten().min().unwrap_or(LOOK_AT_LEAST).clamp(LOOK_AT_MOST, LOOK_AT_LEAST)
 }
 
-/// What is looked at time and again: whether workers that serve are well, and what those have open that drain.
+/// What the master checks again and again: whether workers that serve are well, and what draining workers have open.
 #[derive(Debug)]
 pub struct Checks {
-    /// How often workers are looked at.
+    /// How often the master looks at workers.
     pub rhythm: Rc<Cell<Duration>>,
-    /// When that was last.
+    /// When it last looked.
     pub looked_at: Moment,
-    /// Whether nothing went on then, so that the next look is late.
+    /// Whether nothing was going on then, so that the next look is late.
     pub looked_at_rest: bool,
-    /// When it was last looked what memory they use.
+    /// When it last looked at their memory.
     pub memory_looked_at: Moment,
-    /// Those that drain.
+    /// The workers that drain.
     pub drains: Rc<Drains>,
-    /// Where it is reported.
+    /// Where findings are reported.
     pub events: Events,
 }
 
 impl Checks {
-    /// The first look is after a while.
+    /// The first look comes after a while.
     #[must_use]
     pub fn new(config: &Config, events: Events) -> Checks {
         let now = clock::now();
@@ -133,14 +133,14 @@ impl Checks {
             front.common.activity.end();
             self.looked_at_rest = true;
         } else {
-            // Where the master hands nothing over, nobody else says so.
+            // Where the master hands nothing over, nothing else reports activity.
             front.common.activity.begin();
         }
         let memory_due = now.since(self.memory_looked_at) >= LOOK_AT_MEMORY;
         if memory_due && workers.values().any(|worker| worker.config.life.max_rss.is_some()) {
             self.memory_looked_at = now;
             let (groups, reports) = (workers.groups(), self.events.clone());
-            // Where so much is asked already, the next look does.
+            // If too many jobs wait already, the next look does it.
             if let Ok(place) = front.common.aside.place() {
                 tokio::task::spawn_local(async move {
                     if let Ok(usage) = place.run(move || process::usage(&groups, &HashSet::new())).await {
@@ -154,7 +154,7 @@ impl Checks {
 
     fn probe_again_and_again(&self, worker: &mut Worker, fleet: &Fleet, probing: Probing) {
         let events = self.events.clone();
-        // Another program may have found it unwell before this one.
+        // The program before this one may have found it unwell.
         let id = worker.id;
         let unwell = fleet.occupant(id).is_some_and(|o| o.signs.has(Sign::Probe));
         let condition = if unwell { Condition::Unwell } else { Condition::Well };
@@ -186,7 +186,7 @@ impl Checks {
     }
 }
 
-/// What is asked of this worker.
+/// The limits for this worker.
 fn limits(id: WorkerId, life: &Life) -> Limits {
     Limits {
         stall: life.stall,
@@ -217,7 +217,8 @@ fn counted_by_itself(worker: &Worker, workers: &Pool) -> Option<u64> {
     Some(taken.get(worker.slot.index()))
 }
 
-/// Whether the next look has time: nothing waits for a worker, and none has to be asked or counted more often.
+/// Whether the next look may come late: nothing waits for a worker, and no worker has to be asked or counted more
+/// often.
 fn may_rest(now: Moment, workers: &Pool, fleet: &Fleet, front: &Front) -> bool {
     let serves = |worker: &&Worker| fleet.occupant(worker.id).is_some_and(Occupant::serves);
     workers.values().filter(serves).all(|worker| {
@@ -225,7 +226,7 @@ fn may_rest(now: Moment, workers: &Pool, fleet: &Fleet, front: &Front) -> bool {
         let unseen = front.mode() != Mode::Handoff && life.max_connections.is_some();
         let asked = life.heartbeat.is_some() || life.watchdog.is_some();
         let rests = match fleet.occupant(worker.id) {
-            // It gets nothing anyway, and may stay as it is for ever.
+            // It gets nothing anyway, and may stay as it is forever.
             Some(o) if o.excluded => now.since(worker.health.moved) >= LOOK_FOR_RECOVERY,
             _ => waiting_and_taken(worker, workers, front).0 == 0,
         };
@@ -293,25 +294,25 @@ fn waiting_and_taken(worker: &Worker, workers: &Pool, front: &Front) -> (u64, u6
         Mode::Kernel => {
             let waiting = front.waiting_at(worker.slot);
             let steered = front.steered_to(worker.slot).map(|steered| steered.saturating_sub(waiting));
-            // Where nobody counts, nobody can tell a busy worker from one that stands still.
+            // Where nothing counts, a busy worker cannot be told from one that stands still.
             steered.or_else(|| counted_by_itself(worker, workers)).map_or((0, 0), |taken| (waiting, taken))
         }
     }
 }
 
-/// Gives a worker that is passed over a connection of our own: when it takes that, it works again. No
+/// Gives a worker that is passed over one of the master's own connections: when it takes that, it works again. No
 /// client waits for it.
 fn lay_bait(worker: &Worker) {
     for request in worker.requests.iter().filter(|r| r.accepting) {
         let Some(handoff) = &request.handoff else { continue };
         if let Ok(pair) = own_pair::connect(&request.listener.address) {
-            // If it finds no room, something waits there already.
+            // If there is no room, something waits there already.
             let _ = handoff.send_own(pair.theirs.as_fd(), listen::peer_bytes(&pair.peer));
         }
     }
 }
 
-/// The memory of the workers is known.
+/// Checks the memory of the workers, which is known now.
 pub fn memory(usage: &HashMap<Pid, Usage>, workers: &mut Pool, fleet: &Fleet) -> Vec<fleet::Event> {
     let mut grown = Vec::new();
     for worker in workers.values_mut() {
@@ -327,7 +328,7 @@ pub fn memory(usage: &HashMap<Pid, Usage>, workers: &mut Pool, fleet: &Fleet) ->
     grown
 }
 
-/// A worker's probe changed its mind.
+/// A worker's probes reached another verdict.
 #[must_use]
 pub fn probed(worker: &Worker, now: Condition) -> fleet::Event {
     let (id, slot) = (worker.id, worker.slot.0);
@@ -340,7 +341,7 @@ pub fn probed(worker: &Worker, now: Condition) -> fleet::Event {
     }
 }
 
-/// Stops handing to a worker, and gives what waits for it to others.
+/// Stops handing connections to a worker, and gives what waits for it to others.
 pub fn exclude(id: WorkerId, workers: &Pool, fleet: &Fleet, front: &Front) {
     for listener in front.listeners.iter() {
         listener.workers.suspend(id);
@@ -352,7 +353,7 @@ pub fn exclude(id: WorkerId, workers: &Pool, fleet: &Fleet, front: &Front) {
     }
 }
 
-/// Hands to it again.
+/// Hands connections to it again.
 pub fn readmit(id: WorkerId, workers: &mut Pool, front: &Front) {
     for listener in front.listeners.iter() {
         listener.workers.readmit(id);

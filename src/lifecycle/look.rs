@@ -1,5 +1,5 @@
-//! Noticing workers that went around us: one that listens by itself, or that never takes what it is
-//! given. Says so with advice; nothing else notices, and the operator would only see a worker idle.
+//! Notices workers that bypass the master: one that listens by itself, or that never takes what it is given. Logs
+//! advice; nothing else notices, and the operator would only see a worker idle.
 
 use super::{Event, Events};
 use crate::adapt::Chosen;
@@ -37,25 +37,25 @@ impl Suspect {
 /// What a look at a worker found.
 #[derive(Debug)]
 pub struct Seen {
-    /// Where it listens on a socket that is not ours.
+    /// Where it listens on a socket that is not the master's.
     listens_at: Option<SocketAddr>,
     io_uring: bool,
 }
 
-/// Where one who has these sockets listens on one that is not ours.
+/// Where a worker with these sockets listens on one that is not the master's.
 fn elsewhere(own: &Sockets, listening: &[(u64, SocketAddr)], ours: &HashSet<u64>) -> Option<SocketAddr> {
     let mut at = listening.iter().filter(|(inode, _)| own.inodes.contains(inode) && !ours.contains(inode));
     at.next().map(|(_, at)| *at)
 }
 
-/// Looks whether a worker takes part as it should.
+/// Checks whether a worker takes part as it should.
 pub fn look_at(worker: &Worker, fleet: &Fleet, front: &Front, events: &Events) {
     if worker.reported {
         return;
     }
     let id = worker.id;
     let starting = fleet.occupant(id).is_some_and(Occupant::is_starting);
-    // Costly, so only where it can be.
+    // This is costly, so it runs only where a bypass is possible.
     let may_bypass = starting || worker.adapter == Chosen::Inherit;
     if !may_bypass && never_took(worker).is_none() {
         return;
@@ -74,7 +74,7 @@ pub fn look_at(worker: &Worker, fleet: &Fleet, front: &Front, events: &Events) {
     });
 }
 
-/// It was looked; says so where a worker does not take part.
+/// The check is done; logs a warning if the worker does not take part.
 pub fn looked_at(worker: &mut Worker, seen: &Seen, fleet: &Fleet, port_zero: PortZero) {
     if worker.reported {
         return;
@@ -108,7 +108,8 @@ fn inodes_of_listeners(front: &Front) -> HashSet<u64> {
     front.listeners.iter().flat_map(|l| l.sockets()).filter_map(|s| fd::inode(s.as_fd()).ok()).collect()
 }
 
-/// What to add to the report of a boot that failed: that another worker has the address for itself. Found aside.
+/// What to add to the report of a boot that failed: that another worker has the address for itself. The search runs
+/// aside.
 pub fn bypass(workers: &Pool, front: &Front, port_zero: PortZero) -> impl Future<Output = Option<String>> + use<> {
     let suspects: Vec<Suspect> = workers.values().map(Suspect::of).collect();
     let (ours, aside) = (inodes_of_listeners(front), front.common.aside.clone());

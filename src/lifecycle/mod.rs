@@ -1,6 +1,6 @@
 //! What happens to workers: when one is [`ready`], whether it is well ([`health`]) and takes part as it should
-//! ([`look`], [`deaf`]), how it [`drain`]s and ends ([`ending`]; should the master be killed, by the [`guard`]), why it failed ([`failures`]), and how all are replaced
-//! ([`reload`]).
+//! ([`look`], [`deaf`]), how it [`drain`]s and ends ([`ending`]; if the master is killed, by the [`guard`]), why it
+//! failed ([`failures`]), and how all are replaced ([`reload`]).
 //!
 //! Nothing here decides: a function takes the facts that it needs, and returns what the fleet ([`crate::core::fleet`])
 //! has to know.
@@ -22,62 +22,62 @@ use crate::sys::process::Usage;
 use nix::unistd::Pid;
 use std::collections::HashMap;
 
-/// Where it is reported what was found out about workers.
+/// Where findings about workers are reported.
 pub type Events = Reports<Event>;
 
-/// What was found out about workers, and moments that are over.
+/// Findings about workers, and waiting times that are over.
 #[derive(Debug)]
 pub enum Event {
     /// Something that may count as readiness.
     Ready {
-        /// Whose.
+        /// The worker.
         worker: WorkerId,
-        /// What.
+        /// What it said or did.
         signal: ready::Signal,
     },
     /// A worker of a new generation had its moment to listen where the old one does.
     Unfit {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
     },
     /// A worker that stopped listening had its moment to listen again.
     Deaf {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
     },
     /// A draining worker has no connection left.
     Drained {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
     },
     /// It is time to look after the workers.
     LookAfter,
-    /// What memory they use.
+    /// The memory that they use.
     Memory {
         /// By process group.
         usage: HashMap<Pid, Usage>,
     },
-    /// A worker's probes changed their mind.
+    /// A worker's probes reached another verdict.
     Probed {
-        /// Whose.
+        /// The worker.
         worker: WorkerId,
-        /// How it is.
+        /// Its condition.
         now: Condition,
     },
-    /// It was looked whether a worker takes part.
+    /// The check whether a worker takes part is done.
     LookedAt {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
-        /// What was seen.
+        /// What it found.
         seen: look::Seen,
     },
-    /// What a worker that ended while it started had to say was heard.
+    /// The last output of a worker that ended while it started was read.
     WordsHeard(ending::Death),
     /// A worker was killed, and had its time to die.
     Unkillable {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
     },
-    /// The end of all that came from here took too long.
+    /// The end of everything that came from the master took too long.
     EndOverdue,
 }

@@ -1,4 +1,4 @@
-//! When a worker counts as ready, by the measure that was chosen.
+//! When a worker counts as ready, by the chosen measure.
 
 use super::failures::Failures;
 use super::{Event, Events};
@@ -22,14 +22,14 @@ use tracing::{debug, info, warn};
 
 /// How long a worker with inherited sockets must live to count as ready (einhorn's default too).
 const SETTLES: Duration = Duration::from_secs(1);
-/// Pause between two questions whether a starting worker answers.
+/// Pause between two questions to a starting worker.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// How long one answer of a starting worker may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a worker of a new generation must go on listening to count as ready: there are programs that bind and
-/// listen, find out what is wrong, and close.
+/// How long a worker of a new generation must go on listening to count as ready: some programs bind and listen, find
+/// out what is wrong, and close.
 const STAYS: Duration = Duration::from_millis(200);
-/// How long a worker of a new generation may listen on some addresses of the old and not on the others.
+/// How long a worker of a new generation may listen on some of the old addresses and not on the others.
 const ALL_ADDRESSES: Duration = Duration::from_secs(2);
 
 /// What a worker said or did that may count as readiness.
@@ -39,11 +39,11 @@ pub enum Signal {
     Listens,
     /// It said `READY=1`.
     Notified,
-    /// What else was waited for has come: an answer, a line, the end of a time.
+    /// Something else that was waited for has come: an answer, a line, the end of a time.
     Waited,
 }
 
-/// Begins what is waited for with a worker that was just forked.
+/// Begins to wait for the readiness of a worker that was just forked.
 pub fn await_readiness(worker: &mut Worker, events: &Events) {
     let id = worker.id;
     let lives_for = match &worker.config.life.ready {
@@ -68,7 +68,7 @@ pub fn await_readiness(worker: &mut Worker, events: &Events) {
 pub enum Readiness {
     /// Nothing yet, or nothing any more.
     NotYet,
-    /// It must be seen first which of its sockets a supervised worker has closed.
+    /// The master must first see which of its sockets a supervised worker has closed.
     LookFirst,
     /// The worker may serve if it listens where it should: see [`may_serve`].
     Ready,
@@ -93,8 +93,9 @@ pub fn counts(id: WorkerId, signal: Signal, workers: &mut Pool, fleet: &Fleet) -
     Readiness::Ready
 }
 
-/// Whether a worker that is ready may serve now: it listens, where those do whose place it takes, and goes on
-/// listening. If not, something is begun that leads to [`Event::Ready`] or [`Event::Unfit`], unless it listens nowhere.
+/// Whether a worker that is ready may serve now: it listens where the workers do whose place it takes, and goes on
+/// listening. If not, this begins something that leads to [`Event::Ready`] or [`Event::Unfit`], unless it listens
+/// nowhere.
 pub fn may_serve(
     id: WorkerId,
     signal: Signal,
@@ -130,14 +131,14 @@ pub fn may_serve(
     true
 }
 
-/// Lets the old generation serve for a moment more, in case a new worker closes again what it has just
-/// listened on. False when none is there.
+/// Lets the old generation serve a moment longer, in case a new worker closes what it has just listened on. Returns
+/// false when there is no old worker.
 fn see_whether_it_stays(worker: &mut Worker, fleet: &Fleet, front: &Front, events: &Events) -> bool {
     let (id, events) = (worker.id, events.clone());
     if fleet.reloading() != Some(worker.generation) {
         return false;
     }
-    // In kernel mode the old one has left before; what comes meanwhile waits.
+    // In kernel mode the old worker has left before; what comes meanwhile waits.
     let others_serve = front.mode() == Mode::Kernel
         || fleet.slots().get(worker.slot.index()).is_some_and(|slot| slot.serving().is_some());
     if others_serve {
@@ -149,8 +150,8 @@ fn see_whether_it_stays(worker: &mut Worker, fleet: &Fleet, front: &Front, event
     others_serve
 }
 
-/// Addresses that the workers of the old generation serve and this one of the new does not: taking
-/// its place it would leave their clients alone. A restart is the way to other addresses.
+/// Addresses that the workers of the old generation serve and this worker of the new one does not. If it took their
+/// place, their clients would have no worker. A restart is the way to other addresses.
 fn addresses_missing(id: WorkerId, workers: &Pool, fleet: &Fleet) -> Vec<Rc<Listener>> {
     let Some(worker) = workers.get(id).filter(|w| fleet.reloading() == Some(w.generation)) else {
         return Vec::new();
@@ -181,7 +182,7 @@ fn await_addresses(worker: &mut Worker, missing: &[Rc<Listener>], events: &Event
     }
 }
 
-/// The moment that a worker of a new generation had to listen where the old one does is over.
+/// A worker of a new generation has had its moment to listen where the old one does.
 pub fn unfit(id: WorkerId, workers: &Pool, fleet: &Fleet, failures: &mut Failures) -> Option<fleet::Event> {
     let missing = addresses_missing(id, workers, fleet);
     let starting = fleet.occupant(id).is_some_and(Occupant::is_starting);
@@ -202,7 +203,7 @@ pub fn unfit(id: WorkerId, workers: &Pool, fleet: &Fleet, failures: &mut Failure
     Some(fleet::Event::Condemned(id, KillReason::Elsewhere))
 }
 
-/// A worker listens: if it must answer first, asks it until it does.
+/// A worker listens. If it must answer first, asks it until it does.
 pub fn ask_until_ready(worker: &mut Worker, events: &Events) {
     let (id, events) = (worker.id, events.clone());
     let Ready::Http(path) = &worker.config.life.ready else { return };
@@ -231,7 +232,7 @@ pub fn ask_until_ready(worker: &mut Worker, events: &Events) {
     }));
 }
 
-/// Whether a worker opened an address for something of its own, which the next need not open: at a port of the
+/// Whether a worker opened an address for a purpose of its own, so that the next need not open it: at a port of the
 /// kernel's choice, or when it had served for a while.
 fn is_occasional(listener: &Listener) -> bool {
     listener.key.asked.is_ephemeral() || listener.opened_late.get()

@@ -1,5 +1,5 @@
-//! What the master does around a reload: reading the configuration again, keeping that of each
-//! generation, and answering those who wait.
+//! What the master does around a reload: it reads the configuration again, keeps that of each generation, and answers
+//! the clients that wait.
 
 use crate::config::Config;
 use crate::control::{done, refusal};
@@ -21,16 +21,16 @@ pub struct Waiter {
     answer: oneshot::Sender<String>,
 }
 
-/// The configurations of the generations, and who waits for the next.
+/// The configurations of the generations, and the clients that wait for the next.
 #[derive(Debug)]
 pub struct Reloads {
-    /// The most workers that descriptors allow.
+    /// The most workers that the descriptors allow.
     pub max_workers: u32,
     /// The text of the configuration file at the start, with the options that cannot change.
     pub base_text: Option<String>,
     /// What each generation is started with.
     pub of: std::collections::BTreeMap<Generation, Rc<Config>>,
-    /// That of the next one.
+    /// The configuration of the next generation.
     pub next: Option<Rc<Config>>,
     pub waiters: Vec<Waiter>,
     /// How the last reload ended, for `status`.
@@ -38,14 +38,14 @@ pub struct Reloads {
 }
 
 impl Reloads {
-    /// None yet.
+    /// No reload yet.
     #[must_use]
     pub fn new(max_workers: u32, base_text: Option<String>) -> Reloads {
         let (of, waiters) = (std::collections::BTreeMap::new(), Vec::new());
         Reloads { max_workers, base_text, of, next: None, waiters, last: None }
     }
 
-    /// Reads the configuration again, for the next generation. What is wrong is known before anything is touched.
+    /// Reads the configuration again, for the next generation. Errors are known before anything is touched.
     ///
     /// # Errors
     /// [`ReloadError`]; then nothing has changed.
@@ -72,7 +72,7 @@ impl Reloads {
         Ok(fleet::Event::ReloadAsked(manner, fleet::Workers::Configured(workers)))
     }
 
-    /// Answers a client now.
+    /// Checks now whether one more client may wait.
     ///
     /// # Errors
     /// [`ReloadError::Crowded`] when too many wait already.
@@ -94,7 +94,7 @@ impl Reloads {
         self.waiters.len()
     }
 
-    /// Whoever waits for the next reload waits for this one, when it has begun.
+    /// Clients that wait for the next reload wait for this one, once it has begun.
     fn give_waiters_their_generation(&mut self, begun: Option<Generation>) {
         self.waiters.iter_mut().for_each(|waiter| waiter.generation = waiter.generation.or(begun));
     }
@@ -107,7 +107,7 @@ impl Reloads {
         self.next = None;
     }
 
-    /// A reload begins. Its own limits hold for the reload that brings it.
+    /// A reload begins. The limits of the new configuration hold for the reload that brings it.
     pub fn begun(&mut self, generation: Generation, manner: Manner, config: &Rc<Config>, fleet: &mut Fleet) {
         info!(generation = generation.0, ?manner, "reload begins");
         let next = self.next.take().unwrap_or_else(|| Rc::clone(config));
@@ -129,7 +129,7 @@ impl Reloads {
         config
     }
 
-    /// The new generation was given up. `more` is what is known of the worker that failed.
+    /// The new generation was given up. `more` says what is known of the worker that failed.
     pub fn aborted(
         &mut self,
         generation: Generation,
@@ -148,7 +148,7 @@ impl Reloads {
         self.tell_waiters(generation, &refusal(&text));
     }
 
-    /// Forgets the configurations of generations of which nobody lives or comes back.
+    /// Forgets the configurations of generations in which no worker lives or comes back.
     fn forget_configurations(&mut self, fleet: &Fleet) {
         let (alive, settled) = (fleet.generations(), fleet.generation());
         self.of.retain(|generation, _| *generation == settled || alive.contains(generation));
@@ -163,7 +163,7 @@ impl Reloads {
 /// Why a reload was not begun.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    /// The configuration is not good.
+    /// The configuration is not valid.
     #[error("{0}")]
     Config(String),
     /// The command cannot be executed, or cannot take part.

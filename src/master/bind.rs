@@ -20,11 +20,11 @@ use std::rc::Rc;
 use std::time::Duration;
 use tracing::{info, warn};
 
-/// Takes the control socket. A name that only comes from the command is no reason to refuse a second
-/// server that is run by the same interpreter: it gets a number.
+/// Takes the control socket. If the name only comes from the command, a second server that the same interpreter runs is
+/// not refused: it gets a number.
 ///
 /// # Errors
-/// [`ControlError`], unless the master can do without.
+/// [`ControlError`], unless the master can do without the socket.
 pub fn bind_control(config: &mut Config) -> Result<Option<ControlSocket>, RunError> {
     let path = match &config.control {
         Control::Explicit(path) => return Ok(Some(ControlSocket::bind(&config.name, path)?)),
@@ -148,13 +148,12 @@ pub fn bind_all(
     Ok(())
 }
 
-/// How often an address that is taken is tried again, and how long the pause is: the workers of a
-/// master that was killed a moment ago may still be on their way out (nginx does the same).
+/// How often to try again an address that is taken, and the pause between attempts: the workers of a master that was
+/// killed a moment ago may still be ending (nginx does the same).
 const BIND_ATTEMPTS: u32 = 10;
 const BIND_PAUSE: Duration = Duration::from_millis(50);
 
-/// Binds, with patience for an address that is about to become free. Nothing runs yet that this
-/// could hold up.
+/// Binds, and tries again while an address is about to become free. Nothing runs yet that this could hold up.
 fn patiently(bind: impl Fn() -> io::Result<socket2::Socket>) -> io::Result<socket2::Socket> {
     for _ in 0..BIND_ATTEMPTS {
         match bind() {
@@ -165,7 +164,7 @@ fn patiently(bind: impl Fn() -> io::Result<socket2::Socket>) -> io::Result<socke
     bind()
 }
 
-/// Who made the socket, and the file of a Unix socket, and so removes it.
+/// What made the socket, and the file of a Unix socket, and so removes it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum FileOf {
     /// The master, with a file.
@@ -178,8 +177,8 @@ enum FileOf {
 
 /// Where a socket that was passed is bound; the file that it may have is not the master's.
 ///
-/// Connections inherit `SO_REUSEADDR`, and while there are any without it the socket could not listen again after
-/// somebody shut it down.
+/// Connections inherit `SO_REUSEADDR`. While there are any without it, the socket could not listen again after a
+/// process shut it down.
 fn inherited_address(socket: &socket2::Socket, number: i32) -> Result<Address, Failure> {
     let _ = socket.set_reuse_address(true);
     listen::local_address(socket).map_err(|source| Failure::Bind { address: format!("fd://{number}"), source })

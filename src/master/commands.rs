@@ -1,4 +1,4 @@
-//! What is asked at the control socket, and by signals that say the same.
+//! Requests of the control socket, and signals that mean the same.
 
 use super::run::Master;
 use super::status::add_usage;
@@ -24,12 +24,12 @@ impl Master {
                 let _ = answer.send(done("stopping"));
                 self.handle_fleet(fleet::Event::StopAsked(Stop::Graceful)).await;
             }
-            // It came as an event of its own, with the client.
+            // It comes as an event of its own, with the client.
             control::Request::Upgrade => {}
         }
     }
 
-    /// What `/proc` tells takes a while and is read aside.
+    /// Reading `/proc` takes a while, so it happens in the background.
     fn tell_status(&self, answer: oneshot::Sender<String>) {
         self.front.common.opens.ask_now();
         let (mut status, groups, ports) = (self.view().status(), self.workers.groups(), self.front.ports());

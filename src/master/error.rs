@@ -1,13 +1,13 @@
-//! Why the master did not get going, or did not get on, in words that say what to do.
+//! Why the master did not start, or could not go on, in words that say what to do.
 
 use crate::control::server::ControlError;
 use crate::lifecycle::failures::Failure;
 use std::io;
 
-/// Why the master did not get going, or did not get on.
+/// Why the master did not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The control socket cannot be had.
+    /// The control socket is not available.
     #[error("{0}")]
     Control(#[from] ControlError),
     /// More workers than the limit of descriptors allows.
@@ -29,7 +29,7 @@ pub enum RunError {
          which needs no privilege"
     )]
     NoSourceHash(String),
-    /// A thread or process that the master needs from its start.
+    /// The master needs this thread or process from its start and did not get it.
     #[error("cannot start: {what} cannot be had: {source}{}", advice_on_fork(source))]
     Needs {
         /// What it would do.
@@ -37,7 +37,7 @@ pub enum RunError {
         /// What the system said.
         source: io::Error,
     },
-    /// Workers did not come up, or did not stay.
+    /// Workers did not start, or did not keep running.
     #[error(transparent)]
     Failed(#[from] Failure),
     /// Something that the master cannot do without.
@@ -56,7 +56,7 @@ impl RunError {
     }
 }
 
-/// What to do about a thread or process that cannot be had (`clone(2)`).
+/// What to do about a thread or process that could not be made (`clone(2)`).
 #[must_use]
 pub fn advice_on_fork(error: &io::Error) -> &'static str {
     match error.raw_os_error() {

@@ -5,8 +5,8 @@ use crate::core::fleet::Stop;
 use crate::{control, front, kernel, lifecycle, workers};
 use tokio::sync::mpsc;
 
-/// Events that may wait; whoever has one more waits in turn, so that a worker which floods its
-/// channel slows itself and nobody else.
+/// Events that may wait. A sender that has one more waits itself, so a worker that floods its channel slows down only
+/// itself.
 pub const EVENTS_MAX: usize = 256;
 
 /// Where events go.
@@ -15,21 +15,21 @@ pub type Events = mpsc::Sender<Event>;
 /// Something happened.
 #[derive(Debug)]
 pub enum Event {
-    /// Something that was needed to answer a worker was found out.
+    /// Something became known that is needed to answer a worker.
     Request(request::Event),
     /// Something happened to a worker.
     Worker(workers::Event),
-    /// Something was found out about a worker.
+    /// Something became known about a worker.
     Lifecycle(lifecycle::Event),
-    /// In kernel mode, something that the slots' shares follow from.
+    /// In kernel mode, something that the slots' shares depend on.
     Shares(kernel::shares::Event),
-    /// Something happened on the way of the connections.
+    /// Something happened at the front, which handles the connections.
     Front(front::Event),
     /// A child ended, perhaps one that is not a worker.
     ChildEnded,
     /// Something happened at the control socket.
     Control(control::Event),
-    /// A signal asks for the end.
+    /// A signal asks the master to stop.
     Stop(Stop),
     /// `TTIN`.
     More,
@@ -41,7 +41,7 @@ pub enum Event {
     Pause,
     /// `USR2`.
     Upgrade,
-    /// The other binary was tried.
+    /// The trial of the new binary is done.
     Checked { result: Result<String, String> },
     /// The workers have had their time to start.
     LookAround,

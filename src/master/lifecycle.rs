@@ -56,7 +56,7 @@ impl Master {
         self.handle_all(followed).await;
     }
 
-    /// Tells the fleet one thing after the other.
+    /// Passes events to the fleet, one after the other.
     pub(super) async fn handle_all(&mut self, events: impl IntoIterator<Item = fleet::Event>) {
         for event in events {
             self.handle_fleet(event).await;
@@ -79,7 +79,7 @@ impl Master {
         }
     }
 
-    /// It is time to look whether a worker takes part as it should.
+    /// It is time to check whether a worker takes part as it should.
     pub(super) fn look_at(&mut self, id: WorkerId) {
         self.look_at_unwatched(id);
         self.give_up_abandoned();
@@ -89,14 +89,14 @@ impl Master {
         }
     }
 
-    /// A worker gets nothing new.
+    /// A worker gets nothing new: watches it drain.
     pub(super) fn watch_drain(&mut self, id: WorkerId) {
         if let Some(worker) = self.workers.get_mut(id) {
             self.checks.drains.watch_worker(worker, &self.front, &self.checks.events);
         }
     }
 
-    /// The same, unless something still waits for it that it has not taken.
+    /// The same, unless connections are still pending for the worker.
     pub(super) fn watch_drain_if_untaken_are_gone(&mut self, worker: WorkerId) {
         if self.config.mode == Mode::Kernel || !self.front.has_untaken(worker) {
             self.watch_drain(worker);
@@ -118,7 +118,7 @@ impl Master {
         }
     }
 
-    /// It is known how.
+    /// How the worker ended is known now.
     pub(super) async fn died(&mut self, death: Death) {
         let events = &self.checks.events;
         let port_zero = self.config.port_zero;
@@ -129,7 +129,7 @@ impl Master {
     }
 
     async fn bury(&mut self, death: Death) {
-        // Its own sockets are known as long as it is.
+        // A worker's own sockets are known only as long as the worker is.
         let scene = self.scene(Some(death.worker));
         let buried = ending::bury(&death, scene, &mut self.workers, &self.fleet, &mut self.failures);
         let Some(buried) = buried else { return };
@@ -147,7 +147,7 @@ impl Master {
         ending::end(&self.workers, &self.fleet, &self.config, scene, &self.checks.events);
     }
 
-    /// Nothing runs any more that came from here.
+    /// No process that came from here runs any more, except those in `but`.
     pub(super) fn nobody_left_running(&mut self, but: &[Kin]) {
         if self.end.finished {
             return;
@@ -169,7 +169,7 @@ impl Master {
         ending::tell_guard_of_sockets(&self.workers, &self.front, self.config.life.detached);
     }
 
-    /// Says what an operator would otherwise only wonder about: addresses that nobody serves.
+    /// Warns the operator of what is hard to notice otherwise: addresses that no worker serves.
     pub(super) fn look_around(&self) {
         if self.config.mode == Mode::Handoff {
             let served = |l: &&Rc<Listener>| !l.workers.is_empty();

@@ -1,7 +1,7 @@
 //! The loop that joins [`crate::core`] and [`crate::sys`].
 //!
-//! Connections go a way of their own ([`crate::front`]). The life of workers goes through here: everything that happens
-//! is an [`event::Event`], [`run`] handles one at a time and carries out what [`crate::core::fleet`] decides.
+//! Connections are handled elsewhere ([`crate::front`]). The life of workers is handled here: everything that happens
+//! is an [`event::Event`]; [`run`] handles one at a time and carries out what [`crate::core::fleet`] decides.
 
 pub mod bind;
 mod commands;

@@ -1,4 +1,4 @@
-//! A master that starts anew; one that goes on where another was comes from [`super::upgrade`].
+//! A master that starts anew. One that continues from another program comes from [`super::upgrade`].
 
 use super::bind::{bind_all, bind_control};
 use super::error::RunError;
@@ -34,12 +34,12 @@ use std::rc::Rc;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
-// What is shared with the guard and with workers has room for all that there can be.
+// What is shared with the guard and with workers has room for as many workers as there can be.
 const _: () = assert!(OCCUPANTS_MAX * WORKERS_MAX as usize <= guard::GROUPS);
 const _: () = assert!(WORKERS_MAX as usize <= taken::SLOTS_MAX);
 
 impl Master {
-    /// Takes everything that can be refused, before the first worker is forked.
+    /// Acquires everything that can be refused, before the first worker is forked.
     pub(super) fn prepare(mut config: Config, mut host: Host) -> Result<(Master, mpsc::Receiver<Event>), RunError> {
         let limit = limits::raise_descriptor_limit()?;
         let needed = u64::from(config.workers) * DESCRIPTORS_PER_WORKER + DESCRIPTORS_OF_MASTER;
@@ -58,7 +58,7 @@ impl Master {
         let output = Output::start().map_err(needs("the thread that passes output on"))?;
         let aside = Aside::start().map_err(needs("a thread for what is done aside"))?;
         dispose::start().map_err(needs("a thread that closes what others sent"))?;
-        // After the threads were started, which keep the ordinary policy.
+        // Comes after the threads were started, so that they keep the ordinary policy.
         if let Err(error) = limits::wake_without_preempting() {
             debug!(%error, "the master preempts its workers");
         }
@@ -68,7 +68,7 @@ impl Master {
         let workers = Reports::wrapped(&sender, Event::Worker);
         let leftovers =
             Leftovers::start(workers.clone()).map_err(needs("the thread that looks after what workers leave"))?;
-        // Without them nothing is counted, and all else goes on.
+        // Without the counters nothing is counted, and everything else goes on.
         let taken = matches!(config.mode, Mode::Shared | Mode::Kernel).then(Taken::new).and_then(Result::ok);
         let starter = Starter {
             config: Rc::clone(&config),

@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 pub struct Host {
     /// The executable, as it was called.
     pub executable: PathBuf,
-    /// Writes what is still to be logged, unless nobody reads it.
+    /// Writes what is still to be logged, unless the log has no reader.
     pub settle_log: Box<dyn Fn()>,
     /// Sockets that this process was started with.
     pub inherited: Inherited,
-    /// Where another program was, whose place this one takes.
+    /// The state of the program that this one replaces.
     pub resume: Option<Box<State>>,
-    /// To be called when this program is sure that it goes on.
+    /// To be called when it is certain that this program goes on.
     pub goes_on: Box<dyn Fn()>,
 }
 
@@ -31,16 +31,16 @@ pub struct Program {
     pub host: Host,
     /// The thread that signals interrupt.
     pub signals: SignalThread,
-    /// When the first of them started.
+    /// When the first program of this process started.
     pub since: Moment,
     /// A replacement under way.
     pub upgrade: Option<Upgrade>,
-    /// How often it was replaced.
+    /// How often the program was replaced.
     pub upgrades: u32,
 }
 
 impl Program {
-    /// One that has just started.
+    /// A program that has just started.
     #[must_use]
     pub fn new(host: Host, signals: SignalThread) -> Program {
         Program { host, signals, since: clock::now(), upgrade: None, upgrades: 0 }
@@ -50,7 +50,7 @@ impl Program {
 /// A replacement under way.
 #[derive(Debug)]
 pub struct Upgrade {
-    /// Who asked for it.
+    /// The client that asked for it.
     pub client: Option<OwnedFd>,
     /// How far it is.
     pub stage: Stage,
@@ -61,13 +61,13 @@ pub struct Upgrade {
 pub enum Stage {
     /// A reload must be done first.
     Waits,
-    /// The new binary is run on the side.
+    /// The trial of the new binary runs.
     Checking(Pid, Identity),
-    /// It understands the state.
+    /// The new binary understands the state.
     Checked(Identity),
 }
 
-/// Which file it is, so that what was checked is what is executed.
+/// Which file it is, so that the file that is executed is the one that was checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     device: u64,
@@ -77,10 +77,10 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// That of the file at a path.
+    /// The identity of the file at a path.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is no such file.
     pub fn of(path: &Path) -> io::Result<Identity> {
         let file = std::fs::metadata(path)?;
         let changed = (file.mtime(), file.mtime_nsec());

@@ -33,7 +33,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
-/// How long workers may take to listen before the log wonders.
+/// How long workers may take to listen before the log warns.
 const LOOK_AROUND: Duration = Duration::from_secs(10);
 
 /// Runs until the fleet has ended.
@@ -78,24 +78,24 @@ pub async fn run(config: Config, mut host: Host) -> Result<(), RunError> {
 pub(super) struct Master {
     /// The configuration in force.
     pub(super) config: Rc<Config>,
-    /// Those of the generations, and who waits for the next.
+    /// The configurations of the generations, and what waits for the next one.
     pub(super) reloads: Reloads,
-    /// Who shall run.
+    /// Which workers should run.
     pub(super) fleet: Fleet,
-    /// Who runs.
+    /// The workers that run.
     pub(super) workers: Pool,
     /// The addresses, and the connections that came there.
     pub(super) front: Front,
     /// In kernel mode, what is known of the workers' loads.
     pub(super) shares: Shares,
-    /// What is looked at time and again.
+    /// The recurring checks.
     pub(super) checks: Checks,
     /// Why workers failed, and why the master does.
     pub(super) failures: Failures,
     /// The program that this process executes, and what is around it.
     pub(super) program: Program,
     pub(super) control: Option<ControlSocket>,
-    /// Where everything is reported that happens.
+    /// Where everything that happens is reported.
     pub(super) events: Events,
     pub(super) end: End,
 }
@@ -105,7 +105,7 @@ pub(super) struct Master {
 pub(super) struct End {
     /// Listeners that were told to close and have not reported yet.
     pub(super) closing: usize,
-    /// Our sockets when they were told.
+    /// Our sockets at the time when the listeners were told to close.
     pub(super) sockets: HashSet<u64>,
     pub(super) finished: bool,
 }
@@ -168,7 +168,7 @@ impl Master {
         }
     }
 
-    /// Tells the fleet and carries out what it decides. A failed fork is an event again.
+    /// Passes an event to the fleet and carries out what it decides. A failed fork is another event.
     pub(super) async fn handle_fleet(&mut self, event: fleet::Event) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
@@ -176,7 +176,7 @@ impl Master {
                 let forks = matches!(action, Action::Fork { .. });
                 let consequence = self.carry_out(action).await;
                 if forks {
-                    // Many at once take their time, and clients come meanwhile.
+                    // Many forks at once take time, and clients come meanwhile.
                     tokio::task::yield_now().await;
                 }
                 if let Some(consequence) = consequence {
@@ -205,7 +205,7 @@ impl Master {
                     worker.tell(&ToWorker::Stop);
                 }
                 match self.config.mode {
-                    // It still has the listening socket: what it takes would never end.
+                    // The worker still has the listening socket, so it would never stop taking connections.
                     Mode::Shared => return Some(fleet::Event::Emptied(worker)),
                     Mode::Kernel => {
                         self.steer();
@@ -288,7 +288,7 @@ impl Master {
         }
     }
 
-    /// A worker left that was told to: where nobody else listens, nobody is about to come back.
+    /// A worker left because it was told to. Where no other worker listens, none is about to come back.
     pub(super) fn give_up_addresses(&self, left: &Worker) {
         for request in &left.requests {
             let held = self.workers.values().any(|worker| worker.holds(&request.listener));
@@ -337,7 +337,7 @@ impl Master {
         }
     }
 
-    /// Nothing can be accepted at an address any more. The others go on; without any the master has nothing to do.
+    /// An address can accept nothing any more. The others go on; if none is left, the master has nothing to do.
     async fn listener_failed(&mut self, address: String, error: io::Error) {
         if self.fleet.is_stopping() {
             return;

@@ -46,9 +46,8 @@ pub fn forward_signals(events: &Events) -> io::Result<SignalThread> {
         let because = "nothing is done on it; see the manual for the signals that are";
         forward(SignalKind::from_raw(number), events, move || Event::Unheeded { signal, because })?;
     }
-    // A file that has reached its limit (a log) fails to be written to; that says so by itself. Handled and not
-    // ignored, since workers would inherit that.
-    // The handler stays when what hears of it is dropped.
+    // Writing to a file that has reached its limit (a log) fails, and the error says so. The signal is handled and not
+    // ignored, because workers would inherit that. The handler stays when its receiver is dropped.
     drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
     SignalThread::start()
 }
@@ -67,7 +66,7 @@ fn forward(kind: SignalKind, events: &Events, event: impl Fn() -> Event + 'stati
     Ok(())
 }
 
-/// Keeps signals waiting, in this thread and in those that it starts, until somebody listens.
+/// Keeps signals pending, in this thread and in those that it starts, until a thread takes them.
 ///
 /// # Errors
 /// That of `pthread_sigmask(3)`.
@@ -75,9 +74,9 @@ pub fn hold_signals() -> io::Result<()> {
     Ok(SigSet::all().thread_block()?)
 }
 
-/// The only thread that signals interrupt, and that does nothing else. One that came to the master's own
-/// thread while a supervised worker is given a connection (`SECCOMP_IOCTL_NOTIF_ADDFD`) would break that off
-/// after the worker's call was answered: with 0, as if that were the connection.
+/// The only thread that signals interrupt. It does nothing else. A signal to the master's own thread while a supervised
+/// worker is given a connection (`SECCOMP_IOCTL_NOTIF_ADDFD`) would break that off after the worker's call was
+/// answered: with 0, as if that were the connection.
 #[derive(Debug)]
 pub struct SignalThread {
     commands: mpsc::Sender<(Heed, mpsc::Sender<()>)>,
@@ -86,9 +85,9 @@ pub struct SignalThread {
 /// Whether signals are taken now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heed {
-    /// They are.
+    /// Signals are taken.
     Now,
-    /// They wait, also for the next program of this process.
+    /// Signals stay pending, also for the next program of this process.
     Later,
 }
 
@@ -110,7 +109,7 @@ impl SignalThread {
         Ok(SignalThread { commands })
     }
 
-    /// Takes signals, or keeps them waiting; when this returns it is so.
+    /// Takes signals, or keeps them pending. When this returns, the change is in force.
     pub fn heed(&self, heed: Heed) {
         let (done, is_done) = mpsc::channel();
         if self.commands.send((heed, done)).is_ok() {
@@ -119,8 +118,8 @@ impl SignalThread {
     }
 }
 
-/// `HUP` from somebody who wants a reload, or from a terminal that was closed: then nobody sees this
-/// master any more, and it ends as every program in that terminal does.
+/// `HUP` from a user who wants a reload, or from a terminal that was closed. In that case no user sees this master any
+/// more, and it ends as every program in that terminal does.
 fn hangup() -> Event {
     use nix::errno::Errno;
     let gone = |fd: std::os::fd::BorrowedFd<'_>| matches!(nix::sys::termios::tcgetattr(fd), Err(Errno::EIO));

@@ -34,7 +34,7 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
-    /// The whole status but for the usage of the machine, which [`add_usage`] fills in.
+    /// The whole status except the usage of the machine, which [`add_usage`] fills in.
     pub fn status(&self) -> status::Status {
         let workers: Vec<_> =
             self.fleet.slots().iter().zip((0..).map(Slot)).map(|(state, slot)| self.worker(slot, state)).collect();
@@ -45,11 +45,11 @@ impl View<'_> {
         let policy = self.config.policy.name().to_owned();
         let mut groups = self.front.listeners.iter().filter_map(|l| l.group.as_ref()).map(Group::steering).peekable();
         let first = groups.peek().cloned();
-        // One that is not steered as wanted says more than the others.
+        // A group that is not steered as wanted says more than the others.
         let steering = groups.find(|(_, reason)| reason.is_some()).or(first);
         let steered: u64 =
             (0..self.front.counters.len()).map(|slot| self.front.steered_to(Slot(slot as u32)).unwrap_or(0)).sum();
-        // What the kernel steers is never accepted by the master; counting it as such keeps the sums.
+        // The master never accepts what the kernel steers. Counting it as accepted keeps the sums.
         let ledger = self.front.ledger();
         let in_kernel = if self.config.mode == Mode::Kernel { ledger.handed + steered } else { 0 };
         status::Status {
@@ -130,7 +130,7 @@ impl View<'_> {
         }
     }
 
-    /// Workers that are leaving while another sits in their slot.
+    /// Workers that are leaving while another worker has their slot.
     fn leaving(&self) -> Vec<status::Leaving> {
         let now = clock::now();
         let all = self.fleet.slots().iter().zip(0..).flat_map(|(state, slot)| state.leaving().map(move |o| (slot, o)));
@@ -189,7 +189,7 @@ impl View<'_> {
     }
 }
 
-/// Connections that wait for a slot's worker: handed over, or at the slot's own socket.
+/// Connections that are pending for a slot's worker: handed over, or at the slot's own socket.
 fn queued_at(listener: &crate::front::listener::Listener, slot: Slot) -> u64 {
     let at_socket = listener.group.as_ref().map_or(0, |group| group.queued_at(slot));
     listener.workers.queued_at(slot) + at_socket

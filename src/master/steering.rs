@@ -1,4 +1,4 @@
-//! Kernel mode: telling the kernel who may get connections, and seeing when a slot has none left.
+//! Kernel mode: tells the kernel which slots may get connections, and notices when a slot has none left.
 
 use super::error::RunError;
 use super::run::Master;
@@ -16,8 +16,8 @@ use std::io;
 use std::rc::Rc;
 use tracing::{debug, warn};
 
-/// Whether the policy can be had in the kernel, where nothing else would do: without its program a client
-/// would get another worker each time.
+/// Whether the kernel can apply the policy, where nothing else would do: without its program a client would get another
+/// worker each time.
 ///
 /// # Errors
 /// [`RunError::NoSourceHash`].
@@ -42,7 +42,7 @@ pub fn fill(group: &Group, shares: &[Share]) -> io::Result<()> {
 }
 
 impl Master {
-    /// Says to the kernel which slots are served, after anything happened.
+    /// Tells the kernel which slots are served, after every event.
     pub(super) fn steer(&mut self) {
         if self.config.mode != Mode::Kernel {
             return;
@@ -58,7 +58,7 @@ impl Master {
             let here = |served: &&Served| slots.contains(&served.slot) && self.is_served(listener, served.worker);
             let served: Vec<Served> = serving.iter().filter(here).copied().collect();
             let shares = match served.as_slice() {
-                // Connections wait for whoever comes first, instead of being refused.
+                // Connections wait for the first worker that comes, instead of being refused.
                 [] => shares::plain(&self.config, (0..wanted as u32).map(Slot)),
                 served => self.shares.of(&self.config, served, &self.front, now),
             };
@@ -77,8 +77,8 @@ impl Master {
         self.shares.go_on_growing(&self.config, &serving, now, clock::now().since(now));
     }
 
-    /// While the fleet stops, nobody comes into a slot that became empty: what waits there moves to those
-    /// who still listen, and is lost when nobody does.
+    /// While the fleet stops, an empty slot gets no new worker. What is pending there moves to workers that still
+    /// listen, and is lost when none does.
     fn move_what_waits(&mut self) {
         let mut lost = 0;
         for listener in self.front.listeners.iter() {
@@ -99,8 +99,8 @@ impl Master {
         }
     }
 
-    /// A worker that lives on has stopped listening: what waits at its slot's socket moves to others, and
-    /// the next worker of the slot gets a new one.
+    /// A worker that lives on has stopped listening. What is pending at its slot's socket moves to others, and the next
+    /// worker of the slot gets a new socket.
     pub(super) fn leave_slot(&mut self, id: WorkerId, listener: &Rc<Listener>) {
         let (Some(group), Some(worker)) = (&listener.group, self.workers.get(id)) else { return };
         if worker.serves(listener) {
@@ -113,7 +113,7 @@ impl Master {
         }
     }
 
-    /// Whether a worker gets what comes there.
+    /// Whether a worker gets what comes to this listener.
     fn is_served(&self, listener: &Rc<Listener>, id: WorkerId) -> bool {
         let passed_over = self.fleet.occupant(id).is_none_or(|occupant| occupant.excluded);
         !passed_over && self.workers.get(id).is_some_and(|worker| worker.serves(listener))
@@ -125,7 +125,7 @@ impl Master {
         serving.filter_map(|occupant| self.workers.get(occupant.worker)).map(served).collect()
     }
 
-    /// It is time for something that shares follow from.
+    /// It is time for something that the shares depend on.
     pub(super) fn handle_shares(&mut self, event: shares::Event) {
         let all: Vec<Served> = self.workers.values().map(served).collect();
         match event {

@@ -1,4 +1,4 @@
-//! Counting allocations, so that the lab can say what its own clients cost.
+//! Counts allocations, so that the lab can tell what its own clients cost.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -7,17 +7,17 @@ thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The system's allocator, which also counts: the program makes it its global allocator. Counting
-/// costs an addition in memory that the thread has to itself.
+/// The system's allocator with a counter; the program makes it its global allocator. Counting costs one addition in
+/// thread-local memory.
 #[derive(Debug)]
 pub struct Counting;
 
-// SAFETY: every call goes to the system's allocator as it came; counting touches a plain number of
-// this thread, allocates nothing and, having no destructor, is possible at any time of a thread.
+// SAFETY: every call goes unchanged to the system's allocator. Counting changes a thread-local number and allocates
+// nothing; the number has no destructor, so it can be used at any time in a thread's life.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller keeps the rules of the trait, which are those of the system's.
+        // SAFETY: the caller keeps the rules of the trait, which are also those of the system's allocator.
         unsafe { System.alloc(layout) }
     }
 

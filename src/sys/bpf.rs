@@ -1,4 +1,4 @@
-//! Maps and programs in the kernel (`bpf(2)`), as far as steering connections needs them: no toolchain,
+//! Maps and programs in the kernel (`bpf(2)`), as far as connection steering needs them. No toolchain is needed, only
 //! three commands.
 
 use std::io;
@@ -17,17 +17,17 @@ const REUSEPORT_SOCKARRAY: u32 = 20;
 const MMAPABLE: u32 = 1 << 10;
 /// A program that chooses a socket of a reuseport group.
 const SK_REUSEPORT: u32 = 21;
-/// What such a program is asked for (`expected_attach_type`).
+/// What the kernel asks such a program for (`expected_attach_type`).
 const SELECT_OR_MIGRATE: u32 = 40;
 /// Attaches such a program to the group of a socket (`socket(7)`).
 const SO_ATTACH_REUSEPORT_EBPF: libc::c_int = 52;
 /// The same for a classic program, which needs no privilege.
 const SO_ATTACH_REUSEPORT_CBPF: libc::c_int = 51;
-/// What the verifier may say about a program that it refuses.
+/// Room for the verifier's log about a program that it refuses.
 const LOG: usize = 16 * 1024;
 
-/// One command's argument: `union bpf_attr`, of which each command uses the beginning. The kernel
-/// takes a longer one than it knows if the rest is zero.
+/// The argument of one command: `union bpf_attr`, of which each command uses the beginning. The kernel accepts a
+/// longer one than it knows if the rest is zero.
 #[repr(C, align(8))]
 struct Attr([u8; 120]);
 
@@ -65,7 +65,7 @@ impl Attr {
 
     fn open(&self, command: libc::c_long) -> io::Result<OwnedFd> {
         let fd = self.call(command)?;
-        // SAFETY: these commands return a new descriptor, close-on-exec, that nobody else has.
+        // SAFETY: these commands return a new descriptor, close-on-exec, that nothing else owns.
         Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
     }
 }
@@ -79,7 +79,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// One value of so many 64-bit words, all zero.
+    /// An array with one value of `words` 64-bit words, all zero.
     ///
     /// # Errors
     /// `EPERM` without `CAP_BPF` where unprivileged use is forbidden, `EINVAL` on a kernel without
@@ -89,10 +89,10 @@ impl Shared {
         Shared::map(attr.name(28, name).open(MAP_CREATE)?, words)
     }
 
-    /// The same array, made before.
+    /// The same array, which was made before.
     ///
     /// # Errors
-    /// When memory ran out, or it is no such array.
+    /// When memory ran out, or the descriptor is not such an array.
     pub fn map(fd: OwnedFd, words: usize) -> io::Result<Shared> {
         // SAFETY: a new mapping of the array's value, at an address of the kernel's choice; the kernel
         // rounds its length up to whole pages.
@@ -133,13 +133,13 @@ impl AsFd for Shared {
 pub struct Sockets(OwnedFd);
 
 impl Sockets {
-    /// The same array, made before.
+    /// The same array, which was made before.
     #[must_use]
     pub fn again(fd: OwnedFd) -> Sockets {
         Sockets(fd)
     }
 
-    /// Room for so many.
+    /// An array with room for `room` sockets.
     ///
     /// # Errors
     /// `EPERM` without `CAP_BPF`.
@@ -148,7 +148,7 @@ impl Sockets {
         Ok(Sockets(attr.name(28, name).open(MAP_CREATE)?))
     }
 
-    /// Puts a socket, which must listen with `SO_REUSEPORT`, in its place. It leaves when it is closed.
+    /// Puts a socket, which must listen with `SO_REUSEPORT`, at its place. Closing the socket removes it from there.
     ///
     /// # Errors
     /// `EINVAL` for another kind of socket, `EBUSY` for one that is in an array already.
@@ -172,9 +172,9 @@ impl AsFd for Sockets {
 #[derive(Debug, thiserror::Error)]
 #[error("{source}{}", .verifier.as_ref().map(|log| format!("; the verifier says: {log}")).unwrap_or_default())]
 pub struct Refused {
-    /// What the kernel said.
+    /// The kernel's error.
     pub source: io::Error,
-    /// The last line of what its verifier said, if it came to that.
+    /// The last line of the verifier's log, if there is one.
     pub verifier: Option<String>,
 }
 
@@ -199,15 +199,15 @@ impl Refused {
 pub struct Loaded {
     /// The program.
     pub fd: OwnedFd,
-    /// Whether the kernel also asks it where to move what waits at a socket that is shut down.
+    /// Whether the kernel also asks it where to move connections that wait at a socket that is shut down.
     pub migrates: bool,
 }
 
-/// Loads a program that chooses sockets: `moving`, which the kernel also asks where to move what waits at
-/// a socket that is shut down, where it does (since 5.14), otherwise `plain`.
+/// Loads a program that chooses sockets. This is `moving` where the kernel also asks a program where to move
+/// connections that wait at a socket that is shut down (since 5.14), otherwise `plain`.
 ///
 /// # Errors
-/// [`Refused`]: `EPERM` without `CAP_BPF`, `EINVAL` or `EACCES` when the verifier does not like it.
+/// [`Refused`]: `EPERM` without `CAP_BPF`, `EINVAL` or `EACCES` when the verifier refuses it.
 pub fn load(name: &str, moving: &[u64], plain: &[u64]) -> Result<Loaded, Refused> {
     let licence = c"MIT";
     let attr = |instructions: &[u64]| {
@@ -221,7 +221,7 @@ pub fn load(name: &str, moving: &[u64], plain: &[u64]) -> Result<Loaded, Refused
     let loaded = attr(moving).u32(68, SELECT_OR_MIGRATE).open(PROG_LOAD).map(|fd| Loaded { fd, migrates: true });
     let loaded = loaded.or_else(|_| attr(plain).open(PROG_LOAD).map(|fd| Loaded { fd, migrates: false }));
     loaded.map_err(|source| {
-        // The log costs the kernel time, so it is asked for only when there is something to explain.
+        // The log costs the kernel time, so it is requested only when there is something to explain.
         let mut log = vec![0u8; LOG];
         let _ = attr(plain).u32(24, 1).u32(28, LOG as u32).u64(32, log.as_mut_ptr() as u64).open(PROG_LOAD);
         let text = String::from_utf8_lossy(&log);
@@ -246,8 +246,8 @@ pub fn attach(program: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<()>
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Lets a classic program choose for the whole reuseport group of a socket, by a socket's place in it.
-/// It takes the place of the one before.
+/// Lets a classic program choose for the whole reuseport group of a socket, by a socket's place in it. It replaces
+/// the previous program.
 ///
 /// # Errors
 /// That of `setsockopt(2)`.

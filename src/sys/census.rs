@@ -1,4 +1,4 @@
-//! What a tree of processes uses, for the lab: finer than [`super::process`], and from outside.
+//! What a tree of processes uses, for the lab: in more detail than [`super::process`], and measured from outside.
 
 use super::{process, sock_diag};
 use crate::wire::environment;
@@ -15,17 +15,17 @@ pub struct Found {
     pub pid: Pid,
     /// The slot that its environment names, if it is a worker or a child of one.
     pub slot: Option<u32>,
-    /// Processor time of all its threads, ended ones too, by the kernel's own clock.
+    /// Processor time of all its threads, including ended ones, by the kernel's own clock.
     pub cpu: Duration,
     /// Processor time of its children that ended and were waited for, to a hundredth of a second.
     pub ended_children_cpu: Duration,
     /// Context switches of its living threads.
     pub switches: u64,
-    /// The most memory that it had resident so far.
+    /// The peak of its resident memory so far.
     pub peak_rss_bytes: u64,
 }
 
-/// Slots that processes were found to sit in; reading an environment once is enough.
+/// The slots that were found for processes; reading an environment once is enough.
 pub type Slots = HashMap<Pid, Option<u32>>;
 
 /// The process `root` and everything that descends from it.
@@ -47,7 +47,7 @@ pub fn tree(root: Pid, slots: &mut Slots) -> Vec<Found> {
     found.collect()
 }
 
-/// How many connections on these ports the processes of each slot have open, of so many slots.
+/// How many connections on these ports the processes of each slot have open, for `count` slots.
 #[must_use]
 pub fn open_by_slot(root: Pid, ports: &HashSet<u16>, count: usize, slots: &mut Slots) -> Vec<u64> {
     let connections = sock_diag::connections_on(ports).unwrap_or_default().into_keys().collect();
@@ -61,7 +61,7 @@ pub fn open_by_slot(root: Pid, ports: &HashSet<u16>, count: usize, slots: &mut S
     open
 }
 
-/// The children of this process, also those that it inherited as their subreaper.
+/// The children of this process, including those that it inherited as their subreaper.
 #[must_use]
 pub fn children() -> Vec<Pid> {
     let me = Pid::this().as_raw();
@@ -78,7 +78,7 @@ fn members(root: Pid) -> Vec<(Process, Stat)> {
         .filter_map(|process| process.stat().ok().map(|stat| (process, stat)))
         .collect();
     let mut inside = HashSet::from([root.as_raw()]);
-    // Parents may be listed after their children; a tree is as deep as it is.
+    // Parents may be listed after their children, and a tree may have any depth.
     loop {
         let before = inside.len();
         for (_, stat) in &all {

@@ -1,5 +1,5 @@
-//! The clock that never goes back (`clock_gettime(2)`, `CLOCK_MONOTONIC`): every process of the machine
-//! sees the same one, also a program that takes the place of another.
+//! The clock that never goes back (`clock_gettime(2)`, `CLOCK_MONOTONIC`): every process of the machine sees the same
+//! one, and so does a program that replaces another.
 
 use nix::time::{ClockId, clock_gettime};
 use std::time::Duration;
@@ -7,6 +7,6 @@ use std::time::Duration;
 /// The time since the clock's origin.
 #[must_use]
 pub fn monotonic() -> Duration {
-    // It cannot fail with a clock that every Linux has.
+    // It cannot fail: every Linux has this clock.
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
 }

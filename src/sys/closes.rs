@@ -1,4 +1,4 @@
-//! Hearing that TCP connections are closed, whoever has them: the kernel tells everybody who asks
+//! Learns that TCP connections were closed, whichever process holds them: the kernel tells every subscriber
 //! (`SKNLGRP_INET_TCP_DESTROY`, `sock_diag(7)`, Linux 4.2), about 0.1 ms after the close.
 
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
@@ -14,21 +14,19 @@ const GROUPS: [libc::c_int; 2] = [INET_TCP_DESTROY, INET6_TCP_DESTROY];
 const INET_TCP_DESTROY: libc::c_int = 1;
 const INET6_TCP_DESTROY: libc::c_int = 3;
 
-/// Room for the events of some thousand closes that come at once; the kernel bounds it by
-/// `net.core.rmem_max`.
+/// Room for the events of some thousand closes that come at once; the kernel limits it to `net.core.rmem_max`.
 const BUFFER: usize = 4 << 20;
 /// One event is far shorter.
 const EVENT_MAX: usize = 4096;
 
-/// More ports than this are not filtered: a jump goes over 255 instructions at most.
+/// More ports than this are not filtered: a jump skips 255 instructions at most.
 const PORTS_MAX: usize = 200;
-/// Where the local port is in an event: behind `struct nlmsghdr` and four bytes of `struct inet_diag_msg`.
+/// Where the local port is in an event: after `struct nlmsghdr` and four bytes of `struct inet_diag_msg`.
 const PORT: u32 = 20;
-/// Where an event has its kind (`struct nlmsghdr`), and that of a socket (linux/sock_diag.h).
+/// Where an event has its kind (`struct nlmsghdr`), and the kind of an event about a socket (linux/sock_diag.h).
 const KIND: usize = 4;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
-/// Where the cookie is: behind the ports, two addresses of 16 bytes and the interface (`struct
-/// inet_diag_sockid`).
+/// Where the cookie is: after the ports, two addresses of 16 bytes and the interface (`struct inet_diag_sockid`).
 const COOKIE: usize = PORT as usize + 2 * 2 + 2 * 16 + 4;
 
 /// A program that lets events of these ports through and drops the others (`BPF_LD`, `BPF_JMP` and
@@ -45,23 +43,23 @@ fn filter(ports: &HashSet<u16>) -> Vec<SockFilter> {
     program
 }
 
-/// Where closes are heard.
+/// The socket on which closes are reported.
 #[derive(Debug)]
 pub struct Closes(Socket);
 
-/// What was heard.
+/// What an event says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// The connection with this cookie (`SO_COOKIE`) is closed.
     Closed(u64),
-    /// Events were lost: ask the kernel who is left.
+    /// Events were lost: ask the kernel which connections are left.
     Overrun,
     /// Something else.
     Nothing,
 }
 
 impl Closes {
-    /// Hears of all closes from now on.
+    /// Subscribes to all closes from now on.
     ///
     /// # Errors
     /// When the kernel has no such events, or refuses them.
@@ -71,7 +69,7 @@ impl Closes {
         socket.set_non_blocking(true)?;
         let closes = Closes(socket);
         closes.join()?;
-        // Beyond the system's bound with CAP_NET_ADMIN, within it without.
+        // Above the system's limit with CAP_NET_ADMIN, otherwise within it.
         let options = socket2::SockRef::from(&closes);
         if nix::sys::socket::setsockopt(&closes, sockopt::RcvBufForce, &BUFFER).is_err() {
             let _ = options.set_recv_buffer_size(BUFFER);
@@ -79,7 +77,7 @@ impl Closes {
         Ok(closes)
     }
 
-    /// Hears again, after [`Closes::leave`].
+    /// Subscribes again, after [`Closes::leave`].
     ///
     /// # Errors
     /// That of `setsockopt(2)`.
@@ -87,7 +85,7 @@ impl Closes {
         GROUPS.into_iter().try_for_each(|group| self.membership(libc::NETLINK_ADD_MEMBERSHIP, group))
     }
 
-    /// Hears nothing for now; while nobody does, closes cost the kernel less.
+    /// Unsubscribes for now; while there is no subscriber, closes cost the kernel less.
     ///
     /// # Errors
     /// That of `setsockopt(2)`.
@@ -103,7 +101,8 @@ impl Closes {
         if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Hears only of connections with these local ports from now on; of all, if they are too many.
+    /// From now on receives closes only of connections with these local ports; of all connections if there are too
+    /// many ports.
     ///
     /// # Errors
     /// That of `setsockopt(2)`.
@@ -130,8 +129,8 @@ impl Closes {
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Heard::Overrun),
             Err(error) => return Err(error),
         };
-        // By hand, as the filter does: this is done for every connection that closes, and the crate's reading
-        // allocates for what is of no use here.
+        // Parsed by hand, as in the filter: this is done for every connection that closes, and the crate's parser
+        // allocates for fields that are of no use here.
         let bytes = buffer.get(..size).unwrap_or_default();
         let kind = bytes.get(KIND..).and_then(|rest| rest.first_chunk()).map(|kind| u16::from_ne_bytes(*kind));
         let cookie = bytes.get(COOKIE..).and_then(|rest| rest.first_chunk()).map(|cookie| u64::from_ne_bytes(*cookie));
@@ -142,13 +141,13 @@ impl Closes {
     }
 }
 
-/// Waking once when something can be heard, and only when that was asked for: watched all the time, every
-/// close would wake the master, though it looks by itself before it chooses a worker.
+/// Wakes once when an event can be read, and only when that was asked for. If the socket were watched all the time,
+/// every close would wake the master, although the master reads the events by itself before it chooses a worker.
 #[derive(Debug)]
 pub struct Bell(Epoll);
 
 impl Bell {
-    /// A bell for these closes that does not ring yet.
+    /// A bell for these closes that is not armed yet.
     ///
     /// # Errors
     /// When no descriptor is free.
@@ -158,7 +157,7 @@ impl Bell {
         Ok(bell)
     }
 
-    /// Becomes readable when something can be heard.
+    /// Lets it become readable when an event can be read.
     ///
     /// # Errors
     /// That of `epoll_ctl(2)`.
@@ -167,7 +166,7 @@ impl Bell {
         Ok(self.0.modify(closes, &mut once)?)
     }
 
-    /// Takes notice that it rang: it does so no more until it is armed again.
+    /// Acknowledges an event: the bell is not readable any more until it is armed again.
     pub fn answer(&self) {
         let _ = self.0.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO);
     }
@@ -204,7 +203,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::time::{Duration, Instant};
 
-    /// Makes a connection to a listener and closes it; returns the cookie of the side that was accepted.
+    /// Makes a connection to a listener and closes it; returns the cookie of the accepted side.
     fn come_and_go(listener: &TcpListener) -> u64 {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();

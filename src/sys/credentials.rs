@@ -1,4 +1,5 @@
-//! Who is at the other end (`SO_PEERCRED`, `SCM_CREDENTIALS`, `unix(7)`): the kernel says it, not the sender.
+//! Which process is at the other end of a socket (`SO_PEERCRED`, `SCM_CREDENTIALS`, `unix(7)`): the kernel says so,
+//! not the sender.
 
 use nix::sys::socket::{UnixCredentials, getsockopt, sockopt};
 use nix::unistd::{Pid, geteuid, getpgid};
@@ -6,10 +7,10 @@ use procfs::process::Process;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// Parents that are asked for at the most; no wrapper of a wrapper goes so deep.
+/// Most parents that are looked up; wrappers are not nested this deep.
 const PARENTS_MAX: usize = 64;
 
-/// Who connected to a socket. Nothing needs to be received for that.
+/// The process that connected to a socket. Nothing needs to be received for that.
 ///
 /// # Errors
 /// That of `getsockopt(2)`.
@@ -17,10 +18,11 @@ pub fn peer(socket: BorrowedFd<'_>) -> io::Result<UnixCredentials> {
     Ok(getsockopt(&socket, sockopt::PeerCredentials)?)
 }
 
-/// Whether a process may speak for a worker: one of our own user (`systemd-notify` may have ended before it is
-/// heard), or root, or one that a worker became or started, which may have another user by now: of a worker's
-/// process group, or with this process among its parents. Everybody below us comes from a worker, also one whose
-/// parent has ended, since it is a child of ours then (`PR_SET_CHILD_SUBREAPER`).
+/// Whether a process may speak for a worker. It may if it has this process's user (`systemd-notify` may have ended
+/// before its message is read) or is root. It also may if it is a worker or was started by one, even if it has
+/// another user by now: it is in a worker's process group, or this process is among its parents. Every descendant of
+/// this process comes from a worker. That includes one whose parent has ended, since it is then a child of this
+/// process (`PR_SET_CHILD_SUBREAPER`).
 #[must_use]
 pub fn is_trusted(sender: &UnixCredentials, is_group: impl Fn(Pid) -> bool) -> bool {
     let pid = Pid::from_raw(sender.pid());

@@ -1,8 +1,8 @@
-//! Who descends from whom, as `/proc` tells it, and whose mark a process bears.
+//! Which processes descend from which, as `/proc` tells it, and which mark a process has.
 //!
-//! Read only when something ends, and off the master's loop. A subreaper's descendants stay its
-//! descendants whatever they do to their groups and sessions (`PR_SET_CHILD_SUBREAPER`, prctl(2)), so from
-//! the master the way down is exact. Who outlived it is recognised by marks.
+//! `/proc` is read only when something ends, and outside the master's loop. A subreaper's descendants stay its
+//! descendants whatever they do to their groups and sessions (`PR_SET_CHILD_SUBREAPER`, prctl(2)), so the descendants
+//! of the master are known exactly. Processes that outlived it are recognised by marks.
 
 use super::reap;
 use crate::wire::environment;
@@ -13,8 +13,8 @@ use std::collections::HashSet;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Most of an environment that is read. A command's words and variables together may be longer, but ours
-/// are short, and those that the kernel puts last are the ones that were set last.
+/// Most bytes of an environment that are read. A command's arguments and variables together may be longer, but the
+/// master's are short, and those that the kernel puts last are the ones that were set last.
 const ENVIRONMENT_MAX: u64 = 1 << 20;
 
 /// One process, at one moment.
@@ -30,7 +30,7 @@ pub struct Kin {
     pub session: Pid,
     /// Its command's name, as the kernel keeps it.
     pub name: String,
-    /// When it began, in ticks since the machine did: with the id it names one process for ever.
+    /// When it began, in ticks since the machine started: together with the id it identifies one process permanently.
     began: u64,
     /// Whether only its exit status is left.
     ended: bool,
@@ -62,7 +62,7 @@ fn parse(stat: &str) -> Option<Kin> {
         session: Pid::from_raw(number(3)?),
         name: name.to_owned(),
         began: fields.get(19)?.parse().ok()?,
-        // A first thread that ended leaves others that go on.
+        // The first thread may have ended while others go on.
         ended: matches!(fields.first(), Some(&("Z" | "X" | "x"))) && threads <= 1,
     })
 }
@@ -74,17 +74,17 @@ impl Kin {
         !self.ended
     }
 
-    /// Holds on to it, unless it ended meanwhile: its id may be somebody else's by then.
+    /// Opens a handle to it, unless it ended meanwhile: another process may have its id by then.
     #[must_use]
     pub fn hold(&self) -> Option<Held> {
         let pidfd = reap::pidfd(self.pid).ok()?;
-        // Looked at after it was opened: who bears the id now is who is held.
+        // Read after the handle was opened: the process that has the id now is the one that the handle means.
         let same = look_at(self.pid).is_some_and(|now| now.began == self.began && now.runs());
         same.then_some(Held { pidfd })
     }
 }
 
-/// A process that is held on to: a signal can reach nobody else.
+/// A handle to a process: a signal that is sent through it can reach no other process.
 #[derive(Debug)]
 pub struct Held {
     pidfd: OwnedFd,
@@ -97,7 +97,7 @@ impl AsFd for Held {
 }
 
 impl Held {
-    /// Sends a signal; one that has ended is no error.
+    /// Sends a signal; a process that has ended is no error.
     ///
     /// # Errors
     /// `EPERM` when it has another user.
@@ -106,8 +106,8 @@ impl Held {
     }
 }
 
-/// Everything that descends from a process, parents before children, but for `without` and what descends
-/// from those. What has ended is not in it.
+/// Everything that descends from a process, parents before children, except for `without` and what descends from
+/// those. Ended processes are left out.
 ///
 /// # Errors
 /// When `/proc` cannot be read.
@@ -129,26 +129,26 @@ pub fn descendants(of: Pid, without: &HashSet<Pid>) -> io::Result<Vec<Kin>> {
 }
 
 impl Kin {
-    /// What names this process for ever: its id, and when it began.
+    /// What identifies this process permanently: its id, and when it began.
     #[must_use]
     pub fn identity(&self) -> (i32, u64) {
         (self.pid.as_raw(), self.began)
     }
 
-    /// The process that this names, if it still runs.
+    /// The process with this identity, if it still runs.
     #[must_use]
     pub fn again((pid, began): (i32, u64)) -> Option<Kin> {
         look_at(Pid::from_raw(pid)).filter(|kin| kin.began == began)
     }
 }
 
-/// Those of these processes that still are what they were: a number may be another's by now.
+/// Those of these processes that are still the same: another process may have the id by now.
 pub fn still_there(of: &[Kin]) -> impl Iterator<Item = Pid> {
     of.iter().filter(|kin| look_at(kin.pid).is_some_and(|now| now.began == kin.began)).map(|kin| kin.pid)
 }
 
 /// The inodes of all sockets of the processes that descend from one, without those of some process groups; nothing
-/// when one of them may not be looked at, since it may have any.
+/// when one of these processes may not be inspected, since it may have any socket.
 #[must_use]
 pub fn sockets_below(of: Pid, except: &HashSet<Pid>) -> Option<HashSet<u64>> {
     let mut sockets = HashSet::new();
@@ -162,8 +162,8 @@ pub fn sockets_below(of: Pid, except: &HashSet<Pid>) -> Option<HashSet<u64>> {
     Some(sockets)
 }
 
-/// The children of a process, of all its threads (`/proc/PID/task/TID/children`, proc(5)); where the kernel
-/// has no such file (`CONFIG_PROC_CHILDREN`) all processes are asked for their parent.
+/// The children of all threads of a process (`/proc/PID/task/TID/children`, proc(5)). Where the kernel has no such
+/// file (`CONFIG_PROC_CHILDREN`), the parent of every process is read.
 fn children(of: Pid) -> io::Result<Vec<Pid>> {
     let mut children = Vec::new();
     for thread in std::fs::read_dir(format!("/proc/{of}/task"))?.flatten() {
@@ -189,18 +189,18 @@ pub fn everybody() -> io::Result<Vec<Kin>> {
     Ok(pids.filter_map(look_at).collect())
 }
 
-/// What the environment says with which a process was executed.
+/// What the environment of a process said when it was executed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// It came from the master of this family, from the worker with this id.
     OfWorker(u64),
-    /// It says nothing of that master: it never did, or the program has overwritten it.
+    /// It says nothing about that master: it never did, or the program has overwritten it.
     Nothing,
-    /// We may not look.
+    /// This process may not read it.
     Unreadable,
 }
 
-/// Reads whose a process is by its environment.
+/// Reads from its environment which worker a process came from.
 #[must_use]
 pub fn mark_of(pid: Pid, family: &str) -> Mark {
     let mut bytes = Vec::new();
@@ -223,7 +223,7 @@ pub fn mark_of(pid: Pid, family: &str) -> Mark {
 /// Inodes of the sockets that a process has open.
 ///
 /// # Errors
-/// When it ended, or we may not look.
+/// When it ended, or this process may not look.
 pub fn sockets_of(pid: Pid) -> io::Result<HashSet<u64>> {
     let inode =
         |target: std::path::PathBuf| target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok();
@@ -237,7 +237,7 @@ pub fn session_of(pid: Pid) -> Pid {
     nix::unistd::getsid(Some(pid)).unwrap_or(Pid::from_raw(0))
 }
 
-/// Whether a process has left the group that bears its id; its end must not have been reaped yet.
+/// Whether a process has left the group that has its id; the process must not have been reaped yet.
 #[must_use]
 pub fn left_its_group(pid: Pid) -> bool {
     match nix::unistd::getpgid(Some(pid)) {

@@ -1,8 +1,9 @@
-//! Closing what came from others, aside.
+//! Closes descriptors that came from other processes, in separate threads.
 //!
-//! A close can take as long as whoever sent the descriptor wants: `SO_LINGER` on a socket, a socket in whose queue
-//! such a one lies, a file of a file system in which somebody's own process answers. The master's loop
-//! never does it. Threads of their own do, and what can be interrupted there is, soon.
+//! A close can take as long as the sender of the descriptor wants. Examples are a socket with `SO_LINGER`, a socket
+//! with such a socket in its queue, and a file of a file system that a process of the sender serves. The master's
+//! loop never does such a close. Separate threads do it, and a close that can be interrupted is interrupted there
+//! soon.
 
 use super::interrupt::Interrupter;
 use std::io;
@@ -15,15 +16,15 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 #[cfg(feature = "tokio")]
 use std::time::Duration;
 
-/// Threads that close. A file whose close nothing interrupts keeps one for itself.
+/// Closing threads. A file whose close nothing interrupts occupies one of them.
 pub const CLOSERS: usize = 2;
-/// Descriptors that may wait to be closed. Whoever brings them waits from `BUSY_FROM` on; one more than this is
-/// closed by who has it.
+/// Descriptors that may wait to be closed. From `BUSY_FROM` on the code that brings them waits; one more than this
+/// limit stays open.
 pub const WAITING_MAX: usize = 4096;
-/// From so many on it is time to receive no more.
+/// From this many on, no more should be received.
 #[cfg(feature = "tokio")]
 const BUSY_FROM: usize = 64;
-/// How long somebody who brings descriptors waits at the most, and how often it is looked.
+/// How long code that brings descriptors waits at most, and how often it checks.
 #[cfg(feature = "tokio")]
 const WAIT_MAX: Duration = Duration::from_secs(1);
 #[cfg(feature = "tokio")]
@@ -34,10 +35,10 @@ const STACK: usize = 64 * 1024;
 static CLOSING: OnceLock<SyncSender<OwnedFd>> = OnceLock::new();
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
-/// Starts the threads that close. In a program that has none, what is disposed of is closed at once.
+/// Starts the closing threads. In a program that has none, a descriptor is closed at once.
 ///
 /// # Errors
-/// When a thread cannot be had.
+/// When no thread can be started.
 pub fn start() -> io::Result<()> {
     if CLOSING.get().is_some() {
         return Ok(());
@@ -48,13 +49,13 @@ pub fn start() -> io::Result<()> {
         let receiver = Arc::clone(&receiver);
         std::thread::Builder::new().name("closing".to_owned()).stack_size(STACK).spawn(move || close_all(&receiver))?;
     }
-    // Another call came first: its threads do it, and these end.
+    // Another call came first: its threads do the work, and these end.
     let _ = CLOSING.set(sender);
     Ok(())
 }
 
 fn close_all(receiver: &Mutex<Receiver<OwnedFd>>) {
-    // Where there is no timer to be had this thread may wait for long, and the loop does not.
+    // Without a timer this thread may wait for long, but the loop does not.
     let interrupter = Interrupter::of_this_thread().ok();
     loop {
         let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -67,26 +68,26 @@ fn close_all(receiver: &Mutex<Receiver<OwnedFd>>) {
     }
 }
 
-/// Closes a descriptor aside.
+/// Closes a descriptor in one of the closing threads.
 pub fn dispose(fd: OwnedFd) {
     let Some(closing) = CLOSING.get() else { return drop(fd) };
     WAITING.fetch_add(1, Ordering::Relaxed);
     if let Err(unsent) = closing.try_send(fd) {
         WAITING.fetch_sub(1, Ordering::Relaxed);
         let (std::sync::mpsc::TrySendError::Full(fd) | std::sync::mpsc::TrySendError::Disconnected(fd)) = unsent;
-        // Rather one descriptor less than a close that never returns.
+        // Losing one descriptor is better than a close that never returns.
         std::mem::forget(fd);
     }
 }
 
-/// Closes these when nothing waits to be closed any more, or after `WAIT_MAX`: two threads do it, in no order.
+/// Closes these when nothing waits to be closed any more, or after `WAIT_MAX`: the two closing threads keep no order.
 #[cfg(feature = "tokio")]
 pub async fn after_the_others(fds: Vec<Foreign>) {
     until_at_most(0).await;
     drop(fds);
 }
 
-/// Waits until so few wait to be closed, at most [`WAIT_MAX`].
+/// Waits until at most `few` descriptors wait to be closed, but no longer than [`WAIT_MAX`].
 #[cfg(feature = "tokio")]
 async fn until_at_most(few: usize) {
     let mut waited = Duration::ZERO;
@@ -96,13 +97,13 @@ async fn until_at_most(few: usize) {
     }
 }
 
-/// Lets the close of a connection not wait for its peer. What is no socket stays as it is.
+/// Makes the close of a connection not wait for its peer. A file that is no socket stays as it is.
 pub fn no_linger(fd: BorrowedFd<'_>) {
     let _ = socket2::SockRef::from(&fd).set_linger(None);
 }
 
-/// Waits while more is to be closed than can be soon. For those who receive descriptors, between two packets: so
-/// that one who sends them without end slows itself, and nobody else.
+/// Waits while more descriptors are to be closed than can be closed soon. Code that receives descriptors calls it
+/// between two packets, so that a process that sends them without end slows down only itself.
 #[cfg(feature = "tokio")]
 pub async fn keep_up() {
     until_at_most(BUSY_FROM).await;
@@ -114,23 +115,23 @@ pub fn is_busy() -> bool {
     WAITING.load(Ordering::Relaxed) > 0
 }
 
-/// Lets go of a socket that others in this process may have, too; the last one closes it aside.
+/// Releases a socket that other code in this process may also have; the last release closes it in a closing thread.
 pub fn let_go(socket: Rc<socket2::Socket>) {
     if let Ok(socket) = Rc::try_unwrap(socket) {
         dispose(socket.into());
     }
 }
 
-/// A descriptor that another process may hold, too, and has the say over: closed aside when it is dropped.
+/// A descriptor that another process may also hold and control. Dropping it closes it in a closing thread.
 #[derive(Debug)]
 pub struct Foreign(ManuallyDrop<OwnedFd>);
 
 impl Foreign {
-    /// The descriptor, whose close is the caller's affair from now on.
+    /// The descriptor, which the caller has to close from now on.
     #[must_use]
     pub fn into_owned(self) -> OwnedFd {
         let mut this = ManuallyDrop::new(self);
-        // SAFETY: taken once: `this` is never dropped, and nobody has it any more.
+        // SAFETY: taken once: `this` is never dropped, and nothing uses it any more.
         unsafe { ManuallyDrop::take(&mut this.0) }
     }
 }
@@ -155,7 +156,7 @@ impl AsRawFd for Foreign {
 
 impl Drop for Foreign {
     fn drop(&mut self) {
-        // SAFETY: taken once: nothing comes after this.
+        // SAFETY: taken once: nothing uses it after this.
         dispose(unsafe { ManuallyDrop::take(&mut self.0) });
     }
 }

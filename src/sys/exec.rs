@@ -1,5 +1,5 @@
-//! Replacing this program by another that goes on where it was (`execve(2)`): the process, its children
-//! and the descriptors that are passed stay.
+//! Replaces this program with another that continues its work (`execve(2)`): the process, its children and the passed
+//! descriptors stay.
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde::{Deserialize, Serialize};
@@ -12,17 +12,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-/// The number of a descriptor that is passed on, as the next program finds it.
+/// The number under which the next program finds a passed descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Number(RawFd);
 
-/// Descriptors that the next program is to find.
+/// Descriptors that the next program gets.
 #[derive(Debug, Default)]
 pub struct Passing(RefCell<Vec<RawFd>>);
 
 impl Passing {
-    /// Passes one on. It must stay open until then.
+    /// Passes a descriptor on. It must stay open until the program is replaced.
     pub fn pass(&self, fd: impl AsFd) -> Number {
         let number = fd.as_fd().as_raw_fd();
         self.0.borrow_mut().push(number);
@@ -35,7 +35,7 @@ impl Passing {
         self.0.borrow().clone()
     }
 
-    /// Each with the kind of file that is there.
+    /// Each number with the kind of file that is open there.
     ///
     /// # Errors
     /// That of `fstat(2)`.
@@ -65,7 +65,8 @@ impl Passing {
     }
 }
 
-/// Replaces this program by the one that is open there; all descriptors that are open after `execve` are passed.
+/// Replaces this program with the one that is open as `program`; all descriptors that stay open across `execve` are
+/// passed.
 ///
 /// # Errors
 /// That of `execveat(2)`.
@@ -97,7 +98,7 @@ impl Kind {
         Ok(Kind { number, kind: found.st_mode & libc::S_IFMT })
     }
 
-    /// Whether this process has it, and it is of that kind.
+    /// Checks that this process has the descriptor and that it is of this kind.
     ///
     /// # Errors
     /// What is there instead.
@@ -113,7 +114,7 @@ impl Kind {
     }
 }
 
-/// The next program's side: takes what was passed, each once.
+/// The next program's side: takes the passed descriptors, each once.
 #[derive(Debug, Default)]
 pub struct Taking(RefCell<BTreeSet<RawFd>>);
 

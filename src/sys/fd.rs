@@ -28,7 +28,7 @@ pub enum Sent {
     Closed,
 }
 
-/// Control messages with room for credentials and [`FDS_MAX`] descriptors, aligned as `cmsghdr` wants it.
+/// Control messages with room for credentials and [`FDS_MAX`] descriptors, aligned as `cmsghdr` requires.
 #[repr(C, align(8))]
 struct Control([u8; 64]);
 
@@ -47,7 +47,7 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// Sends one connection with its peer's address as the payload. Never blocks, never allocates.
 ///
 /// # Errors
-/// Only what has no name in [`Sent`].
+/// Only errors that have no name in [`Sent`].
 #[inline]
 pub fn send_connection(socket: BorrowedFd<'_>, connection: BorrowedFd<'_>, peer: &[u8]) -> io::Result<Sent> {
     let mut control = Control([0; 64]);
@@ -75,13 +75,13 @@ pub fn send_connection(socket: BorrowedFd<'_>, connection: BorrowedFd<'_>, peer:
     match error.raw_os_error() {
         Some(libc::EAGAIN | libc::EINTR) => Ok(Sent::Full),
         _ if may_pass_later(&error) => Ok(Sent::TooManyInFlight),
-        // EPERM: the worker lets no descriptors in any more (SO_PASSRIGHTS).
+        // EPERM: the worker accepts no descriptors any more (SO_PASSRIGHTS).
         Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN | libc::EPERM) => Ok(Sent::Closed),
         _ => Err(error),
     }
 }
 
-/// Whether what could not be sent may go through in a moment: too many descriptors are in flight for this user
+/// Whether a packet that could not be sent can succeed in a moment: too many descriptors are in flight for this user
 /// (`unix(7)`), or the kernel has no memory just now.
 #[must_use]
 pub fn may_pass_later(error: &io::Error) -> bool {
@@ -97,18 +97,18 @@ pub fn send_packet(socket: BorrowedFd<'_>, text: &str, fds: &[BorrowedFd<'_>]) -
     let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&fds)];
     let rights = if fds.is_empty() { &[][..] } else { &rights };
-    // The socket may be the worker's, who can make it block at any moment.
+    // The socket may be the worker's, which can make it block at any moment.
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     sendmsg::<()>(socket.as_raw_fd(), &[io::IoSlice::new(text.as_bytes())], rights, flags, None)?;
     Ok(())
 }
 
-/// Sends a connection back on a worker's own hand-off socket; waits where that blocks.
+/// Sends a connection back on a worker's own hand-off socket; waits if the socket blocks.
 ///
 /// # Errors
-/// `WouldBlock` where it does not; `BrokenPipe` when the master is gone.
+/// `WouldBlock` if it does not; `BrokenPipe` when the master is gone.
 pub fn send_back(socket: BorrowedFd<'_>, connection: BorrowedFd<'_>) -> io::Result<()> {
-    // sendfd knows the socket types of std; a SEQPACKET socket sends as a datagram one does.
+    // sendfd knows the socket types of std; a SEQPACKET socket sends like a datagram socket.
     let socket = UnixDatagram::from(socket.try_clone_to_owned()?);
     socket.send_with_fd(b"\0\0", &[connection.as_raw_fd()])?;
     Ok(())
@@ -131,7 +131,7 @@ pub fn unsent_bytes(socket: BorrowedFd<'_>) -> io::Result<u32> {
 /// measured, with the longest payload.
 ///
 /// # Errors
-/// When no socket pair can be had.
+/// When no socket pair can be made.
 pub fn packet_cost() -> io::Result<u32> {
     let (send, _receive) = pair()?;
     let (passed, _other) = pair()?;
@@ -139,8 +139,8 @@ pub fn packet_cost() -> io::Result<u32> {
     Ok(unsent_bytes(send.as_fd())?.max(1))
 }
 
-/// Sets the send buffer; the kernel doubles the number for its own bookkeeping and bounds it by
-/// `net.core.wmem_max`, except for the privileged.
+/// Sets the send buffer; the kernel doubles the number for its own bookkeeping and limits it to `net.core.wmem_max`,
+/// except for privileged processes.
 ///
 /// # Errors
 /// That of `setsockopt(2)`.
@@ -161,8 +161,8 @@ pub fn send_buffer(socket: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(getsockopt(&socket, sockopt::SndBuf)?)
 }
 
-/// A copy of a descriptor at `lowest` or above, close-on-exec; at any number when the limit of
-/// descriptors leaves no room up there.
+/// A copy of a descriptor at `lowest` or above, close-on-exec; at any number when the limit of descriptors leaves no
+/// room there.
 ///
 /// # Errors
 /// When no descriptor is free.
@@ -173,7 +173,7 @@ pub fn duplicate_above(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd>
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// Makes an open file not block, for everybody who has it.
+/// Makes an open file non-blocking, for every process that has it.
 ///
 /// # Errors
 /// That of `ioctl(2)`.
@@ -206,7 +206,7 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Keeps a descriptor from the next program.
+/// Keeps a descriptor from being passed to the next program.
 ///
 /// # Errors
 /// When it is not open.
@@ -215,10 +215,10 @@ pub fn close_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the other side is gone. A packet without bytes looks like the end of file; this tells.
+/// Whether the other side is gone. A packet without bytes looks like the end of file; this tells them apart.
 ///
-/// Asked without nix, whose `revents` tells nothing at all as soon as one bit is set that it has no name for, as
-/// `POLLRDHUP` is: a side that only said that it sends nothing more was never seen to be gone.
+/// This does not use nix. Its `revents` tells nothing at all as soon as a bit is set that it has no name for, such as
+/// `POLLRDHUP`: a side that only said that it sends nothing more would never be seen to be gone.
 #[must_use]
 pub fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
     let gone = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR | libc::POLLNVAL;
@@ -228,7 +228,7 @@ pub fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
     seen < 0 || polled.revents & gone != 0
 }
 
-/// Sends a packet of the control channel, with a descriptor if need be; waits while the other side is busy.
+/// Sends a packet of the control channel, with a descriptor if one is given; waits while the other side is busy.
 ///
 /// # Errors
 /// `BrokenPipe` when the other side is gone.

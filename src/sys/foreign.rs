@@ -1,5 +1,5 @@
-//! Another process: its memory and its descriptors, as far as we may look (`ptrace(2)`, "access mode
-//! checking"; our own children, unless they have more privileges).
+//! Another process: its memory and its descriptors, as far as this process may look (`ptrace(2)`, "access mode
+//! checking"): it may look at its own children, unless they have more privileges.
 
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 /// Fills `buffer` from the memory of a thread's process.
 ///
 /// # Errors
-/// `EFAULT` when there is no such memory, `EPERM` when we may not look.
+/// `EFAULT` when there is no such memory, `EPERM` when this process may not look.
 pub fn read_memory(thread: Pid, at: u64, buffer: &mut [u8]) -> io::Result<()> {
     let remote = [RemoteIoVec { base: at as usize, len: buffer.len() }];
     let wanted = buffer.len();
@@ -40,7 +40,7 @@ pub fn write_memory(thread: Pid, pieces: [(u64, &[u8]); 2]) -> io::Result<()> {
 /// container with Docker's default profile.
 pub fn descriptor(thread: Pid, number: RawFd) -> io::Result<OwnedFd> {
     let process = super::reap::pidfd(process_of(thread)?)?;
-    // SAFETY: plain numbers; a descriptor that comes back is new, close-on-exec, and ours.
+    // SAFETY: plain numbers; a returned descriptor is new, close-on-exec, and has no other owner.
     unsafe {
         let fd = libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0);
         if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd as RawFd)) }
@@ -53,11 +53,11 @@ fn process_of(thread: Pid) -> io::Result<Pid> {
     pid.map(Pid::from_raw).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
 }
 
-/// `/proc/PID/status` of a thread (`proc_pid_status(5)`). A name that it chose need not be text, and the kernel cuts
-/// a longer one within a character.
+/// `/proc/PID/status` of a thread (`proc_pid_status(5)`). The thread's name need not be text, and the kernel may cut
+/// a long one within a character.
 ///
 /// # Errors
-/// When there is no such thread, or we may not look.
+/// When there is no such thread, or this process may not look.
 pub fn status(thread: Pid) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&std::fs::read(format!("/proc/{thread}/status"))?).into_owned())
 }
@@ -66,7 +66,7 @@ fn process_in(status: &str) -> Option<libc::pid_t> {
     field(status, "Tgid:")?.parse().ok()
 }
 
-/// The value in the line that begins so.
+/// The value in the line that begins with `name`.
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
@@ -74,7 +74,7 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 /// The inode of one of its sockets; nothing for another kind of file.
 ///
 /// # Errors
-/// When it has no such descriptor, or we may not look.
+/// When it has no such descriptor, or this process may not look.
 pub fn socket_inode(thread: Pid, number: RawFd) -> io::Result<Option<u64>> {
     let link = nix::fcntl::readlink(format!("/proc/{thread}/fd/{number}").as_str())?;
     Ok(link.to_str().and_then(inode_in))
@@ -84,8 +84,8 @@ fn inode_in(link: &str) -> Option<u64> {
     link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// The protocol of one of its sockets in the kernel's words (`TCP`, `TCPv6`, `UDP`, `UNIX-STREAM` …),
-/// which needs less permission than a copy of it does.
+/// The protocol of one of its sockets as the kernel names it (`TCP`, `TCPv6`, `UDP`, `UNIX-STREAM` …), which needs
+/// less permission than a copy of the socket.
 ///
 /// # Errors
 /// As for [`socket_inode`].
@@ -137,7 +137,7 @@ pub(crate) fn read_any(bytes: &[u8]) {
     let _ = (process_in(&text), inode_in(&text), octal(&text, "flags:"), octal(&text, "Umask:"));
 }
 
-/// Whether a file gives capabilities to who executes it (`capabilities(7)`, "File capabilities").
+/// Whether a file gives capabilities to the process that executes it (`capabilities(7)`, "File capabilities").
 #[must_use]
 pub fn has_capabilities(path: &std::path::Path) -> bool {
     use std::os::unix::ffi::OsStrExt;

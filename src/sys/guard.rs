@@ -1,12 +1,11 @@
-//! A small process that outlives the master for one moment: should the master be killed, it ends
-//! everything that came from there.
+//! A small process that outlives the master for a moment: if the master is killed, the guard ends everything that
+//! came from it.
 //!
-//! The parent-death signal (`prctl(2)`) reaches a worker's first process only, not the children that
-//! it forked, nor the server behind a shell or `npm`, nor what went into a session of its own. The guard
-//! knows what it needs to recognise those from shared memory (`memory`) and learns of the master's end from
-//! a pipe. It is this very program, executed anew (`watch`): what it does then needs more than a forked
-//! child of a process with threads may do (signal-safety(7)), and it can be started again while the master
-//! runs.
+//! The parent-death signal (`prctl(2)`) reaches only a worker's first process. It does not reach the children that it
+//! forked, the server behind a shell or `npm`, or a process that went into a session of its own. The guard reads from
+//! shared memory (`memory`) how to recognise those, and learns of the master's end from a pipe. It is this program,
+//! executed anew (`watch`): its work needs more than a forked child of a process with threads may do
+//! (signal-safety(7)), and it can be started again while the master runs.
 
 mod memory;
 mod watch;
@@ -29,8 +28,8 @@ use std::process::{Command, Stdio};
 /// The subcommand that is the guard, with a name that no server has.
 pub const SUBCOMMAND: &str = "guard-workers";
 
-/// What becomes of jobs that workers detached on purpose when the master ends: those in a session of their
-/// own that have none of our sockets.
+/// What happens, when the master ends, to jobs that workers detached on purpose: processes in a session of their own
+/// that have none of the master's sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Detached {
     /// They end with it.
@@ -46,7 +45,7 @@ pub struct Passed {
     memory: Number,
     process: i32,
     life: Option<Number>,
-    /// How the memory is laid out; programs before this was written down did not say.
+    /// How the memory is laid out; programs from before this field did not say.
     #[serde(default)]
     layout: u32,
 }
@@ -57,7 +56,7 @@ pub struct Passed {
 pub struct Guard {
     memory: Memory,
     standing: RefCell<Standing>,
-    /// The guard of another version, until this program is sure that it goes on.
+    /// The guard of another version, until it is certain that this program goes on.
     former: RefCell<Option<Former>>,
 }
 
@@ -70,7 +69,7 @@ struct Former {
 /// How long a guard that is dismissed may take to end.
 const TIME_TO_GO: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// The process that stands guard now.
+/// The process that is the guard now.
 #[derive(Debug)]
 struct Standing {
     process: Pid,
@@ -84,7 +83,7 @@ struct Standing {
 /// When a guard ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ends {
-    /// With this program's side of it.
+    /// Together with this program's side of it.
     WithUs,
     /// Not yet: another program may have to go on with it.
     Later,
@@ -97,14 +96,14 @@ impl Standing {
         let mut command = Command::new("/proc/self/exe");
         command
             .arg(SUBCOMMAND)
-            // The pipe and the memory, where it finds them whatever else is open. Nothing of the environment: it
-            // is nobody's worker, and nothing in there changes what it does.
+            // The pipe and the memory, where it finds them whatever else is open. It gets no environment: it is no
+            // worker, and no variable changes what it does.
             .stdin(death)
             .stdout(Stdio::from(memory.file()?))
             .stderr(Stdio::null())
             .env_clear()
             .current_dir("/")
-            // What ends the master from a terminal must not end the guard first.
+            // A signal from a terminal that ends the master must not end the guard first.
             .process_group(0);
         let child = command.spawn()?;
         let process = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
@@ -118,10 +117,10 @@ impl Drop for Standing {
         if self.ends == Ends::Later {
             return;
         }
-        // It ends soon then; a reaper elsewhere may have been faster, and its number be another child's.
+        // It ends soon then. A reaper elsewhere may have been faster, and another child may have its number.
         if let Some(pidfd) = &self.pidfd {
             if !reap::wait_for(pidfd.as_fd(), TIME_TO_GO) {
-                // Stopped or frozen; there is nothing left for it to do.
+                // It is stopped or frozen; it has nothing left to do.
                 let _ = nix::sys::signal::kill(self.process, nix::sys::signal::Signal::SIGKILL);
                 let _ = reap::wait_for(pidfd.as_fd(), TIME_TO_GO);
             }
@@ -133,7 +132,7 @@ impl Drop for Standing {
 impl Drop for Guard {
     fn drop(&mut self) {
         if self.former.take().is_some() {
-            // The old program goes on, with a guard of its own, and this one's end means nothing.
+            // The old program goes on with a guard of its own, and the end of this program means nothing.
             self.memory.dismiss();
         }
     }
@@ -143,14 +142,14 @@ impl Guard {
     /// Starts the guard.
     ///
     /// # Errors
-    /// When no process, memory, randomness or descriptor can be had.
+    /// When no process, memory, randomness or descriptor is available.
     pub fn start(detached: Detached) -> io::Result<Guard> {
         let memory = Memory::new(detached)?;
         let standing = RefCell::new(Standing::start(&memory)?);
         Ok(Guard { memory, standing, former: RefCell::default() })
     }
 
-    /// Passes it on.
+    /// Passes the guard on to the next program.
     pub fn pass(&self, passing: &Passing) -> Passed {
         let standing = self.standing.borrow();
         let life = standing.life.as_ref().map(|life| passing.pass(life));
@@ -158,11 +157,11 @@ impl Guard {
         Passed { memory, process, life, layout: memory::LAYOUT }
     }
 
-    /// Takes over a guard that was passed on. Beside one of another version a new one is started, to which the workers
-    /// must be added again. Until [`Guard::confirm`] the old program could go on with its own.
+    /// Takes over a guard that was passed on. If it is of another version, a new guard is started beside it, and the
+    /// workers must be added to that one again. Until [`Guard::confirm`] the old program could go on with its own.
     ///
     /// # Errors
-    /// When a descriptor is missing, or no new guard can be had.
+    /// When a descriptor is missing, or no new guard can be started.
     pub fn take(passed: Passed, taking: &Taking, detached: Detached) -> io::Result<Guard> {
         let file = taking.take(passed.memory)?;
         let life = passed.life.map(|life| taking.take(life)).transpose()?;
@@ -177,14 +176,14 @@ impl Guard {
         Ok(guard)
     }
 
-    /// From here on the guard is this program's alone; one of another version is sent away.
+    /// From here on the guard belongs to this program alone; a guard of another version is ended.
     ///
     /// # Errors
     /// When its memory cannot be written.
     pub fn confirm(&self) -> io::Result<()> {
         self.standing.borrow_mut().ends = Ends::WithUs;
         let Some(mut former) = self.former.take() else { return Ok(()) };
-        // It must not find anybody when it hears that its master is gone.
+        // It must not find any process when it learns that its master is gone.
         memory::blank(&former.memory)?;
         former.standing.ends = Ends::WithUs;
         Ok(())
@@ -196,7 +195,7 @@ impl Guard {
         self.standing.borrow().process
     }
 
-    /// A copy of what becomes readable when the guard has ended.
+    /// A copy of the descriptor that becomes readable when the guard has ended.
     ///
     /// # Errors
     /// When no descriptor is free, or the guard had ended before one could be opened.
@@ -205,23 +204,24 @@ impl Guard {
         standing.pidfd.as_ref().ok_or(io::ErrorKind::NotFound)?.try_clone()
     }
 
-    /// Starts another one in the place of one that ended.
+    /// Starts a new guard in place of one that ended.
     ///
     /// # Errors
-    /// As for [`Guard::start`]; there is none then, and this can be tried again.
+    /// As for [`Guard::start`]; there is no guard then, and this can be tried again.
     pub fn replace(&self) -> io::Result<()> {
         let next = Standing::start(&self.memory)?;
         drop(self.standing.replace(next));
         Ok(())
     }
 
-    /// What all environments say that come from this master.
+    /// The family's name, which is in every environment that comes from this master.
     #[must_use]
     pub fn family(&self) -> String {
         self.memory.family()
     }
 
-    /// Guards the process group of a worker; `channel` is the inode of what it was given to speak to us.
+    /// Guards the process group of a worker; `channel` is the inode of the socket that it was given to talk to the
+    /// master.
     pub fn add(&self, group: Pid, channel: Option<u64>) {
         self.memory.add(group, channel.unwrap_or(0));
     }
@@ -231,12 +231,13 @@ impl Guard {
         self.memory.remove(group);
     }
 
-    /// Says which sockets are ours; who has one is no detached job. Of use only where those stay.
+    /// Tells the guard which sockets are the master's; a process that has one is no detached job. Of use only where
+    /// detached jobs stay.
     pub fn know_sockets(&self, inodes: &HashSet<u64>) {
         self.memory.know_sockets(inodes);
     }
 
-    /// The master ended in order and left nobody: there is nothing to do.
+    /// The master ended in order and left no process: the guard has nothing to do.
     pub fn dismiss(&self) {
         self.memory.dismiss();
     }

@@ -1,7 +1,7 @@
-//! Sockets that whoever started this process left open for it: those that `--bind fd://N` names, and those that a
-//! service manager passes (`sd_listen_fds(3)`).
+//! Sockets that were left open for this process when it was started: those that `--bind fd://N` names, and those that
+//! a service manager passes (`sd_listen_fds(3)`).
 //!
-//! They are taken before this process opens anything of its own, since only then an open number is known to be
+//! They are taken before this process opens anything of its own, since only then is an open number known to be
 //! inherited; later, `fd://11` could be the master's own control socket. Each number is taken once and has one owner.
 
 use super::listen;
@@ -24,7 +24,7 @@ pub const PASSED_MAX: i32 = 1024;
 #[derive(Debug, Default)]
 pub struct Inherited(BTreeMap<RawFd, Socket>);
 
-/// Who said that a socket is there.
+/// What named a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NamedBy {
     /// `--bind fd://N`.
@@ -60,20 +60,20 @@ pub enum NotInherited {
          under that number, without close-on-exec"
     )]
     Missing(RawFd, NamedBy),
-    /// It is something else than a socket to listen on.
+    /// It is not a socket to listen on.
     #[error("cannot use descriptor {0} (named by {1}): it is {2}; pass a TCP or Unix stream socket that is bound")]
     Unfit(RawFd, NamedBy, &'static str),
-    /// It cannot be looked at.
+    /// It cannot be examined.
     #[error("cannot use descriptor {0} (named by {1}): {2}")]
     Unknown(RawFd, NamedBy, io::Error),
 }
 
 impl Inherited {
-    /// Takes the sockets under the numbers that `--bind` names and those that a service manager passed. Call before
-    /// anything else is opened, once in the life of the process.
+    /// Takes the sockets under the numbers that `--bind` names and those that a service manager passed. Call this
+    /// once in the life of the process, before anything else is opened.
     ///
     /// # Errors
-    /// [`NotInherited`] about the first that cannot be used.
+    /// [`NotInherited`] for the first socket that cannot be used.
     pub fn take(named: &[RawFd]) -> Result<Inherited, NotInherited> {
         let passed = passed_count()?;
         let mut sockets = BTreeMap::new();
@@ -91,18 +91,18 @@ impl Inherited {
         Ok(Inherited(sockets))
     }
 
-    /// The socket with this number, which then is the caller's.
+    /// The socket with this number, which the caller then owns.
     pub fn remove(&mut self, number: RawFd) -> Option<Socket> {
         self.0.remove(&number)
     }
 
-    /// Those that nobody removed.
+    /// The sockets that were not removed.
     pub fn rest(self) -> impl Iterator<Item = (RawFd, Socket)> {
         self.0.into_iter()
     }
 }
 
-/// How many sockets a service manager passed to this very process.
+/// How many sockets a service manager passed to this process itself.
 fn passed_count() -> Result<i32, NotInherited> {
     let pid = std::env::var(LISTEN_PID).ok().and_then(|value| value.trim().parse().ok());
     let Some(text) = std::env::var_os(LISTEN_FDS).filter(|_| pid == Some(Pid::this().as_raw())) else { return Ok(0) };
@@ -145,7 +145,7 @@ fn is_fit(fd: OwnedFd) -> Result<Socket, Unfit> {
     if socket.peer_addr().is_ok() {
         return Err(Unfit::Is("a connection"));
     }
-    // To listen on it would let the kernel choose an address that nobody asked for.
+    // Listening on it would let the kernel choose an address that was not asked for.
     let is_bound = listen::local_address(&socket).is_ok_and(|address| !address.is_ephemeral());
     if is_bound { Ok(socket) } else { Err(Unfit::Is("a socket that is bound to no address")) }
 }

@@ -1,10 +1,10 @@
-//! Cutting short what makes a thread wait in the kernel.
+//! Ends a thread's wait in the kernel early.
 //!
-//! The last close of a TCP socket with `SO_LINGER` and something undelivered waits for as long as whoever set
-//! it says, years if wanted, and nothing that the closing side can give along changes that. But a signal ends
-//! the wait (`sk_stream_wait_close` in net/core/stream.c), and the socket is closed all the same. It is the same
-//! whether the close is a call, comes from a packet that nobody wants, or from a socket in whose queue
-//! such a packet lies: all of that happens in the thread that let go of it (`task_work_run`, kernel/task_work.c).
+//! The last close of a TCP socket with `SO_LINGER` and undelivered data waits as long as the process that set the
+//! option said. That can be years, and no parameter of the closing side changes it. But a signal ends the wait
+//! (`sk_stream_wait_close` in net/core/stream.c), and the socket is closed all the same. This holds whether the close
+//! is a call, comes from a packet that is discarded, or comes from a socket with such a packet in its queue: all of
+//! that happens in the thread that released it (`task_work_run`, kernel/task_work.c).
 
 use nix::sys::signal::SigSet;
 use std::io;
@@ -12,7 +12,7 @@ use std::mem::zeroed;
 use std::ptr::null_mut;
 use std::time::Duration;
 
-/// How long a thread may wait before it is interrupted, again and again until it comes back.
+/// How long a thread may wait before it is interrupted, repeatedly until it returns.
 const PATIENCE: Duration = Duration::from_millis(2);
 
 /// The signal that interrupts: one of those that have no meaning of their own (`signal(7)`).
@@ -30,10 +30,10 @@ impl Interrupter {
     /// Interrupts the thread that calls this.
     ///
     /// # Errors
-    /// That of `timer_create(2)`: `EAGAIN` when the user has as many signals waiting as may be.
+    /// That of `timer_create(2)`: `EAGAIN` when the user has as many pending signals as are allowed.
     pub fn of_this_thread() -> io::Result<Interrupter> {
         extern "C" fn nothing(_signal: libc::c_int) {}
-        // SAFETY: zeroed structures are valid; the handler does nothing, and without SA_RESTART what it
+        // SAFETY: zeroed structures are valid; the handler does nothing, and without SA_RESTART the call that it
         // interrupts ends. The set is made of one valid signal. `timer` is written before it is read.
         unsafe {
             let mut action: libc::sigaction = zeroed();
@@ -56,7 +56,7 @@ impl Interrupter {
         }
     }
 
-    /// Does something that then waits for `PATIENCE` in each call at the most.
+    /// Runs `doing`, in which each call then waits for `PATIENCE` at most.
     pub fn during<T>(&self, doing: impl FnOnce() -> T) -> T {
         self.set(PATIENCE);
         let done = doing();
@@ -67,7 +67,7 @@ impl Interrupter {
     fn set(&self, every: Duration) {
         let time = libc::timespec { tv_sec: 0, tv_nsec: every.subsec_nanos() as _ };
         let setting = libc::itimerspec { it_interval: time, it_value: time };
-        // SAFETY: the timer is ours until this is dropped; the kernel reads one structure.
+        // SAFETY: the timer belongs to `self` until it is dropped; the kernel reads one structure.
         unsafe { libc::timer_settime(self.timer, 0, &raw const setting, null_mut()) };
     }
 }

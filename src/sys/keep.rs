@@ -1,5 +1,6 @@
-//! Keeping what a program was passed until it is sure that it can go on: a thread with a descriptor table of its own
-//! has all of it open, whatever this program closes meanwhile, and can give it back under the old numbers.
+//! Keeps the descriptors that a program was passed until it is certain that it can go on: a thread with a descriptor
+//! table of its own has all of them open, whatever this program closes meanwhile, and can give them back under the
+//! old numbers.
 //!
 //! Copies in the same table would need twice as many numbers as may be open. A second process would be a child that the
 //! next program does not know.
@@ -20,7 +21,7 @@ const STACK: usize = 64 * 1024;
 /// What the thread is to do.
 #[derive(Debug)]
 enum Verdict {
-    /// Nothing was needed.
+    /// Drop them: they are not needed.
     Forget,
     /// Give them back.
     GiveBack,
@@ -38,7 +39,7 @@ pub struct Kept {
 /// Keeps what is open under these numbers.
 ///
 /// # Errors
-/// When a thread, a socket or a table cannot be had (`close_range(2)` with `CLOSE_RANGE_UNSHARE`, Linux 5.9).
+/// When a thread, a socket or a table is not available (`close_range(2)` with `CLOSE_RANGE_UNSHARE`, Linux 5.9).
 pub fn keep(numbers: Vec<RawFd>) -> io::Result<Kept> {
     let (from, to) = fd::pair()?;
     let (verdict, judged) = channel();
@@ -71,7 +72,7 @@ fn unshare_table() -> io::Result<()> {
 fn wait(numbers: &[RawFd], to: &OwnedFd, judged: &Receiver<Verdict>) -> io::Result<()> {
     let Ok(Verdict::GiveBack) = judged.recv() else { return Ok(()) };
     for some in numbers.chunks(AT_ONCE) {
-        // The place in the list says which they are.
+        // Their place in the list says which they are.
         sendmsg::<()>(
             to.as_raw_fd(),
             &[io::IoSlice::new(b"\0")],
@@ -92,10 +93,10 @@ impl Kept {
     /// Puts everything back under its number, to be passed to the next program.
     ///
     /// # Errors
-    /// When not all could be had again.
+    /// When some could not be recovered.
     pub fn give_back(self) -> io::Result<()> {
         self.verdict.send(Verdict::GiveBack).map_err(io::Error::other)?;
-        // What comes must not be received under a number that something else is to have.
+        // A received descriptor must not get a number that is meant for another one.
         for &number in self.numbers.iter().filter(|&&number| !is_open(number)) {
             put(self.from.as_fd(), number)?;
         }
@@ -115,7 +116,8 @@ impl Kept {
 
 /// Makes a copy of a descriptor under a number, open after `execve`.
 fn put(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
-    // SAFETY: plain numbers. Whoever had the number before in this program has no use for it: the next program comes.
+    // SAFETY: plain numbers. The code of this program that had the number before does not need it any more: the next
+    // program takes over.
     match unsafe { libc::dup2(fd.as_raw_fd(), number) } {
         n if n == number => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -130,7 +132,7 @@ pub fn open_numbers() -> io::Result<Vec<RawFd>> {
     let listed = std::fs::read_dir("/proc/self/fd")?;
     let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse().ok();
     let numbers: Vec<RawFd> = listed.flatten().filter_map(number).filter(|number| *number > 2).collect();
-    // The one that was read is closed by now.
+    // The descriptor of the directory that was read is closed by now.
     Ok(numbers.into_iter().filter(|&number| is_open(number)).collect())
 }
 

@@ -1,22 +1,23 @@
-//! Getting the master's loop out of an `accept` or a `close` that blocks.
+//! Gets the master's loop out of an `accept` or a `close` that blocks.
 //!
-//! `accept(2)` knows no `MSG_DONTWAIT`, and `O_NONBLOCK` belongs to the open file: another holder of a listening
-//! socket, the worker whose own it was or whoever passed it to the master, can clear it at any moment. The loop asks
-//! such a socket only for what the kernel says is waiting ([`super::listen::waiting`]); a holder that takes that in
-//! between can make it wait all the same. Then this thread sends the loop's thread a signal, and the call ends with
-//! `EINTR`: its handler is without `SA_RESTART` (`signal(7)`, "Interruption of system calls and library functions by
-//! signal handlers").
+//! `accept(2)` has no `MSG_DONTWAIT`, and `O_NONBLOCK` belongs to the open file: another holder of a listening socket
+//! (the worker that made it, or the process that passed it to the master) can clear it at any moment. The loop
+//! accepts only as many connections from such a socket as the kernel says are waiting ([`super::listen::waiting`]); a
+//! holder that takes them in between can still make it wait. Then the thread in this module sends the loop's thread a
+//! signal, and the call ends with `EINTR`: the signal's handler is without `SA_RESTART` (`signal(7)`, "Interruption
+//! of system calls and library functions by signal handlers").
 //!
-//! No other call may notice that signal. So the thread says that one is on its way before it looks for the last time
-//! whether the call is still the same one, and the loop goes on after a call only when none is.
+//! No other call may be interrupted by that signal. So the thread announces the signal before it checks for the last
+//! time whether the call is still the same one, and after a call the loop goes on only when no signal is on its way.
 //!
-//! What was tried and given up: to make the file non-blocking in the handler and to let the call start again, since a
-//! holder that clears it without pause wins that race thousands of times; `SO_RCVTIMEO` bounds the call, but every
-//! accepted connection inherits it, and the other holder can change it; a copy of the descriptor shares the mode; opening a socket a second time through
-//! `/proc` is not possible; io_uring accepts without waiting, but containers forbid it.
+//! What was tried and given up: making the file non-blocking in the handler and letting the call start again, since a
+//! holder that clears the flag without pause wins that race thousands of times; `SO_RCVTIMEO`, which limits the call,
+//! but every accepted connection inherits it, and the other holder can change it; a copy of the descriptor, which
+//! shares the mode; opening a socket a second time through `/proc`, which is not possible; io_uring, which accepts
+//! without waiting, but containers forbid it.
 //!
-//! It costs two stores in memory for each call, and while there are calls this thread looks once in `TICK`. While
-//! there are none it sleeps.
+//! The cost is two stores in memory for each call. While there are calls, the thread checks once in each `TICK`;
+//! while there are none, it sleeps.
 
 use std::cell::Cell;
 use std::io;
@@ -26,15 +27,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
-/// How often it is looked whether a call is still the same one. A call that blocks is ended after one to two of them.
+/// How often the thread checks whether a call is still the same one. A call that blocks is ended after one to two of
+/// these intervals.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The signal: nobody else in this process uses it, and without its handler it has no effect (`signal(7)`).
+/// The signal: nothing else in this process uses it, and without its handler it has no effect (`signal(7)`).
 const SIGNAL: libc::c_int = libc::SIGURG;
 
-// A signal handler knows nothing but statics; there is one loop in a process.
+// A signal handler can use only statics; there is one loop in a process.
 
-/// The number of the call in which the loop is; 0 outside.
+/// The number of the call in which the loop is; 0 outside a call.
 static CALL: AtomicU64 = AtomicU64::new(0);
 /// How often the loop came to accept.
 static TURNS: AtomicU64 = AtomicU64::new(0);
@@ -42,24 +44,24 @@ static TURNS: AtomicU64 = AtomicU64::new(0);
 static ASLEEP: AtomicBool = AtomicBool::new(false);
 /// Whether a signal is on its way, or about to be sent.
 static COMING: AtomicBool = AtomicBool::new(false);
-/// Whether the thread shall end.
+/// Whether the thread is to end.
 static ENDED: AtomicBool = AtomicBool::new(false);
 
-/// The thread that ends calls of the loop which block.
+/// The thread that ends blocking calls of the loop.
 #[derive(Debug)]
 pub struct Kicker {
     thread: Thread,
-    /// For its end.
+    /// For joining it at its end.
     joined: Option<JoinHandle<()>>,
     calls: Cell<u64>,
     turns: Cell<u64>,
 }
 
 impl Kicker {
-    /// Starts the thread. Call from the thread of the loop, once.
+    /// Starts the thread. Call this once, from the thread of the loop.
     ///
     /// # Errors
-    /// When no thread can be had, or the signal cannot be handled.
+    /// When no thread can be started, or the signal cannot be handled.
     pub fn start() -> io::Result<Kicker> {
         handle_signal()?;
         ENDED.store(false, SeqCst);
@@ -71,17 +73,19 @@ impl Kicker {
         Ok(Kicker { thread: joined.thread().clone(), joined: Some(joined), calls: Cell::new(0), turns: Cell::new(0) })
     }
 
-    /// The loop is about to accept, or to close what workers have: from here on the thread looks at it.
+    /// The loop is about to accept connections, or to close ones that workers have: from here on the thread checks
+    /// the loop.
     #[inline]
     pub fn attend(&self) {
         self.turns.set(self.turns.get().wrapping_add(1));
-        // Written before it is read whether the thread sleeps, as the thread says that it sleeps before it reads this:
-        // one of both sees the other.
+        // Written before `ASLEEP` is read, as the thread writes `ASLEEP` before it reads this: at least one of the
+        // two sees the other's write.
         TURNS.store(self.turns.get(), SeqCst);
         self.wake();
     }
 
-    /// Wakes the thread where it sleeps. After what it looks for was written: one of both sees the other.
+    /// Wakes the thread if it sleeps. Call this after writing what the thread reads: at least one of the two sees the
+    /// other's write.
     #[inline]
     fn wake(&self) {
         if ASLEEP.load(SeqCst) && ASLEEP.swap(false, SeqCst) {
@@ -89,12 +93,12 @@ impl Kicker {
         }
     }
 
-    /// Does one call that can block; when it does, it ends with `EINTR`.
+    /// Does one call that can block; if it blocks, it ends with `EINTR`.
     #[inline]
     pub fn during<T>(&self, call: impl FnOnce() -> T) -> T {
         self.calls.set(self.calls.get() + 1);
         CALL.store(self.calls.get(), SeqCst);
-        // A loop that gets little of a processor may seem to be done between two calls.
+        // A loop that gets little processor time may seem idle between two calls.
         self.wake();
         let done = call();
         CALL.store(0, SeqCst);
@@ -123,18 +127,18 @@ impl Drop for Kicker {
     }
 }
 
-/// Waits for the signal that was meant for a call which has just returned. It must not break off the next one: a
+/// Waits for the signal that was meant for a call which has just returned. It must not interrupt the next one: a
 /// connection given to a supervised worker would be lost (`SECCOMP_IOCTL_NOTIF_ADDFD`).
 #[cold]
 fn settle() {
     while COMING.load(SeqCst) {
-        // The kicker may need this processor, and a signal that was sent is handled on the way back.
+        // The kicker may need this processor, and a signal that was sent is handled on return from the call.
         // SAFETY: no arguments.
         unsafe { libc::sched_yield() };
     }
 }
 
-/// The thread's whole life.
+/// What the thread does from its start to its end.
 fn watch(target: libc::pthread_t) {
     let (mut turns, mut call) = (0, 0);
     while !ENDED.load(SeqCst) {
@@ -156,7 +160,7 @@ fn watch(target: libc::pthread_t) {
     }
 }
 
-/// Ends the call if the loop is still in it. One whose signal is on its way needs no other.
+/// Ends the call if the loop is still in it. A call whose signal is on its way needs no second one.
 fn kick(target: libc::pthread_t, call: u64) {
     if COMING.swap(true, SeqCst) {
         return;
@@ -168,12 +172,12 @@ fn kick(target: libc::pthread_t, call: u64) {
     }
 }
 
-/// So much stack, of which it needs little.
+/// The thread's stack, of which it needs little.
 const STACK: usize = 64 * 1024;
 
 fn handle_signal() -> io::Result<()> {
     use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-    // SAFETY: a zeroed sigaction is valid; the handler keeps to what a handler may do.
+    // SAFETY: a zeroed sigaction is valid; the handler does only what a handler may do.
     let done = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = arrived as extern "C" fn(libc::c_int) as libc::sighandler_t;
@@ -182,7 +186,7 @@ fn handle_signal() -> io::Result<()> {
     if done < 0 {
         return Err(io::Error::last_os_error());
     }
-    // All others stay with the thread that handles them.
+    // All other signals stay with the thread that handles them.
     let mut set = SigSet::empty();
     set.add(Signal::SIGURG);
     Ok(nix::sys::signal::pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&set), None)?)
@@ -230,7 +234,8 @@ mod tests {
         });
     }
 
-    /// A call that is just as long as the kicker's patience ends beside its signal, which must not reach the next one.
+    /// A call that is just as long as the kicker's patience ends at the same time as its signal comes, which must not
+    /// reach the next call.
     #[test]
     fn the_signal_for_one_call_does_not_end_another() {
         let _loop = LOOP.lock().unwrap();
@@ -240,7 +245,7 @@ mod tests {
         for _ in 0..100 {
             kicker.attend();
             let end = Instant::now() + TICK;
-            // What is measured is a call that takes this time, so it is spent.
+            // The test needs a call that takes this time, so it spins.
             kicker.during(|| while Instant::now() < end {});
             let wait = epoll.wait(&mut [nix::sys::epoll::EpollEvent::empty()], 1u8);
             interrupted += u32::from(wait == Err(nix::errno::Errno::EINTR));

@@ -1,6 +1,6 @@
-//! A file that the dynamic loader of any process reads by its name, and that nobody but its owner can ever
-//! have changed: written whole under another name first, compared before each use, tried for execution, and
-//! locked as long as somebody uses it (`flock(2)`), so that files of other versions can be removed.
+//! A file that the dynamic loader of any process reads by its name, and that only its owner can ever have changed. It
+//! is first written completely under another name, compared before each use, checked to be executable, and locked as
+//! long as a process uses it (`flock(2)`), so that files of other versions can be removed.
 
 use super::lock::{Lock, try_lock};
 use super::trusted::{Directory, is};
@@ -13,13 +13,13 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-/// Everybody can read it, nobody can write to it who does not own it.
+/// Every user can read it, only its owner can write to it.
 const MODE: Mode = Mode::from_bits_truncate(0o644);
-/// Another program may be removing the file at the very moment, or writing it.
+/// Another program may be removing or writing the file at the same moment.
 const ATTEMPTS: u32 = 16;
 
-/// The file of this name with these bytes, written now unless it is there; it stays locked for as long as
-/// the descriptor, or a copy of it, is open anywhere.
+/// The file of this name with these bytes, written now unless it is there already; it stays locked for as long as the
+/// descriptor, or a copy of it, is open anywhere.
 ///
 /// # Errors
 /// When it cannot be written, or what is written there cannot be executed.
@@ -46,7 +46,7 @@ pub fn is_there(dir: &Directory, name: &OsStr, file: impl AsFd) -> bool {
     }
 }
 
-/// Removes the files that fit and that nobody has locked.
+/// Removes the files that fit and that no process has locked.
 pub fn sweep(dir: &Directory, fits: impl Fn(&str) -> bool) {
     let names = std::fs::read_dir(dir.path()).into_iter().flatten().flatten().map(|entry| entry.file_name());
     for name in names.filter(|name| name.to_str().is_some_and(&fits)) {
@@ -58,7 +58,7 @@ pub fn sweep(dir: &Directory, fits: impl Fn(&str) -> bool) {
 }
 
 fn open(dir: &Directory, name: &OsStr) -> Result<OwnedFd, Errno> {
-    // Without waiting for the writer of a pipe that somebody left there.
+    // Does not wait for the writer of a pipe that another process left there.
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     openat(dir, name, flags, Mode::empty())
 }
@@ -90,14 +90,14 @@ fn existing(dir: &Directory, name: &OsStr, bytes: &[u8]) -> io::Result<Option<Ow
     Ok(Some(file.into()))
 }
 
-/// Writes the file under another name and gives it its own.
+/// Writes the file under another name and then renames it.
 fn write(dir: &Directory, name: &OsStr, bytes: &[u8]) -> io::Result<()> {
     let mut other = name.to_owned();
     other.push(format!(".{}", std::process::id()));
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let made = match openat(dir, other.as_os_str(), flags, Mode::from_bits_truncate(0o600)) {
         Err(Errno::EEXIST) => {
-            // One of this number died over it.
+            // A process with this id died while it wrote the file.
             dir.remove(&other)?;
             openat(dir, other.as_os_str(), flags, Mode::from_bits_truncate(0o600))
         }
@@ -106,7 +106,7 @@ fn write(dir: &Directory, name: &OsStr, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::from(made?);
     let written = file.write_all(bytes).and_then(|()| Ok(fchmod(&file, MODE)?)).and_then(|()| {
         match renameat(dir, other.as_os_str(), dir, name) {
-            // Somebody who tidies up was faster.
+            // Another process that removes old files was faster.
             Err(Errno::ENOENT) => Ok(()),
             renamed => Ok(renamed?),
         }
@@ -120,7 +120,7 @@ fn write(dir: &Directory, name: &OsStr, bytes: &[u8]) -> io::Result<()> {
 /// Whether a process may map the file as a program, as the loader does: not on a file system that is mounted
 /// `noexec` (`mmap(2)`, `EPERM`).
 fn is_executable(file: impl AsFd, length: usize) -> io::Result<()> {
-    // SAFETY: a new mapping at an address of the kernel's choice, which nothing uses, and that is undone.
+    // SAFETY: a new mapping at an address of the kernel's choice, which nothing uses and which is removed again.
     unsafe {
         let (protection, number) = (libc::PROT_READ | libc::PROT_EXEC, file.as_fd().as_raw_fd());
         let memory = libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_PRIVATE, number, 0);

@@ -1,4 +1,4 @@
-//! What this process may use, and what it is to its descendants.
+//! What this process may use, and which role it has for its descendants.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,8 @@ pub fn descriptor_limit() -> io::Result<DescriptorLimit> {
     Ok(DescriptorLimit { soft, hard })
 }
 
-/// Raises the soft limit of descriptors to the hard one and returns what it was, so that workers
-/// start with what they would have had without us.
+/// Raises the soft limit of descriptors to the hard one and returns what it was, so that workers start with what they
+/// would have had without the master.
 ///
 /// # Errors
 /// That of `getrlimit(2)`.
@@ -45,26 +45,26 @@ pub fn become_subreaper() -> io::Result<()> {
     Ok(nix::sys::prctl::set_child_subreaper(true)?)
 }
 
-/// Whose choice this process's scheduling policy is.
+/// What chose this process's scheduling policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Chosen {
-    /// Of [`wake_without_preempting`]. A master that did not say so has chosen it too, as long as it could.
+    /// [`wake_without_preempting`] did. A master that did not say so has chosen it too, if it could.
     #[default]
     Here,
-    /// Of whoever started the master, or nobody's.
+    /// The process that started the master did, or nothing did.
     Outside,
 }
 
-/// Whose choice the policy is now.
+/// What chose the present policy.
 #[must_use]
 pub fn policy_chosen() -> Chosen {
     if CHANGED.load(Relaxed) { Chosen::Here } else { Chosen::Outside }
 }
 
 /// Goes back to the policy that this process's first program was started with: `execve(2)` keeps the one that the
-/// last program chose, which must not pass for the operator's choice. To be called before threads are started.
+/// last program chose, which must not be taken for the operator's choice. Call this before threads are started.
 pub fn policy_of_the_start(chosen: Chosen) {
-    // SAFETY: it reads nothing of ours; 0 means the calling thread.
+    // SAFETY: it reads no memory of this process; 0 means the calling thread.
     let batch = unsafe { libc::sched_getscheduler(0) } == libc::SCHED_BATCH;
     if chosen == Chosen::Here && batch {
         ordinary();
@@ -74,14 +74,13 @@ pub fn policy_of_the_start(chosen: Chosen) {
 /// Whether [`wake_without_preempting`] changed this process's policy.
 static CHANGED: AtomicBool = AtomicBool::new(false);
 
-/// Lets this thread wake without pushing a running worker off its processor (`SCHED_BATCH`,
-/// `sched(7)`). Only a thread of the ordinary policy is changed; [`like_before`] undoes it in a child.
+/// Lets this thread wake without preempting a running worker (`SCHED_BATCH`, `sched(7)`). Only a thread of the
+/// ordinary policy is changed; [`like_before`] undoes it in a child.
 ///
-/// A front that preempts its workers for each connection makes two switches of each. With this it
-/// comes when a worker pauses, and finds several connections at once: measured on two full cores, a
-/// fifth of the master's context switches, 6 % more connections a second with Node workers and 18 %
-/// with a small C server, and the 99th percentile of latency at 12 to 13 ms instead of 12. With a core
-/// to spare nothing changes.
+/// A front that preempts its workers for each connection causes two context switches for each. With this policy it
+/// runs when a worker pauses, and finds several connections at once. Measured on two full cores: a fifth of the
+/// master's context switches, 6 % more connections a second with Node workers and 18 % with a small C server, and the
+/// 99th percentile of latency at 12 to 13 ms instead of 12. With a core to spare nothing changes.
 ///
 /// # Errors
 /// That of `sched_setscheduler(2)`; nothing depends on it.
@@ -102,15 +101,15 @@ pub fn wake_without_preempting() -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a freshly forked child the policy that its master was started with: a worker is to compete
-/// as it would without us. Async-signal-safe.
+/// Gives a freshly forked child the policy that its master was started with: a worker is to compete as it would
+/// without the master. Async-signal-safe.
 pub fn like_before() {
     if CHANGED.load(Relaxed) {
         ordinary();
     }
 }
 
-/// Gives this thread the ordinary policy, which everybody may have. Async-signal-safe.
+/// Gives this thread the ordinary policy, which every process may have. Async-signal-safe.
 fn ordinary() {
     let ordinary = libc::sched_param { sched_priority: 0 };
     // SAFETY: the kernel reads one valid structure; 0 means the calling thread.

@@ -1,4 +1,4 @@
-//! Listening sockets: making, adopting, accepting, and what the kernel tells of them.
+//! Listening sockets: making, adopting, accepting, and what the kernel tells about them.
 
 mod bind;
 mod settings;
@@ -16,16 +16,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-/// What an attempt to accept came to.
+/// The result of an attempt to accept.
 #[derive(Debug)]
 pub enum Accepted {
     /// A connection and its peer's address.
     Connection(OwnedFd, SockAddr),
-    /// Nobody waits.
+    /// No connection waits.
     Empty,
     /// A signal ended a call that waited (`EINTR`).
     Interrupted,
-    /// The peer, or the network, ended it before we came; the next may be there.
+    /// The peer or the network ended the connection before it was accepted; the next one may be there.
     Aborted(io::Error),
     /// Descriptors or memory ran out, here or in the whole system (`EMFILE`, `ENFILE`, `ENOBUFS`,
     /// `ENOMEM`). Trying again at once would spin.
@@ -35,7 +35,7 @@ pub enum Accepted {
 /// Accepts one connection, close-on-exec and blocking, as a plain `accept` gives it.
 ///
 /// # Errors
-/// Only what says that the listener itself is unusable.
+/// Only errors that say that the listener itself is unusable.
 #[inline]
 pub fn accept(listener: &Socket) -> io::Result<Accepted> {
     let error = match listener.accept() {
@@ -66,11 +66,11 @@ pub fn accept(listener: &Socket) -> io::Result<Accepted> {
 /// A peer's address as the kernel wrote it.
 #[must_use]
 pub fn peer_bytes(peer: &SockAddr) -> &[u8] {
-    // SAFETY: a SockAddr is a sockaddr_storage of which `len` bytes are meant; it is initialised.
+    // SAFETY: a SockAddr is a sockaddr_storage of which `len` bytes are used; it is initialised.
     unsafe { std::slice::from_raw_parts(peer.as_ptr().cast(), peer.len() as usize) }
 }
 
-/// The peer's address of a connection; a bare family when it has none any more.
+/// The peer's address of a connection; only a family when it has none any more.
 #[must_use]
 pub fn peer_of(connection: BorrowedFd<'_>) -> SockAddr {
     let socket = socket2::SockRef::from(&connection);
@@ -84,10 +84,10 @@ pub fn cookie(socket: BorrowedFd<'_>) -> Option<u64> {
     socket2::SockRef::from(&socket).cookie().ok()
 }
 
-/// Whether a descriptor can be a connection that was accepted at an address, as a returned one must be: a
-/// connected stream with the listener's own port or name. Others would make another worker wait for what no client
-/// sent. A listener that takes connections to any address (`IP_TRANSPARENT`, `ip(7)`, for the privileged) has no
-/// port that all of them share.
+/// Whether a descriptor can be a connection that was accepted at an address, as a returned one must be: a connected
+/// stream with the listener's own port or name. Any other descriptor would make another worker wait for something
+/// that no client sent. A listener that takes connections to any address (`IP_TRANSPARENT`, `ip(7)`, for privileged
+/// processes) has no port that all of them share.
 #[must_use]
 pub fn is_accepted_at(fd: BorrowedFd<'_>, address: &Address) -> bool {
     let listening = getsockopt(&fd, sockopt::AcceptConn).unwrap_or(true);
@@ -105,8 +105,8 @@ pub fn is_accepted_at(fd: BorrowedFd<'_>, address: &Address) -> bool {
     }
 }
 
-/// Whether a socket is of the network namespace in which this process makes its own (`SO_NETNS_COOKIE`,
-/// `socket(7)`, Linux 5.14); where the kernel does not say, it is taken to be.
+/// Whether a socket belongs to the network namespace in which this process makes its own sockets (`SO_NETNS_COOKIE`,
+/// `socket(7)`, Linux 5.14); where the kernel does not say, it is assumed to.
 #[must_use]
 pub fn is_of_this_network(socket: BorrowedFd<'_>) -> bool {
     let own = Socket::new(Domain::IPV4, Type::STREAM, None).ok().and_then(|own| network(own.as_fd()));
@@ -131,8 +131,8 @@ pub fn is_bound_to_interface(socket: BorrowedFd<'_>) -> bool {
     socket2::SockRef::from(&socket).device().is_ok_and(|name| name.is_some_and(|name| !name.is_empty()))
 }
 
-/// The local address of a connection that the kernel finds by its two addresses; nothing for one that is bound to
-/// an interface, where it would have to be known, too.
+/// The local address of a connection that the kernel finds by its two addresses; nothing for one that is bound to an
+/// interface, since the interface would have to be known, too.
 #[must_use]
 pub fn askable(connection: BorrowedFd<'_>) -> Option<SocketAddr> {
     let local = socket2::SockRef::from(&connection).local_addr().ok()?.as_socket()?;
@@ -177,9 +177,9 @@ pub fn name_abstractly(socket: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     socket2::SockRef::from(&socket).bind(&SockAddr::unix(format!("\0{name}"))?)
 }
 
-/// Lets a socket listen again that somebody shut down, where it did before (`listen(2)` after `shutdown(2)` works
-/// with TCP). The kernel took its port away if it had chosen that itself, so that is asked for again first: else
-/// the socket would listen on another one.
+/// Lets a socket that was shut down listen again at its address (`listen(2)` after `shutdown(2)` works with TCP). If
+/// the kernel had chosen the port itself, it took the port away, so the port is requested again first: otherwise the
+/// socket would listen on another one.
 ///
 /// # Errors
 /// That of `bind(2)` or `listen(2)`: a Unix socket cannot listen again, nor can one that was connected.
@@ -192,7 +192,7 @@ pub fn listen_again(socket: &Socket, address: &Address, backlog: u32) -> io::Res
     if is_at(socket, address) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)) }
 }
 
-/// Whether a socket is bound there.
+/// Whether a socket is bound to this address.
 fn is_at(socket: &Socket, address: &Address) -> bool {
     local_address(socket).is_ok_and(|at| at == *address)
 }
@@ -203,8 +203,8 @@ pub fn is_listening(socket: &Socket) -> bool {
     getsockopt(socket, sockopt::AcceptConn).unwrap_or(false)
 }
 
-/// Whether a descriptor is a stream socket of a kind that we manage: TCP, which several paths may
-/// carry (MPTCP), or Unix.
+/// Whether a descriptor is a stream socket of a kind that the master manages: TCP, which several paths may carry
+/// (MPTCP), or Unix.
 #[must_use]
 pub fn is_stream(fd: BorrowedFd<'_>) -> bool {
     let socket = socket2::SockRef::from(&fd);
@@ -218,7 +218,7 @@ pub fn is_of_this_user(socket: BorrowedFd<'_>) -> bool {
     nix::sys::stat::fstat(socket).is_ok_and(|found| found.st_uid == nix::unistd::geteuid().as_raw())
 }
 
-/// Whether it can be one of a group that a program steers among: the kernel knows plain TCP there.
+/// Whether it can be in a group of sockets among which a program steers: the kernel supports only plain TCP there.
 #[must_use]
 pub fn is_steerable(fd: BorrowedFd<'_>) -> bool {
     socket2::SockRef::from(&fd).protocol().is_ok_and(|protocol| protocol == Some(socket2::Protocol::TCP))
@@ -232,7 +232,7 @@ fn name_of(address: &Address) -> io::Result<SockAddr> {
     }
 }
 
-/// Where a socket is really bound, in the words of the control channel.
+/// Where a socket is really bound, as the control channel names it.
 ///
 /// # Errors
 /// When it is bound to nothing that has a name.
@@ -249,7 +249,7 @@ fn address_of(name: &SockAddr) -> Option<Address> {
     name.as_socket().map(Address::Tcp).or_else(unix).or_else(abstract_name)
 }
 
-/// The same for a socket that somebody else owns.
+/// The same for a socket that other code owns.
 ///
 /// # Errors
 /// As for [`local_address`].
@@ -267,17 +267,18 @@ pub fn queued(listener: BorrowedFd<'_>) -> u32 {
 /// What can be accepted from a socket that another process also holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiting {
-    /// So many connections: whoever accepts no more than these waits for none, whatever the mode of the file is.
+    /// This many connections: accepting no more than these never waits, whatever the mode of the file is.
     Known(u32),
     /// The kernel does not tell; the file was made non-blocking a moment ago.
     Unknown,
 }
 
-/// How many connections wait at a listening socket of which another process may clear `O_NONBLOCK` (`tcpi_unacked`,
-/// one call as the `accept` that it saves, which would only say that there are no more).
+/// How many connections wait at a listening socket of which another process may clear `O_NONBLOCK` (`tcpi_unacked`).
+/// It is one call, like the `accept` that it saves, which would only say that there are no more.
 ///
 /// # Errors
-/// `EINVAL`, as `accept(2)` has it, when the socket does not listen any more: somebody shut it down, or connected it.
+/// `EINVAL`, as from `accept(2)`, when the socket does not listen any more: another holder shut it down, or connected
+/// it.
 pub fn waiting(listener: &Socket) -> io::Result<Waiting> {
     match tcp_info(listener.as_fd()) {
         Some(info) if info.tcpi_state == TCP_LISTEN => Ok(Waiting::Known(info.tcpi_unacked)),
@@ -289,7 +290,7 @@ pub fn waiting(listener: &Socket) -> io::Result<Waiting> {
 /// `TCP_LISTEN` (include/net/tcp_states.h).
 const TCP_LISTEN: u8 = 10;
 
-/// What TCP knows of a socket; nothing for other families.
+/// What TCP knows about a socket; nothing for other families.
 fn tcp_info(socket: BorrowedFd<'_>) -> Option<libc::tcp_info> {
     // SAFETY: a zeroed tcp_info is valid, and the kernel writes at most `len` bytes of it.
     unsafe {
@@ -301,9 +302,9 @@ fn tcp_info(socket: BorrowedFd<'_>) -> Option<libc::tcp_info> {
     }
 }
 
-/// Lets the kernel keep a connection to itself until its first bytes are there, or until about this time has
-/// passed (`TCP_DEFER_ACCEPT`, `tcp(7)`; it counts in repetitions of its part of the handshake). Sockets of
-/// other families have no such thing and stay as they are.
+/// Makes the kernel hold back a connection until its first bytes are there, or until about this time has passed
+/// (`TCP_DEFER_ACCEPT`, `tcp(7)`; the kernel counts in repetitions of its part of the handshake). Sockets of other
+/// families have no such option and stay as they are.
 ///
 /// # Errors
 /// That of `setsockopt(2)`.
@@ -315,7 +316,7 @@ pub fn defer(listener: &Socket, time: Duration) -> io::Result<()> {
     set_int_option(listener.as_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)
 }
 
-/// How long ago a connection came that nobody has written to yet (`tcpi_last_data_sent`, which begins to count
+/// How long ago a connection came to which nothing has been written yet (`tcpi_last_data_sent`, which begins to count
 /// when the connection does; the client cannot reset it); nothing for other families.
 #[must_use]
 pub fn waited(connection: BorrowedFd<'_>) -> Option<Duration> {
@@ -341,8 +342,8 @@ const INHERITED: [(libc::c_int, libc::c_int); 14] = [
     (libc::IPPROTO_IP, libc::IP_TTL),
 ];
 
-/// Copies those options of `from` that differ on `to`. What the kernel refuses is left: the
-/// listener works without it.
+/// Copies those options of `from` that differ on `to`. An option that the kernel refuses is skipped: the listener
+/// works without it.
 pub fn copy_options(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
     for (level, option) in INHERITED {
         let (wanted, present) = (int_option(from, level, option), int_option(to, level, option));

@@ -1,19 +1,19 @@
-//! Locks on open files (`flock(2)`), which end when the last copy of the descriptor is closed: with its
-//! process at the latest, and not before the next program of the process has closed it.
+//! Locks on open files (`flock(2)`), which end when the last copy of the descriptor is closed. That is when its
+//! process ends at the latest, and after an `execve` not before the next program has closed it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Who may have it beside us.
+/// Which other holders the lock may have at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lock {
-    /// Others that say the same.
+    /// Others that also take it shared.
     Shared,
-    /// Nobody.
+    /// None.
     Exclusive,
 }
 
-/// Takes the lock, or tells that somebody else has it.
+/// Takes the lock, or tells that another holder has it.
 ///
 /// # Errors
 /// That of `flock(2)`.

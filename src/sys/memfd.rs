@@ -8,8 +8,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 /// choice.
 const MFD_NOEXEC_SEAL: libc::c_uint = 0x8;
 
-/// Makes a sealed file with these bytes: nobody, not even its owner, can write to it, grow it or
-/// shrink it.
+/// Makes a sealed file with these bytes: no process, not even its owner's, can write to it, grow it or shrink it.
 ///
 /// # Errors
 /// That of `memfd_create(2)` or of writing, usually that memory or descriptors ran out.
@@ -32,14 +31,14 @@ pub fn shared(name: &std::ffi::CStr, length: usize) -> io::Result<OwnedFd> {
     let file = create(name, flags | MFD_NOEXEC_SEAL).or_else(|_| create(name, flags))?;
     file.set_len(length as u64)?;
     let fd = OwnedFd::from(file);
-    // Whoever could cut it short would kill those who read it (`SIGBUS`, mmap(2)).
+    // A process that could cut it short would kill those that read it (`SIGBUS`, mmap(2)).
     let seals = libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
     nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_ADD_SEALS(nix::fcntl::SealFlag::from_bits_retain(seals)))?;
     Ok(fd)
 }
 
 fn create(name: &std::ffi::CStr, flags: libc::c_uint) -> io::Result<File> {
-    // SAFETY: the name is a terminated string; a descriptor that comes back is new and ours.
+    // SAFETY: the name is a terminated string; a returned descriptor is new and has no other owner.
     unsafe {
         let fd = libc::memfd_create(name.as_ptr(), flags);
         if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(File::from_raw_fd(fd)) }

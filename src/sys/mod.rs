@@ -1,6 +1,6 @@
-//! The kernel, one file per family of system calls, each with a safe face.
+//! The kernel, one file per family of system calls, each with a safe interface.
 //!
-//! All unsafe code of the crate lives here and in the preload shim. Nothing here decides.
+//! All unsafe code of the crate lives here and in the preload shim. Nothing here makes decisions.
 
 #![allow(unsafe_code, reason = "this is where it is allowed; every block says why it is sound")]
 

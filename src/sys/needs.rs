@@ -1,5 +1,5 @@
-//! What every master needs of the kernel, tried before anything else: by `run`, which does not begin without, and
-//! by `check`, which tells. Containers take calls away, and an error of the kernel does not say which.
+//! What every master needs from the kernel, tried before anything else: by `run`, which does not start without it,
+//! and by `check`, which reports it. Containers forbid calls, and an error of the kernel does not say which.
 
 use super::{fd, limits, memfd, reap, room};
 use nix::errno::Errno;
@@ -15,11 +15,11 @@ pub struct Need {
     pub what: &'static str,
     /// What it is needed for.
     pub purpose: &'static str,
-    /// How the try went.
+    /// The result of the attempt.
     pub tried: io::Result<()>,
 }
 
-/// Something that is needed and cannot be had.
+/// Something that is needed and not available.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} cannot be had: {source}; it is needed to {purpose}{}", advice(source))]
 pub struct Missing {
@@ -27,7 +27,7 @@ pub struct Missing {
     pub what: &'static str,
     /// What it is needed for.
     pub purpose: &'static str,
-    /// What the kernel said.
+    /// The kernel's error.
     pub source: io::Error,
 }
 
@@ -47,7 +47,7 @@ pub fn try_all() -> Vec<Need> {
     ]
 }
 
-/// The first thing that cannot be had.
+/// Finds the first thing that is not available.
 ///
 /// # Errors
 /// [`Missing`].
@@ -56,7 +56,7 @@ pub fn all_there() -> Result<(), Missing> {
     try_all().into_iter().find_map(missing).map_or(Ok(()), Err)
 }
 
-/// What to do about an error of the kernel, to be written behind it.
+/// What to do about an error of the kernel; the text is written after the error.
 #[must_use]
 pub fn advice(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
@@ -82,7 +82,7 @@ fn proc_is_there() -> io::Result<()> {
 fn waitid_is_there() -> io::Result<()> {
     let Ok(myself) = reap::pidfd(Pid::this()) else { return Ok(()) };
     match waitid(Id::PIDFd(myself.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
-        // Nobody is a child of its own.
+        // A process is not its own child.
         Ok(_) | Err(Errno::ECHILD) => Ok(()),
         Err(errno) => Err(errno.into()),
     }

@@ -1,4 +1,4 @@
-//! Writing to standard output and error, which other processes hold too, and which perhaps nobody reads.
+//! Writes to standard output and error, which other processes also hold, and which perhaps no process reads.
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -6,14 +6,14 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
-/// So much can be written to a pipe without waiting once it can be written to at all: `PIPE_BUF` (`pipe(7)`).
+/// This much can be written to a pipe without waiting once it can be written to at all: `PIPE_BUF` (`pipe(7)`).
 const PIECE: usize = 4096;
 
-/// Writes everything, and waits as long as it takes; also where another process that holds the descriptor
-/// made it not blocking.
+/// Writes everything, and waits as long as it takes, even if another process that holds the descriptor made it
+/// non-blocking.
 ///
 /// # Errors
-/// What the system says, such as `BrokenPipe` or `StorageFull`.
+/// The system's error, such as `BrokenPipe` or `StorageFull`.
 pub fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match nix::unistd::write(to, bytes) {
@@ -27,12 +27,12 @@ pub fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes everything until the deadline, in pieces that a pipe takes at once. Another process that fills the
-/// pipe in the very moment between looking and writing can still make this wait, so it is for those who
-/// have no thread to spare.
+/// Writes everything until the deadline, in pieces that a pipe takes at once. Another process that fills the pipe in
+/// the moment between the check and the write can still make this wait, so it is for code that has no thread to
+/// spare.
 ///
 /// # Errors
-/// `TimedOut`, or what the system says.
+/// `TimedOut`, or the system's error.
 pub fn write_by(to: BorrowedFd<'_>, bytes: &[u8], deadline: Instant) -> io::Result<()> {
     for piece in bytes.chunks(PIECE) {
         wait_for_room(to, Some(deadline))?;
@@ -47,7 +47,7 @@ fn wait_for_room(to: BorrowedFd<'_>, deadline: Option<Instant>) -> io::Result<()
         let timeout = left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
         match poll(&mut [PollFd::new(to, PollFlags::POLLOUT)], timeout) {
             Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-            // An error of the descriptor is said by the write.
+            // The write reports an error of the descriptor.
             Ok(_) => return Ok(()),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),

@@ -1,5 +1,5 @@
-//! A connection of this process with itself, one end of which is handed to a worker: what it does with
-//! that shows whether it works.
+//! A connection of this process with itself, one end of which is handed to a worker: what the worker does with it
+//! shows whether the worker works.
 
 use super::listen;
 use crate::wire::address::Address;
@@ -8,13 +8,14 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Strangers that may connect to the address before we do; none does unless somebody tries to disturb.
+/// Connections of other processes that may come before this process's own; there are none unless a process tries to
+/// disturb.
 const STRANGERS_MAX: u32 = 16;
 
 /// Both ends of such a connection.
 #[derive(Debug)]
 pub struct OwnPair {
-    /// The end that stays here, not blocking.
+    /// The end that stays here, non-blocking.
     pub ours: OwnedFd,
     /// The end for the worker, as `accept` would have returned it.
     pub theirs: OwnedFd,
@@ -48,7 +49,7 @@ fn connect_tcp(domain: Domain, at: SocketAddr) -> io::Result<OwnPair> {
     listener.set_nonblocking(true)?;
     let ours = Socket::new(domain, Type::STREAM, None)?;
     ours.set_nonblocking(true)?;
-    // Over loopback it is established before the call returns, unless strangers took all the room.
+    // Over loopback the connection is established before the call returns, unless others took all the room.
     match ours.connect(&listener.local_addr()?) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
         _ => {}

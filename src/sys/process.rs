@@ -1,4 +1,4 @@
-//! What `/proc` tells of the workers, read only when somebody asks.
+//! What `/proc` tells about the workers, read only on request.
 
 use super::sock_diag::{self, Family};
 use nix::unistd::Pid;
@@ -20,8 +20,8 @@ pub struct Usage {
     pub open: u64,
 }
 
-/// The usage of each of these process groups. A group that ended is missing; what `/proc` does not
-/// show us counts as nothing.
+/// The usage of each of these process groups. A group that ended is missing; what `/proc` does not show this process
+/// counts as nothing.
 #[must_use]
 pub fn usage(groups: &[Pid], ports: &HashSet<u16>) -> HashMap<Pid, Usage> {
     let connections: HashSet<u64> = sock_diag::connections_on(ports).unwrap_or_default().into_keys().collect();
@@ -40,7 +40,8 @@ pub fn usage(groups: &[Pid], ports: &HashSet<u16>) -> HashMap<Pid, Usage> {
     found
 }
 
-/// How many TCP connections on these ports each of these process groups has open. `/proc` is only read when there is one.
+/// How many TCP connections on these ports each of these process groups has open. `/proc` is read only when there is
+/// one.
 #[must_use]
 pub fn open_connections(groups: &[Pid], ports: &HashSet<u16>) -> HashMap<Pid, u64> {
     match sock_diag::connections_on(ports) {
@@ -54,7 +55,7 @@ pub fn open_connections(groups: &[Pid], ports: &HashSet<u16>) -> HashMap<Pid, u6
 pub struct Open {
     /// Cookies of those over TCP.
     pub cookies: HashSet<u64>,
-    /// How many there are over Unix sockets, of which nothing tells the close.
+    /// How many there are over Unix sockets, whose close nothing reports.
     pub unix: usize,
 }
 
@@ -66,32 +67,31 @@ impl Open {
     }
 }
 
-/// Looking again and again which connections a process group has open that came in on certain ports and
-/// Unix sockets.
+/// Checks repeatedly which connections that came in on certain ports and Unix sockets a process group has open.
 #[derive(Debug)]
 pub struct Looking {
     group: Pid,
     ports: HashSet<u16>,
     families: Vec<Family>,
     paths: HashSet<PathBuf>,
-    /// Sockets that are no such connections, as was seen before: while there are no others, the costly
-    /// question to the kernel can be left out.
+    /// Sockets that are known to be no such connections: while there are no others, the costly query to the kernel
+    /// can be left out.
     others: HashSet<u64>,
     /// Sockets that were in no answer of the kernel when it was last asked.
     missing_once: HashSet<u64>,
 }
 
 impl Looking {
-    /// Nothing was seen yet.
+    /// Starts with nothing seen.
     #[must_use]
     pub fn new(group: Pid, ports: HashSet<u16>, families: Vec<Family>, paths: HashSet<PathBuf>) -> Looking {
         Looking { group, ports, families, paths, others: HashSet::new(), missing_once: HashSet::new() }
     }
 
-    /// Looks once.
+    /// Checks once.
     ///
     /// # Errors
-    /// When the kernel does not tell which connections there are, or whose they are: then nobody knows.
+    /// When the kernel does not tell which connections there are, or which process has them: then nothing is known.
     pub fn look(&mut self) -> io::Result<Open> {
         // A connection that closes in between counts as closed, as it should.
         let mut mine = sockets_of(self.group)?;
@@ -104,8 +104,8 @@ impl Looking {
         let unix = if self.paths.is_empty() { HashSet::new() } else { accepted_on(&self.paths)? };
         let cookies = tcp.iter().filter(|(inode, _)| mine.contains(inode)).map(|(_, cookie)| *cookie).collect();
         let open = Open { cookies, unix: mine.intersection(&unix).count() };
-        // The kernel writes its answer piece by piece and may leave one out that moved meanwhile, so it must
-        // be missing twice.
+        // The kernel writes its answer piece by piece and may leave out a socket that moved meanwhile, so a socket
+        // must be missing twice.
         mine.retain(|inode| !tcp.contains_key(inode) && !unix.contains(inode));
         self.others.extend(mine.intersection(&self.missing_once));
         self.missing_once = mine;
@@ -118,7 +118,7 @@ fn accepted_on(paths: &HashSet<PathBuf>) -> io::Result<HashSet<u64>> {
     if let Ok(found) = sock_diag::accepted_on(paths) {
         return Ok(found);
     }
-    // A kernel without that (`CONFIG_UNIX_DIAG`).
+    // The kernel does not have that (`CONFIG_UNIX_DIAG`).
     let all = procfs::net::unix().map_err(io::Error::other)?;
     // What `accept` returned has the listener's name.
     let accepted = |entry: &procfs::net::UnixNetEntry| {
@@ -156,7 +156,7 @@ pub struct Sockets {
     pub io_uring: bool,
 }
 
-/// The sockets of a process group, as far as we may look.
+/// The sockets of a process group, as far as this process may look.
 #[must_use]
 pub fn sockets(group: Pid) -> Sockets {
     let mut sockets = Sockets::default();
@@ -172,8 +172,8 @@ pub fn sockets(group: Pid) -> Sockets {
     sockets
 }
 
-/// Inodes of all sockets that other processes than this one have open, as far as we may look, without those of
-/// some process groups; nothing when we may not look at `must`, or cannot look at all.
+/// Inodes of all sockets that other processes than this one have open, as far as this process may look, without those
+/// of some process groups; nothing when it may not look at `must`, or cannot look at all.
 #[must_use]
 pub fn sockets_of_others(must: Pid, except: &HashSet<Pid>) -> Option<HashSet<u64>> {
     let myself = std::process::id() as i32;
@@ -191,7 +191,7 @@ pub fn sockets_of_others(must: Pid, except: &HashSet<Pid>) -> Option<HashSet<u64
             })),
             Err(_) if pid == must.as_raw() => return None,
             Err(procfs::ProcError::NotFound(_) | procfs::ProcError::PermissionDenied(_)) => {}
-            // Out of descriptors, say: what was not seen may still be open.
+            // For example, no descriptor is free: what was not seen may still be open.
             Err(_) => return None,
         }
     }
@@ -212,7 +212,7 @@ pub(super) fn open_of(process: &Process, connections: &HashSet<u64>) -> u64 {
         _ => None,
     };
     let fds = process.fd().into_iter().flatten().flatten();
-    // A descriptor that was duplicated still is one connection.
+    // A descriptor that was duplicated is still one connection.
     fds.filter_map(|fd| inode(fd.target)).collect::<HashSet<_>>().len() as u64
 }
 

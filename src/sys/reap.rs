@@ -1,4 +1,4 @@
-//! Learning that processes ended, and removing them (`pidfd_open(2)`, `waitid(2)`).
+//! Learns that processes ended, and removes them (`pidfd_open(2)`, `waitid(2)`).
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
@@ -9,13 +9,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-/// A handle that becomes readable when the process ends, and that no other process can ever be
-/// meant by.
+/// A handle that becomes readable when the process ends, and that can never refer to another process.
 ///
 /// # Errors
 /// That of `pidfd_open(2)`; Linux before 5.3 does not have it, and 5.4 is needed to wait for one.
 pub fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers; a descriptor that comes back is new, ours and close-on-exec.
+    // SAFETY: no pointers; a returned descriptor is new, close-on-exec, and has no other owner.
     unsafe {
         let fd = libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0);
         if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd as i32)) }
@@ -31,7 +30,7 @@ pub fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
     Ok(end_of(status))
 }
 
-/// Tells how the process behind a pidfd ended and leaves it there, so that nobody else can get its number;
+/// Tells how the process behind a pidfd ended and leaves it there, so that no other process can get its number;
 /// `None` while it runs.
 ///
 /// # Errors
@@ -46,7 +45,7 @@ pub fn how_it_ended(pidfd: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
 /// # Errors
 /// `EPERM` when it changed its user.
 pub fn signal_process(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
-    // SAFETY: plain numbers and a null pointer, which means that the signal says who sent it.
+    // SAFETY: plain numbers and a null pointer, which means that the signal names its sender.
     let sent = unsafe {
         let none = std::ptr::null::<libc::siginfo_t>();
         libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal as i32, none, 0)
@@ -71,7 +70,7 @@ pub fn wait(pidfd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Waits for the end of a process for so long at most; tells whether it has ended.
+/// Waits for the end of a process, at most for this time; tells whether it has ended.
 #[must_use]
 pub fn wait_for(pidfd: BorrowedFd<'_>, time: std::time::Duration) -> bool {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -88,15 +87,15 @@ pub fn wait_for(pidfd: BorrowedFd<'_>, time: std::time::Duration) -> bool {
 
 fn end_of(status: WaitStatus) -> Option<ExitStatus> {
     match status {
-        // As `wait(2)` would have it: the code is above the signal's number.
+        // As `wait(2)` encodes it: the code is above the signal's number.
         WaitStatus::Exited(_, code) => Some(ExitStatus::from_raw((code & 0xff) << 8)),
         WaitStatus::Signaled(_, signal, _) => Some(ExitStatus::from_raw(signal as i32)),
         _ => None,
     }
 }
 
-/// Removes ended children that are none of ours: descendants of workers whose own parent ended, and
-/// everything orphaned when we are process 1. Stops before a child of ours, whose pidfd reports it.
+/// Removes ended children that this process did not start: descendants of workers whose own parent ended, and
+/// everything orphaned when this is process 1. Stops before a child that it started, whose pidfd reports its end.
 /// Returns how many were removed.
 pub fn reap_strangers(is_ours: impl Fn(Pid) -> bool) -> usize {
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;

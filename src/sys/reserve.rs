@@ -1,9 +1,9 @@
-//! A descriptor that is kept for the moment in which all others are used up.
+//! A descriptor that is kept for the moment when all others are used up.
 
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 
-/// The descriptor, where one was to be had.
+/// The descriptor, if one was available.
 #[derive(Debug)]
 pub struct Reserve(RefCell<Option<OwnedFd>>);
 
@@ -30,9 +30,9 @@ impl Reserve {
         self.0.borrow().is_some()
     }
 
-    /// Makes sure that a number is free, which costs the reserve. Without one nothing may be received that brings a
-    /// descriptor: the kernel would take the packet out and drop what came with it (`scm_detach_fds` in
-    /// net/core/scm.c).
+    /// Makes sure that a number is free, which uses up the reserve. Without a free number, no packet that brings a
+    /// descriptor may be received: the kernel would take the packet out and drop what came with it (`scm_detach_fds`
+    /// in net/core/scm.c).
     #[must_use]
     pub fn free_one(&self) -> bool {
         self.refill();
@@ -55,7 +55,7 @@ mod tests {
         let reserve = Reserve::new();
         assert!(reserve.is_there());
         assert!(reserve.free_one() && !reserve.is_there());
-        // Without it one is free nevertheless, and that is seen.
+        // Without the reserve a number is free nevertheless, and `free_one` notices that.
         assert!(reserve.free_one());
         reserve.refill();
         assert!(reserve.is_there());

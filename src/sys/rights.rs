@@ -1,8 +1,8 @@
-//! With whose rights something is done. A worker that gave up root must not get from the master what the
-//! kernel would refuse it: ports for the privileged, and files in directories that it may not write to.
+//! With which user's rights something is done. A worker that gave up root must not get from the master what the
+//! kernel would refuse it: privileged ports, and files in directories that it may not write to.
 //!
-//! What is about files is done by this thread in the asker's name (`setfsuid(2)`): the kernel itself judges each
-//! step then, links and races included, and what is made belongs to who asked.
+//! This thread does file operations with the asker's identity (`setfsuid(2)`): then the kernel itself checks each
+//! step, links and races included, and new files belong to the asker.
 
 use crate::wire::address::Address;
 use nix::errno::Errno;
@@ -17,16 +17,16 @@ use std::path::Path;
 
 /// `CAP_NET_BIND_SERVICE` (linux/capability.h).
 const NET_BIND_SERVICE: u32 = 10;
-/// The first port that everybody may have where the system does not say (`ip(7)`, `ip_unprivileged_port_start`).
+/// The first port that every process may have where the system does not say (`ip(7)`, `ip_unprivileged_port_start`).
 const FIRST_FREE_PORT: u16 = 1024;
 
-/// Who asks for something.
+/// The process that asks for something.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Asker {
-    /// One of this process's own user: what it may have, the master may give.
+    /// A process of this process's own user: what it may have, the master may give.
     #[default]
     Ourselves,
-    /// Another one.
+    /// A process of another user.
     Other(User),
 }
 
@@ -41,22 +41,22 @@ pub struct User {
 }
 
 impl Asker {
-    /// Who the kernel says has sent something. What a process may besides its uid and gid is what it may now, if
-    /// the number still is its own.
+    /// The sender of something, as the kernel names it. The rights that a process has besides its uid and gid are
+    /// those that it has now, if the pid is still its own.
     #[must_use]
     pub fn of_sender(sender: &UnixCredentials) -> Asker {
         if sender.uid() == geteuid().as_raw() {
             return Asker::Ourselves;
         }
         let user = match read_user(Pid::from_raw(sender.pid())) {
-            // Somebody else by now, who must not lend it anything.
+            // Otherwise another process has the pid by now, and its rights must not count.
             Ok(user) if user.uid == sender.uid() => User { gid: sender.gid(), ..user },
             _ => User { uid: sender.uid(), gid: sender.gid(), groups: Vec::new(), any_port: false },
         };
         Asker::Other(user)
     }
 
-    /// Who a thread belongs to now.
+    /// The asker that a thread belongs to now.
     ///
     /// # Errors
     /// `ESRCH` when it has ended.
@@ -65,7 +65,7 @@ impl Asker {
         Ok(if user.uid == geteuid().as_raw() { Asker::Ourselves } else { Asker::Other(user) })
     }
 
-    /// Its user, if that is another one.
+    /// Its user, if that is not this process's.
     #[must_use]
     pub fn uid(&self) -> Option<u32> {
         match self {
@@ -74,7 +74,7 @@ impl Asker {
         }
     }
 
-    /// Whether it could bind a socket to the address itself, as far as that is no question of files.
+    /// Whether it could bind a socket to the address itself, apart from the rights to files.
     ///
     /// # Errors
     /// `EACCES`, as `bind(2)` gives it.
@@ -82,7 +82,7 @@ impl Asker {
         let Asker::Other(user) = self else { return Ok(()) };
         let allowed = match address {
             Address::Tcp(address) => user.any_port || address.port() == 0 || address.port() >= first_free_port(),
-            // Root may have whatever we can give. Others' rights can be tried by root only.
+            // Root may have whatever the master can give. Only root can try the rights of others.
             Address::Unix(_) => user.uid == 0 || geteuid().is_root(),
             Address::Abstract(_) => true,
         };
@@ -92,17 +92,17 @@ impl Asker {
     /// Whether it could make a file beside this one.
     ///
     /// # Errors
-    /// What the kernel says against it.
+    /// The reason why the kernel refuses it.
     pub fn may_write_beside(&self, path: &Path) -> io::Result<()> {
         let Asker::Other(_) = self else { return Ok(()) };
         let directory = path.parent().unwrap_or(Path::new("/"));
         self.act(|| may_write_to(directory))?
     }
 
-    /// Does something with its rights, as far as files are concerned.
+    /// Runs `act` with its rights, as far as files are concerned.
     ///
     /// # Errors
-    /// When this thread cannot take its place; nothing is done then.
+    /// When this thread cannot take its identity; nothing is done then.
     pub fn act<T>(&self, act: impl FnOnce() -> T) -> io::Result<T> {
         let Asker::Other(user) = self else { return Ok(act()) };
         if !geteuid().is_root() {
@@ -113,7 +113,7 @@ impl Asker {
         Ok(act())
     }
 
-    /// In whose name this thread acts.
+    /// The asker whose rights this thread has now.
     #[must_use]
     pub fn current() -> Asker {
         CURRENT.with_borrow(Clone::clone)
@@ -121,16 +121,16 @@ impl Asker {
 }
 
 thread_local! {
-    /// In whose name the thread acts: what the kernel knows of it, and does not tell.
+    /// The asker whose rights the thread has now: the kernel knows this, but does not tell.
     static CURRENT: RefCell<Asker> = const { RefCell::new(Asker::Ourselves) };
 }
 
-/// This thread in another user's place, until it is dropped.
+/// Gives this thread another user's identity, until it is dropped.
 struct InPlaceOf {
     uid: u32,
     gid: u32,
     groups: Vec<u32>,
-    /// Whether others of this user may look at the process (`PR_SET_DUMPABLE`, prctl(2)).
+    /// Whether other processes of this user may look at the process (`PR_SET_DUMPABLE`, prctl(2)).
     dumpable: bool,
 }
 
@@ -141,7 +141,7 @@ impl InPlaceOf {
         let before = InPlaceOf { uid: geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), groups, dumpable };
         set_groups(&user.groups)?;
         set_ids(user.gid, user.uid);
-        // The calls do not fail, they just do not do it (`setfsuid(2)`, BUGS).
+        // The calls report no failure, they just have no effect (`setfsuid(2)`, BUGS).
         if ids() != (user.gid, user.uid) {
             return Err(Errno::EPERM.into());
         }
@@ -159,19 +159,19 @@ impl Drop for InPlaceOf {
             libc::setfsuid(self.uid);
             libc::setfsgid(self.gid);
         }
-        // Groups that it has too few of cost root nothing, so one failure (for want of memory) is let pass.
+        // Root loses nothing when it has too few groups, so a failure (for lack of memory) is ignored.
         let _ = set_groups(&self.groups);
         // A change of the user hides this process's `/proc` entries (`commit_creds` in kernel/cred.c).
         let _ = nix::sys::prctl::set_dumpable(self.dumpable);
         if ids() != (self.gid, self.uid) {
-            // For want of memory (`prepare_creds` in kernel/cred.c); a master that went on with somebody else's
-            // rights would be worse than none, and the guard ends what it leaves.
+            // Memory was short (`prepare_creds` in kernel/cred.c). A master that went on with another user's rights
+            // would be worse than none, and the guard ends what it leaves.
             std::process::abort();
         }
     }
 }
 
-/// Sets the groups of this thread alone, which libc's function does for all of them.
+/// Sets the groups of this thread alone; libc's function sets those of all threads.
 fn set_groups(groups: &[u32]) -> io::Result<()> {
     // SAFETY: the kernel reads as many numbers as it is told.
     let done = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
@@ -186,13 +186,13 @@ fn set_ids(gid: u32, uid: u32) {
     }
 }
 
-/// The group and the user by which this thread is judged.
+/// The group and the user whose rights to files this thread has.
 fn ids() -> (u32, u32) {
-    // SAFETY: plain numbers; one that nobody can be is refused, and the present one returned.
+    // SAFETY: plain numbers; an id that no user can have is refused, and the present one is returned.
     unsafe { (libc::setfsgid(u32::MAX) as u32, libc::setfsuid(u32::MAX) as u32) }
 }
 
-/// Whether this thread could make a file there, by the rights that it has for files at the moment.
+/// Whether this thread could make a file there, with the rights to files that it has at the moment.
 fn may_write_to(directory: &Path) -> io::Result<()> {
     let path = CString::new(directory.as_os_str().as_bytes()).map_err(io::Error::other)?;
     let mode = libc::W_OK | libc::X_OK;
@@ -202,14 +202,14 @@ fn may_write_to(directory: &Path) -> io::Result<()> {
     match done {
         0 => Ok(()),
         _ => match Errno::last() {
-            // Before Linux 5.8 nobody can be asked: refused, as it would be without us.
+            // Before Linux 5.8 the kernel cannot be asked: this is refused, as it would be without the master.
             Errno::ENOSYS => Err(Errno::EACCES.into()),
             errno => Err(errno.into()),
         },
     }
 }
 
-/// The first port that everybody may have.
+/// The first port that every process may have.
 fn first_free_port() -> u16 {
     let setting = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     setting.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(FIRST_FREE_PORT)
@@ -218,7 +218,7 @@ fn first_free_port() -> u16 {
 fn read_user(thread: Pid) -> io::Result<User> {
     let status = super::foreign::status(thread)?;
     let mut user = parse(&status).ok_or(io::ErrorKind::InvalidData)?;
-    // Capabilities in a user namespace of its own are none here (`user_namespaces(7)`).
+    // Capabilities in a user namespace of its own do not count here (`user_namespaces(7)`).
     let namespace = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/user")).ok();
     user.any_port &= namespace(&thread.to_string()).is_some_and(|theirs| Some(theirs) == namespace("self"));
     Ok(user)
@@ -357,7 +357,7 @@ mod tests {
         nobody().may_write_beside(&file).unwrap();
         nobody().act(|| std::fs::write(&file, "")).unwrap().unwrap();
         assert_eq!(std::fs::metadata(&file).unwrap().uid(), 65534);
-        // And back, with all that root may.
+        // And back, with all of root's rights.
         assert_eq!((ids(), Asker::current()), ((0, 0), Asker::Ourselves));
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o000)).unwrap();
         std::fs::write(dir.path().join("y"), "").unwrap();

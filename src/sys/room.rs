@@ -1,9 +1,9 @@
-//! Waiting until one of many full hand-off sockets has room again, and remembering which are full meanwhile.
+//! Waits until one of many full hand-off sockets has room again, and remembers which are full meanwhile.
 //!
-//! A worker that takes a connection frees memory of the sender's socket, which epoll reports as
-//! `EPOLLOUT`. Watching that all the time would wake the master once for every connection; so the
-//! sockets sit in an epoll set of their own, which the master looks at only while one of them is full.
-//! Edge-triggered, because what matters is "something was taken", not "there is space".
+//! A worker that takes a connection frees memory of the sender's socket, which epoll reports as `EPOLLOUT`. Watching
+//! that all the time would wake the master once for every connection; so the sockets are in an epoll set of their
+//! own, which the master checks only while one of them is full. The set is edge-triggered, because what matters is
+//! "something was taken", not "there is space".
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::cell::{Cell, RefCell};
@@ -28,7 +28,7 @@ pub struct RoomWatch {
 #[derive(Debug)]
 pub struct Watched {
     is_full: Cell<bool>,
-    /// Whether it was read that something was taken since it was asked last how much waits.
+    /// Whether an event was read that says that something was taken since the last query of how much waits.
     took: Cell<bool>,
     full: Rc<Cell<usize>>,
 }
@@ -42,20 +42,21 @@ impl Watched {
         }
     }
 
-    /// It is about to be asked how much waits: what was taken before is in the answer.
+    /// Call this before a query of how much waits: what was taken before is in the answer.
     #[inline]
     pub fn is_asked(&self) {
         self.took.set(false);
     }
 
-    /// Whether something was taken since, as far as was read. What was not read yet is still to come.
+    /// Whether something was taken since then, as far as events were read. Events that were not read yet are still to
+    /// come.
     #[inline]
     #[must_use]
     pub fn took(&self) -> bool {
         self.took.get()
     }
 
-    /// Whether it was full when it was looked at last, and nothing was taken since.
+    /// Whether it was full at the last check, and nothing was taken since.
     #[inline]
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -82,7 +83,7 @@ impl RoomWatch {
     /// Adds a hand-off socket's sending side. Closing that side removes it.
     ///
     /// # Errors
-    /// When the kernel has no memory or the user watches too much (`epoll(7)`, `max_user_watches`).
+    /// When the kernel has no memory or the user watches too many descriptors (`epoll(7)`, `max_user_watches`).
     pub fn add(&self, socket: BorrowedFd<'_>) -> io::Result<Rc<Watched>> {
         let mut all = self.watched.borrow_mut();
         let free = all.iter().position(|watched| watched.strong_count() == 0);
@@ -97,8 +98,8 @@ impl RoomWatch {
         Ok(watched)
     }
 
-    /// Forgets of each socket that it is full from which something was taken. Costs a call only while one is full.
-    /// Returns whether one is full no more.
+    /// Marks each socket from which something was taken as not full. Costs a call only while one is full. Returns
+    /// whether one is not full any more.
     #[inline]
     pub fn catch_up(&self) -> bool {
         let before = self.full.get();
@@ -114,7 +115,7 @@ impl RoomWatch {
         self.full.get() > 0
     }
 
-    /// The same, and only what is taken from here on makes the set readable.
+    /// Does the same as `catch_up` in any case; only what is taken from here on makes the set readable.
     pub fn read(&self) {
         let mut events = [EpollEvent::empty(); EVENTS];
         let all = self.watched.borrow();
@@ -159,7 +160,7 @@ mod tests {
         for (send, _) in &pairs {
             fd::send_packet(send.as_fd(), "x", &[]).unwrap();
         }
-        // That they can be written to at all was news.
+        // The first events say only that they can be written to at all.
         room.read();
         watched.iter().for_each(|watched| watched.set_full(true));
         room.catch_up();

@@ -1,6 +1,6 @@
-//! Supervising some system calls of a child (`seccomp_unotify(2)`): the kernel stops the calling
-//! thread, tells us, and lets us act and answer in its place. All other calls cost the child what the
-//! filter's few instructions cost.
+//! Supervising some system calls of a child (`seccomp_unotify(2)`): the kernel stops the calling thread, tells the
+//! supervisor, and lets it act and answer in the kernel's place. All other calls cost the child only the filter's few
+//! instructions.
 //!
 //! This is no protection against the child: what it passes by address can change after it was read.
 
@@ -15,21 +15,21 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 /// Which calls are supervised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watched {
-    /// `bind` and `listen`: a handful in a server's life.
+    /// `bind` and `listen`: a handful of calls in a server's life.
     Listening,
-    /// Those, `accept`, `accept4` and `getsockname`, several for each connection, and the questions of
-    /// `getsockopt` about what kind of socket it is.
+    /// Those, `accept`, `accept4` and `getsockname`, several for each connection, and the `getsockopt` queries about
+    /// what kind of socket it is.
     Accepting,
 }
 
 impl Watched {
     fn calls(self) -> &'static [(Name, libc::c_long)] {
-        // `getsockopt` comes last, as `filter` wants it.
+        // `getsockopt` comes last, as `filter` requires.
         match self {
             Watched::Listening => &[
                 (Name::Bind, libc::SYS_bind),
                 (Name::Listen, libc::SYS_listen),
-                // Whether it listens: others may do so on a socket that this worker has only bound.
+                // Whether the socket listens: other processes may listen on a socket that this worker has only bound.
                 (Name::GetSockOpt, libc::SYS_getsockopt),
             ],
             Watched::Accepting => &[
@@ -61,7 +61,7 @@ pub enum Name {
     GetSockOpt,
 }
 
-/// What kind of socket it is: options that hardly any program asks of a connection.
+/// Options that tell what kind of socket it is; hardly any program asks for them on a connection.
 pub const KIND_OPTIONS: [libc::c_int; 4] = [libc::SO_ACCEPTCONN, libc::SO_TYPE, libc::SO_DOMAIN, libc::SO_PROTOCOL];
 
 /// A call that waits for its answer.
@@ -71,9 +71,9 @@ pub struct Call {
     /// The calling thread.
     #[serde(with = "as_number")]
     pub thread: Pid,
-    /// What it calls.
+    /// Which call it is.
     pub name: Name,
-    /// What it passes.
+    /// Its arguments.
     pub args: [u64; 6],
 }
 
@@ -111,9 +111,9 @@ impl Call {
 /// Whether a descriptor is closed when the program is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnExec {
-    /// It is.
+    /// It is closed.
     Close,
-    /// It is not.
+    /// It stays open.
     Keep,
 }
 
@@ -135,19 +135,19 @@ impl Notifier {
     #[must_use]
     pub fn new(fd: OwnedFd) -> Notifier {
         const SYNC_WAKE_UP: u64 = 1;
-        // SAFETY: an ioctl with a number. Who is answered runs on our processor at once, which saves
-        // most of a switch (Linux 6.6); without it all else goes on.
+        // SAFETY: an ioctl with a number. With this flag, an answered thread runs on this processor at once, which
+        // saves most of a switch (Linux 6.6); without it everything else works the same.
         unsafe { libc::ioctl(fd.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS as _, SYNC_WAKE_UP) };
         Notifier(fd)
     }
 
-    /// The next call that waits. Calls that are not ours by some mistake are let through.
+    /// The next call that waits. A call that is reported by mistake is let through.
     ///
     /// # Errors
-    /// `WouldBlock` when none does, `UnexpectedEof` when the last process is gone.
+    /// `WouldBlock` when none waits, `UnexpectedEof` when the last process is gone.
     pub fn receive(&self) -> io::Result<Call> {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        // Receiving blocks whatever the descriptor's mode is, so it is asked first.
+        // Receiving blocks whatever the descriptor's mode is, so this polls first.
         let mut polled = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         poll(&mut polled, PollTimeout::ZERO)?;
         let seen = polled[0].revents().unwrap_or(PollFlags::empty());
@@ -155,8 +155,8 @@ impl Notifier {
             let gone = seen.intersects(PollFlags::POLLHUP | PollFlags::POLLERR);
             return Err(if gone { io::ErrorKind::UnexpectedEof } else { io::ErrorKind::WouldBlock }.into());
         }
-        // SAFETY: the kernel wants a zeroed structure, of which it may know a longer one; it writes
-        // what its own is long, and the buffer has room to spare for later kernels.
+        // SAFETY: the kernel requires a zeroed structure, and may know a longer one. It writes as many bytes as its
+        // own structure has, and the buffer has room to spare for later kernels.
         let got = unsafe {
             #[repr(C)]
             struct Room(libc::seccomp_notif, [u64; 32]);
@@ -166,7 +166,7 @@ impl Notifier {
         };
         let got = match got {
             Ok(got) => got,
-            // It was interrupted or killed before we came.
+            // The thread was interrupted or killed before its call was received.
             Err(error) if [Some(libc::ENOENT), Some(libc::EINTR)].contains(&error.raw_os_error()) => {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
@@ -184,15 +184,15 @@ impl Notifier {
         }
     }
 
-    /// Whether the call still waits: its thread may be interrupted or killed at any moment. What was
-    /// found out about a thread is about this one only if it does afterwards.
+    /// Whether the call still waits: its thread may be interrupted or killed at any moment. What was found out about
+    /// a thread is about this one only if the call still waits afterwards.
     #[must_use]
     pub fn waits(&self, call: &Call) -> bool {
         // SAFETY: the kernel reads one number.
         unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID as _, &raw const call.id) == 0 }
     }
 
-    /// Lets the kernel carry the call out as if nobody watched.
+    /// Lets the kernel carry the call out as if it were not supervised.
     pub fn pass(&self, call: &Call) {
         self.respond(call, 0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32);
     }
@@ -207,12 +207,12 @@ impl Notifier {
 
     fn respond(&self, call: &Call, val: i64, error: i32, flags: u32) {
         let response = libc::seccomp_notif_resp { id: call.id, val, error, flags };
-        // SAFETY: the kernel reads the structure. It fails when the call waits no more, and nothing is
-        // to be done then.
+        // SAFETY: the kernel reads the structure. It fails when the call does not wait any more, and nothing is to be
+        // done then.
         unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND as _, &raw const response) };
     }
 
-    /// Puts a copy of `fd` in the place of the caller's descriptor `number`; the call waits on.
+    /// Replaces the caller's descriptor `number` with a copy of `fd`; the call continues to wait.
     ///
     /// # Errors
     /// `NotFound` when the call does not wait any more.
@@ -220,8 +220,9 @@ impl Notifier {
         self.add(call, fd, number, libc::SECCOMP_ADDFD_FLAG_SETFD, on_exec).map(|_| ())
     }
 
-    /// Gives the caller a copy of `fd`, whose number is what the call returns, here and there. Both happen,
-    /// or neither (`SECCOMP_ADDFD_FLAG_SEND`, Linux 5.14), if no signal interrupts this thread meanwhile.
+    /// Gives the caller a copy of `fd`. Its number is what the supervised call returns, and what this function
+    /// returns. Both the copy and the answer happen, or neither (`SECCOMP_ADDFD_FLAG_SEND`, Linux 5.14), if no signal
+    /// interrupts this thread meanwhile.
     ///
     /// # Errors
     /// `NotFound` when the call does not wait any more; `EMFILE` when the caller has no number free.
@@ -274,7 +275,7 @@ impl AsRawFd for Notifier {
     }
 }
 
-/// A child that tried to put itself under a filter and waits to be killed, which its drop does.
+/// A child that tried to put itself under a filter and waits to be killed. Dropping this kills it.
 #[derive(Debug)]
 pub struct Subject {
     pid: Pid,
@@ -282,7 +283,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Forks it. To be used while there is one thread only.
+    /// Forks the child. Call this only while there is one thread.
     ///
     /// # Errors
     /// When no process can be made.
@@ -308,7 +309,7 @@ impl Subject {
         let mut errno = [0; 4];
         let mut subject = Subject { pid, errno: libc::ECHILD };
         let received = super::fd::receive_blocking(report.as_fd(), &mut errno)?;
-        // One that was killed before it could say anything may not have a filter.
+        // A child that was killed before it could report anything may not have a filter.
         if received.len == errno.len() {
             subject.errno = i32::from_ne_bytes(errno);
         }
@@ -321,7 +322,7 @@ impl Subject {
         self.pid
     }
 
-    /// How its attempt went.
+    /// The result of its attempt.
     ///
     /// # Errors
     /// That of [`install`].

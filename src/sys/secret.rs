@@ -1,4 +1,4 @@
-//! Numbers that nobody can guess (`getrandom(2)`).
+//! Numbers that cannot be guessed (`getrandom(2)`).
 
 use std::io;
 

@@ -1,5 +1,5 @@
-//! Asking the kernel which TCP connections there are (`sock_diag(7)`), without the closed ones that
-//! only wait: on a busy machine those are tens of thousands, and `/proc/net/tcp` lists them all.
+//! Asks the kernel which TCP connections there are (`sock_diag(7)`), without the closed ones that only wait: on a
+//! busy machine those are tens of thousands, and `/proc/net/tcp` lists them all.
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 const BUFFER: usize = 32 * 1024;
 
 /// The sockets that are TCP connections with one of these local ports: the inode of each, and its cookie
-/// (`SO_COOKIE`), by which its close is told.
+/// (`SO_COOKIE`), by which its close is reported.
 ///
 /// # Errors
 /// When the kernel has no such interface, or refuses it.
@@ -33,8 +33,8 @@ pub enum Family {
     V6,
 }
 
-/// The same for some families. Each is a walk over all connections of the machine, the closed ones that
-/// wait (`TIME_WAIT`) included: 10 ms for a hundred thousand.
+/// The same for some families. Each costs a walk over all connections of the machine, including the closed ones that
+/// wait (`TIME_WAIT`): 10 ms for a hundred thousand.
 ///
 /// # Errors
 /// As for [`connections_on`].
@@ -46,7 +46,8 @@ pub fn connections_of(families: &[Family], ports: &HashSet<u16>) -> io::Result<H
     Ok(found)
 }
 
-/// The cookies of the same connections; also of those that nobody has open any more and that the kernel ends.
+/// The cookies of the same connections; also of those that no process has open any more and that the kernel is
+/// ending.
 ///
 /// # Errors
 /// As for [`connections_on`].
@@ -83,7 +84,7 @@ pub fn listening() -> io::Result<Vec<(u64, SocketAddr)>> {
     Ok(found)
 }
 
-/// Shows every TCP socket of either family that is in one of these states.
+/// Passes to `each` every TCP socket of either family that is in one of these states.
 fn dump(states: StateFlags, mut each: impl FnMut(u64, u64, SocketAddr)) -> io::Result<()> {
     dump_one(Family::V4, states.clone(), &mut each)?;
     dump_one(Family::V6, states, &mut each)
@@ -112,8 +113,8 @@ fn dump_family(
     })
 }
 
-/// Inodes of the connections that were accepted on these socket files: what `accept` returns has the listener's
-/// name. In `/proc/net/unix` names are not told from lines, and anybody can choose one that breaks them.
+/// Inodes of the connections that were accepted on these socket files: what `accept` returns has the listener's name.
+/// In `/proc/net/unix` names cannot be told from lines, and any process can choose a name that breaks them.
 ///
 /// # Errors
 /// As for [`connections_on`].
@@ -194,17 +195,17 @@ pub struct Connection {
     pub peer: SocketAddr,
 }
 
-/// Questions that are asked in one packet; their answers must fit into the socket's buffer.
+/// Queries that are sent in one packet; their answers must fit into the socket's buffer.
 const QUESTIONS: usize = 64;
 /// One answer is far shorter.
 const ANSWER_MAX: usize = 4096;
 
-/// Asking for single connections, each of which the kernel looks up in its table: one microsecond, where a dump
-/// is a walk over all of them.
+/// Queries single connections, each of which the kernel looks up in its table. That takes one microsecond, whereas a
+/// dump is a walk over all connections.
 pub struct Asking(Socket);
 
 impl Asking {
-    /// A socket to ask on.
+    /// A socket for queries.
     ///
     /// # Errors
     /// When no descriptor is free, or the kernel has no such interface.
@@ -216,10 +217,10 @@ impl Asking {
         Ok(Asking(socket))
     }
 
-    /// Shows the cookies of those that no process has open any more.
+    /// Passes to `each` the cookies of those that no process has open any more.
     ///
     /// # Errors
-    /// When not all were answered; nothing is known of the rest.
+    /// When not all were answered; nothing is known about the rest.
     pub fn closed(&self, connections: &[Connection], mut each: impl FnMut(u64)) -> io::Result<()> {
         let mut buffer = [0; ANSWER_MAX];
         for questions in connections.chunks(QUESTIONS) {
@@ -227,13 +228,13 @@ impl Asking {
                 questions.iter().zip(0..).flat_map(|(about, number)| question(about, number)).collect();
             self.0.send(&packet, 0)?;
             for _ in questions {
-                // The kernel has answered before the packet was sent.
+                // The kernel has answered by the time the packet is sent.
                 let size = self.0.recv(&mut &mut buffer[..], 0)?;
                 let answer = <NetlinkMessage<SockDiagMessage>>::deserialize(buffer.get(..size).unwrap_or(&buffer));
                 let answer = answer.map_err(io::Error::other)?;
                 let about = questions.get(answer.header.sequence_number as usize);
                 let closed = match answer.payload {
-                    // What only waits, or is being ended by the kernel, belongs to no process.
+                    // A connection that only waits, or that the kernel is ending, belongs to no process.
                     NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(found)) => found.header.inode == 0,
                     NetlinkPayload::Error(_) => true,
                     _ => false,
@@ -353,7 +354,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
-        // Neither text nor of one line.
+        // Neither text nor a single line.
         let strange = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
         let name = [&[0, 0xff][..], format!("\n0: 3 0 0 1 3 7 {}\n\n", path.display()).as_bytes()].concat();
         strange.bind(&socket2::SockAddr::unix(std::ffi::OsStr::from_bytes(&name)).unwrap()).unwrap();

@@ -1,6 +1,6 @@
-//! The file of a Unix socket that the master holds, with a spare name: should a worker remove the file, it is put
-//! back under its name, still the same socket. Everything is done with the rights of who asked for the socket, and
-//! within the directory that was opened, whatever becomes of its path meanwhile.
+//! The file of a Unix socket that the master holds, with a spare name: if a worker removes the file, it is put back
+//! under its name and is still the same socket. Everything is done with the rights of the process that asked for the
+//! socket, and within the directory that was opened, whatever happens to its path meanwhile.
 
 use super::rights::Asker;
 use nix::fcntl::{AtFlags, OFlag, open};
@@ -22,16 +22,16 @@ type FileId = (u64, u64);
 pub struct SocketFile {
     path: PathBuf,
     spare: PathBuf,
-    /// Which file it is, so that no other one is taken for it.
+    /// Which file it is, so that no other file is taken for it.
     #[serde(default)]
     file: Option<FileId>,
-    /// With whose rights it was made.
+    /// The asker with whose rights it was made.
     #[serde(default)]
     made_by: Asker,
 }
 
 impl SocketFile {
-    /// Takes the file into care that was just made, with the rights that this thread has now.
+    /// Takes charge of the file that was just made, with the rights that this thread has now.
     #[must_use]
     pub fn own(path: &Path) -> SocketFile {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -47,13 +47,13 @@ impl SocketFile {
         SocketFile { file, ..own }
     }
 
-    /// With whose rights it was made.
+    /// The asker with whose rights it was made.
     #[must_use]
     pub fn made_by(&self) -> &Asker {
         &self.made_by
     }
 
-    /// Puts the file back if somebody removed it; tells whether that was so.
+    /// Puts the file back if it was removed; tells whether that was so.
     #[must_use]
     pub fn restore(&self) -> bool {
         let restore = || {
@@ -64,7 +64,7 @@ impl SocketFile {
         self.made_by.act(restore).unwrap_or(false)
     }
 
-    /// Makes another socket in the place of this one, with its mode and with the same rights.
+    /// Replaces this socket with another one, with the same mode and the same rights.
     ///
     /// # Errors
     /// `EADDRINUSE` when the file is not this one any more; that of `bind(2)`.
@@ -83,7 +83,7 @@ impl SocketFile {
         self.made_by.act(replace)?
     }
 
-    /// Removes both names, each only if it still is this file: somebody else may have bound there since.
+    /// Removes both names, each only if it still is this file: another process may have bound there since.
     pub fn remove(&self) {
         let remove = || {
             let Some(directory) = self.directory() else { return };
@@ -103,12 +103,12 @@ impl SocketFile {
 
     fn is_ours(&self, directory: &OwnedFd, path: &Path) -> bool {
         let found = id(directory, path);
-        // An earlier version did not write down which it is.
+        // An earlier version did not write down which file it is.
         found.is_some() && found == self.file.or_else(|| id(directory, &self.spare))
     }
 }
 
-/// The directory that a file is in, so that what follows is about one and the same.
+/// The directory that a file is in, so that the following steps use the same one.
 ///
 /// # Errors
 /// That of `open(2)`.
@@ -130,7 +130,7 @@ fn unlink(directory: &OwnedFd, path: &Path) {
     let _ = unlinkat(directory, last(path), UnlinkatFlags::NoRemoveDir);
 }
 
-/// Removes the spare names that masters left which were killed.
+/// Removes the spare names that killed masters left.
 fn remove_spares_of_the_dead(path: &Path, prefix: &str) {
     let owner = path.symlink_metadata().map(|found| found.uid());
     let files = path.parent().and_then(|dir| std::fs::read_dir(dir).ok()).into_iter().flatten().flatten();
@@ -147,8 +147,8 @@ fn remove_spares_of_the_dead(path: &Path, prefix: &str) {
     }
 }
 
-/// Whether a socket file is in a directory that was made a shorter time ago than this, by who alone may use it, among
-/// everybody's temporary files (`mkdtemp(3)`): a name that nobody else can know.
+/// Whether a socket file is in a directory that was made less than this time ago, that only its maker may use, and
+/// that is among the temporary files of all users (`mkdtemp(3)`): no other user can know the name.
 #[must_use]
 pub fn is_in_fresh_directory(path: &Path, for_less_than: Duration) -> bool {
     const STICKY: u32 = 0o1000;
@@ -175,7 +175,7 @@ mod tests {
         assert!(!file.restore());
         std::fs::remove_file(&path).unwrap();
         assert!(file.restore() && path.exists());
-        // Somebody else has the name by now, and also the spare one.
+        // Another socket has the name by now, and also the spare one.
         let _others = [&path, &file.spare].map(|path| {
             std::fs::remove_file(path).unwrap();
             UnixListener::bind(path).unwrap()

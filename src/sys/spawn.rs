@@ -1,8 +1,8 @@
 //! Forking a worker and executing its command.
 //!
-//! `std::process::Command` cannot write the child's own pid into its environment, which
-//! `LISTEN_PID` needs, so fork and exec are made here. Between the two only async-signal-safe calls
-//! are made, on memory that was prepared before: the master has other threads.
+//! `std::process::Command` cannot write the child's own pid into its environment, which `LISTEN_PID` needs, so this
+//! module calls fork and exec itself. Between the two it makes only async-signal-safe calls, on memory that was
+//! prepared before: the master has other threads.
 
 mod child;
 
@@ -51,7 +51,7 @@ pub struct Program {
     pub stdout: Stream,
     /// Standard error.
     pub stderr: Stream,
-    /// A descriptor that stays open under its own number.
+    /// Descriptors that stay open under their own numbers.
     pub keep: Vec<RawFd>,
     /// Descriptors that the child finds at 3 and above (`sd_listen_fds(3)`); when there are any,
     /// the environment gets `LISTEN_PID`.
@@ -70,12 +70,12 @@ pub enum SpawnError {
     /// No process could be made.
     #[error("cannot fork a worker: {}{}", .0, advice(.0))]
     Fork(io::Error),
-    /// Something beside the process could not be had.
+    /// Something besides the process was not available.
     #[error("cannot start a worker: {call}: {source}{}", advice(source))]
     Call {
         /// What was tried.
         call: &'static str,
-        /// Why not.
+        /// Why it failed.
         source: io::Error,
     },
     /// The working directory cannot be entered.
@@ -83,7 +83,7 @@ pub enum SpawnError {
     Directory {
         /// The directory that was asked for.
         dir: PathBuf,
-        /// Why not.
+        /// Why it failed.
         source: io::Error,
     },
     /// The kernel refused to execute the file.
@@ -91,7 +91,7 @@ pub enum SpawnError {
     Exec {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Why it failed.
         source: io::Error,
     },
     /// No filter could be put before its system calls.
@@ -103,7 +103,7 @@ pub enum SpawnError {
     Filter {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Why it failed.
         source: io::Error,
     },
     /// A text has a zero byte in it.
@@ -129,12 +129,12 @@ pub struct Child {
     pub pid: Pid,
     /// Becomes readable when it ends.
     pub pidfd: OwnedFd,
-    /// Where it says how far it came.
+    /// Where it reports how far it has come.
     pub report: Report,
 }
 
-/// Where a child says that it executes its program, or what keeps it from that. To execute can take long, on a file
-/// system that somebody else serves say.
+/// Where a child reports that it executes its program, or what keeps it from that. Executing can take long, for
+/// example on a file system that another process serves.
 #[derive(Debug)]
 pub struct Report {
     socket: OwnedFd,
@@ -148,7 +148,7 @@ pub struct Report {
 pub enum Stage {
     /// It has not executed its program yet.
     Starting,
-    /// It has; where its supervised calls are reported, if they are.
+    /// It has executed it; with the notifier that reports its supervised calls, if they are supervised.
     Executed(Option<Notifier>),
 }
 
@@ -165,11 +165,11 @@ impl AsRawFd for Report {
 }
 
 impl Report {
-    /// Reads what has come, without waiting: end of file means that the child executed its program. Before that
-    /// it may send where its supervised calls are reported.
+    /// Reads what has come, without waiting: end of file means that the child executed its program. Before that it
+    /// may send the descriptor on which its supervised calls are reported.
     ///
     /// # Errors
-    /// What kept it from executing its program; it ends then, or is to be killed.
+    /// What kept it from executing its program; it ends then, or must be killed.
     pub fn read(&mut self) -> Result<Stage, SpawnError> {
         loop {
             let mut bytes = [0; 5];
@@ -244,7 +244,7 @@ fn abandon(pid: Pid) {
 /// lives as long as the process. Its signals are at their defaults and unblocked; its standard
 /// input is empty.
 ///
-/// What happens in the child up to and including `execve(2)` is told by [`Child::report`].
+/// [`Child::report`] tells what happens in the child up to and including `execve(2)`.
 ///
 /// # Errors
 /// [`SpawnError`].
@@ -271,7 +271,7 @@ pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
         filter: instructions.as_ptr().cast_mut(),
     });
     let (report, low) = super::fd::pair().map_err(call("socketpair(2)"))?;
-    // Out of the way of the descriptors that the child finds under certain numbers.
+    // Above the descriptors that the child finds under certain numbers.
     let lowest = PLACED_MAX.max(FIRST_LISTEN_FD + program.listen_fds.len() as RawFd);
     let child_report = super::fd::duplicate_above(low.as_fd(), lowest).map_err(call("fcntl(2)"))?;
     drop(low);

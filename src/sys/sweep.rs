@@ -1,5 +1,5 @@
-//! Ending processes for sure: asked first, then killed, looked for again until nobody is left. What cannot be
-//! killed is named, and waited for no longer than said.
+//! Ends processes reliably: they are asked first, then killed, and searched for again until none is left. Those that
+//! cannot be killed are named, and waited for no longer than specified.
 
 use super::descent::{Held, Kin};
 use nix::sys::signal::Signal;
@@ -10,15 +10,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-/// From one look to the next while some are waited for: they may fork meanwhile.
+/// From one search to the next while processes are waited for: they may fork meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// Looks in a row that must find nobody: a list of children may lack one while another ends (proc(5)).
+/// Searches in a row that must find no process: a list of children may lack one while another ends (proc(5)).
 const QUIET_LOOKS: u32 = 2;
 
 /// How long processes may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// From being asked to being killed; none for those that are killed at once.
+    /// From being asked to being killed; zero for those that are killed at once.
     pub to_end: Duration,
     /// From being killed to being given up.
     pub to_die: Duration,
@@ -27,13 +27,13 @@ pub struct Patience {
 /// How far a sweep has come.
 #[derive(Debug)]
 pub enum Progress {
-    /// Come again then, or when one of those that are waited for has ended.
+    /// Call again at this time, or when one of the processes that are waited for has ended.
     Until(Instant),
-    /// Nobody is left but these, who cannot be killed.
+    /// No process is left except these, which cannot be killed.
     Done(Vec<Kin>),
 }
 
-/// Who is asked and waited for.
+/// A process that is asked to end and waited for.
 #[derive(Debug)]
 struct Target {
     kin: Kin,
@@ -43,7 +43,7 @@ struct Target {
     refused: bool,
 }
 
-/// A sweep under way.
+/// A sweep in progress.
 #[derive(Debug)]
 pub struct Sweep {
     targets: HashMap<Pid, Target>,
@@ -53,17 +53,17 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// Begins one.
+    /// Begins a sweep.
     #[must_use]
     pub fn new(now: Instant, patience: Patience) -> Sweep {
         let kill_at = now + patience.to_end;
         Sweep { targets: HashMap::new(), kill_at, give_up_at: kill_at + patience.to_die, quiet: 0 }
     }
 
-    /// Goes on, with a function that says who is left now.
+    /// Continues, with a function that says which processes are left now.
     ///
     /// # Errors
-    /// That of looking; nobody is known to be left then.
+    /// That of `look`; then it is not known which processes are left.
     pub fn step(&mut self, mut look: impl FnMut() -> io::Result<Vec<Kin>>) -> io::Result<Progress> {
         loop {
             let left = look()?;
@@ -87,7 +87,7 @@ impl Sweep {
         }
     }
 
-    /// Tells everybody once what is due.
+    /// Sends each process once the signal that is due.
     fn signal(&mut self, left: &[Kin], now: Instant) {
         self.targets.retain(|_, target| left.contains(&target.kin));
         let due = if now < self.kill_at { Signal::SIGTERM } else { Signal::SIGKILL };
@@ -95,7 +95,7 @@ impl Sweep {
             let target = match self.targets.entry(kin.pid) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(place) => {
-                    // It ended since, or descriptors ran out: then there is a next time.
+                    // It has ended since, or descriptors ran out: then the next search tries again.
                     let Some(held) = kin.hold() else { continue };
                     place.insert(Target { kin: kin.clone(), held, sent: None, refused: false })
                 }
@@ -105,13 +105,13 @@ impl Sweep {
             }
             target.refused = target.held.signal(due).is_err();
             if due == Signal::SIGTERM {
-                // One that is stopped could not hear it.
+                // A stopped process could not react to it.
                 let _ = target.held.signal(Signal::SIGCONT);
             }
         }
     }
 
-    /// Each becomes readable when one ends.
+    /// One descriptor for each process that is waited for; it becomes readable when the process ends.
     pub fn waited_for(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.targets.values().map(|target| target.held.as_fd())
     }

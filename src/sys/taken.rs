@@ -1,6 +1,5 @@
-//! Counters that workers themselves raise: how many connections each slot took from a shared
-//! listening socket, which only the worker sees. The shim adds one with each `accept`; the memory is a
-//! file that it maps.
+//! Counters that workers themselves increment: how many connections each slot took from a shared listening socket,
+//! which only the worker sees. The shim adds one with each `accept`; the memory is a file that it maps.
 
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::memfd;
@@ -9,12 +8,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The most slots that are counted; of further ones nothing is known.
+/// The most slots that are counted; nothing is known about further ones.
 pub const SLOTS_MAX: usize = 1024;
 
 const COUNT: usize = SLOTS_MAX * STRIDE;
 const BYTES: usize = COUNT * size_of::<AtomicU64>();
-/// Numbers from one slot's counter to the next, so that each has a line of the cache for itself.
+/// Numbers from one slot's counter to the next, so that each has a cache line of its own.
 const STRIDE: usize = 8;
 
 /// One counter for each slot.
@@ -38,7 +37,7 @@ impl Taken {
         passing.pass(&self.file)
     }
 
-    /// Takes counters over that were passed on.
+    /// Takes over counters that were passed on.
     ///
     /// # Errors
     /// When the descriptor is missing or memory ran out.
@@ -58,7 +57,7 @@ impl Taken {
         }
     }
 
-    /// What the slot took so far. Workers write here, so it is as true as they are.
+    /// How many connections the slot took so far. Workers write this number, so it is only as reliable as they are.
     #[must_use]
     pub fn get(&self, slot: usize) -> u64 {
         // SAFETY: the mapping lives as long as `self`, is page-aligned, and is only used atomically.
@@ -66,7 +65,7 @@ impl Taken {
         counters.get(Taken::place(slot)).map_or(0, |counter| counter.load(Relaxed))
     }
 
-    /// Which of the file's numbers counts for a slot.
+    /// Which of the file's numbers is a slot's counter.
     #[must_use]
     pub fn place(slot: usize) -> usize {
         slot * STRIDE

@@ -1,12 +1,12 @@
-//! Directories that nobody but this user and root can change.
+//! Directories that only this user and root can change.
 //!
-//! A path is walked step by step from the root, each step relative to a descriptor of the one before
-//! (`openat(2)`, `O_NOFOLLOW`), so that nothing can be exchanged between the look and the use. A directory
-//! on the way belongs to root or to this user, and others cannot write to it unless it is sticky: there they
-//! can add names but neither rename nor remove those of others (`unlink(2)`, `EPERM`).
+//! A path is walked step by step from the root, each step relative to a descriptor of the one before (`openat(2)`,
+//! `O_NOFOLLOW`), so that nothing can be exchanged between the check and the use. A directory on the way belongs to
+//! root or to this user, and others cannot write to it unless it is sticky: there they can add names but neither
+//! rename nor remove those of others (`unlink(2)`, `EPERM`).
 //!
-//! Whoever owns `/` counts as root where others cannot add names: it is theirs to exchange everything. In a user
-//! namespace that is the overflow user, as which all show that are not mapped (`user_namespaces(7)`).
+//! The owner of `/` counts as root where others cannot add names: it can exchange everything. In a user namespace
+//! that is the overflow user, as which all users that are not mapped appear (`user_namespaces(7)`).
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
@@ -19,7 +19,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// Links that are followed on one path, as many as the kernel does (`path_resolution(7)`).
 const LINKS_MAX: usize = 40;
-/// A directory that is made on the way to the last one.
+/// The mode of a directory that is made on the way to the last one.
 const MODE_ON_THE_WAY: u32 = 0o700;
 
 /// A directory that only this user and root can change, or that is sticky, and all above it.
@@ -38,23 +38,23 @@ pub enum Absent {
     Make(u32),
 }
 
-/// A directory that cannot be trusted, or not be had.
+/// A directory that cannot be trusted, or that is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum Untrusted {
-    /// The system said no.
+    /// The system refused.
     #[error("{}: {source}", path.display())]
     Io {
         /// How far the walk came.
         path: PathBuf,
-        /// Why not.
+        /// Why it failed.
         source: io::Error,
     },
-    /// It is somebody else's.
+    /// It belongs to another user.
     #[error("{} belongs to user {uid}", path.display())]
     Foreign {
-        /// What.
+        /// Its path.
         path: PathBuf,
-        /// Whose it is.
+        /// The user that owns it.
         uid: u32,
     },
     /// Others can exchange what is in it.
@@ -66,7 +66,7 @@ impl Directory {
     /// Walks to a directory.
     ///
     /// # Errors
-    /// [`Untrusted`] for the first step that is.
+    /// [`Untrusted`] for the first step that cannot be trusted.
     pub fn open(path: &Path, absent: Absent) -> Result<Directory, Untrusted> {
         let fail = |path: &Path, errno: Errno| Untrusted::Io { path: path.to_owned(), source: errno.into() };
         let absolute = std::path::absolute(path).map_err(|source| Untrusted::Io { path: path.to_owned(), source })?;
@@ -77,7 +77,7 @@ impl Directory {
         let found = fstat(&at).map_err(|errno| fail(&seen, errno))?;
         let machines = found.st_uid;
         check(&seen, &found, Some(machines))?;
-        // Who else may own a step: nobody where others can add names.
+        // Which other user may own a step: none where others can add names.
         let owner_within = |found: &FileStat| (found.st_mode & 0o022 == 0).then_some(machines);
         let mut owner = owner_within(&found);
         let mut ahead = steps(&absolute);
@@ -128,13 +128,13 @@ impl Directory {
         &self.path
     }
 
-    /// Whether it is this user's own and nobody else can add a name to it.
+    /// Whether it belongs to this user and no other user can add a name to it.
     #[must_use]
     pub fn is_private(&self) -> bool {
         fstat(&self.fd).is_ok_and(|found| found.st_uid == geteuid().as_raw() && found.st_mode & 0o022 == 0)
     }
 
-    /// What has this name in it; a link is not followed.
+    /// The file with this name in it; a link is not followed.
     ///
     /// # Errors
     /// That of `fstatat(2)`, above all that there is nothing.
@@ -173,11 +173,11 @@ fn steps(path: &Path) -> Vec<OsString> {
     path.components().rev().filter_map(name).collect()
 }
 
-/// Makes a directory with exactly this mode. One that somebody else made meanwhile is looked at like any other.
+/// Makes a directory with exactly this mode. One that another process made meanwhile is checked like any other.
 fn make(at: BorrowedFd<'_>, name: &OsStr, mode: u32) -> Result<(), Errno> {
     match mkdirat(at, name, Mode::from_bits_truncate(MODE_ON_THE_WAY)) {
         Ok(()) if mode == MODE_ON_THE_WAY => Ok(()),
-        // Whatever the mask is. Nobody else can have exchanged it: what it is in is trusted.
+        // Whatever the mask is. No other user can have exchanged it: the directory that it is in is trusted.
         Ok(()) => fchmodat(at, name, Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink),
         Err(Errno::EEXIST) => Ok(()),
         Err(errno) => Err(errno),

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Watches whether a socket is shut down, and nothing else: what comes there wakes nobody.
+/// Watches whether a socket is shut down, and nothing else: what arrives there wakes no task.
 ///
 /// # Errors
 /// As for [`readable`].
@@ -31,7 +31,7 @@ pub async fn is_shut<T: AsRawFd>(watched: &AsyncFd<T>) -> io::Result<()> {
 /// Watches whether something can be read.
 ///
 /// # Errors
-/// When the reactor cannot watch one descriptor more, or cannot watch this kind.
+/// When the reactor cannot watch one more descriptor, or cannot watch this kind.
 pub fn readable<T: AsFd + AsRawFd>(inner: T) -> io::Result<AsyncFd<T>> {
     // SAFETY: `AsFd` promises that the descriptor stays open and the same for as long as `inner`
     // lives, which the AsyncFd takes over.

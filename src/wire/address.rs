@@ -121,6 +121,13 @@ mod tests {
     }
 
     #[test]
+    fn only_port_0_leaves_the_choice_to_the_kernel() {
+        let ephemeral = |text: &str| text.parse::<Address>().unwrap().is_ephemeral();
+        assert!(ephemeral("tcp:127.0.0.1:0") && ephemeral("tcp:[::]:0"));
+        assert!(!ephemeral("tcp:127.0.0.1:80") && !ephemeral("unix:/a") && !ephemeral("unix:@a"));
+    }
+
+    #[test]
     fn what_is_no_address_is_refused() {
         for text in ["", "tcp:", "tcp:localhost:80", "unix:", "unix:@", "unix:relative", "udp:1.2.3.4:5", "80"] {
             assert_eq!(text.parse::<Address>(), Err(NotAnAddress(text.to_owned())));

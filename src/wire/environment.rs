@@ -14,13 +14,13 @@ pub const CHANNEL: &str = "MAITRED_CHANNEL";
 /// Inode of the control channel's socket: proof that the descriptor number still means the channel
 /// when a wrapper has closed inherited descriptors and opened others.
 pub const CHANNEL_INODE: &str = "MAITRED_CHANNEL_INODE";
-/// `NAME TOKEN`: abstract Unix socket where the master is reached when the channel was closed, and
-/// the worker's secret that opens it.
+/// `NAME TOKEN`: the rendezvous, an abstract Unix socket where the master is reached when the channel was closed, and
+/// the worker's secret for it.
 pub const RENDEZVOUS: &str = "MAITRED_DOOR";
 /// Process id of the master.
 pub const MASTER: &str = "MAITRED_MASTER";
-/// Random; all that descends from one master has it, also when it was left behind: it tells whose a process
-/// is whose parents have ended.
+/// Random. All that descends from one master has it, even if it was left behind: it shows which master a process
+/// belongs to after its parents have ended.
 pub const FAMILY: &str = "MAITRED_FAMILY";
 /// Colon-separated paths of Unix sockets that the master holds; a worker's `unlink` of one of them
 /// must not take it from the others.
@@ -51,9 +51,9 @@ pub const READY_FD: &str = "MAITRED_READY_FD";
 pub const UPGRADE: &str = "MAITRED_UPGRADE";
 /// The descriptor of the old binary, to which a new one that cannot go on goes back.
 pub const UPGRADE_BACK: &str = "MAITRED_UPGRADE_BACK";
-/// Why it could not.
+/// Why the new binary could not go on.
 pub const UPGRADE_FAILED: &str = "MAITRED_UPGRADE_FAILED";
-/// What one master says to the next.
+/// What one master tells the next.
 pub const BETWEEN_MASTERS: [&str; 3] = [UPGRADE, UPGRADE_BACK, UPGRADE_FAILED];
 /// Where the dynamic loader looks for the shim.
 pub const PRELOAD: &str = "LD_PRELOAD";
@@ -70,5 +70,5 @@ pub const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
 pub const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 /// Microseconds within which `WATCHDOG=1` must come, the worker's own (`sd_watchdog_enabled(3)`).
 pub const WATCHDOG_USEC: &str = "WATCHDOG_USEC";
-/// The master's own watchdog process id, not the worker's business.
+/// The master's own watchdog process id, which is not meant for the worker.
 pub const WATCHDOG_PID: &str = "WATCHDOG_PID";

@@ -1,7 +1,7 @@
-//! What the master and a worker say to each other, as bytes: addresses, packets of the control
-//! channel, the payload of a hand-off, names of environment variables.
+//! The messages between the master and a worker, as bytes: addresses, packets of the control channel, the payload of a
+//! hand-off, names of environment variables.
 //!
-//! Nothing here touches a socket; `master` and `worker` do, with these words.
+//! Nothing here touches a socket; `master` and `worker` do, and use these definitions.
 
 pub mod address;
 pub mod environment;

@@ -58,13 +58,13 @@ pub struct Listen {
     pub answer: AnswerTo,
     /// The worker's file mode mask, for a socket in the file system.
     pub umask: Option<u32>,
-    /// Whether the worker would bind the address by itself when nobody is to share it.
+    /// Whether the worker would bind the address by itself if it is not to be shared.
     pub otherwise: Otherwise,
-    /// Whether it says by a descriptor how long it has the socket.
+    /// Whether a descriptor shows how long the worker has the socket.
     pub holder: Holder,
 }
 
-/// What a worker does that may not share an address.
+/// What a worker does if it may not share an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Otherwise {
     /// It asked for nothing but to share it.
@@ -73,7 +73,7 @@ pub enum Otherwise {
     BindsItself,
 }
 
-/// Whether the master can tell that nobody in a worker has a listening socket any more.
+/// Whether the master can tell that no process of a worker has a listening socket any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
     /// The worker says `CLOSE`.
@@ -102,7 +102,7 @@ pub enum AnswerTo {
     AttachedSocket,
 }
 
-/// Who gives the worker its connections.
+/// What gives the worker its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
     /// The master, through a hand-off socket.
@@ -120,7 +120,7 @@ impl Via {
     }
 }
 
-/// Whose socket the listener is.
+/// Where the listener's socket comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
     /// The socket that the worker sent along became the listener.
@@ -134,14 +134,14 @@ pub enum Ownership {
 pub enum ToWorker {
     /// Here is what you asked for; one descriptor comes with it, or two with [`Holder::Pipe`].
     Listening { address: Address, id: RequestId, via: Via, ownership: Ownership, count: Option<Count> },
-    /// Nobody is to share that address: bind it for yourself.
+    /// That address is not to be shared: bind it for yourself.
     Private { id: RequestId },
     /// `listen` is done.
     Accepted { id: RequestId },
     /// The socket is one of yours: where it is bound, whether `listen` was called, and in hand-off mode the
     /// socket that has its options.
     Follows { address: Address, id: RequestId, via: Via, listens: Listens, count: Option<Count> },
-    /// The errno that `bind` or `listen` shall return.
+    /// The errno that `bind` or `listen` is to return.
     Error { errno: i32, id: RequestId },
     /// Answer with the same number.
     Ping(u64),
@@ -156,7 +156,7 @@ pub enum ToWorker {
 pub enum Listens {
     /// It is only bound.
     NotYet,
-    /// It was.
+    /// `listen` was called.
     Yes,
 }
 
@@ -234,7 +234,7 @@ pub fn read(bytes: &[u8]) -> Result<Packet, Malformed> {
     }
     if fields.address("ACCEPTING")?.is_some() {
         let backlog = fields.number::<i64>("BACKLOG")?.map(longest_if_negative);
-        // Who does not say where the answer shall go wants none.
+        // A worker that does not say where the answer is to go wants none.
         let answer = fields.text("REPLY").map(|_| fields.answer());
         says.push(FromWorker::Accepting { id: fields.id("ACCEPTING")?, backlog, answer });
     }

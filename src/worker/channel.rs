@@ -1,7 +1,7 @@
-//! The control channel of this process: a thread reads it, whoever has something to say writes.
+//! The control channel of this process: one thread reads it, and any thread may write to it.
 //!
-//! Requests bring a socket of their own for the answer. So they can be made in any thread, and in a process that was
-//! forked from this one, which has no such thread.
+//! A request brings its own socket for the answer. So any thread can make one, and so can a process that was forked
+//! from this one, which has no thread that reads.
 
 use super::stop;
 use crate::sys::fd;
@@ -31,26 +31,26 @@ fn channel() -> Option<&'static OwnedFd> {
     .as_ref()
 }
 
-/// Takes the channel that the environment names, if that number still is the channel.
+/// Takes the channel that the environment names, if that number is still the channel.
 fn open() -> Option<OwnedFd> {
     let variable = |name| std::env::var(name).ok();
     let number: i32 = variable(CHANNEL)?.parse().ok()?;
     let inode: u64 = variable(CHANNEL_INODE)?.parse().ok()?;
     let socket = fd::inherited(number).ok()?;
     if fd::inode(socket.as_fd()).ok()? != inode {
-        // Somebody else's descriptor: leave it open.
+        // Other code opened this descriptor: leave it open.
         std::mem::forget(socket);
         return None;
     }
     Some(socket)
 }
 
-/// Begins to hear the master, if there is one.
+/// Begins to read what the master says, if there is one.
 pub fn begin() {
     let _ = channel();
 }
 
-/// Hears the master to its end.
+/// Reads what the master says until it ends.
 fn read(channel: &OwnedFd) {
     loop {
         let mut buffer = [0; PACKET_MAX];
@@ -65,7 +65,7 @@ fn read(channel: &OwnedFd) {
                 let _ = fd::send_packet_blocking(channel.as_fd(), &format!("PONG={n}\n"), None);
             }
             Ok(Some(ToWorker::Stop)) => stop::request(),
-            // Of a later version, or an answer to somebody else in this worker.
+            // A message of a later version, or an answer to another part of this worker.
             Ok(_) | Err(_) => {}
         }
     }
@@ -82,12 +82,12 @@ pub fn say(text: &str) -> io::Result<()> {
     }
 }
 
-/// A name for one more request of this process.
+/// An id for one more request of this process.
 pub fn next_id() -> RequestId {
     NEXT_ID.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Asks the master and waits for the answer, with what came along; `None` when there is no master.
+/// Asks the master and waits for the answer and its descriptor; `None` when there is no master.
 ///
 /// # Errors
 /// When the master is gone, or its answer makes no sense.

@@ -45,7 +45,7 @@ impl<L: From<OwnedFd>> Source<L> {
     }
 }
 
-/// A listener whose `accept` blocks. It may be shared by threads.
+/// A listener whose `accept` blocks. Threads may share it.
 #[derive(Debug)]
 pub struct Listener(Source<TcpListener>);
 

@@ -10,13 +10,13 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! With the feature `tokio` there is [`AsyncListener`], which with the feature `axum` is an `axum::serve::Listener`. Unix
-//! sockets have [`UnixListener`] and [`AsyncUnixListener`]. A worker may have several listeners.
+//! With the feature `tokio` there is [`AsyncListener`], which with the feature `axum` is an `axum::serve::Listener`.
+//! Unix sockets have [`UnixListener`] and [`AsyncUnixListener`]. A worker may have several listeners.
 //!
-//! Started without maitred all of them are ordinary listeners, and what is told to the master goes nowhere; so one
-//! binary serves in both worlds.
+//! Started without maitred, all of them are ordinary listeners, and what is told to the master goes nowhere. So the
+//! same binary works with maitred and without.
 //!
-//! A thread reads what the master says, from the first listener or word on to the end of the process: it answers
+//! A thread reads what the master says, from the first listener or message on until the process ends: it answers
 //! heartbeats, and it remembers that the worker was asked to end ([`stopping`], [`stop_requested`]).
 
 mod channel;
@@ -39,7 +39,7 @@ pub fn slot() -> Option<u32> {
     std::env::var(crate::wire::environment::SLOT).ok()?.parse().ok()
 }
 
-/// Says that this worker is ready (`READY=1`), for `--ready notify`. A worker that listens need not say so otherwise.
+/// Says that this worker is ready (`READY=1`), for `--ready notify`. Otherwise listening is enough.
 ///
 /// # Errors
 /// When the master is gone.
@@ -47,7 +47,7 @@ pub fn ready() -> io::Result<()> {
     channel::say("READY=1\n")
 }
 
-/// Says in a line how this worker is (`STATUS=`), for the log.
+/// Reports the status of this worker in one line (`STATUS=`), for the log.
 ///
 /// # Errors
 /// `InvalidInput` when it is more than one line, or too long; or when the master is gone.
@@ -74,8 +74,8 @@ pub fn leaving() -> io::Result<()> {
     channel::say("STOPPING=1\n")
 }
 
-/// Whether the master asked this worker to end (`STOP=1`), or is gone. No new connection comes then; finish those that
-/// are open and exit. The stop signal comes, too, when they are closed.
+/// Whether the master asked this worker to end (`STOP=1`), or is gone. No new connection comes then. Finish those that
+/// are open and exit; once they are closed, the stop signal comes, too.
 #[must_use]
 pub fn stopping() -> bool {
     channel::begin();

@@ -35,7 +35,7 @@ impl Session {
         match answer {
             ToWorker::Error { errno, .. } => Err(io::Error::from_raw_os_error(errno)),
             ToWorker::Listening { address, via, .. } => {
-                // The answer came and its descriptor did not: none was free.
+                // The answer came without its descriptor: none was free.
                 let socket = socket.ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))?;
                 Ok(Some(Session { socket, via, address, id }))
             }
@@ -43,7 +43,7 @@ impl Session {
         }
     }
 
-    /// Says that connections are welcome, and waits until the master knows.
+    /// Says that this worker takes connections, and waits until the master knows.
     ///
     /// # Errors
     /// The error of `listen(2)` in the master, or that the master is gone.
@@ -55,7 +55,7 @@ impl Session {
         }
     }
 
-    /// Sends a connection back: another worker shall have it.
+    /// Returns a connection, so that another worker gets it.
     ///
     /// # Errors
     /// When the master is gone.
@@ -66,12 +66,12 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // A master that is gone needs no goodbye.
+        // A master that is gone does not need to know.
         let _ = channel::say(&packet::write_note("CLOSE", &self.address, self.id, None));
     }
 }
 
-/// Receives one connection from a hand-off socket, with its peer's address if that is one of IP.
+/// Receives one connection from a hand-off socket, with its peer's address if that is an IP address.
 ///
 /// # Errors
 /// `WouldBlock` when there is none and the socket does not block; `BrokenPipe` when the master is
@@ -87,20 +87,20 @@ pub fn receive(socket: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr
     }
 }
 
-/// A peer that has no address of IP.
+/// Stands for a peer that has no IP address.
 pub fn unknown_peer() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 0))
 }
 
-/// The address of a Unix socket, from the directory of this process.
+/// The address of a Unix socket, relative to the working directory of this process.
 ///
 /// # Errors
-/// When that directory is gone.
+/// When the working directory is gone.
 pub fn unix_address(path: &std::path::Path) -> io::Result<Address> {
     Ok(Address::Unix(std::path::absolute(path)?))
 }
 
-/// That nobody is there to give a connection back to.
+/// Says that there is no master to return a connection to.
 pub fn no_master() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "no master stands behind this listener")
 }

@@ -1,4 +1,4 @@
-//! Whether the worker was asked to end, and who waits for that.
+//! Whether the worker was asked to end, and what waits for that.
 
 use std::pin::Pin;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ fn stop() -> MutexGuard<'static, Stop> {
     STOP.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// It was asked, or nobody is left who could.
+/// The worker was asked to end, or the master that could ask is gone.
 pub fn request() {
     let mut stop = stop();
     stop.requested = true;
@@ -25,7 +25,7 @@ pub fn request() {
     REQUESTED.notify_all();
 }
 
-/// Whether it was.
+/// Whether the worker was asked to end.
 pub fn is_requested() -> bool {
     stop().requested
 }

@@ -155,7 +155,7 @@ impl axum::serve::Listener for AsyncListener {
                 Ok(accepted) => return accepted,
                 // No worker outlives its master.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-                // Descriptors ran out, say: trying again at once would spin.
+                // Descriptors ran out, for example: trying again at once would spin.
                 Err(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
             }
         }

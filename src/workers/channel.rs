@@ -45,7 +45,7 @@ pub enum Message {
         packet: packet::Packet,
         /// What came with it.
         fds: Vec<Foreign>,
-        /// Who sent it, if the socket asks the kernel for that.
+        /// The process that sent it, if the socket asks the kernel for that.
         sender: Option<UnixCredentials>,
     },
     /// Not understood.

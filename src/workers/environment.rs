@@ -1,4 +1,4 @@
-//! What a worker gets to read: its arguments and its environment.
+//! What a worker is given to read: its arguments and its environment.
 
 use crate::config::{Config, Mode, PortZero};
 use crate::front::listener::Origin;
@@ -20,11 +20,11 @@ const SCRUBBED: [&str; 11] = [
     env::NOTIFY_SOCKET,
     env::WATCHDOG_USEC,
     env::WATCHDOG_PID,
-    // How many copies was asked of the master: gunicorn and puma would each make that many again.
+    // The master was asked for this many copies: gunicorn and puma would each make that many again.
     "WEB_CONCURRENCY",
 ];
 
-/// The same of other managers, by their beginning.
+/// The same for other managers, by how the names begin.
 const SCRUBBED_FAMILIES: [&str; 2] = ["EINHORN_", "SERVER_STARTER_"];
 
 pub fn is_scrubbed(name: &OsStr) -> bool {
@@ -38,10 +38,10 @@ pub fn lookup(config: &Config, name: &OsStr) -> Option<OsString> {
     given.or_else(|| std::env::var_os(name))
 }
 
-/// What takes the place of `{slot}` and the like.
+/// What replaces `{slot}` and the like.
 pub type Places<'a> = [(&'a str, String)];
 
-/// A text with what stands in the places.
+/// A text with its placeholders replaced.
 pub fn replaced(text: &OsStr, places: &Places<'_>) -> OsString {
     match text.to_str() {
         Some(text) => places.iter().fold(text.to_owned(), |text, (place, value)| text.replace(place, value)).into(),
@@ -49,7 +49,7 @@ pub fn replaced(text: &OsStr, places: &Places<'_>) -> OsString {
     }
 }
 
-/// What the shim is to know of how connections come.
+/// What the shim needs to know about how connections come.
 pub fn how(config: &Config, listeners: &Listeners) -> String {
     let by_handoff = (config.mode == Mode::Handoff).then_some(env::HANDOFF);
     let named = listeners.iter().any(|l| l.origin == Origin::Operator && l.key.asked.is_ephemeral());

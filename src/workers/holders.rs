@@ -1,11 +1,10 @@
-//! Who in a worker still has a listening socket.
+//! Which processes of a worker still have a listening socket.
 //!
-//! The master itself holds a copy of each hand-off socket, so the kernel does not tell it when the worker's
-//! processes have closed theirs. A worker that asks for it (`HOLD=1`, as the shim does) therefore gets the end
-//! of a pipe beside the socket. Each process that has the socket has that end, by `fork` as well, and closes
-//! both together, at the latest with its death: when the pipe is closed at last, so is the socket. Only over
-//! `exec` the socket goes on alone, until the next program asks for a pipe of its own; so `/proc` has the last
-//! word.
+//! The master itself holds a copy of each hand-off socket, so the kernel does not tell it when the worker's processes
+//! have closed theirs. A worker that asks for it (`HOLD=1`, as the shim does) therefore gets the end of a pipe beside
+//! the socket. Each process that has the socket also has that end, even after `fork`, and closes both together, at the
+//! latest when it dies: when the last end of the pipe is closed, so is the socket. Only over `exec` the socket stays
+//! open without the pipe, until the next program asks for a pipe of its own; so `/proc` decides in the end.
 
 use super::{Event, Events};
 use crate::core::ids::WorkerId;
@@ -19,15 +18,15 @@ use std::rc::Rc;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
-/// Pipes of one socket: one for the process that bound it, and one for each program that inherited it. A
-/// further program is looked after by `/proc` alone.
+/// Pipes of one socket: one for the process that bound it, and one for each program that inherited it. For further
+/// programs only `/proc` tells.
 pub const PIPES_MAX: usize = 64;
 
 /// The pipes of one socket.
 #[derive(Debug, Default)]
 pub struct Holders {
     pipes: RefCell<Vec<Pipe>>,
-    /// Whether there was ever one.
+    /// Whether there ever was a pipe.
     watched: Cell<bool>,
     /// Whether a process was seen that has the socket and no pipe.
     pub unwatched: Cell<bool>,
@@ -46,7 +45,7 @@ impl Drop for Pipe {
 }
 
 impl Holders {
-    /// One more pipe; returns the worker's end. When all are closed, [`Event::LetGo`] says so.
+    /// Adds a pipe and returns the worker's end. When all are closed, [`Event::LetGo`] says so.
     ///
     /// # Errors
     /// `EMFILE` when there are [`PIPES_MAX`], or no descriptor is free.
@@ -78,7 +77,7 @@ impl Holders {
         Ok(())
     }
 
-    /// Whether all pipes are closed, of which there was at least one.
+    /// Whether there was at least one pipe and all are closed.
     #[must_use]
     pub fn are_gone(&self) -> bool {
         self.watched.get() && self.pipes.borrow().iter().all(|pipe| fd::is_hung_up(pipe.end.get_ref().as_fd()))

@@ -1,14 +1,12 @@
-//! What a worker leaves behind when its first process ends, and what is left of all of them when the master
-//! ends.
+//! What a worker leaves behind when its first process ends, and what is left of all workers when the master ends.
 //!
-//! Whoever has one of our sockets ends with its worker, in whatever session it hides: it would go on taking
-//! connections that nobody counts. So does what only changed its group. A job that was detached on purpose
-//! (a session of its own, none of our sockets) goes on until the master ends, or longer with
+//! A process that has one of our sockets ends with its worker, whatever session it is in: it would go on taking
+//! connections that are not counted. A process that only changed its group ends, too. A job that was detached on
+//! purpose (a session of its own, none of our sockets) goes on until the master ends, or longer with
 //! `--leave-children`.
 //!
-//! A thread of its own looks ([`crate::sys::descent`]) and ends them ([`crate::sys::sweep`]), only at those
-//! moments. It is there from the start: when processes are all that is left of the machine's limits, none
-//! could be had.
+//! A thread of its own looks for them ([`crate::sys::descent`]) and ends them ([`crate::sys::sweep`]), only at those
+//! moments. It runs from the start: when processes have used up the machine's limits, no thread can be made.
 
 use super::{Event, Events};
 use crate::core::ids::WorkerId;
@@ -25,19 +23,19 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
-/// How long what is left behind may take to end when it is asked, before it is killed; less where `--grace`
-/// is less. As much as a worker gets that still has connections when its time is nearly over.
+/// How long a process that is left behind may take to end when it is asked, before it is killed; less if `--grace` is
+/// less. A worker that still has connections when its time is nearly over gets as much.
 pub const TIME_TO_END: Duration = Duration::from_secs(2);
-/// How long a killed process is waited for. One that takes longer hangs in the kernel, or has another user.
+/// How long to wait for a killed process. One that takes longer hangs in the kernel, or has another user.
 pub const TIME_TO_DIE: Duration = Duration::from_secs(5);
-/// Sweeps after workers that go on at once; the next one waits, and finds more to do.
+/// Sweeps after workers that run at once. The next one waits, and finds more to do.
 const SWEEPS_MAX: usize = 64;
 /// Processes that are named in one line.
 const NAMED_MAX: usize = 8;
 /// Enough for reading a few files.
 const STACK: usize = 256 * 1024;
 
-/// What is known of the workers when it is looked who is left.
+/// What is known of the workers when the thread looks for what is left.
 #[derive(Clone, Debug)]
 pub struct Scene {
     /// The name of our family.
@@ -46,9 +44,9 @@ pub struct Scene {
     pub without: HashSet<Pid>,
     /// The workers that live.
     pub living: HashSet<WorkerId>,
-    /// The highest number that a worker has; those that come later are not known here and live.
+    /// The highest number that a worker has. Workers that come later are not known here, and live.
     pub newest: WorkerId,
-    /// All sockets of ours.
+    /// All our sockets.
     pub sockets: HashSet<u64>,
 }
 
@@ -61,10 +59,10 @@ pub struct Dead {
     pub channel: u64,
 }
 
-/// Somebody who is left.
+/// A process that is left.
 #[derive(Clone, Debug)]
 pub struct Left {
-    /// Who.
+    /// The process.
     pub kin: Kin,
     /// Whether it has one of our sockets.
     pub holds: bool,
@@ -75,7 +73,7 @@ pub struct Left {
 /// What the thread is told.
 #[derive(Debug)]
 enum Command {
-    /// Only look who is left of a worker.
+    /// Only look for what is left of a worker.
     Look(WorkerId, Dead, Scene),
     /// End what is left of workers that are gone.
     Clean(Option<Dead>, Scene, Patience),
@@ -94,7 +92,7 @@ impl Leftovers {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When no thread or descriptor can be had.
+    /// When no thread or descriptor is available.
     pub fn start(events: Events) -> io::Result<Leftovers> {
         let (commands, incoming) = mpsc::channel();
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
@@ -110,12 +108,12 @@ impl Leftovers {
         Ok(Leftovers { commands: Some(commands), wake })
     }
 
-    /// Looks who is left of a worker; [`Event::LeftBehind`] tells.
+    /// Looks for what is left of a worker; [`Event::LeftBehind`] reports it.
     pub fn look(&self, worker: WorkerId, dead: Dead, scene: Scene) {
         self.command(Command::Look(worker, dead, scene));
     }
 
-    /// Ends who is left of a worker, or of all whose workers are not among those that live.
+    /// Ends what is left of a worker, or of all workers that are not among those that live.
     pub fn clean(&self, dead: Option<Dead>, scene: Scene, patience: Patience) {
         self.command(Command::Clean(dead, scene, patience));
     }
@@ -160,9 +158,9 @@ struct UnderWay {
 
 #[derive(Clone, Copy, Debug)]
 enum Whose {
-    /// Of workers that are gone; one of them is known well.
+    /// Processes of workers that are gone; one of these workers is known well.
     OfTheDead(Option<Dead>),
-    /// Of this master.
+    /// All processes of this master.
     All(Detached),
 }
 
@@ -193,7 +191,7 @@ impl Sweeper {
             }
             Command::Clean(dead, scene, patience) => (Whose::OfTheDead(dead), scene, patience),
             Command::End(detached, scene, patience) => {
-                // They are among all.
+                // The new sweep covers all of these.
                 self.under_way.clear();
                 (Whose::All(detached), scene, patience)
             }
@@ -203,7 +201,7 @@ impl Sweeper {
         self.under_way.push(UnderWay { whose, scene, sweep, next: now, announced: false });
     }
 
-    /// Takes the next step of every sweep whose time has come, or where somebody has ended.
+    /// Takes the next step of every sweep whose time has come, or in which a process has ended.
     fn go_on(&mut self) {
         let (master, session, events, now) = (self.master, self.session, &self.events, Instant::now());
         self.under_way.retain_mut(|one| {
@@ -246,7 +244,7 @@ impl Sweeper {
     fn wait(&self) {
         let next = self.under_way.iter().map(|one| one.next).min();
         let timeout = next.map_or(PollTimeout::NONE, |next| {
-            // Rounded up: what comes a little early would come again and again.
+            // Rounded up: a step that comes a little early would come again and again.
             let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         });
@@ -261,13 +259,13 @@ impl Sweeper {
     }
 }
 
-/// Who is left of workers that are gone, detached jobs included. `dead` is one of them, whose number nobody
-/// else can have as long as it names a group or session.
+/// What is left of workers that are gone, including detached jobs. `dead` is one of these workers. No other process can
+/// have its number as long as the number names a group or session.
 fn look(master: Pid, session: Pid, dead: Option<Dead>, scene: &Scene) -> io::Result<Vec<Left>> {
     let mut of_the_dead: HashMap<Pid, bool> = HashMap::new();
     let mut found = Vec::new();
     for kin in descent::descendants(master, &scene.without)? {
-        // What descends from one of theirs is theirs, whatever it says itself.
+        // What descends from one of their processes is theirs, whatever its own mark says.
         let inherited = of_the_dead.get(&kin.parent) == Some(&true);
         let theirs = inherited || is_of_the_dead(&kin, dead, scene);
         of_the_dead.insert(kin.pid, theirs);

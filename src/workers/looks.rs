@@ -1,15 +1,15 @@
-//! What was seen of the sockets that a worker's processes have open, for requests that can only be decided with that.
+//! What was seen of the sockets that a worker's processes have open, for requests that depend on that.
 
 use crate::wire::packet::RequestId;
 use std::collections::HashSet;
 use std::time::Instant;
 
-/// Looks at one worker. One at a time: what it asks meanwhile is decided as if everything were open.
+/// Looks at one worker, one at a time: what the worker asks for meanwhile is decided as if everything were open.
 #[derive(Debug, Default)]
 pub struct Looks {
     /// Whether one is under way.
     pub under_way: bool,
-    /// What was seen, while the request is decided that waited for it.
+    /// What was seen, while the request that waited for it is decided.
     pub seen: Option<Seen>,
     /// When the next may begin.
     pub not_before: Option<Instant>,
@@ -26,11 +26,11 @@ impl Looks {
 /// What was seen.
 #[derive(Debug)]
 pub struct Seen {
-    /// Inodes of the sockets that the worker's processes have open; nothing where nobody could look.
+    /// Inodes of the sockets that the worker's processes have open; `None` if looking was not possible.
     pub open: Option<HashSet<u64>>,
-    /// Those that a supervised worker had when the look began. Younger ones could not be seen.
+    /// Those that a supervised worker had when the look began. Newer ones could not be seen.
     pub had: HashSet<u64>,
-    /// The requests that there were then.
+    /// The requests that the worker had then.
     pub requests: HashSet<RequestId>,
 }
 
@@ -42,7 +42,7 @@ impl Seen {
     }
 }
 
-/// Whether a socket is among those that are open; where nobody could look it may be.
+/// Whether a socket is among those that are open. If looking was not possible, it may be.
 #[must_use]
 pub fn is_among(inode: Option<u64>, open: Option<&HashSet<u64>>) -> bool {
     inode.is_some_and(|inode| open.is_none_or(|open| open.contains(&inode)))

@@ -1,6 +1,6 @@
-//! One worker as a process: how it is made ([`start`]), what it says and is told ([`channel`], or the [`rendezvous`] for
-//! those whose channel was closed, and its [`notify`] socket), what it writes ([`output`]), the calls that are answered
-//! for it ([`supervised`]), the sockets that its processes still have ([`holders`]), how it is asked whether it is well
+//! One worker as a process: how it is made ([`start`]), what it says and is told ([`channel`], or the [`rendezvous`]
+//! for processes whose channel was closed, and its [`notify`] socket), what it writes ([`output`]), the calls that are
+//! answered for it ([`supervised`]), the sockets that its processes still have ([`holders`]), how its health is probed
 //! ([`probe`]), and what it leaves behind ([`leftovers`]).
 //!
 //! A worker's place in a listener belongs to the front; what a worker asked for and got there is kept here
@@ -32,67 +32,67 @@ use crate::sys::spawn::SpawnError;
 use crate::wire::packet::{Malformed, Packet, RequestId};
 use leftovers::Left;
 
-/// Where it is reported what happens to workers.
+/// Where the events of workers are reported.
 pub type Events = Reports<Event>;
 
 /// What happens to a worker, as its process shows it.
 #[derive(Debug)]
 pub enum Event {
-    /// It said something on its channel, or at the rendezvous.
+    /// A worker said something on its channel, or at the rendezvous.
     Packet(FromWorker),
-    /// It said something that makes no sense.
+    /// A worker said something that makes no sense.
     Malformed {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
         /// What is wrong with it.
         what: Malformed,
     },
     /// A supervised worker calls `bind` or `listen`, and waits.
     Called {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
         /// Its call.
         call: Call,
     },
     /// The processes of a worker that had a listening socket have closed it.
     LetGo {
-        /// Whose.
+        /// The worker that they belong to.
         worker: WorkerId,
         /// The request for that socket.
         request: RequestId,
     },
-    /// It is time to look whether it takes part as it should.
+    /// It is time to check whether a worker takes part as it should.
     LookAt {
-        /// At whom.
+        /// The worker to look at.
         worker: WorkerId,
     },
-    /// It is time to look whether a supervised worker closed a socket that connections wait at.
+    /// It is time to check whether a supervised worker closed a socket at which connections are pending.
     LookForClosed {
-        /// At whom.
+        /// The worker to look at.
         worker: WorkerId,
     },
-    /// Its process executes its program now, or cannot.
+    /// The process of a worker executes its program now, or cannot.
     Executed {
-        /// Whose.
+        /// The worker that it belongs to.
         worker: WorkerId,
         /// The supervision of its calls, or what kept it from its program.
         result: Result<Option<Notifier>, SpawnError>,
     },
-    /// Its first process ended; it is not reaped yet.
+    /// The first process of a worker ended. It is not reaped yet.
     Ended {
-        /// Whose.
+        /// The worker that it belongs to.
         worker: WorkerId,
     },
-    /// Who is left of a worker whose first process ended with 0.
+    /// What is left of a worker whose first process ended with 0.
     LeftBehind {
-        /// Of whom.
+        /// The worker.
         worker: WorkerId,
-        /// Who is left.
+        /// The processes that are left.
         found: Vec<Left>,
     },
-    /// All that came from here has ended, but those that cannot be killed.
+    /// All processes that came from here have ended, except those that cannot be killed.
     NobodyLeft {
-        /// Those.
+        /// The processes that cannot be killed.
         but: Vec<Kin>,
     },
 }
@@ -100,13 +100,13 @@ pub enum Event {
 /// A worker's packet.
 #[derive(Debug)]
 pub struct FromWorker {
-    /// Who said it.
+    /// The worker that said it.
     pub worker: WorkerId,
     /// What it says.
     pub packet: Packet,
     /// Descriptors that came with it.
     pub fds: Vec<Foreign>,
-    /// Who sent it, as the kernel says.
+    /// The process that sent it, as the kernel says.
     pub sender: Option<nix::sys::socket::UnixCredentials>,
     /// The connection at the rendezvous on which it came, if not on the channel.
     pub rendezvous: Option<Foreign>,

@@ -6,10 +6,10 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// A new socket in the abstract namespace, under a name that nobody can guess; returns the value of
-/// `NOTIFY_SOCKET` beside it. Its name is no secret: whoever looks into `/proc/net/unix` can send there. So no
-/// descriptors are taken there. But they may be sent: `systemd-notify` sends one that it waits for to be closed
-/// (`sd_notify_barrier(3)`), and would fail where the kernel refuses it (`SO_PASSRIGHTS`, Linux 6.16).
+/// A new socket in the abstract namespace, under a name that cannot be guessed. Returns the value of `NOTIFY_SOCKET`
+/// beside it. The name is no secret: any process that reads `/proc/net/unix` can send there. So no descriptors are
+/// taken there. But they may be sent: `systemd-notify` sends one and waits for it to be closed
+/// (`sd_notify_barrier(3)`), and would fail if the kernel refused it (`SO_PASSRIGHTS`, Linux 6.16).
 ///
 /// # Errors
 /// When no descriptor is free.

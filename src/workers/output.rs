@@ -20,11 +20,11 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Lines of error output that are remembered of each worker.
+/// Lines of error output that are remembered for each worker.
 pub const LAST_WORDS: usize = 10;
 /// A longer line is passed on in pieces.
 const LINE_MAX: usize = 8192;
-/// How long the rest of the output is waited for when the master ends.
+/// How long to wait for the rest of the output when the master ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 /// Enough for one line and a few calls.
 const STACK: usize = 128 * 1024;
@@ -86,9 +86,9 @@ impl LastWords {
 /// One stream of one worker.
 #[derive(Debug)]
 pub struct Stream {
-    /// Whose.
+    /// The slot that it belongs to.
     pub slot: Slot,
-    /// Which.
+    /// Which of the two streams it is.
     pub kind: Kind,
     /// The reading end, not blocking.
     pub pipe: OwnedFd,
@@ -107,7 +107,7 @@ pub struct Passed {
     kind: Kind,
     pipe: Number,
     partial: Vec<u8>,
-    /// Whose last words these are.
+    /// The worker that the last words belong to.
     worker: Option<WorkerId>,
 }
 
@@ -161,7 +161,7 @@ impl Output {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When no thread or descriptor can be had.
+    /// When no thread or descriptor is available.
     pub fn start() -> io::Result<Output> {
         let (commands, incoming) = mpsc::channel();
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
@@ -203,7 +203,7 @@ pub struct GivingBack {
     until: Instant,
 }
 
-/// Whoever reads our output does not do so in time.
+/// The reader of our output does not read in time.
 #[derive(Debug)]
 pub struct NobodyReads;
 
@@ -225,8 +225,8 @@ impl Drop for Output {
     fn drop(&mut self) {
         self.commands = None;
         let _ = self.wake.write(1);
-        // A reader that reads no more must not keep the master from its end, so the thread is left
-        // alone when it takes too long.
+        // A reader that no longer reads must not keep the master from ending, so the thread is left alone when it takes
+        // too long.
         let _ = self.finished.recv_timeout(FLUSH_TIMEOUT * 2);
     }
 }
@@ -311,7 +311,7 @@ impl Open {
             self.0.partial.push(b'\n');
             self.line(&mut lines);
         }
-        // Nobody reads what we write any more: nothing can be done, and the worker must go on.
+        // If this fails, our output has no reader any more: nothing can be done, and the worker must go on.
         let _ = match self.0.kind {
             Kind::Out => outlet::write_all(io::stdout().lock().as_fd(), &lines),
             Kind::Err => outlet::write_all(io::stderr().lock().as_fd(), &lines),

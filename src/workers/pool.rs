@@ -9,21 +9,21 @@ use std::collections::{HashMap, HashSet};
 /// The workers that run. A worker is in here from its fork until its process is reaped.
 #[derive(Debug)]
 pub struct Pool {
-    /// Starts one more.
+    /// Starts workers.
     pub starter: Starter,
-    /// The highest number that one ever got.
+    /// The highest number that a worker ever got.
     newest: WorkerId,
     all: HashMap<WorkerId, Worker>,
 }
 
 impl Pool {
-    /// Nobody runs yet.
+    /// A pool in which no worker runs yet.
     #[must_use]
     pub fn new(starter: Starter) -> Pool {
         Pool::of(starter, HashMap::new(), WorkerId(0))
     }
 
-    /// Those that run already; `newest` is the highest number that one ever got.
+    /// A pool of workers that run already; `newest` is the highest number that a worker ever got.
     #[must_use]
     pub fn of(starter: Starter, all: HashMap<WorkerId, Worker>, newest: WorkerId) -> Pool {
         Pool { starter, newest, all }
@@ -55,7 +55,7 @@ impl Pool {
         self.all.values_mut()
     }
 
-    /// Who they are.
+    /// Their ids.
     pub fn ids(&self) -> impl Iterator<Item = WorkerId> {
         self.all.keys().copied()
     }
@@ -66,19 +66,19 @@ impl Pool {
         self.all.len()
     }
 
-    /// Whether nobody runs.
+    /// Whether no worker runs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    /// One more.
+    /// Adds a worker.
     pub fn insert(&mut self, worker: Worker) {
         self.newest = self.newest.max(worker.id);
         self.all.insert(worker.id, worker);
     }
 
-    /// One less. Shims of older versions that nobody has any more go with it.
+    /// Removes a worker, and the shims of older versions that no worker has any more.
     pub fn remove(&mut self, id: WorkerId) -> Option<Worker> {
         let worker = self.all.remove(&id);
         let all = &self.all;
@@ -86,7 +86,7 @@ impl Pool {
         worker
     }
 
-    /// The highest number that one ever got.
+    /// The highest number that a worker ever got.
     #[must_use]
     pub fn newest(&self) -> WorkerId {
         self.newest
@@ -98,7 +98,7 @@ impl Pool {
         self.values().map(|worker| worker.pid).collect()
     }
 
-    /// The process groups of all but one, which may have the same sockets.
+    /// The process groups of all workers but one, which may have the same sockets.
     #[must_use]
     pub fn groups_beside(&self, id: WorkerId) -> HashSet<Pid> {
         self.values().filter(|other| other.id != id).map(|other| other.pid).collect()

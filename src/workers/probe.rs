@@ -1,5 +1,5 @@
-//! Asking one certain worker for a sign of health: a connection of the master with itself, whose far end
-//! is handed to that worker like any other.
+//! Probes the health of one certain worker: the master makes a connection with itself, and hands the far end to that
+//! worker like any other connection.
 
 use crate::config::life::Probe;
 use crate::front::handoff::Handoff;
@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 const HEAD_MAX: usize = 16 * 1024;
 /// Headers of an answer that are read.
 const HEADERS_MAX: usize = 64;
-/// How often it is looked whether a connection was taken; nothing tells for a single one.
+/// How often to check whether a connection was taken; nothing reports that for a single one.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Why a worker is not well.
@@ -33,7 +33,7 @@ pub enum Unwell {
     /// It closed the connection.
     #[error("it closed the connection without an answer")]
     Closed,
-    /// What it answered is no HTTP.
+    /// What it answered is not HTTP.
     #[error("its answer is no HTTP")]
     NoHttp,
     /// It did not answer in time.
@@ -55,16 +55,16 @@ pub enum Found {
     NotAsked,
 }
 
-/// Where a worker can be asked: one of the sockets on which it accepts, and the address that it serves
-/// there. It stands for all of them.
+/// Where a worker can be probed: one of the sockets on which it accepts, and the address that it serves there. That
+/// socket stands for all of them.
 pub type Target = Rc<RefCell<Option<(Rc<Handoff>, Address)>>>;
 
-/// Asks a worker.
+/// Probes a worker.
 pub async fn ask(target: &Target, probe: &Probe, patience: Duration) -> Found {
     let Some((handoff, address)) = target.borrow().clone() else { return Found::NotAsked };
     let (handoff, address) = (&handoff, &address);
     if !handoff.has_room() && handoff.queued() > 0 {
-        // It has enough to do, and whether it does that is seen elsewhere.
+        // It has enough to do. Other checks show whether it does that.
         return Found::NotAsked;
     }
     let Ok(OwnPair { ours, theirs, peer }) = own_pair::connect(address) else { return Found::NotAsked };

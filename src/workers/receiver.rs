@@ -1,11 +1,11 @@
-//! Hearing those who come by a name that everybody can find: at the [`super::rendezvous`], and at the workers'
+//! Receives what comes to names that any process can find: at the [`super::rendezvous`], and at the workers'
 //! notification sockets ([`super::notify`]).
 //!
-//! Anybody on the machine can connect and send there, and what a stranger sends must cost the master's loop nothing: even to
-//! drop it can take long, since with the last close of a socket that somebody else has prepared the kernel waits for
-//! as long as it was told to (see [`crate::sys::interrupt`]). So a thread of its own hears them. It asks the kernel who
-//! they are before it receives anything, hangs up on strangers, takes no descriptors where none are needed, and
-//! is interrupted where it would wait. What proven processes of workers say becomes events.
+//! Any process on the machine can connect and send there, and what a stranger sends must cost the master's loop
+//! nothing. Even dropping it can take long: at the last close of a socket that another process has prepared, the kernel
+//! waits for as long as it was told to (see [`crate::sys::interrupt`]). So a thread of its own hears the clients. It
+//! asks the kernel what they are before it receives anything, closes the connections of strangers, takes no descriptors
+//! where none are needed, and is interrupted where it would wait. What proven processes of workers say becomes events.
 
 use super::channel::{self, Message};
 use super::{Event, Events, FromWorker};
@@ -25,11 +25,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
-/// Clients that are heard at once; with one more the oldest has to go, who may come again.
+/// Clients that are heard at once. When one more comes, the oldest has to go; it may come again.
 pub const CLIENTS_MAX: usize = 64;
 /// How long a client may take to say what it wants.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pause after no descriptor was to be had.
+/// Pause after no descriptor was available.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// Sockets with something to read that are looked at in one turn.
 const READY_MAX: usize = 32;
@@ -47,14 +47,14 @@ fn key_of(worker: WorkerId) -> u64 {
 #[derive(Debug)]
 pub struct Receiver {
     epoll: Epoll,
-    /// The secrets by which clients say whose they are.
+    /// The secrets by which clients say which worker they belong to.
     tokens: Mutex<HashMap<String, WorkerId>>,
     notes: Mutex<HashMap<u64, Arc<Notes>>>,
-    /// Clients who have not been heard to the end.
+    /// Clients that have not been heard to the end.
     clients: AtomicUsize,
-    /// Whether the thread has something in its hands.
+    /// Whether the thread is handling something.
     works: AtomicBool,
-    /// Whether it is to take nothing up.
+    /// Whether the thread is to begin nothing new.
     pauses: AtomicBool,
 }
 
@@ -71,7 +71,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Receiver {
-    /// Nobody is heard yet.
+    /// A receiver that hears no worker yet.
     ///
     /// # Errors
     /// When no descriptor is free.
@@ -98,7 +98,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// Hears it no more.
+    /// Stops hearing it.
     pub fn forget(&self, worker: WorkerId, token: &str) {
         lock(&self.tokens).remove(token);
         if let Some(notes) = lock(&self.notes).remove(&key_of(worker)) {
@@ -106,14 +106,14 @@ impl Receiver {
         }
     }
 
-    /// Whether somebody is being heard, who would be cut off now.
+    /// Whether a client is being heard that would be cut off now.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.clients.load(Ordering::SeqCst) > 0 || self.works.load(Ordering::SeqCst)
     }
 
-    /// Takes nothing up from now on; what comes waits in the sockets. False, and everything as before, when
-    /// somebody is being heard.
+    /// Begins nothing new from now on; what comes waits in the sockets. If a client is being heard, returns false and
+    /// changes nothing.
     pub fn pause(&self) -> bool {
         self.pauses.store(true, Ordering::SeqCst);
         let busy = self.is_busy();
@@ -131,7 +131,7 @@ impl Receiver {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When it cannot be had.
+    /// When the thread cannot be made.
     pub fn start(self: &Arc<Self>, rendezvous: Arc<OwnedFd>, events: Events) -> io::Result<()> {
         self.epoll.add(&*rendezvous, EpollEvent::new(EpollFlags::EPOLLIN, RENDEZVOUS))?;
         let shared = Arc::clone(self);
@@ -141,7 +141,7 @@ impl Receiver {
     }
 }
 
-/// Somebody who came in and is proven to be of a worker.
+/// A client that is connected and proven to be of a worker.
 #[derive(Debug)]
 struct Client {
     key: u64,
@@ -149,7 +149,7 @@ struct Client {
     since: Instant,
 }
 
-/// Ends the thread: the master has.
+/// Ends the thread, because the master has ended.
 struct Ended;
 
 /// The thread.
@@ -172,7 +172,7 @@ impl Thread {
         Thread { shared, rendezvous, events, clients: VecDeque::new(), next_key: 2, interrupter: interrupter.ok() }
     }
 
-    /// Does something that a stranger can make last.
+    /// Does something that a stranger can prolong.
     fn soon<T>(&self, doing: impl FnOnce() -> T) -> T {
         match &self.interrupter {
             Some(interrupter) => interrupter.during(doing),
@@ -210,11 +210,11 @@ impl Thread {
 
     fn timeout(&self) -> EpollTimeout {
         let left = self.clients.front().map(|client| CLIENT_TIMEOUT.saturating_sub(client.since.elapsed()));
-        // A millisecond more, so that it is over then.
+        // A millisecond more, so that the time is over then.
         left.and_then(|left| EpollTimeout::try_from(left + Duration::from_millis(1)).ok()).unwrap_or(EpollTimeout::NONE)
     }
 
-    /// Lets one in, if it is of a worker.
+    /// Accepts a client, if it is of a worker.
     fn open(&mut self) {
         let client = match SockRef::from(&*self.rendezvous).accept() {
             Ok((client, _)) => OwnedFd::from(client),
@@ -284,7 +284,7 @@ impl Thread {
         heard
     }
 
-    /// Reads a notification and passes it on. Addresses are asked for elsewhere.
+    /// Reads a notification and passes it on. Requests for addresses come elsewhere.
     fn note(&self, key: u64) -> Result<(), Ended> {
         let Some(notes) = lock(&self.shared.notes).get(&key).cloned() else { return Ok(()) };
         let mut buffer = [0; PACKET_MAX];
@@ -303,13 +303,13 @@ impl Thread {
         })
     }
 
-    /// Waits while the loop has more than enough to do.
+    /// Passes an event on. Waits while the loop has more than enough to do.
     fn tell(&self, event: Event) -> Result<(), Ended> {
         self.events.send_blocking(event).map_err(|_| Ended)
     }
 }
 
-/// Says that somebody connected who should not, but not each time: anybody on the machine can.
+/// Logs that a process connected that should not, but not each time: any process on the machine can.
 fn strange(what: &str) {
     static STRANGERS: AtomicU64 = AtomicU64::new(0);
     let times = STRANGERS.fetch_add(1, Ordering::Relaxed) + 1;

@@ -1,6 +1,6 @@
-//! The other way to the master, for processes whose wrapper closed the control channel: an abstract
-//! Unix socket. A connection carries one packet with the worker's token in it, and takes the answer. Who comes is
-//! heard by the `super::receiver`.
+//! The other way to the master, for processes whose wrapper closed the control channel: an abstract Unix socket. A
+//! connection carries one packet with the worker's token in it, and takes the answer. The `super::receiver` hears the
+//! clients.
 
 use super::Events;
 use super::receiver::{CLIENTS_MAX, Receiver};
@@ -23,10 +23,10 @@ pub struct Rendezvous {
 }
 
 impl Rendezvous {
-    /// Opens it under a name that nobody can have taken before.
+    /// Opens it under a name that no process can have taken before.
     ///
     /// # Errors
-    /// When no socket can be had.
+    /// When no socket is available.
     pub fn open() -> io::Result<Rendezvous> {
         let name = format!("maitred-{}-{}", std::process::id(), secret()?);
         let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
@@ -50,23 +50,23 @@ impl Rendezvous {
         self.receiver.hear(worker, token, notify, group)
     }
 
-    /// Hears it no more.
+    /// Stops hearing it.
     pub fn forget(&self, worker: WorkerId, token: &str) {
         self.receiver.forget(worker, token);
     }
 
-    /// Whether somebody is being heard, who would be cut off now.
+    /// Whether a client is being heard that would be cut off now.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.receiver.is_busy()
     }
 
-    /// Lets nobody in for now, if nobody is being heard.
+    /// Accepts no client for now, if none is being heard.
     pub fn pause(&self) -> bool {
         self.receiver.pause()
     }
 
-    /// Lets them in again.
+    /// Accepts clients again.
     pub fn go_on(&self) {
         self.receiver.go_on();
     }
@@ -76,7 +76,7 @@ impl Rendezvous {
         (self.name.clone(), passing.pass(&*self.socket))
     }
 
-    /// Takes over one that was passed on; those who may come in are told later.
+    /// Takes over one that was passed on. The workers that may use it are added later.
     ///
     /// # Errors
     /// When the descriptor is missing.
@@ -87,7 +87,7 @@ impl Rendezvous {
     /// Hears clients from now on.
     ///
     /// # Errors
-    /// When the thread that does it cannot be had.
+    /// When the thread that does it cannot be made.
     pub fn serve(&self, events: Events) -> io::Result<()> {
         self.receiver.start(Arc::clone(&self.socket), events)
     }

@@ -47,7 +47,7 @@ pub enum StartError {
     /// The command is not there any more, or cannot be executed.
     #[error(transparent)]
     NotExecutable(#[from] adapt::inspect::NotExecutable),
-    /// It cannot take part.
+    /// The command cannot take part.
     #[error(transparent)]
     Adapt(#[from] adapt::AdaptError),
     /// Descriptors or memory ran out.
@@ -72,7 +72,7 @@ pub struct OldShim {
 pub struct Starter {
     /// The configuration.
     pub config: Rc<Config>,
-    /// Kills what is left of the workers should the master be killed.
+    /// Kills what is left of the workers if the master is killed.
     pub guard: Rc<Guard>,
     /// The thread that ends what workers leave behind.
     pub leftovers: Leftovers,
@@ -80,7 +80,7 @@ pub struct Starter {
     pub earlier: Vec<Kin>,
     /// The shim, as a file for the loader.
     pub shim: Shim,
-    /// Those of older versions, which workers that live still have.
+    /// Shims of older versions, which workers that live still have.
     pub old_shims: Vec<OldShim>,
     /// The other way to the master.
     pub rendezvous: Rendezvous,
@@ -94,7 +94,7 @@ pub struct Starter {
     pub taken: Option<Taken>,
     /// What all of the master shares.
     pub common: Rc<Common>,
-    /// Where it is reported what happens to the worker.
+    /// Where the events of the worker are reported.
     pub events: Events,
 }
 
@@ -124,8 +124,8 @@ impl Starter {
     ) -> Result<Worker, StartError> {
         let (executable, adapter, _) = self.look(config)?;
         let (ours, theirs) = fd::pair()?;
-        // What is asked for on the channel is done with the rights of who asks. Before there is a worker: what is sent
-        // earlier comes from nobody (`maybe_add_creds` in net/unix/af_unix.c).
+        // The master does what is asked for on the channel with the rights of the process that asks. This comes before
+        // there is a worker: what is sent earlier has no sender (`maybe_add_creds` in net/unix/af_unix.c).
         socket2::SockRef::from(&ours).set_passcred(true)?;
         let theirs = fd::duplicate_above(theirs.as_fd(), CHANNEL_FD)?;
         let channel_inode = fd::inode(theirs.as_fd())?;
@@ -296,7 +296,7 @@ impl Starter {
         worker.tasks.push(tokio::task::spawn_local(look_for_closed(id, Rc::clone(&self.common), self.events.clone())));
     }
 
-    /// Begins to listen to a worker and to watch it; first, whether it comes to its program, if that is not known.
+    /// Begins to read from a worker and to watch it; first, whether it executes its program, if that is not known.
     ///
     /// # Errors
     /// When the kernel cannot watch one socket more.

@@ -34,13 +34,13 @@ use tracing::{debug, warn};
 
 /// Calls answered before other tasks of the master get their turn.
 const BURST: u32 = 64;
-/// Sockets that are remembered between `bind` and `listen`; the oldest is forgotten. What is not
-/// remembered is seen again when it listens, unless it is one that we only said was bound.
+/// Sockets that are remembered between `bind` and `listen`; the oldest is forgotten. A forgotten one is seen again when
+/// it listens, unless we only said that it was bound.
 const BOUND_MAX: usize = 1024;
-/// Threads that may wait in `accept` on one socket at once; one more is told that there are too many files.
+/// Threads that may wait in `accept` on one socket at once. One more is told that there are too many files.
 const WAITING_MAX: usize = 4096;
-/// So near to its limit of descriptors the master makes room before it takes a connection, which would be
-/// lost without a free number.
+/// This close to its limit of descriptors, the master makes room before it takes a connection, which would be lost
+/// without a free number.
 const FD_MARGIN: u64 = 64;
 
 /// The supervision of one worker.
@@ -50,28 +50,28 @@ pub struct Supervised {
     notifier: AsyncFd<Notifier>,
     common: Rc<Common>,
     known: RefCell<HashMap<u64, Known>>,
-    /// Inodes of the worker's own sockets in whose place the master's stand, and which request that is: a process that
-    /// inherited one before has it still.
+    /// Inodes of the worker's own sockets that the master's have replaced, and the request of each: a process that
+    /// inherited one before still has it.
     copies: RefCell<HashMap<u64, RequestId>>,
     /// Inodes of bound sockets, the oldest first.
     bound: RefCell<VecDeque<u64>>,
     sockets: RefCell<HashMap<u64, Rc<HandoffSocket>>>,
     next_request: RefCell<RequestId>,
-    /// The last connection that was given, to which thread and under which number.
+    /// The last connection that was given, with the thread that got it and its number there.
     given: Cell<Option<(Pid, RawFd)>>,
-    /// Connections that the worker had taken when it was last looked after.
+    /// Connections that the worker had taken at the last check.
     taken: Cell<u64>,
-    /// Whether it is being looked which sockets it has closed.
+    /// Whether a look at the sockets that it has closed is under way.
     pub looks: Cell<bool>,
-    /// The highest number of a connection, and from which on the numbers may run out.
+    /// The highest number of a connection, and the number from which on numbers may run out.
     highest: Cell<RawFd>,
     careful_from: RawFd,
-    /// Whether it was said that the worker's descriptors cannot be seen.
+    /// Whether the log says already that the worker's descriptors cannot be seen.
     blind: Cell<bool>,
 }
 
 impl Supervised {
-    /// Supervision of a worker whose calls are reported there.
+    /// Supervises a worker whose calls the notifier reports.
     ///
     /// # Errors
     /// When the reactor cannot watch one descriptor more.
@@ -101,7 +101,7 @@ impl Supervised {
         self.notifier.get_ref()
     }
 
-    /// A name for one more request.
+    /// An id for one more request.
     #[must_use]
     pub fn next_request(&self) -> RequestId {
         let mut next = self.next_request.borrow_mut();
@@ -134,7 +134,7 @@ impl Supervised {
         self.copies.borrow_mut().insert(inode, request);
     }
 
-    /// The request whose socket stands in the place of this one.
+    /// The request whose socket has replaced this one.
     #[must_use]
     pub fn copy_of(&self, inode: u64) -> Option<RequestId> {
         self.copies.borrow().get(&inode).copied()
@@ -145,18 +145,18 @@ impl Supervised {
         self.taken.replace(taken) < taken
     }
 
-    /// From now on `accept` on the socket with this inode takes from the socket.
+    /// From now on, `accept` on the socket with this inode takes connections from `socket`.
     pub fn open(&self, inode: u64, socket: Rc<HandoffSocket>) {
         self.sockets.borrow_mut().insert(inode, socket);
     }
 
-    /// The requests whose sockets are not among these; they are forgotten.
+    /// Forgets the requests whose sockets are not among these, and returns them.
     pub fn closed(&self, open: &std::collections::HashSet<u64>) -> Vec<RequestId> {
         self.copies.borrow_mut().retain(|inode, _| open.contains(inode));
         let mut sockets = self.sockets.borrow_mut();
         let shut: Vec<Rc<HandoffSocket>> =
             sockets.extract_if(|inode, _| !open.contains(inode)).map(|(_, socket)| socket).collect();
-        // A socket has the inode of the worker's own socket, too, of which only copies may be left.
+        // A socket is also known by the inode of the worker's own socket, of which only copies may be left.
         for socket in shut.iter().filter(|socket| !sockets.values().any(|other| Rc::ptr_eq(other, socket))) {
             socket.watcher.get().into_iter().for_each(JoinHandle::abort);
         }
@@ -232,11 +232,11 @@ impl Supervised {
         }
     }
 
-    /// Answers a call of `accept`, unless nothing is there.
+    /// Answers a call of `accept`, unless there is no connection.
     fn take(&self, call: &Call, socket: &HandoffSocket) -> Taken {
         let careful = self.highest.get() >= self.careful_from;
         if careful && !self.common.reserve.free_one() {
-            // The connection stays where it is. The kernel says the same when no file is to be had (accept(2)).
+            // The connection stays where it is. The kernel says the same when no file is available (accept(2)).
             self.notifier().answer(call, Err(Errno::ENFILE));
             return Taken::Answered;
         }
@@ -312,7 +312,7 @@ impl Supervised {
         }
     }
 
-    /// Ends the supervision: nobody is served any more.
+    /// Ends the supervision: no call is answered any more.
     pub fn end(&self) {
         for (_, socket) in self.sockets.borrow_mut().drain() {
             socket.watcher.get().into_iter().for_each(JoinHandle::abort);
@@ -320,7 +320,7 @@ impl Supervised {
         }
     }
 
-    /// Gives the caller a connection, or puts it back when the call waits no more.
+    /// Gives the caller a connection, or puts it back when the call no longer waits.
     fn deliver(&self, call: &Call, socket: &HandoffSocket, taken: TakenBack) {
         let flags = if call.name == Name::Accept4 { call.args[3] as i32 } else { 0 };
         let on_exec = if flags & libc::SOCK_CLOEXEC != 0 { OnExec::Close } else { OnExec::Keep };

@@ -1,11 +1,11 @@
-//! The moment between a fork and the master's knowing of it.
+//! The time between a fork and the moment when the master knows the worker.
 
 use crate::sys::guard::Guard;
 use crate::sys::reap;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-/// A worker that was just forked, until the master has taken it in: should that fail, it is killed.
+/// A worker that was just forked, until the master has taken it in. If taking it in fails, the worker is killed.
 #[derive(Debug)]
 pub struct Unclaimed<'a> {
     pid: Option<Pid>,
@@ -13,12 +13,12 @@ pub struct Unclaimed<'a> {
 }
 
 impl<'a> Unclaimed<'a> {
-    /// Looks after it.
+    /// Takes charge of the worker.
     pub fn new(pid: Pid, guard: &'a Guard) -> Unclaimed<'a> {
         Unclaimed { pid: Some(pid), guard }
     }
 
-    /// It was taken in.
+    /// The master has taken the worker in.
     pub fn claim(mut self) {
         self.pid = None;
     }

@@ -1,4 +1,4 @@
-//! The tasks that watch one worker: whether its process comes to its program, when that ends, and when to look at it.
+//! The tasks that watch one worker: whether its process executes its program, when that ends, and when to look at it.
 
 use super::{Event, Events};
 use crate::activity::next_beat;
@@ -12,8 +12,8 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 
-/// When a worker is first looked at, and after that: a server that listens does so by then, and one
-/// that takes connections takes one in less.
+/// When to look at a worker first, and how often after that: a server that listens does so by then, and one that takes
+/// connections takes one in less time.
 pub const LOOKS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(8)];
 
 /// Asks again and again for a look at the worker.
@@ -29,11 +29,11 @@ pub async fn look_at(worker: WorkerId, events: Events) {
     }
 }
 
-/// How often it is looked whether connections wait at a socket that a supervised worker has closed:
-/// nothing reports a close.
+/// How often to check whether connections are pending at a socket that a supervised worker has closed: nothing reports
+/// a close.
 const LOOK_FOR_CLOSED: Duration = Duration::from_millis(250);
 
-/// While nothing is handed over nothing waits. Where the master does not hand over it only looks more seldom.
+/// While nothing is handed over, nothing is pending. If the master does not hand over, it only looks less often.
 pub async fn look_for_closed(worker: WorkerId, common: Rc<Common>, events: Events) {
     loop {
         common.activity.changed().await;
@@ -61,8 +61,8 @@ pub async fn executed(report: Report) -> Result<Option<Notifier>, SpawnError> {
     }
 }
 
-/// Waits for the end of the worker's process, and reports it. It is not reaped, so that its number, which
-/// names its group, stays its own until all is done that needs it.
+/// Waits for the end of the worker's process, and reports it. Does not reap it, so that its number, which names its
+/// group, stays its own until everything is done that needs the number.
 pub async fn watch(report: Option<Report>, pidfd: Rc<AsyncFd<OwnedFd>>, worker: WorkerId, events: Events) {
     if let Some(report) = report {
         let result = executed(report).await;
@@ -72,7 +72,7 @@ pub async fn watch(report: Option<Report>, pidfd: Rc<AsyncFd<OwnedFd>>, worker: 
         let Ok(mut ready) = pidfd.readable().await else { return };
         match reap::how_it_ended(pidfd.get_ref().as_fd()) {
             Ok(None) => ready.clear_ready(),
-            // Or somebody else reaped it.
+            // Or it was reaped elsewhere.
             Ok(Some(_)) | Err(_) => {
                 let _ = events.send(Event::Ended { worker }).await;
                 return;

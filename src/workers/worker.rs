@@ -33,11 +33,11 @@ pub const REQUESTS_MAX: usize = 256;
 /// A running worker.
 #[derive(Debug)]
 pub struct Worker {
-    /// Who.
+    /// Its id.
     pub id: WorkerId,
-    /// Where it sits.
+    /// Its slot.
     pub slot: Slot,
-    /// Which reload brought it.
+    /// The reload that brought it.
     pub generation: Generation,
     /// What it was started with.
     pub config: Rc<Config>,
@@ -53,7 +53,7 @@ pub struct Worker {
     pub channel_inode: u64,
     /// The master's end of the control channel.
     pub channel: Rc<AsyncFd<Foreign>>,
-    /// What it wrote to its standard error last.
+    /// The last lines that it wrote to its standard error.
     pub last_words: Arc<LastWords>,
     /// Readable when its process has ended.
     pub pidfd: Rc<AsyncFd<OwnedFd>>,
@@ -67,31 +67,31 @@ pub struct Worker {
     pub tasks: Vec<JoinHandle<()>>,
     /// The supervision of its system calls, with the seccomp adapter.
     pub supervised: Option<Rc<Supervised>>,
-    /// Whether its process has come to its program.
+    /// Whether its process executes its program.
     pub executes: Executes,
     /// Whether it serves the operator's addresses on the sockets that it inherited.
     pub uses_inherited: bool,
-    /// Looks at what it has open, for requests that wait for that.
+    /// Looks at what it has open, for requests that depend on that.
     pub looks: Looks,
     /// Whether the log says already that it does not take part as it should.
     pub reported: bool,
-    /// The moment that it has to listen again, after it stopped.
+    /// The time that it has to listen again after it stopped.
     pub deaf_moment: Option<JoinHandle<()>>,
     /// Whether it ever listened on an address of the master's.
     pub listened: bool,
     /// Whether it is ready by the measure that was chosen.
     pub ready: bool,
-    /// Whether it gets a moment to listen where those do whose place it takes.
+    /// Whether it gets time to listen where the workers listen that it replaces.
     pub awaits_addresses: bool,
-    /// Whether it is being asked until it answers.
+    /// Whether it is being probed until it answers.
     pub asked: bool,
     /// Whether it may have connections.
     pub admitted: bool,
     /// Whether it gets nothing more, and will end.
     pub leaves: bool,
-    /// Where it can be asked how it is.
+    /// Where its health can be probed.
     pub target: Target,
-    /// How well it is.
+    /// Its health.
     pub health: Health,
 }
 
@@ -106,7 +106,7 @@ pub enum Executes {
     Never,
 }
 
-/// Whether a worker is asked how it is.
+/// Whether a worker is to be probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MayProbe {
     /// As configured.
@@ -132,7 +132,7 @@ pub struct Request {
     pub address: Address,
     /// What the worker's socket says about sharing its address.
     pub claim: Claim,
-    /// Who in the worker still has the socket.
+    /// The processes of the worker that still have the socket.
     pub holders: Holders,
 }
 
@@ -143,7 +143,7 @@ impl Worker {
         clock::now().since(self.since)
     }
 
-    /// Whether it listened on addresses of the master's and does so nowhere now.
+    /// Whether it listened on addresses of the master's and listens on none now.
     #[must_use]
     pub fn is_deaf(&self) -> bool {
         self.listened && !self.uses_inherited && !self.requests.iter().any(|request| request.accepting)
@@ -155,7 +155,7 @@ impl Worker {
         matches!(reap::how_it_ended(self.pidfd.get_ref().as_fd()), Ok(None))
     }
 
-    /// Whether that is about to be found out: no process is known that has one of its sockets.
+    /// Whether it may turn out to be deaf: no process is known that has one of its sockets.
     #[must_use]
     pub fn may_be_deaf(&self) -> bool {
         let let_go = |request: &Request| request.holders.are_gone() && !request.holders.unwatched.get();
@@ -176,7 +176,7 @@ impl Worker {
         inherits || self.requests.iter().any(|r| r.accepting && Rc::ptr_eq(&r.listener, listener))
     }
 
-    /// Chooses where it can be asked, after its requests changed; nowhere when it is to leave.
+    /// Chooses where its health can be probed, after its requests changed; nowhere when it is to leave.
     pub fn choose_target(&self, asked: MayProbe) {
         let accepting = self.requests.iter().filter(|r| r.accepting);
         let found = accepting.filter_map(|r| Some((r.handoff.clone()?, r.listener.address.clone()))).next();

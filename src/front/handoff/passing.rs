@@ -36,13 +36,13 @@ impl Passed {
         Whose { worker: self.worker, slot: self.slot, request: self.request }
     }
 
-    /// Whose it is.
+    /// The worker it belongs to.
     #[must_use]
     pub fn worker(&self) -> WorkerId {
         self.worker
     }
 
-    /// Whose slot it is.
+    /// The slot of that worker.
     #[must_use]
     pub fn slot(&self) -> Slot {
         self.slot

@@ -51,7 +51,7 @@ impl Passed {
 }
 
 impl Listener {
-    /// Passes it on; `place` says which hand-off socket is where in the table.
+    /// Passes it on; `place` gives the index of each hand-off socket in the table.
     pub fn pass(&self, passing: &Passing, place: &mut dyn FnMut(&Rc<Handoff>) -> usize) -> Passed {
         let held = self.held.borrow();
         Passed {
@@ -74,7 +74,7 @@ impl Listener {
         }
     }
 
-    /// Takes a listener over that was passed on.
+    /// Takes over a listener that was passed on.
     ///
     /// # Errors
     /// When a descriptor is missing, or none is free.

@@ -1,5 +1,5 @@
-//! The tasks that notice closes: hearing of them, weighing whether asking is cheaper, and looking again when
-//! something may have been missed.
+//! The tasks that notice closes: they hear of them, weigh whether asking is cheaper, and look again when something may
+//! have been missed.
 
 use super::{LOOK_UNHEARD, Opens};
 use crate::activity::next_beat;
@@ -16,28 +16,28 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-/// Events that are read at once, before others of the master's tasks get their turn.
+/// Events that are read at once, before the master's other tasks get their turn.
 const HEARD_AT_ONCE: u32 = 4096;
-/// Answers in a row in which a connection must be missing: the kernel writes one piece by piece and may
-/// leave out what moved meanwhile.
+/// Answers in a row in which a connection must be missing: the kernel writes an answer piece by piece and may leave out
+/// what moved meanwhile.
 const MISSING_IN: u32 = 2;
-/// Least time between two looks at what was closed, unless somebody waits for a place: each look wakes the
-/// master, and one finds many. What a policy is shown is brought up to date before it is asked, anyway.
+/// Least time between two looks at what was closed, unless a task waits for a place: each look wakes the master, and
+/// one look finds many. What a policy sees is brought up to date before it is asked anyway.
 const MODERATION: Duration = Duration::from_millis(10);
-/// How often it is asked all the same: an event may be lost without a word when the kernel has no memory.
+/// How often the master asks anyway: an event may be lost silently when the kernel has no memory.
 const AUDIT: Duration = Duration::from_secs(10);
-/// How late the kernel may tell of a close, on a machine that has much else to do.
+/// How late the kernel may report a close, on a machine that has much else to do.
 const LATE: Duration = Duration::from_secs(1);
-/// How often it is weighed how closes are noticed.
+/// How often the master weighs how to notice closes.
 const WEIGH_EVERY: Duration = Duration::from_millis(250);
-/// Audits in a row that find unheard closes, after which nothing is expected to be heard any more.
+/// Audits in a row that find unheard closes, after which the master no longer expects to hear any.
 const UNHEARD_MAX: u32 = 2;
 /// Least time between two log lines about counting again.
 const SAY_EVERY: Duration = Duration::from_secs(10);
-/// Pause after it could not be asked.
+/// Pause after a failed question to the kernel.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
-/// Hears of closes, and takes its time with it unless somebody waits for one.
+/// Hears of closes, without haste unless a task waits for one.
 pub async fn hear(opens: Rc<Opens>, closes: Rc<Closes>, bell: AsyncFd<Bell>) {
     while opens.hearing.borrow().is_some() {
         let rings = bell.get_ref().arm(&closes);
@@ -65,7 +65,7 @@ pub async fn hear(opens: Rc<Opens>, closes: Rc<Closes>, bell: AsyncFd<Bell>) {
     }
 }
 
-/// Weighs now and then what is cheaper, and asks if that is asking.
+/// Weighs from time to time what is cheaper, and asks if that is asking.
 pub async fn weigh(opens: Rc<Opens>) {
     let mut weighed = clock::now();
     loop {
@@ -86,13 +86,13 @@ pub async fn weigh(opens: Rc<Opens>) {
         weighed = now;
         let rate = f64::from(opens.closes.replace(0)) / passed.as_secs_f64().max(1e-3);
         let cheaper = opens.notice.get().cheaper(open, rate);
-        // Those that cannot be asked for are heard of.
+        // Closes of those that cannot be asked for must be heard.
         opens.notice_by(if opens.unaskable.get() > 0 { Notice::Hear } else { cheaper });
     }
 }
 
-/// Asks for all connections whenever events were lost, and now and then all the same; again and again where
-/// there are none.
+/// Asks for all connections whenever events were lost, and from time to time anyway; again and again where there are no
+/// events.
 pub async fn look_again(opens: Rc<Opens>) {
     let (mut unheard, mut failing, mut said) = (0, false, None);
     loop {
@@ -120,7 +120,7 @@ pub async fn look_again(opens: Rc<Opens>) {
                     );
                 }
             }
-            // What closes is told within milliseconds, unless nothing is told at all.
+            // The kernel reports a close within milliseconds, unless it reports nothing at all.
             Ok(closed) if closed > 0 && pause == AUDIT => {
                 unheard += 1;
                 if unheard >= UNHEARD_MAX {
@@ -143,7 +143,7 @@ pub async fn look_again(opens: Rc<Opens>) {
 }
 
 impl Opens {
-    /// Whether there is nothing more to hear.
+    /// Reads events; returns whether there is nothing more to hear.
     pub(super) fn hear_all(&self, closes: &Closes) -> bool {
         let mut freed = false;
         let mut all = false;
@@ -167,8 +167,8 @@ impl Opens {
         if freed {
             self.freed.notify_waiters();
         }
-        // Only when nothing waits any more does the kernel go on adding to the queue (`netlink_rcv_wake`), so only
-        // then is it known that what is open in an answer will be heard of when it closes.
+        // The kernel goes on adding to the queue only when nothing waits there any more (`netlink_rcv_wake`). Only then
+        // is it certain that the master will hear when a connection closes that an answer shows as open.
         if all && self.missed.get() {
             self.resync.notify_one();
         }
@@ -176,7 +176,7 @@ impl Opens {
     }
 
     /// Asks the kernel which connections there are, and forgets the others unless their close is heard of within
-    /// `late`; says how many those were.
+    /// `late`. Returns how many it forgot.
     pub(super) async fn look(&self, late: Duration) -> io::Result<usize> {
         let mut gone: HashSet<u64> = self.open.borrow().keys().copied().collect();
         let (families, ports) = (self.families.borrow().clone(), self.ports.borrow().clone());

@@ -20,7 +20,7 @@ impl Opens {
         Passed { open, recounts: self.recounts.get() }
     }
 
-    /// Takes over what was passed on; what was closed in between is found out.
+    /// Takes over what was passed on. The next look finds what was closed in between.
     pub fn take(&self, passed: Passed) {
         if !self.counting {
             return;

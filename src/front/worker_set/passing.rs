@@ -1,4 +1,4 @@
-//! The workers of a listener, as they go on in the next program of this process.
+//! The worker set of a listener, as it is passed on to the next program of this process.
 
 use super::WorkerSet;
 use crate::core::policy::{Memory, RoundRobin};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::rc::Rc;
 
-/// Workers as they are passed on to the next program of this process: hand-off sockets by their place in a
+/// A worker set as it is passed on to the next program of this process. It names hand-off sockets by their place in a
 /// table.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Passed {
@@ -19,7 +19,7 @@ pub struct Passed {
 }
 
 impl WorkerSet {
-    /// Passes them on; `place` says which hand-off socket is where in the table.
+    /// Passes the set on; `place` gives the index of each hand-off socket in the table.
     pub fn pass(&self, place: &mut dyn FnMut(&Rc<Handoff>) -> usize) -> Passed {
         let members = self.members.borrow();
         Passed {

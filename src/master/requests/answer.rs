@@ -1,4 +1,4 @@
-//! Answering what workers ask.
+//! Answers to what workers ask for.
 
 use super::event::Event;
 use crate::core::ids::WorkerId;
@@ -15,14 +15,14 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::warn;
 
-/// Attempts at an answer with descriptors that the kernel does not let through, and the pause between two. Together
-/// they are shorter than a program waits in `bind` (`ANSWER_SECONDS` in the shim).
+/// Attempts at an answer whose descriptors the kernel does not let through, and the pause between two. Together they
+/// are shorter than a program waits in `bind` (`ANSWER_SECONDS` in the shim).
 const ATTEMPTS_MAX: u32 = 250;
 const AGAIN_AFTER: Duration = Duration::from_millis(20);
-/// Answers that are tried again at a time. Each holds descriptors.
+/// Answers that are tried again at the same time. Each holds descriptors.
 const WAITING_MAX: u32 = 64;
 
-/// What a worker is answered, and the descriptors that come with it.
+/// An answer to a worker, and the descriptors that come with it.
 #[derive(Debug)]
 pub(in crate::master) struct Answer {
     pub(in crate::master) message: ToWorker,
@@ -43,7 +43,7 @@ impl Answer {
     }
 }
 
-/// The errno that a program shall see.
+/// The errno that a program is to see.
 pub(in crate::master) fn errno_of(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(libc::EINVAL)
 }
@@ -72,7 +72,7 @@ impl Master {
         }
     }
 
-    /// Tries again for a while. Where nothing helps, the worker hears at least that.
+    /// Tries again for a while. If nothing helps, the worker gets at least that error.
     fn answer_later(&self, worker: WorkerId, request: RequestId, answer: Answer, to: OwnedFd) {
         let (common, events) = (Rc::clone(&self.front.common), self.request_events());
         common.unsent.set(common.unsent.get() + 1);

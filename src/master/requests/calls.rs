@@ -1,4 +1,4 @@
-//! `bind` and `listen` of a supervised worker: what the shim says in packets, seen from outside.
+//! `bind` and `listen` of a supervised worker: the same as the shim's packets, seen from outside the worker.
 
 use super::answer::Answer;
 use super::event::Deferred;
@@ -21,9 +21,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-/// What the kernel shall do with a call.
+/// What the kernel is to do with a call.
 enum Verdict {
-    /// Carry it out as if nobody watched.
+    /// Carry it out as if it were not supervised.
     Pass,
     /// Return this.
     Return(Result<i64, Errno>),
@@ -54,7 +54,7 @@ impl Master {
     }
 
     fn bind_called(&mut self, id: WorkerId, supervised: &Supervised, call: &Call) -> Verdict {
-        // The length is an int; what is longer than any address the kernel refuses itself.
+        // The length is an int. The kernel itself refuses one that is longer than any address.
         let Some(length) = usize::try_from(call.args[2] as i32).ok().filter(|length| *length <= PEER_MAX) else {
             return Verdict::Pass;
         };
@@ -72,7 +72,7 @@ impl Master {
             return Verdict::Pass;
         };
         let asker = Asker::of_thread(call.thread);
-        // All of the above was about this call only if it still waits.
+        // All of the above is about this call only if it still waits.
         if !supervised.notifier().waits(call) {
             return Verdict::Pass;
         }
@@ -81,7 +81,7 @@ impl Master {
             return Verdict::Pass;
         }
         if let Some(known) = supervised.take_known(inode) {
-            // Called again: a signal came in between, and the first time did it all.
+            // Called again because a signal came in between. The first call did everything.
             supervised.remember(inode, known);
             return Verdict::Return(Ok(0));
         }
@@ -94,7 +94,7 @@ impl Master {
             return error.into();
         }
         match (&address, own) {
-            // The kernel's choice: whether it is a listener shows when it listens.
+            // The kernel chooses the port. Whether the socket is a listener shows when the worker calls `listen`.
             (address, own) if address.is_ephemeral() => {
                 if let OwnSocket::OutOfReach = own {
                     supervised.remember(inode, Known::Bound(address.clone()));
@@ -110,7 +110,7 @@ impl Master {
                 Verdict::Return(Ok(0))
             }
             (Address::Tcp(_), own) => {
-                // In place from now on, so that the worker sees the name and the readiness of it.
+                // The master's socket is in place from now on, so that the worker sees its name and its readiness.
                 let asked = self.ask_for(id, supervised, &address, own.copy(), None, &asker);
                 match asked.and_then(|prepared| self.install(id, supervised, call, prepared, inode)) {
                     Ok((request, inode)) => {
@@ -132,7 +132,7 @@ impl Master {
         }
     }
 
-    /// Asks for an address in the worker's name.
+    /// Asks for an address on behalf of the worker.
     fn ask_for(
         &mut self,
         id: WorkerId,
@@ -164,7 +164,7 @@ impl Master {
         if !supervised.notifier().waits(call) {
             return Verdict::Pass;
         }
-        // As the kernel takes it: a negative one is the longest.
+        // As the kernel takes it: a negative backlog is the longest.
         let backlog = call.args[1] as u32;
         let known = supervised.take_known(inode);
         if known.is_none()
@@ -209,12 +209,12 @@ impl Master {
         match installed {
             Ok((request, inode)) => {
                 supervised.remember(inode, Known::Listening { request });
-                // Other processes may have the worker's own socket, by which they mean the same.
+                // Other processes may have the worker's own socket. They mean the same request by it.
                 supervised.remember_copy(own_inode, request);
                 self.now_accepting(id, request, backlog).await
             }
             Err(error) => {
-                // Interrupted in the middle, it will listen again.
+                // If the call was interrupted in the middle, the worker will listen again.
                 if let Some(address) = bound {
                     supervised.remember(inode, Known::Bound(address));
                 }
@@ -223,8 +223,8 @@ impl Master {
         }
     }
 
-    /// Puts the master's socket also in the place of a copy of the worker's own that another process inherited
-    /// before it was replaced.
+    /// Puts the master's socket also in place of a copy of the worker's own socket, which another process inherited
+    /// before the worker's own was replaced.
     fn install_beside(
         &self,
         id: WorkerId,
@@ -261,7 +261,7 @@ impl Master {
         }
     }
 
-    /// Puts the master's socket in the place of the worker's, with its flags; returns its inode.
+    /// Puts the master's socket in place of the worker's, with the same flags. Returns its inode.
     fn install(
         &mut self,
         id: WorkerId,
@@ -277,7 +277,7 @@ impl Master {
         };
         let installed = self.put_in_place(id, supervised, call, request, &socket, own_inode);
         if installed.is_err() {
-            // As if it had not asked: it will again.
+            // As if the worker had not asked. It will ask again.
             self.close(id, request);
         }
         installed.map(|inode| (request, inode))
@@ -294,7 +294,7 @@ impl Master {
     ) -> io::Result<u64> {
         let flags = foreign::flags(call.thread, call.descriptor())?;
         let on_exec = if flags & libc::O_CLOEXEC != 0 { OnExec::Close } else { OnExec::Keep };
-        // A listening socket may be shared with others, whose choice must not be undone.
+        // Others may share a listening socket, and their choice must not be undone.
         if flags & libc::O_NONBLOCK != 0 {
             socket2::SockRef::from(socket).set_nonblocking(true)?;
         }

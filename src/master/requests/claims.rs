@@ -1,5 +1,5 @@
-//! Whose an address is: shared by all workers, private to one, or taken already within the worker; and
-//! what happens when a worker's processes let go of a listening socket.
+//! Decides whether an address is shared by all workers, private to one, or already taken within the worker. Also
+//! handles a worker's processes that let go of a listening socket.
 
 use super::answer::Answer;
 use super::event::Event;
@@ -26,13 +26,13 @@ use std::rc::Rc;
 use std::time::Duration;
 use tracing::{debug, info};
 
-/// So long an address stays that a dead worker had and no other has asked for, while all serve.
+/// How long an address of a dead worker stays while all workers serve and none has asked for it.
 const ABANDONED_AFTER: Duration = Duration::from_secs(5);
-/// From this age on, an address that a ready worker opens where nothing else says so is one for a client.
+/// From this age on, an address that a ready worker opens counts as one for a client, even if nothing else says so.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
 impl Master {
-    /// Whether nobody shares this address: the worker binds it for itself.
+    /// Whether the address is not shared: the worker binds it for itself.
     pub(in crate::master) fn is_private(&self, worker: &Worker, listen: &Listen) -> bool {
         let asked = &listen.address;
         if listen.otherwise == Otherwise::Nothing {
@@ -44,7 +44,7 @@ impl Master {
         if let Address::Unix(path) = asked
             && !self.front.listeners.serves(asked)
         {
-            // As with port 0, the name is of its own choice.
+            // As with port 0, the name is the worker's own.
             return socket_file::is_in_fresh_directory(path, worker.age());
         }
         asked.is_ephemeral()
@@ -52,7 +52,7 @@ impl Master {
             && !self.front.listeners.has_port_zero(asked, |listener| worker.holds(listener))
     }
 
-    /// Refuses what the kernel would refuse if the worker had its sockets by itself.
+    /// Refuses what the kernel would refuse if the worker had its sockets without a master.
     ///
     /// # Errors
     /// `EADDRINUSE`.
@@ -68,7 +68,7 @@ impl Master {
             self.forget_closed(id);
         }
         let worker = self.workers.get(id).ok_or(Errno::ESRCH)?;
-        // Where the pipes say that nobody has it any more a program may have it all the same, which has no pipe yet.
+        // Even when all pipes are closed, a program that has no pipe yet may have the socket.
         let may_be_open = |other: &Request| {
             worker.looks.seen.as_ref().is_none_or(|seen| seen.may_be_open(other.id, inode(worker, other)))
         };
@@ -85,8 +85,8 @@ impl Master {
         Ok(())
     }
 
-    /// Says that a worker opened an address late: it may be for one client, and all workers share it. Returns
-    /// whether it is late.
+    /// Logs that a worker opened an address late: it may be for one client, and all workers share it. Returns whether
+    /// it is late.
     pub(in crate::master) fn notice_late_address(&mut self, id: WorkerId, address: &Address) -> bool {
         let Some(worker) = self.workers.get(id) else { return false };
         let ready_for = worker.ready.then(|| worker.age());
@@ -104,7 +104,7 @@ impl Master {
     /// `FOLLOW`: a program that was executed has a socket that its predecessor asked for.
     ///
     /// # Errors
-    /// `ENOENT` when it is none of ours.
+    /// `ENOENT` when it is not one of ours.
     pub(in crate::master) fn follow(&mut self, id: WorkerId, follow: Follow) -> io::Result<Answer> {
         let worker = self.workers.get(id).ok_or(Errno::ESRCH)?;
         let of_it = |request: &&Request| inode(worker, request).is_some_and(|inode| inode == follow.inode);
@@ -114,14 +114,14 @@ impl Master {
             let listener = request.listener.socket().ok_or(Errno::ESHUTDOWN)?;
             let adopted = request.listener.adopted_from.get() == Some((id, request.id));
             fds.push(match &request.own {
-                // The very one that it sent, so that what it sets there until it listens counts.
+                // The same socket that the worker sent, so that what it sets there before it listens counts.
                 Some(own) => own.as_fd().try_clone_to_owned()?,
                 None if adopted => listener.as_fd().try_clone_to_owned()?,
                 None => listen::with_options_of(listener.as_fd())?,
             });
         }
         let hold = request.holders.add(id, request.id, &self.workers.starter.events).ok();
-        // Without a pipe `/proc` tells.
+        // Without a pipe, only `/proc` shows whether it is open.
         request.holders.unwatched.set(request.holders.unwatched.get() || hold.is_none());
         fds.extend(hold);
         let via = if request.handoff.is_some() { Via::Handoff } else { Via::Shared };
@@ -147,8 +147,8 @@ impl Master {
         }
     }
 
-    /// Looks whether a process has the socket all the same: a program that was executed, and has not asked
-    /// for a pipe yet or never will.
+    /// Checks whether a process still has the socket: a program that was executed, and has not asked for a pipe yet or
+    /// never will.
     fn look_who_holds(&self, worker: &Worker, request: &Request) {
         let Some(inode) = inode(worker, request) else { return };
         let (id, request, events) = (worker.id, request.id, self.request_events());
@@ -160,7 +160,7 @@ impl Master {
         });
     }
 
-    /// It was looked.
+    /// The check is done.
     pub(in crate::master) fn looked(&mut self, id: WorkerId, request: RequestId, held: bool) {
         let Some(worker) = self.workers.get(id) else { return };
         let Some(asked) = worker.requests.iter().find(|r| r.id == request && r.holders.are_gone()) else { return };
@@ -170,8 +170,8 @@ impl Master {
         }
     }
 
-    /// Closes a request whose socket no process has any more. A socket that became the listener is no client's, so
-    /// others who were given it go on with it.
+    /// Closes a request whose socket no process has any more. If the socket became the listener, it is not a client's,
+    /// so other workers that were given it keep it.
     fn close_what_is_gone(&mut self, id: WorkerId, request: RequestId) {
         let requests = || self.workers.values().flat_map(|worker| worker.requests.iter().map(move |r| (worker.id, r)));
         let is_it = |(of, r): &(WorkerId, &Request)| *of == id && r.id == request;
@@ -184,7 +184,7 @@ impl Master {
         self.close(id, request);
     }
 
-    /// Looks again for those sockets of a worker of which nothing else tells when they are closed.
+    /// Checks again those sockets of a worker for which nothing else reports a close.
     pub(in crate::master) fn look_at_unwatched(&self, id: WorkerId) {
         let Some(worker) = self.workers.get(id) else { return };
         for request in worker.requests.iter().filter(|r| r.holders.unwatched.get() && r.holders.are_gone()) {
@@ -192,7 +192,7 @@ impl Master {
         }
     }
 
-    /// Gives up addresses of workers that died, when those that came in their place do not ask for them.
+    /// Gives up addresses of workers that died, if the workers in their place do not ask for them.
     pub(in crate::master) fn give_up_abandoned(&mut self) {
         if self.fleet.is_stopping() || !self.fleet.all_ready() {
             return;
@@ -220,17 +220,17 @@ pub(in crate::master) enum Whether {
     MayListen,
 }
 
-/// Whether one of a worker's sockets stands in the way of another.
+/// Whether one of a worker's sockets conflicts with another.
 fn is_taken((asked, claim): (&Address, Claim), other: &Request, whether: Whether) -> bool {
     let held = if other.accepting { Held::Listens } else { Held::Bound };
     match (asked, &other.address) {
         (Address::Tcp(asked), Address::Tcp(bound)) => {
-            // The first that listens has the address; who is only bound is in nobody's way then.
+            // The first socket that listens has the address. One that is only bound does not conflict then.
             let in_the_way = whether == Whether::MayBind || held == Held::Listens;
             in_the_way && conflicts((*asked, claim), (*bound, other.claim, held))
         }
         (Address::Abstract(asked), Address::Abstract(bound)) => whether == Whether::MayBind && asked == bound,
-        // A socket file is taken from whoever had it by removing it, which the worker may have done.
+        // A program takes over a socket file by removing it, which the worker may have done.
         _ => false,
     }
 }
@@ -252,8 +252,8 @@ pub(in crate::master) fn with_real_port(asked: &Address, real: &Address) -> Addr
     }
 }
 
-/// What a worker's own socket says about sharing its address. One that sends none along asked for nothing but
-/// to take part, as often as it likes.
+/// What a worker's own socket says about sharing its address. A worker that sends none asked only to take part, as
+/// often as it likes.
 pub(in crate::master) fn claim_of(own: Option<&Foreign>) -> Claim {
     let (reuse_address, reuse_port, only_v6) = own.map_or((true, true, false), |own| listen::reuse(own.as_fd()));
     Claim { reuse_address, reuse_port, only_v6 }

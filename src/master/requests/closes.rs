@@ -1,4 +1,4 @@
-//! Noticing that a supervised worker closed a listening socket, which nobody tells.
+//! Notices that a supervised worker closed a listening socket, which nothing reports.
 
 use super::deferred::LOOK_PAUSE;
 use super::event::Event;
@@ -12,8 +12,8 @@ use tokio::time::sleep;
 use tracing::debug;
 
 impl Master {
-    /// Looks whether connections wait at a supervised worker that has closed its listening socket: only
-    /// when some do and it takes none, since the look costs.
+    /// Checks whether connections are pending at a supervised worker that has closed its listening socket. Looks only
+    /// when some are pending and the worker takes none, because a look is expensive.
     pub(in crate::master) fn look_for_closed(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get(id) else { return };
         let (mut waiting, mut taken) = (0, 0);
@@ -41,15 +41,15 @@ impl Master {
         }
     }
 
-    /// Looks which sockets a supervised worker has closed: now and then, and when somebody waits there.
+    /// Checks which sockets a supervised worker has closed: now and then, and when connections are pending there.
     pub(in crate::master) fn look_at_supervised(&self, id: WorkerId) {
         let Some(worker) = self.workers.get(id) else { return };
-        // Where much is open a look takes longer than until the next.
+        // If much is open, a look takes longer than the time until the next one.
         let Some(supervised) = worker.supervised.clone().filter(|supervised| !supervised.looks.replace(true)) else {
             return;
         };
         let (pid, had, others) = (worker.pid, supervised.inodes(), self.workers.groups_beside(id));
-        // All workers together take as much as one may: others may have much open.
+        // All workers together take as much time as one may: other processes may have much open.
         let pause = LOOK_PAUSE * self.workers.len() as u32;
         let (events, aside) = (self.request_events(), self.front.common.aside.clone());
         tokio::task::spawn_local(async move {
@@ -64,7 +64,7 @@ impl Master {
         });
     }
 
-    /// It was looked; a socket that came meanwhile could not be seen.
+    /// The look is done. It could not see a socket that came meanwhile.
     pub(in crate::master) fn sockets_open(&mut self, id: WorkerId, had: &HashSet<u64>, mut open: HashSet<u64>) {
         let Some(supervised) = self.workers.get(id).and_then(|worker| worker.supervised.clone()) else { return };
         open.extend(supervised.inodes().difference(had));

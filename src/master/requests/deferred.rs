@@ -1,5 +1,5 @@
-//! Requests that can only be decided with what processes have open: whether a socket that has an address is still there.
-//! That is read from `/proc`, which takes long where much is open, so it is done aside, and the request waits for it.
+//! Requests that depend on what processes have open: whether a socket that has an address is still there. That is read
+//! from `/proc`. Reading takes long if much is open, so it happens in the background, and the request waits for it.
 
 use super::event::{Deferred, Event};
 use crate::core::ids::WorkerId;
@@ -15,11 +15,11 @@ use std::rc::Rc;
 use std::time::Instant;
 use tokio::time::sleep;
 
-/// How many times as long as a look took it is not looked again: looks at one worker take a tenth of a core at most.
+/// The pause after a look, as a multiple of its duration: looks at one worker take a tenth of a core at most.
 pub(in crate::master) const LOOK_PAUSE: u32 = 10;
 
 impl Master {
-    /// What a worker said, if what comes next needs a look and can wait for it.
+    /// Whether what a worker said needs a look first and can wait for it.
     pub(in crate::master) fn must_look_first(&self, id: WorkerId, said: &packet::FromWorker) -> bool {
         let Some(worker) = self.workers.get(id).filter(|worker| worker.looks.may_begin()) else { return false };
         let unsure = |other: &&Request| worker.supervised.is_some() || other.holders.are_gone();
@@ -40,18 +40,18 @@ impl Master {
         }
     }
 
-    /// The same for a call: the first socket of a worker is in nobody's way.
+    /// The same for a call. The first socket of a worker conflicts with no other.
     pub(in crate::master) fn must_look_first_at(&self, id: WorkerId, call: &Call) -> bool {
         let Some(worker) = self.workers.get(id).filter(|worker| worker.looks.may_begin()) else { return false };
         match call.name {
             Name::Bind => !worker.requests.is_empty(),
-            // Of which one is its own.
+            // One of these requests is the call's own.
             Name::Listen => worker.requests.len() > 1,
             Name::Accept | Name::Accept4 | Name::GetSockName | Name::GetSockOpt => false,
         }
     }
 
-    /// Looks aside what the worker's processes have open; [`Master::looked_first`] goes on then.
+    /// Reads in the background what the worker's processes have open; [`Master::looked_first`] goes on then.
     pub(in crate::master) fn look_first(&mut self, id: WorkerId, deferred: Deferred) {
         let beside = self.workers.groups_beside(id);
         let Some(worker) = self.workers.get_mut(id) else { return };
@@ -80,7 +80,7 @@ impl Master {
         });
     }
 
-    /// It was looked: what waited for it is done.
+    /// The look is done: handles what waited for it.
     pub(in crate::master) async fn looked_first(
         &mut self,
         id: WorkerId,
@@ -105,7 +105,7 @@ impl Master {
         }
     }
 
-    /// Ends the requests of a supervised worker whose sockets it has closed, which nobody tells, as far as that was seen.
+    /// Ends the requests of a supervised worker whose sockets a look saw closed; nothing else reports a close.
     pub(in crate::master) fn forget_closed(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get(id) else { return };
         let open = worker.looks.seen.as_ref().and_then(|seen| seen.open.as_ref());
@@ -116,7 +116,7 @@ impl Master {
     }
 }
 
-/// Whether two addresses may be in each other's way; [`super::claims`] knows exactly.
+/// Whether two addresses may conflict; [`super::claims`] knows exactly.
 fn may_conflict(one: &Address, other: &Address) -> bool {
     match (one, other) {
         (Address::Tcp(one), Address::Tcp(other)) => one.port() == other.port(),

@@ -1,4 +1,4 @@
-//! What is found out for requests of workers.
+//! What becomes known for requests of workers.
 
 use crate::core::ids::WorkerId;
 use crate::lifecycle::ready::Signal;
@@ -8,25 +8,25 @@ use crate::workers::FromWorker;
 use crate::workers::looks::Seen;
 use std::collections::HashSet;
 
-/// Something that was needed to answer a worker was found out.
+/// Something became known that is needed to answer a worker.
 #[derive(Debug)]
 pub enum Event {
-    /// What a worker asked for could not be answered, however often it was tried.
+    /// What a worker asked for could not be answered, even after all attempts.
     Unanswered { worker: WorkerId, request: RequestId, error: std::io::Error },
-    /// It was looked whether a process of a worker has a listening socket.
+    /// The check whether a process of a worker has a listening socket is done.
     Looked { worker: WorkerId, request: RequestId, held: bool },
-    /// What was needed to decide a request was looked up.
+    /// The look that a request waited for is done.
     LookedFirst { worker: WorkerId, seen: Seen, again: std::time::Instant, deferred: Deferred },
-    /// Sockets that processes had open when a supervised worker had these.
+    /// The sockets that processes had open (`open`) when a supervised worker had those in `had`.
     SocketsOpen { worker: WorkerId, had: HashSet<u64>, open: HashSet<u64> },
-    /// An address that nobody listens on any more had its moment to be asked for again.
+    /// The time is over in which a worker could ask again for an address on which none listens any more.
     GivenUp,
 }
 
 /// What waits for a look.
 #[derive(Debug)]
 pub enum Deferred {
-    /// What a worker said, from the request on that needs it.
+    /// What a worker said, starting with the request that needs the look.
     Packet(FromWorker),
     /// A call of a supervised worker.
     Called(Call),

@@ -30,7 +30,7 @@ impl Master {
     /// [`Master::listens`].
     ///
     /// # Errors
-    /// What `listen` shall return in the worker.
+    /// What `listen` is to return in the worker.
     pub(in crate::master) fn accepting(
         &mut self,
         id: WorkerId,
@@ -96,13 +96,13 @@ impl Master {
             listener.style_after(own);
         }
         let backlog = backlog.map_or(BACKLOG, |asked| asked.clamp(1, longest_queue()));
-        // One queue stands for those of all workers; how much each may have waiting is --depth's affair.
+        // One queue stands for those of all workers. `--depth` limits how many connections may be pending at each.
         let backlog = if request.handoff.is_some() { backlog.max(BACKLOG.min(longest_queue())) } else { backlog };
         let grows = backlog > listener.backlog.get();
         let grows = grows && listener.group.is_none();
         let listens = if grows { listener.listen(backlog) } else { Ok(()) };
         let done = match &request.handoff {
-            // One that is not ready yet takes part when it is admitted.
+            // A worker that is not ready yet takes part when it is admitted.
             Some(handoff) if first && admitted => listens.and_then(|()| listener.admit(handoff)),
             Some(_) => listens,
             None => match &listener.group {
@@ -114,7 +114,7 @@ impl Master {
             },
         };
         if let Err(error) = done {
-            // It may try again, with the same socket.
+            // The worker may try again with the same socket.
             request.own = own;
             return Err(error);
         }
@@ -127,8 +127,8 @@ impl Master {
         Ok(first.then_some(entered))
     }
 
-    /// Gives up a listener that cannot listen because it is another worker's socket on which that worker
-    /// has connected since; its CLOSE is on the way. False when it is no such listener.
+    /// Gives up a listener that cannot listen because it is another worker's socket on which that worker has connected
+    /// since. Its CLOSE is on the way. False when it is not such a listener.
     fn discard_clients_socket(&mut self, id: WorkerId, index: usize) -> bool {
         let Some(request) = self.workers.get(id).and_then(|worker| worker.requests.get(index)) else { return false };
         let listener = Rc::clone(&request.listener);
@@ -163,7 +163,7 @@ impl Master {
         Ok(())
     }
 
-    /// `CLOSE`: the worker listens there no more; what it has not taken goes to others.
+    /// `CLOSE`: the worker no longer listens there. What it has not taken goes to others.
     pub(in crate::master) fn close(&mut self, id: WorkerId, request: RequestId) {
         let Some(worker) = self.workers.get_mut(id) else { return };
         let slot = worker.slot;

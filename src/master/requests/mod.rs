@@ -39,7 +39,7 @@ use std::rc::Rc;
 use tracing::{debug, info, warn};
 
 impl Master {
-    /// Something that was needed to answer a worker was found out.
+    /// Something became known that is needed to answer a worker.
     pub(in crate::master) async fn handle_request(&mut self, event: Event) {
         match event {
             Event::Unanswered { worker, request, error } => self.unanswered(worker, request, &error),
@@ -53,7 +53,7 @@ impl Master {
         }
     }
 
-    /// Where such is reported.
+    /// Where such events are reported.
     fn request_events(&self) -> Reports<Event> {
         Reports::wrapped(&self.events, super::event::Event::Request)
     }
@@ -84,7 +84,7 @@ impl Master {
                     {
                         warn!(worker = id.0, %error, left_out = told.left_out, "a worker cannot take part");
                     }
-                    // Before the consequences: a program waits in `listen`.
+                    // The answer comes before the consequences: a program waits in `listen`.
                     if let Some(answer) = answer {
                         let done = entered.as_ref().map(|_| ToWorker::Accepted { id: request }.into());
                         let reply = if answer == AnswerTo::AttachedSocket { fds.pop() } else { None };
@@ -103,14 +103,14 @@ impl Master {
                 packet::FromWorker::Close { id: request } => {
                     self.close(id, request);
                     if !fds.is_empty() {
-                        // The worker goes on when these end, and by then no copy of its socket shall be open here.
+                        // The worker goes on when these end. By then no copy of its socket may be open here.
                         tokio::task::spawn_local(dispose::after_the_others(std::mem::take(&mut fds)));
                     }
                 }
                 packet::FromWorker::Truncated { .. } => self.truncated(id),
                 packet::FromWorker::Ready => {
                     if let Some(worker) = self.workers.get_mut(id) {
-                        // Not with an address of its own, so with those it was started with.
+                        // It asked for no address of its own, so it serves those that it was started with.
                         worker.uses_inherited |= worker.requests.is_empty();
                     }
                     self.readiness(id, Signal::Notified).await;
@@ -201,7 +201,7 @@ impl Master {
         self.answer_worker(id, listen.id, served, reply.as_ref().or(rendezvous));
     }
 
-    /// Says that a worker cannot have an address, and remembers that as the reason should it not boot.
+    /// Logs that a worker cannot have an address, and remembers that as the reason in case it does not boot.
     pub(in crate::master) fn refused(&mut self, id: WorkerId, address: &Address, error: &io::Error) {
         let (asked, address) = (address.clone(), address.to_string());
         if let Some(told) = self.front.common.provoked.tell(id, Kind::Refused) {
@@ -210,7 +210,7 @@ impl Master {
         }
         if let Some(errno) =
             error.raw_os_error().filter(|errno| *errno == libc::EADDRINUSE && self.fleet.was_never_ready())
-            // Another address will do for a second socket of the same worker, as it would without a master.
+            // A second socket of the same worker can do with another address, as it would without a master.
             && !self.workers.get(id).is_some_and(|worker| worker.requests.iter().any(|r| r.address.covers(&asked)))
         {
             let address = address.trim_start_matches("tcp:").to_owned();
@@ -221,7 +221,7 @@ impl Master {
     /// Finds or makes what a worker asks for: the socket, and the end of a pipe if it wants one.
     ///
     /// # Errors
-    /// What `bind` shall return in the worker.
+    /// What `bind` is to return in the worker.
     pub(in crate::master) fn serve_request(
         &mut self,
         id: WorkerId,
@@ -229,7 +229,7 @@ impl Master {
         own: Option<Foreign>,
         asker: &Asker,
     ) -> io::Result<Answer> {
-        // The same name again means that the old socket is gone, with the program that had it.
+        // The same id again means that the old socket is gone, with the program that had it.
         self.close(id, listen.id);
         let claim = claim_of(own.as_ref());
         self.check_claim(id, listen.id, (&listen.address, claim), Whether::MayBind)?;
@@ -272,7 +272,7 @@ impl Master {
                     Some(group) => group.socket_of(worker.slot)?,
                     None => listener.socket().ok_or(Errno::ESHUTDOWN)?,
                 };
-                // Now, because what the worker sets from here on it sets on this one.
+                // Done now, because from here on the worker sets options on this socket.
                 match (&listener.group, &found.own) {
                     (Some(_), Some(own)) => copy_options(own.as_fd(), socket.as_fd()),
                     (None, Some(own)) => listener.style_after(own),

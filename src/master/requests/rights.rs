@@ -1,5 +1,5 @@
-//! What a worker asks for is done with the rights of who asks. A worker may have given up root, or a part of it;
-//! the master has not. What `--bind` names was given to the workers by the operator, whatever they may themselves.
+//! The master does what a worker asks for with the rights of the process that asks. A worker may have given up root, or
+//! a part of it; the master has not. The operator gave the workers what `--bind` names, whatever their own rights are.
 
 use crate::core::ids::WorkerId;
 use crate::front::listener::Origin;
@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tracing::warn;
 
 impl Master {
-    /// Who sent a packet: by the connection at the rendezvous, or by what the kernel wrote beside the packet. Where
-    /// it wrote nothing the worker's first process stands for all.
+    /// The process that sent a packet, identified by the connection at the rendezvous, or by what the kernel wrote
+    /// beside the packet. If the kernel wrote nothing, the worker's first process stands for all.
     pub(in crate::master) fn asker(
         &self,
         id: WorkerId,
@@ -33,13 +33,13 @@ impl Master {
         }
     }
 
-    /// Whether somebody may have an address: the operator gave it to the workers, or it could be had without us.
+    /// Whether a process may have an address: the operator gave it, or the process could get it without us.
     pub(in crate::master) fn may(&self, asker: &Asker, address: &Address) -> io::Result<()> {
         if asker.uid().is_none() || is_operators(&self.front.listeners, address) {
             return Ok(());
         }
         let allowed = asker.may(address).and_then(|()| match address {
-            // It shares what is there, which it could have made.
+            // The process shares a file that it could have made itself.
             Address::Unix(path) => asker.may_write_beside(path),
             Address::Tcp(_) | Address::Abstract(_) => Ok(()),
         });
@@ -50,7 +50,7 @@ impl Master {
     }
 }
 
-/// Does what finds or makes a listener, so that files are made, replaced and removed as if who asks did it.
+/// Finds or makes a listener; files are made, replaced and removed as if the process that asks did it.
 pub(in crate::master) fn in_name_of<T>(
     asker: &Asker,
     address: &Address,
@@ -67,7 +67,7 @@ fn is_operators(listeners: &Listeners, asked: &Address) -> bool {
     listeners.iter().any(|l| l.origin == Origin::Operator && (gives(&l.key.asked) || gives(&l.address)))
 }
 
-/// Says who was refused what, but not each time: it may ask for ever.
+/// Logs which user was refused which address, but not each time: a process may ask for ever.
 fn refuse(asker: &Asker, address: &Address) {
     static REFUSED: AtomicU64 = AtomicU64::new(0);
     let refused = REFUSED.fetch_add(1, Ordering::Relaxed) + 1;

@@ -1,4 +1,4 @@
-//! Running the new binary on the side, to see whether it could go on.
+//! The trial of the new binary, which shows whether it could go on.
 
 use super::environment;
 use super::fallback::inherited_environment;
@@ -15,15 +15,15 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long it may take.
+/// How long the trial may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most of its output that is read.
 const OUTPUT_MAX: usize = 16 * 1024;
 
-/// What a binary says that can go on; a version follows.
+/// What a binary says if it can go on; a version follows.
 pub const HANDSHAKE: &str = "maitred-goes-on";
 
-/// The line by which this binary says that it can.
+/// The line with which this binary says that it can go on.
 #[must_use]
 pub fn handshake() -> String {
     format!("{HANDSHAKE} {FORMAT} {}", env!("CARGO_PKG_VERSION"))
@@ -39,7 +39,7 @@ pub struct Check {
     err: OwnedFd,
 }
 
-/// Starts it with the words of this program.
+/// Starts the new binary with the arguments of this program.
 ///
 /// # Errors
 /// When it cannot be executed.
@@ -60,7 +60,7 @@ pub fn run(
         stdin: None,
         stdout: spawn::Stream::Pipe(out_write),
         stderr: spawn::Stream::Pipe(err_write),
-        // It has copies of all that the next program will find.
+        // It gets copies of all that the next program will find.
         keep: passing.numbers().into_iter().chain([state.as_raw_fd()]).collect(),
         listen_fds: Vec::new(),
         placed: Vec::new(),
@@ -72,7 +72,7 @@ pub fn run(
 }
 
 impl Check {
-    /// Waits for its end; returns the version that can go on.
+    /// Waits for its end. Returns the version that can go on.
     ///
     /// # Errors
     /// Why it cannot, in words.
@@ -84,7 +84,7 @@ impl Check {
             let pidfd = watch::readable(pidfd).map_err(|error| error.to_string())?;
             loop {
                 let mut ready = pidfd.readable().await.map_err(|error| error.to_string())?;
-                // What is left of its group, as long as its number is its own.
+                // Kills what is left of its group while its process id is still its own.
                 let _ = reap::signal_group(pid, Signal::SIGKILL);
                 match reap::reap(pidfd.get_ref().as_fd()) {
                     Ok(Some(exit)) => {

@@ -1,8 +1,8 @@
-//! Going back to the old binary, when the new one cannot go on after all: memory, threads or descriptors may run out in
-//! the very moment, and a new version may have a defect that its trial does not show.
+//! Goes back to the old binary when the new one cannot go on after all: memory, threads or descriptors may run out at
+//! that very moment, and a new version may have a defect that its trial does not show.
 //!
-//! The old binary is passed as a descriptor, since its file may be gone. What was passed is kept until the new one is
-//! sure of itself; the state is as it was, because nothing has happened since: the loop has not begun.
+//! The old binary is passed as a descriptor, since its file may be gone. What was passed is kept until it is certain
+//! that the new one goes on. The state is as it was, because nothing has happened since: the loop has not begun.
 
 use crate::sys::{dispose, exec, fd, keep, limits};
 use crate::wire::environment;
@@ -12,12 +12,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// What may be had again a moment later: descriptors, threads, memory.
+/// What may be available again a moment later: descriptors, threads, memory.
 const TRANSIENT: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::EAGAIN, libc::ENOMEM];
-/// How long it is waited for descriptors that are closed aside: they have the numbers of those that come back.
+/// How long to wait for descriptors that are closed in the background: they have the numbers of those that come back.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The way back.
+/// The way back to the old binary.
 #[derive(Debug)]
 pub struct Fallback {
     way: RefCell<Way>,
@@ -31,24 +31,24 @@ enum Way {
     Untouched,
     /// What was passed is kept.
     Kept(keep::Kept),
-    /// This program goes on: there is none any more.
+    /// This program goes on: there is no way back any more.
     Closed,
 }
 
-/// What a program that is to take another's place can do if it cannot.
+/// What a program that is to replace another can do if it cannot go on.
 #[derive(Debug)]
 pub enum Prepared {
     /// Go back, also when it fails later.
     Ready(Fallback),
-    /// Go back now: what it needs for that later cannot be had at this moment.
+    /// Go back now: what it needs to go back later is not available at this moment.
     Now(Fallback, io::Error),
-    /// Nothing: the other offers no way back, or this kernel has none.
+    /// Nothing: the other program offers no way back, or this kernel has none.
     Impossible(io::Error),
 }
 
 impl Fallback {
-    /// For a program that is to take another's place, with the state at this descriptor. To be called before anything
-    /// of what was passed is touched.
+    /// For a program that is to replace another, with the state at this descriptor. To be called before anything of
+    /// what was passed is touched.
     #[must_use]
     pub fn prepare(state: i32) -> Prepared {
         let number = std::env::var(environment::UPGRADE_BACK).ok().and_then(|number| number.parse().ok());
@@ -92,7 +92,7 @@ impl Fallback {
                 std::thread::yield_now();
             }
             kept.give_back()?;
-            // The old program does not know that it is passed, too.
+            // The old program does not know that its own binary is passed, too.
             fd::close_on_exec(self.old.as_fd())?;
         }
         let set: [(OsString, OsString); 2] = [
@@ -104,7 +104,7 @@ impl Fallback {
     }
 }
 
-/// This process's environment with what is for the next program, and without what was for this one.
+/// This process's environment, with the variables for the next program and without those for this one.
 pub(super) fn environment_with(set: &[(OsString, OsString)]) -> Vec<OsString> {
     let pair = |(name, value): (OsString, OsString)| {
         let mut pair = name;
@@ -115,12 +115,12 @@ pub(super) fn environment_with(set: &[(OsString, OsString)]) -> Vec<OsString> {
     inherited_environment().chain(set.iter().cloned()).map(pair).collect()
 }
 
-/// This process's environment without what masters say to each other.
+/// This process's environment without the variables that masters pass to each other.
 pub(super) fn inherited_environment() -> impl Iterator<Item = (OsString, OsString)> {
     std::env::vars_os().filter(|(name, _)| !environment::BETWEEN_MASTERS.iter().any(|own| name == own))
 }
 
-/// Why the binary that this one was to be replaced by could not go on, if this one was executed for that.
+/// Why the binary that was to replace this one could not go on, if this one was executed for that reason.
 #[must_use]
 pub fn failed() -> Option<String> {
     std::env::var(environment::UPGRADE_FAILED).ok()

@@ -1,9 +1,9 @@
 //! Replacing the master's own binary: the process, its children, and every open descriptor stay; the new
 //! program goes on where the old one was. Workers and connections notice nothing.
 //!
-//! First the new binary is run on the side, to see whether it understands the state; only then the old
-//! program ends. Whatever goes wrong before that leaves everything as it was. What goes wrong after that, before the new
-//! program's loop begins, leads back to the old one.
+//! First a trial of the new binary shows whether it understands the state. Only then the old program ends. Whatever
+//! goes wrong before that leaves everything as it was. What goes wrong after that, before the new program's loop
+//! begins, leads back to the old one.
 
 mod check;
 mod fallback;
@@ -42,12 +42,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
-/// How long those are waited for who would be cut off: clients of the control socket, processes of
-/// workers that ask for an address, connections that a worker sent back.
+/// How long to wait for what would be cut off: clients of the control socket, processes of workers that ask for an
+/// address, connections that a worker returned.
 const QUIET_TIMEOUT: Duration = Duration::from_secs(5);
-/// From one look at them to the next.
+/// The pause between two looks at them.
 const QUIET_PAUSE: Duration = Duration::from_millis(2);
-/// So often the events must be none in a row.
+/// How many looks in a row must find no event.
 const QUIET_LOOKS: u32 = 3;
 
 impl Master {
@@ -70,7 +70,7 @@ impl Master {
         self.program.upgrade = Some(Upgrade { client, stage: Stage::Waits });
     }
 
-    /// Whether this is the new binary that is being tried.
+    /// Whether this is the process that tries the new binary.
     pub(super) fn is_checking(&self, pid: Pid) -> bool {
         self.program
             .upgrade
@@ -86,7 +86,7 @@ impl Master {
         }
     }
 
-    /// The new binary was tried.
+    /// The trial of the new binary is done.
     pub(super) fn upgrade_checked(&mut self, result: Result<String, String>) {
         let Some(upgrade) = &mut self.program.upgrade else { return };
         match (result, &upgrade.stage) {
@@ -146,7 +146,7 @@ impl Master {
         Ok(())
     }
 
-    /// Waits until nobody would be cut off, and executes the new binary.
+    /// Waits until nothing would be cut off, and executes the new binary.
     async fn replace_program(&mut self, identity: Identity, events: &mut mpsc::Receiver<Event>) -> Result<(), String> {
         // Signals that come from here on wait for the next program.
         self.program.signals.heed(Heed::Later);
@@ -165,7 +165,7 @@ impl Master {
 
     fn replace_now(&mut self, identity: Identity, streams: &[Stream]) -> Result<(), String> {
         if self.fleet.reloading().is_some() || self.fleet.is_stopping() || self.end.finished {
-            // Something began meanwhile; there will be another time.
+            // Something began meanwhile. The upgrade is tried again later.
             return Ok(());
         }
         let path = self.program.host.executable.clone();
@@ -190,8 +190,8 @@ impl Master {
         Err(format!("cannot execute {}: {error}", path.display()))
     }
 
-    /// Handles all events, waits for those who would be cut off, and takes the workers' output streams back. When it
-    /// returns no event is left, and none can come before the next `await`.
+    /// Handles all events, waits for what would be cut off, and takes the workers' output streams back. When it
+    /// returns, no event is left, and none can come before the next `await`.
     async fn become_quiet(
         &mut self,
         events: &mut mpsc::Receiver<Event>,
@@ -209,9 +209,9 @@ impl Master {
             let deferred = self.front.common.deferred.get() > 0 || self.front.common.unsent.get() > 0;
             let asking = self.workers.starter.rendezvous.is_busy();
             let clients = self.control.as_ref().is_some_and(|control| control.is_busy());
-            // What they report comes on a descriptor that only this program reads.
+            // What starting workers report comes on a descriptor that only this program reads.
             let starting = self.workers.values().any(|worker| worker.executes == Executes::NotYet);
-            // What is still to be closed would be closed by the call that executes the new program.
+            // The call that executes the new program would close what is still to be closed.
             let busy = in_hands || deferred || starting || asking || clients || dispose::is_busy();
             let late = busy && Instant::now() >= deadline;
             if late {
@@ -254,7 +254,7 @@ impl Master {
         }
     }
 
-    /// Tells the client that asked for it; the program that goes on does.
+    /// Tells the client that asked for the upgrade. The program that goes on does this.
     pub(super) fn upgrade_done(&self, client: Option<&OwnedFd>, from: &str, failed: Option<&str>) {
         if let Some(why) = failed {
             error!(why, "the new binary could not go on; this one does again");
@@ -297,8 +297,7 @@ pub fn task() -> Option<Task> {
     }
 }
 
-/// The executable as it was called: where the next version will be found, also when the name is a link
-/// that is changed.
+/// The executable as it was called: the next version will be found there, even if the name is a link that is changed.
 #[must_use]
 pub fn executable() -> PathBuf {
     let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();

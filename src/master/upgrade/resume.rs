@@ -55,7 +55,7 @@ impl Master {
     /// Goes on where another program was.
     ///
     /// # Errors
-    /// When a descriptor is missing, or something that every master needs cannot be had.
+    /// When a descriptor is missing, or something that every master needs is not available.
     pub(in crate::master) fn resume(
         mut config: Config,
         host: Host,
@@ -104,7 +104,7 @@ impl Master {
         let mut old_shims = old_shims.collect::<io::Result<Vec<_>>>()?;
         old_shims.extend(old_shim.map(|file| OldShim { file, newest: newest_worker }));
         let made = |text: &Option<String>| {
-            // The check has made it, so what fails now is a change of the moment.
+            // The trial could make it, so a failure now comes from a change since then.
             match (config.source.make)(text.clone()) {
                 Ok(mut made) => {
                     made.keep_from(&config);
@@ -146,7 +146,7 @@ impl Master {
         common.begin_to_accept()?;
         let mut program = Program::new(host, signals);
         program.since = state.since;
-        // One that failed is none.
+        // A failed upgrade does not count.
         program.upgrades = state.upgrades.saturating_sub(u32::from(failed.is_some()));
         let mut master = Master {
             reloads,
@@ -172,7 +172,7 @@ impl Master {
             master.workers.starter.output.add(stream);
         }
         master.begin_again(&all, &sender)?;
-        // As at a start: somebody may have lowered it.
+        // As at a start: the limit may have been lowered.
         limits::raise_descriptor_limit()?;
         ending::clean_up_after_upgrade(&master.workers, master.scene(None));
         master.upgrade_done(client.as_ref(), &state.version, failed.as_deref());
@@ -249,7 +249,7 @@ impl Master {
             if *served {
                 self.front.listeners.serve(listener);
             }
-            // What workers that are gone sent back, and what the others send.
+            // Serves what workers that are gone returned, and what the others return.
             for draining in listener.workers.draining() {
                 if self.workers.get(draining.worker).is_none() {
                     draining.finish();

@@ -72,14 +72,14 @@ pub struct State {
     pub control: Option<server::Passed>,
     pub shim: Number,
     pub old_shims: Vec<Number>,
-    /// The last worker that was started with each; programs before this was written down did not say.
+    /// The last worker that was started with each. Earlier programs did not write this down.
     #[serde(default)]
     pub old_shims_newest: Vec<WorkerId>,
     #[serde(default)]
     pub earlier: Vec<(i32, u64)>,
     pub taken: Option<Number>,
     pub client: Option<Number>,
-    /// What the process may do, and which descriptors it passes on; unknown to programs before this was written down.
+    /// What the process may do, and which descriptors it passes on. Earlier programs did not write this down.
     #[serde(default)]
     pub capabilities: u64,
     #[serde(default)]
@@ -141,7 +141,7 @@ pub enum StateError {
     /// The descriptor is not there, or cannot be read.
     #[error("cannot read the state of the old binary: {0}")]
     Read(#[from] io::Error),
-    /// It is not what this version knows.
+    /// This version does not understand it.
     #[error("cannot understand the state of the old binary: {0}")]
     Understand(#[from] serde_json::Error),
     /// It says that it is of another format.
@@ -159,7 +159,7 @@ pub enum StateError {
 pub fn read(number: i32) -> Result<State, StateError> {
     let mut text = Vec::new();
     let file = std::fs::File::from(fd::inherited(number)?);
-    // The writer's place in the file is shared, so it is read from its beginning.
+    // The file offset is shared with the writer, so reading starts at the beginning.
     io::Seek::rewind(&mut &file)?;
     file.take(STATE_MAX).read_to_end(&mut text)?;
     understand(&text)
@@ -179,8 +179,8 @@ pub(crate) fn understand(text: &[u8]) -> Result<State, StateError> {
 }
 
 impl State {
-    /// Whether this process has what the old program passes on, and may do what that may: the privileges that a file
-    /// gives (`setcap(8)`) are those of the new file.
+    /// Whether this process has what the old program passes on, and all its privileges: those that a file gives
+    /// (`setcap(8)`) are those of the new file.
     ///
     /// # Errors
     /// Why not.

@@ -1,10 +1,10 @@
-//! Receiving packets with everything that may come along: the only place that reads control messages.
+//! Receives packets with everything that may come with them: the only place that reads control messages.
 //!
-//! The kernel installs descriptors before we see what came, so whatever it installed is owned here at once:
-//! also when it says that the messages were cut (`MSG_CTRUNC`), when more came than anybody wants, and when
-//! other messages stand before them. A worker shares sockets with the master and can make the kernel add the
-//! sender's credentials (`SO_PASSCRED`), a descriptor of its process (`SO_PASSPIDFD`) or its security label
-//! (`SO_PASSSEC`) to each packet (`unix(7)`; `scm_recv_unix` in net/core/scm.c).
+//! The kernel installs descriptors before this code sees what came, so every installed descriptor gets an owner here
+//! at once. This also holds when the kernel says that the messages were cut (`MSG_CTRUNC`), when more descriptors
+//! came than are wanted, and when other messages come before them. A worker shares sockets with the master and can
+//! make the kernel add the sender's credentials (`SO_PASSCRED`), a descriptor of its process (`SO_PASSPIDFD`) or its
+//! security label (`SO_PASSSEC`) to each packet (`unix(7)`; `scm_recv_unix` in net/core/scm.c).
 
 use crate::sys::dispose::{Foreign, dispose};
 use nix::sys::socket::UnixCredentials;
@@ -16,13 +16,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 pub const FDS_MAX: usize = 2;
 
 /// Room for all messages of one packet. The kernel sends at most 253 descriptors at once (`SCM_MAX_FD` in
-/// include/net/scm.h), one more for the process, and labels of at most a page; it is room on the stack that
-/// nobody clears, so it costs nothing to have enough.
+/// include/net/scm.h), one more for the process, and labels of at most a page; it is room on the stack that is never
+/// cleared, so it costs nothing to have enough.
 const CONTROL_ROOM: usize = 8192;
 /// `SCM_PIDFD` (include/linux/socket.h).
 const SCM_PIDFD: libc::c_int = 4;
 
-/// Aligned as `cmsghdr` wants it.
+/// Aligned as `cmsghdr` requires.
 #[repr(C, align(8))]
 struct Control(MaybeUninit<[u8; CONTROL_ROOM]>);
 
@@ -33,7 +33,7 @@ pub struct Received {
     pub len: usize,
     /// The descriptors that came with it, close-on-exec. Further ones are disposed of.
     pub fds: [Option<Foreign>; FDS_MAX],
-    /// Who sent it, where the socket asks the kernel to say so (`SO_PASSCRED`).
+    /// Its sender, where the socket asks the kernel to name it (`SO_PASSCRED`).
     pub sender: Option<UnixCredentials>,
     /// The payload was longer than the buffer.
     pub cut: bool,
@@ -42,8 +42,8 @@ pub struct Received {
 }
 
 impl Received {
-    /// The first descriptor, as what is known to be one of ours: a connection that the master itself put into
-    /// the socket, or what it answered.
+    /// The first descriptor, where it is known to be one of the master's: a connection that the master itself put
+    /// into the socket, or its answer.
     #[must_use]
     pub fn into_first(self) -> Option<OwnedFd> {
         let [first, _] = self.fds;
@@ -51,8 +51,8 @@ impl Received {
     }
 }
 
-/// Receives one packet without blocking, whatever the mode of the socket: it may be shared with a
-/// worker, whose choice of blocking or not must not be touched.
+/// Receives one packet without blocking, whatever the mode of the socket: it may be shared with a worker, whose
+/// choice of blocking or not must not be changed.
 ///
 /// # Errors
 /// `WouldBlock` when there is none.
@@ -60,14 +60,14 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received
     receive_with(socket, buffer, CONTROL_ROOM, libc::MSG_DONTWAIT)
 }
 
-/// Receives one packet and who sent it, without blocking, and takes no descriptors: there is no room for them, so
-/// the kernel drops those that come along, in this thread and with all that a last close can take.
+/// Receives one packet and its sender, without blocking, and takes no descriptors: there is no room for them, so the
+/// kernel drops those that come with it. It drops them in this thread, for as long as a last close can take.
 ///
 /// # Errors
 /// `WouldBlock` when there is none.
 pub fn receive_words(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
-    // Credentials stand before anything else (`scm_recv_unix`).
-    // SAFETY: it only reckons.
+    // Credentials come before anything else (`scm_recv_unix`).
+    // SAFETY: it only calculates.
     let room = unsafe { libc::CMSG_SPACE(size_of::<libc::ucred>() as libc::c_uint) as usize };
     receive_with(socket, buffer, room, libc::MSG_DONTWAIT)
 }
@@ -103,8 +103,8 @@ fn receive_with(socket: BorrowedFd<'_>, buffer: &mut [u8], room: usize, flags: l
     };
     let mut places = received.fds.iter_mut();
     // SAFETY: the kernel wrote `msg_controllen` bytes of well-formed control messages into `control`, and each
-    // message's length says how much of its data is there; the descriptors in them are new and owned by nobody
-    // else. CMSG_NXTHDR ends at `msg_controllen`.
+    // message's length says how much of its data is there; the descriptors in them are new and have no other owner.
+    // CMSG_NXTHDR ends at `msg_controllen`.
     unsafe {
         let mut header = libc::CMSG_FIRSTHDR(&raw const message);
         while !header.is_null() {
@@ -123,7 +123,7 @@ fn receive_with(socket: BorrowedFd<'_>, buffer: &mut [u8], room: usize, flags: l
                         }
                     }
                 }
-                // What is no descriptor is the number of an error (`scm_pidfd_recv`).
+                // A value that is no descriptor is the number of an error (`scm_pidfd_recv`).
                 (libc::SOL_SOCKET, SCM_PIDFD) if length >= size_of::<RawFd>() => {
                     let number = data.cast::<RawFd>().read_unaligned();
                     if number >= 0 {

@@ -1,5 +1,5 @@
-//! What the master and its guard share: a mapped file in memory of fixed length, only atomics in it. The
-//! master writes, the guard reads when the master is gone.
+//! What the master and its guard share: a mapped file in memory of fixed length, with only atomics in it. The master
+//! writes it; the guard reads it when the master is gone.
 
 use super::Detached;
 use crate::sys::memfd;
@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering::Seq
 
 /// Process groups that can be guarded at once: all that can be in all slots.
 pub const GROUPS: usize = 6144;
-/// Sockets of ours that are known to the guard: one hand-off socket for each worker, and some.
+/// Sockets of the master that the guard can know: one hand-off socket for each worker, and some more.
 const SOCKETS: usize = 2 * GROUPS;
-/// Changes with what is below.
+/// Changes with the structure below.
 pub const LAYOUT: u32 = 2;
 /// Bytes of randomness in the name of a family, which is twice as many hexadecimal digits.
 const FAMILY: usize = 16;
@@ -25,13 +25,13 @@ struct Table {
     layout: AtomicU32,
     /// Whether detached jobs stay: 1 if they do.
     stay: AtomicU32,
-    /// Whether the master ended in order: 1 then.
+    /// Whether the master ended in order: 1 if it did.
     dismissed: AtomicU32,
     master: AtomicI32,
     session: AtomicI32,
     family: [AtomicU8; FAMILY],
     groups: [AtomicI32; GROUPS],
-    /// At the same place as its group.
+    /// Each at the same place as its group.
     channels: [AtomicU64; GROUPS],
     sockets: [AtomicU64; SOCKETS],
 }
@@ -43,7 +43,7 @@ pub struct Memory {
     file: OwnedFd,
 }
 
-/// Makes the table of another version say that there is nobody.
+/// Makes the table of another version say that there is no process.
 pub fn blank(file: &OwnedFd) -> io::Result<()> {
     let length = std::fs::File::from(file.try_clone()?).metadata()?.len();
     let zeros = vec![0; usize::try_from(length).map_err(io::Error::other)?];
@@ -64,7 +64,7 @@ impl Memory {
         Ok(memory)
     }
 
-    /// The master's side again, after another program took the place of the first.
+    /// The master's side again, after another program replaced the first.
     pub fn again(file: OwnedFd, detached: Detached) -> io::Result<Memory> {
         let memory = Memory::take(file)?;
         memory.describe(detached);
@@ -74,7 +74,7 @@ impl Memory {
     /// The guard's side.
     ///
     /// # Errors
-    /// When this is no such file.
+    /// When this is not such a file.
     pub fn take(file: OwnedFd) -> io::Result<Memory> {
         let strange = || io::Error::other("no memory of a master");
         let length = std::fs::File::from(file.try_clone()?).metadata()?.len();
@@ -118,7 +118,7 @@ impl Memory {
         self.file.try_clone()
     }
 
-    /// Guards a group. One that finds no place still has its parent-death signal.
+    /// Guards a group. A group for which there is no place still has its parent-death signal.
     pub fn add(&self, group: Pid, channel: u64) {
         let (group, table) = (group.as_raw(), self.table());
         let places = || table.groups.iter().zip(&table.channels);
@@ -140,18 +140,18 @@ impl Memory {
         }
     }
 
-    /// Writes all our sockets down; those beyond the limit are not known.
+    /// Writes down all sockets of the master; those beyond the limit are not known.
     pub fn know_sockets(&self, inodes: &HashSet<u64>) {
         let known = inodes.iter().copied().chain(std::iter::repeat(0));
         self.table().sockets.iter().zip(known).for_each(|(place, inode)| place.store(inode, SeqCst));
     }
 
-    /// There is nothing to do for the guard.
+    /// Tells the guard that it has nothing to do.
     pub fn dismiss(&self) {
         self.table().dismissed.store(1, SeqCst);
     }
 
-    /// Whether that was said.
+    /// Whether the guard was told that it has nothing to do.
     pub fn is_dismissed(&self) -> bool {
         self.table().dismissed.load(SeqCst) == 1
     }
@@ -171,7 +171,7 @@ impl Memory {
         Pid::from_raw(self.table().session.load(SeqCst))
     }
 
-    /// What becomes of detached jobs.
+    /// What happens to detached jobs.
     pub fn detached(&self) -> Detached {
         if self.table().stay.load(SeqCst) == 1 { Detached::Stay } else { Detached::End }
     }
@@ -187,7 +187,7 @@ impl Memory {
         self.table().channels.iter().map(|place| place.load(SeqCst)).filter(|inode| *inode > 0).collect()
     }
 
-    /// The inodes of our sockets, as far as they were said.
+    /// The inodes of the master's sockets, as far as they were written down.
     pub fn sockets(&self) -> HashSet<u64> {
         self.table().sockets.iter().map(|place| place.load(SeqCst)).filter(|inode| *inode > 0).collect()
     }
@@ -219,7 +219,7 @@ mod tests {
         let (first, second) = (Pid::from_raw(70), Pid::from_raw(71));
         master.add(first, 7);
         master.add(second, 8);
-        // Said again, as after an upgrade.
+        // Added again, as after an upgrade.
         master.add(second, 9);
         master.remove(first);
         assert_eq!((guard.groups(), guard.channels()), (HashSet::from([second]), HashSet::from([9])));

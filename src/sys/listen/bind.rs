@@ -1,11 +1,11 @@
-//! Binding listening sockets: new ones, in the place of old ones, and those that workers made.
+//! Binds listening sockets: new ones, replacements of old ones, and those that workers made.
 
 use super::*;
 
-/// Who else may be bound to the address.
+/// Which other sockets may be bound to the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
-    /// Nobody: a second master is told that the address is taken.
+    /// None: a second master is told that the address is taken.
     Alone,
     /// Further sockets of this master, one for each slot (`SO_REUSEPORT`). The kernel would let a second
     /// master of the same user in as well, so the first socket is bound only if one without that
@@ -29,7 +29,7 @@ pub fn bind(address: &Address, sharing: Sharing) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Makes one socket more of the group that `first` is in, with the same options.
+/// Makes one more socket of the group that `first` is in, with the same options.
 ///
 /// # Errors
 /// That of `bind(2)` above all.
@@ -47,8 +47,8 @@ pub fn bind_beside(first: &Socket) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Makes a socket of our own in the place of one that others hold, with its options, bound but not yet listening.
-/// The other is shut down: two cannot listen on one address.
+/// Makes a socket of this process that replaces one that others hold, with its options, bound but not yet listening.
+/// The old one is shut down: two sockets cannot listen on one address.
 ///
 /// # Errors
 /// That of `bind(2)`, above all when another holder of the old socket listens on it once more.
@@ -59,7 +59,7 @@ pub fn bind_instead(old: &Socket, address: &Address, sharing: Sharing) -> io::Re
         socket.set_only_v6(old.only_v6().unwrap_or(false))?;
     }
     copy_options(old.as_fd(), socket.as_fd());
-    // The kernel lets two sockets have an address that do not listen, if both say so.
+    // The kernel lets two sockets that do not listen have the same address, if both have this option.
     let _ = old.set_reuse_address(true);
     let _ = old.shutdown(std::net::Shutdown::Both);
     bind_socket(&socket, &name, sharing)?;
@@ -73,17 +73,17 @@ pub fn bind_instead(old: &Socket, address: &Address, sharing: Sharing) -> io::Re
 /// # Errors
 /// That of `bind(2)` above all.
 pub fn adopt(own: &Foreign, address: &Address, umask: Option<u32>, sharing: Sharing) -> io::Result<Socket> {
-    // The original is closed when all is done, aside; this one becomes the listener.
+    // The original is closed when all is done, in a closing thread; this copy becomes the listener.
     let socket = Socket::from(own.as_fd().try_clone_to_owned()?);
     if socket.r#type()? != Type::STREAM {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     if socket.peer_addr().is_ok() {
-        // As the kernel's own bind has it for a connection.
+        // As the kernel's own `bind` answers for a connection.
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     if is_bound(&socket) {
-        // That it may have company can still be said.
+        // Sharing the address can still be allowed.
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(sharing == Sharing::Group)?;
     } else {
@@ -116,7 +116,7 @@ fn bind_socket(socket: &Socket, name: &SockAddr, sharing: Sharing) -> io::Result
     let before = (socket.reuse_address()?, socket.reuse_port()?);
     let bound = bind_with_company(socket, name, sharing);
     if bound.is_err() {
-        // It stays the worker's, as it was.
+        // The socket stays the worker's, as it was.
         socket.set_reuse_address(before.0)?;
         socket.set_reuse_port(before.1)?;
     }
@@ -138,11 +138,11 @@ fn bind_with_company(socket: &Socket, name: &SockAddr, sharing: Sharing) -> io::
     socket.bind(name)
 }
 
-/// Makes a Unix socket at `path`. A socket file that nobody listens on any more is removed first;
-/// anything else there is left and refused.
+/// Makes a Unix socket at `path`. A socket file on which no process listens any more is removed first. Anything else
+/// at the path is left there, and the call fails.
 ///
 /// # Errors
-/// `AddrInUse` when somebody listens there; `AlreadyExists` when it is no socket.
+/// `AddrInUse` when a process listens there; `AlreadyExists` when it is no socket.
 pub fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     match std::fs::symlink_metadata(path) {
@@ -157,7 +157,7 @@ pub fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
     bind_unix_new(path, mode)
 }
 
-/// Removes the file that was looked at a moment ago, and no other one that has its name by now.
+/// Removes the file that was looked at a moment ago, but not another one that has its name by now.
 fn remove_dead(path: &Path, file: (u64, u64)) -> io::Result<()> {
     use nix::fcntl::AtFlags;
     let directory = crate::sys::socket_file::open_directory(path)?;
@@ -172,33 +172,33 @@ fn remove_dead(path: &Path, file: (u64, u64)) -> io::Result<()> {
 /// Makes a Unix socket at a path where nothing is.
 ///
 /// # Errors
-/// `AddrInUse` when something is, whatever it is: a link is not followed there (`bind(2)`).
+/// `AddrInUse` when something is there, whatever it is: a link is not followed there (`bind(2)`).
 pub fn bind_unix_new(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     let name = SockAddr::unix(path)?;
     match mode {
         None => socket.bind(&name)?,
-        // By the mask and not by chmod, which could be sent elsewhere by a link put there meanwhile.
+        // By the mask and not by chmod, which a link put there meanwhile could redirect.
         Some(mode) => with_umask(0o777 & !mode, || socket.bind(&name))?,
     }
     Ok(socket)
 }
 
-/// Who listens on a socket file.
+/// What listens on a socket file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// Somebody, whose queue may be full.
+    /// A process, whose queue may be full.
     Somebody,
-    /// Somebody, in another way than by a stream.
+    /// A process, with a socket of another type than stream.
     OtherKind,
-    /// Nobody any more.
+    /// No process any more.
     Nobody,
 }
 
-/// Finds out who listens on a socket file; does not wait for a server whose queue is full.
+/// Finds out what listens on a socket file; does not wait for a server whose queue is full.
 ///
 /// # Errors
-/// When that cannot be told, as without the right to connect.
+/// When that cannot be found out, for example without the right to connect.
 pub fn peer_at(path: &Path) -> io::Result<Peer> {
     let connected = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?.connect(&SockAddr::unix(path)?);
     match connected {
@@ -212,8 +212,8 @@ pub fn peer_at(path: &Path) -> io::Result<Peer> {
     }
 }
 
-/// Does something under another file mode mask. The mask belongs to the whole process, but no other
-/// thread of the master makes files.
+/// Runs `act` under another file mode mask. The mask belongs to the whole process, but no other thread of the master
+/// makes files.
 fn with_umask<T>(mask: u32, act: impl FnOnce() -> T) -> T {
     use nix::sys::stat::{Mode, umask};
     let before = umask(Mode::from_bits_truncate(mask));

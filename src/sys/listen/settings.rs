@@ -2,8 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-/// Backlog of addresses that are bound before any worker says one; the kernel cuts it to
-/// `net.core.somaxconn`.
+/// Backlog of addresses that are bound before any worker names one; the kernel cuts it to `net.core.somaxconn`.
 pub const BACKLOG: u32 = 4096;
 
 /// The longest accept queue that the system allows, to which the kernel cuts every backlog
@@ -14,8 +13,8 @@ pub fn longest_queue() -> u32 {
     limit.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(4096).max(1)
 }
 
-/// The ports of which the kernel chooses one for who asks for port 0 (`net.ipv4.ip_local_port_range`, for IPv6 too;
-/// 32768 to 60999 by default).
+/// The ports from which the kernel chooses one when port 0 is asked for (`net.ipv4.ip_local_port_range`, for IPv6
+/// too; 32768 to 60999 by default).
 #[must_use]
 pub fn ephemeral_ports() -> RangeInclusive<u16> {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();

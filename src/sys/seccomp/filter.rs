@@ -16,10 +16,10 @@ const LOAD_ABSOLUTE: u16 = 0x20;
 const IF_EQUAL: u16 = 0x15;
 const RETURN: u16 = 0x06;
 
-/// The filter's instructions: what is watched is reported, everything else is let through.
+/// The filter's instructions: watched calls are reported, all others are let through.
 ///
-/// Written here since crates that assemble filters know no reports: seccompiler's actions are those that the kernel
-/// carries out by itself, and libseccomp is a C library that would have to be there.
+/// Written here because crates that assemble filters do not support reports: seccompiler has only the actions that
+/// the kernel carries out by itself, and libseccomp is a C library that would have to be installed.
 #[must_use]
 pub fn filter(watched: Watched) -> Vec<libc::sock_filter> {
     let op = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
@@ -42,15 +42,15 @@ pub fn filter(watched: Watched) -> Vec<libc::sock_filter> {
     program
 }
 
-/// Puts the calling thread and what it will start under the filter; returns the descriptor on which
-/// calls are reported, or -1 with `errno` set: `EBUSY` when an outer supervisor is there already.
+/// Puts the calling thread and everything that it will start under the filter; returns the descriptor on which calls
+/// are reported, or -1 with `errno` set: `EBUSY` when an outer supervisor is there already.
 ///
-/// The thread gives up gaining privileges by `execve(2)` if that is the kernel's condition.
+/// The thread gives up gaining privileges by `execve(2)` if the kernel requires that.
 ///
 /// # Safety
 /// Async-signal-safe; `program` must point to a valid program.
 pub unsafe fn install(program: *const libc::sock_fprog) -> RawFd {
-    // SAFETY: plain system calls on what the caller vouches for.
+    // SAFETY: plain system calls on what the caller guarantees.
     unsafe {
         let set = || {
             libc::syscall(

@@ -35,7 +35,7 @@ pub(super) struct ChildPlan<'a> {
 }
 
 impl ChildPlan<'_> {
-    /// The child's whole life before its program.
+    /// Everything that the child does before its program starts.
     ///
     /// # Safety
     /// Call in a freshly forked child only; the pointers must be valid.
@@ -116,7 +116,8 @@ impl ChildPlan<'_> {
         }
     }
 
-    /// Puts the child under its filter, if it gets one, and sends the parent where calls are reported.
+    /// Puts the child under its filter, if it gets one, and sends the parent the descriptor on which calls are
+    /// reported.
     ///
     /// # Safety
     /// As for [`ChildPlan::run`].

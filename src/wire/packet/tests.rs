@@ -98,3 +98,25 @@ proptest! {
         let _ = read_answer(&bytes);
     }
 }
+
+#[test]
+fn what_the_library_writes_is_what_is_read() {
+    let address: Address = "tcp:127.0.0.1:80".parse().unwrap();
+    let (otherwise, holder) = (Otherwise::Nothing, Holder::Unknown);
+    let listen = Listen { address: address.clone(), id: 7, answer: AnswerTo::Sender, umask: None, otherwise, holder };
+    check(&write_listen(&address, 7), &[FromWorker::Listen(listen)]);
+    let accepting = FromWorker::Accepting { id: 7, backlog: Some(511), answer: None };
+    check(&write_note("ACCEPTING", &address, 7, Some(511)), &[accepting]);
+    check(&write_note("CLOSE", &address, 7, None), &[FromWorker::Close { id: 7 }]);
+}
+
+#[test]
+fn only_what_sd_notify_can_say_is_a_notification() {
+    for text in ["READY=1", "STOPPING=1", "STATUS=x", "WATCHDOG=1"] {
+        assert!(read(text.as_bytes()).unwrap().says.iter().all(FromWorker::is_notification), "{text}");
+    }
+    for text in ["LISTEN=tcp:127.0.0.1:1\nID=1", "CLOSE=tcp:127.0.0.1:1\nID=1", "PING=1", "PONG=1", "FOLLOW=1"] {
+        let says = read(text.as_bytes()).unwrap().says;
+        assert!(says.len() == 1 && !says[0].is_notification(), "{text}");
+    }
+}

@@ -46,7 +46,7 @@ impl Supervised {
     pub(super) fn kind(&self, call: &Call) {
         let whether_it_listens = call.args[2] as i32 == libc::SO_ACCEPTCONN;
         if whether_it_listens && self.is_only_bound(call) {
-            // It may be a socket on which others listen already.
+            // It may be a socket on which other workers listen already.
             let written = self.write_with_length(call, call.args[3], call.args[4], &0i32.to_ne_bytes());
             return self.notifier().answer(call, written.map(|()| 0));
         }
@@ -69,7 +69,7 @@ impl Supervised {
     fn write_name(&self, call: &Call, name: &[u8]) -> Result<(), Errno> {
         let (at, length_at) = (call.args[1], call.args[2]);
         if at == 0 || length_at == 0 {
-            // Nobody wants to know, or a mistake that getsockname reports.
+            // The caller does not want the address, or made a mistake that getsockname reports.
             return if call.name == Name::GetSockName { Err(Errno::EFAULT) } else { Ok(()) };
         }
         self.write_with_length(call, at, length_at, name)

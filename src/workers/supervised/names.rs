@@ -21,8 +21,8 @@ pub fn name_bytes(address: &Address, family: u16) -> Vec<u8> {
     }
 }
 
-/// The address in a `struct sockaddr` that a worker gave; nothing for what we do not manage. A
-/// relative path is meant from `directory`.
+/// The address in a `struct sockaddr` that a worker gave; `None` for what we do not manage. A relative path starts at
+/// `directory`.
 #[must_use]
 pub fn address_of(bytes: &[u8], directory: impl FnOnce() -> Option<std::path::PathBuf>) -> Option<(Address, u16)> {
     use std::os::unix::ffi::OsStrExt;

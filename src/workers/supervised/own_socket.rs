@@ -12,12 +12,12 @@ use std::os::fd::AsFd;
 pub enum OwnSocket {
     /// A copy of it.
     Copy(Foreign),
-    /// It cannot be had (`pidfd_getfd` is not allowed), but it is a stream.
+    /// There is no copy (`pidfd_getfd` is not allowed), but it is a stream.
     OutOfReach,
 }
 
 impl OwnSocket {
-    /// Nothing for what is no stream socket.
+    /// `None` if it is not a stream socket.
     #[must_use]
     pub fn of(call: &Call) -> Option<OwnSocket> {
         match foreign::descriptor(call.thread, call.descriptor()).map(Foreign::from) {
@@ -30,7 +30,7 @@ impl OwnSocket {
         }
     }
 
-    /// The copy, if it can be had.
+    /// The copy, if there is one.
     #[must_use]
     pub fn copy(self) -> Option<Foreign> {
         match self {

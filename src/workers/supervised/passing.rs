@@ -43,7 +43,7 @@ pub struct Passed {
 }
 
 impl Supervised {
-    /// Passes it on; calls that wait go on waiting. `place` says which hand-off socket is where in the table.
+    /// Passes it on; pending calls stay pending. `place` says which hand-off socket is where in the table.
     pub fn pass(&self, passing: &Passing, place: &mut dyn FnMut(&Rc<Handoff>) -> usize) -> Passed {
         let known = |(inode, known): (&u64, &Known)| {
             let known = match known {

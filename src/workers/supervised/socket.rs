@@ -16,16 +16,16 @@ use tokio::task::JoinHandle;
 pub enum Known {
     /// `bind` succeeded, and `listen` did not come yet.
     Bound(Address),
-    /// The master's socket for it is ready to be put in its place.
+    /// The master's socket for it is ready to replace it.
     Prepared {
-        /// The name of the request.
+        /// The id of the request.
         request: RequestId,
-        /// What `listen` will put in the worker's place; nothing when its own socket is the listener.
+        /// The socket that `listen` will put in place of the worker's; `None` when the worker's own is the listener.
         socket: Option<OwnedFd>,
     },
     /// It listens.
     Listening {
-        /// The name of the request.
+        /// The id of the request.
         request: RequestId,
     },
 }
@@ -43,12 +43,12 @@ pub struct HandoffSocket {
     pub waiting: RefCell<VecDeque<Call>>,
     /// One more call waits.
     pub called: Notify,
-    /// Serves them, from the first on.
+    /// Serves these calls, from the first on.
     pub watcher: OnceCell<JoinHandle<()>>,
 }
 
 impl HandoffSocket {
-    /// A socket through which nobody went yet.
+    /// A socket that no call has used yet.
     #[must_use]
     pub fn new(handoff: Rc<Handoff>, name: Vec<u8>, family: u16) -> HandoffSocket {
         let (waiting, called, watcher) = (RefCell::default(), Notify::new(), OnceCell::new());

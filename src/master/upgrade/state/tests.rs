@@ -1,13 +1,13 @@
-//! What each version wrote is understood.
+//! This version understands what each version wrote.
 
 use super::*;
 use serde_json::Value;
 
-/// What each version wrote, a master with two workers and three addresses say. A version that writes something
+/// What each version wrote, for example a master with two workers and three addresses. A version that writes something
 /// else keeps the file of the one before and adds its own.
 const WRITTEN: [(&str, &str); 1] = [("0.1.0", include_str!("../golden/0.1.0.json"))];
 
-/// Whether all that stands in one also stands in the other.
+/// What one has and the other lacks.
 fn lost(before: &Value, after: &Value, at: &str) -> Vec<String> {
     match (before, after) {
         (Value::Object(before), Value::Object(after)) => before
