@@ -4,40 +4,38 @@
 //! kernel's queue holds the rest. Connections that ended or draining workers never took go first.
 
 use super::Event;
-use super::admission::{hand_over, hold, may_accept, place_held};
-use super::counters::count;
+use super::admission::{admit, hold_until, is_full_still, may_accept, may_wait_until, when_full};
 use super::failures::CannotAccept;
-use super::handoff::Handoff;
-use super::incoming::NotTaken;
+use super::incoming::{Incoming, TakenBack};
 use super::listener::{HeldBy, Listener, Phase};
 use super::mend::mend;
 use super::next::{EXHAUSTED_PAUSE, Next, wait_after};
-use super::room::WatchedRoom;
+use super::refuse::refuse;
+use super::refused::Because;
+use super::rescue::{await_room, place_waiting};
 use super::worker_set::{Arrival, Offered};
 use crate::clock;
-use crate::sys::dispose::dispose;
+use crate::config::admission::WhenFull;
+use crate::core::moment::Moment;
 use crate::sys::kick::Kicker;
 use crate::sys::listen::{self, Accepted, Waiting};
 use crate::sys::watch;
 use crate::wire::address::Address;
 use socket2::Socket;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 /// Connections accepted before other tasks of the master get their turn (Envoy starved its other
 /// listeners by accepting until `EAGAIN`, envoy#16213).
 const BURST: u32 = 64;
-/// Pause while no descriptor is free because those that were just handed over still wait to be closed.
-const CLOSING_PAUSE: Duration = Duration::from_millis(5);
 
 /// While ended or draining workers have untaken connections: how soon the loop looks for those again. The master does
 /// not always hear of a worker that takes them itself.
-const ORPHANS_RECHECK: Duration = Duration::from_millis(5);
+const DRAINING_RECHECK: Duration = Duration::from_millis(5);
 
 /// Gives the listener's connections to the workers until it is closed.
 pub async fn serve(listener: Rc<Listener>) {
@@ -63,7 +61,7 @@ pub async fn serve(listener: Rc<Listener>) {
             }
             Next::AwaitRoom => await_room(&listener).await,
             Next::Again | Next::AwaitConnection if listener.workers.is_draining() => {
-                sleep(ORPHANS_RECHECK).await;
+                sleep(DRAINING_RECHECK).await;
                 Ok(())
             }
             Next::Again | Next::AwaitConnection => {
@@ -152,7 +150,7 @@ async fn accept_until_closed(listener: &Rc<Listener>) -> Result<(), CannotAccept
 
 /// Created only when it is polled: a timer has a cost even if it is not waited for.
 async fn recheck() {
-    sleep(ORPHANS_RECHECK).await;
+    sleep(DRAINING_RECHECK).await;
 }
 
 /// Connections in the kernel's queue; where the kernel does not tell, as many as fit into the queue.
@@ -223,6 +221,73 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> Result<(u32, Next),
     Ok((most, if aborted > 0 { Next::Again } else { after }))
 }
 
+/// What became of an accepted connection. There is nothing else; `status` counts each of them.
+#[derive(Debug)]
+enum Ending {
+    /// A worker has it.
+    Handed,
+    /// It was turned away.
+    Refused(Because),
+    /// It waits in the master, because it could not be handed over.
+    Held {
+        /// Why it could not.
+        offered: Offered,
+        /// Until when it may wait, if that is limited.
+        until: Option<Moment>,
+    },
+}
+
+/// Lets one accepted connection in, chooses its worker and sends it, or says what became of it instead.
+#[inline]
+fn hand_over(listener: &Listener, connection: OwnedFd, peer: &[u8]) -> Next {
+    match ending(listener, connection.as_fd(), peer) {
+        Ending::Handed => {
+            // The worker has its own copy.
+            if let Some(kicker) = listener.common.kicker.get() {
+                kicker.close(connection);
+            }
+            Next::Again
+        }
+        Ending::Refused(because) => {
+            refuse(listener, connection, because);
+            Next::Again
+        }
+        Ending::Held { offered, until } => {
+            hold_until(listener, TakenBack::new(connection, peer), until);
+            if listener.has_no_place() {
+                listener.common.admission_queue.join(listener);
+            }
+            wait_after(listener, &offered)
+        }
+    }
+}
+
+#[inline]
+fn ending(listener: &Listener, connection: BorrowedFd<'_>, peer: &[u8]) -> Ending {
+    if let Err(beyond) = admit(listener, peer) {
+        return Ending::Refused(Because::Source(beyond));
+    }
+    let offered = if !is_full_still(listener) {
+        // The policy chooses the worker, and its hand-off socket takes the descriptor.
+        listener.workers.offer(Incoming { connection, peer }, Arrival::New)
+    } else if when_full(listener) == WhenFull::Wait {
+        Offered::NoRoom
+    } else {
+        return Ending::Refused(Because::Full);
+    };
+    if matches!(offered, Offered::Handed) {
+        return Ending::Handed;
+    }
+    // One that has waited for as long as it may in the kernel's queue is not held first: that would cost a timer, and
+    // under overload more connections come than timers end.
+    let until = may_wait_until(listener, connection);
+    let expired = until.is_some_and(|until| until <= clock::now()) && !listener.workers.is_empty();
+    match offered {
+        Offered::NoRoom if expired => Ending::Refused(Because::Expired),
+        offered => Ending::Held { offered, until },
+    }
+}
+
 /// Accepts one connection. On a socket that other processes hold, it never waits for long.
 #[inline]
 fn accept(socket: &Socket, kicker: Option<&Kicker>) -> Result<Accepted, CannotAccept> {
@@ -231,128 +296,4 @@ fn accept(socket: &Socket, kicker: Option<&Kicker>) -> Result<Accepted, CannotAc
         Accepted::Interrupted => Err(CannotAccept::Blocked),
         got => Ok(got),
     }
-}
-
-/// Gives the held connection, and those in the queues of ended and draining workers, to other workers.
-async fn place_waiting(listener: &Listener) -> Next {
-    if listener.held.borrow().is_some() || listener.workers.is_draining() {
-        listener.common.activity.begin();
-    }
-    let held = place_held(listener);
-    // A connection that was handed over once has its place, so it need not wait for one behind the held connection.
-    let waits_for_a_place = held == Next::AwaitRoom && listener.has_no_place() && listener.workers.has_room();
-    if held != Next::Again && !waits_for_a_place || !listener.workers.is_draining() {
-        return held;
-    }
-    let next = rescue(listener);
-    listener.common.reserve.refill();
-    for worker in listener.workers.drop_drained() {
-        let _ = listener.common.reports.send(Event::HandoffEmptied { worker }).await;
-    }
-    if held == Next::Again { next } else { held }
-}
-
-/// Moves connections from draining queues to workers with room.
-fn rescue(listener: &Listener) -> Next {
-    let draining = listener.workers.draining();
-    let rescued = draining.iter().map(|draining| rescue_from(listener, draining));
-    // The first reason to stop holds for all.
-    rescued.into_iter().find(|next| *next != Next::Again).unwrap_or(Next::Again)
-}
-
-fn rescue_from(listener: &Listener, draining: &Handoff) -> Next {
-    let mut rescued = 0u32;
-    let next = loop {
-        if !listener.workers.has_room() {
-            break Next::AwaitRoom;
-        }
-        if !listener.common.reserve.free_one() {
-            break Next::Pause(CLOSING_PAUSE);
-        }
-        match draining.take_back() {
-            Ok(taken) => {
-                rescued += 1;
-                draining.failing.set(false);
-                listener.common.returns.forget(taken.connection.as_fd());
-                let offered = listener.workers.offer(taken.incoming(), Arrival::New);
-                if matches!(offered, Offered::Handed) {
-                    // The worker that had it in its queue may have a copy, and may have prepared it.
-                    dispose(taken.connection);
-                } else {
-                    if listener.held.borrow().is_none() {
-                        hold(listener, taken);
-                    } else if !draining.untake(&taken) {
-                        count(&listener.common.lost);
-                    }
-                    break wait_after(listener, &offered);
-                }
-            }
-            Err(NotTaken::Nothing | NotTaken::Ended) => break Next::Again,
-            Err(why @ NotTaken::Lost) => {
-                count(&listener.common.lost);
-                warn!(worker = draining.worker.0, %why, "a connection was lost while it was taken back");
-            }
-            Err(NotTaken::Failed(error)) => {
-                // Nothing was taken out, and the next attempt would fail in the same way.
-                if !draining.failing.replace(true) {
-                    warn!(worker = draining.worker.0, %error, "cannot take connections back, trying again");
-                }
-                break Next::Pause(EXHAUSTED_PAUSE);
-            }
-        }
-    };
-    if rescued > 0 {
-        let (slot, worker) = (draining.slot.0, draining.worker.0);
-        info!(listener = %listener.address, slot, worker, rescued, "gave untaken connections to other workers");
-    }
-    next
-}
-
-/// Begins or continues to watch what workers take. That would wake the master once for each connection, so it ends when
-/// the kernel's queue is empty.
-fn watch_room(listener: &Listener) -> io::Result<Rc<AsyncFd<WatchedRoom>>> {
-    let mut saturated = listener.saturated.borrow_mut();
-    if let Some(watched) = &*saturated {
-        return Ok(Rc::clone(watched));
-    }
-    let watched = Rc::new(watch::readable(WatchedRoom(Rc::clone(&listener.workers.room)))?);
-    Ok(Rc::clone(saturated.insert(watched)))
-}
-
-/// Waits until a worker takes a connection, or something about the workers changes.
-async fn await_room(listener: &Listener) -> io::Result<()> {
-    if listener.workers.is_empty() && !listener.workers.is_draining() {
-        listener.changed.notified().await;
-        return Ok(());
-    }
-    let watched = watch_room(listener)?;
-    let (_attention, freed) = listener.common.opens.freed();
-    let moved = listener.common.admission_queue.moved.notified();
-    // What was taken before this line shows in the queues; what is taken after it wakes the loop. The same holds for
-    // what was closed.
-    tokio::select! {
-        biased;
-        before = watched.readable() => before?.clear_ready(),
-        () = std::future::ready(()) => {}
-    }
-    if !listener.workers.room.remembers() {
-        listener.workers.room.read();
-    }
-    listener.common.opens.catch_up();
-    for worker in listener.workers.drop_drained() {
-        let _ = listener.common.reports.send(Event::HandoffEmptied { worker }).await;
-    }
-    if listener.workers.has_room() && !listener.is_full() {
-        return Ok(());
-    }
-    let held_until = listener.held_until.get().filter(|_| listener.held.borrow().is_some());
-    let left = held_until.filter(|_| !listener.workers.is_empty()).map(|until| until.since(clock::now()));
-    tokio::select! {
-        ready = watched.readable() => ready?.clear_ready(),
-        () = listener.changed.notified() => {}
-        () = freed => {}
-        () = moved => {}
-        () = async { sleep(left.unwrap_or_default()).await }, if left.is_some() => {}
-    }
-    Ok(())
 }

@@ -1,7 +1,6 @@
-//! What becomes of an accepted connection before a worker is chosen for it. It is handed over, or turned away
-//! ([`super::refuse`]), or held until either is possible.
+//! Whether a connection is let in: the limits, and the one connection that waits in the master until it can be handed
+//! over or must be turned away ([`super::refuse`]).
 
-use super::incoming::Incoming;
 use super::incoming::TakenBack;
 use super::listener::{Listener, Phase};
 use super::next::{Next, wait_after};
@@ -10,9 +9,10 @@ use super::refused::Because;
 use super::worker_set::{Arrival, Offered};
 use crate::clock;
 use crate::config::admission::WhenFull;
+use crate::core::moment::Moment;
 use crate::core::sources::Beyond;
 use crate::sys::listen;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Whether a connection that waits in the kernel's queue may be taken: to hand it over, to refuse it, or to hold it so
 /// that the master knows how long it waits.
@@ -27,49 +27,16 @@ pub fn may_accept(listener: &Listener) -> bool {
 
 /// What becomes of a connection for which there is no place. While the fleet stops, no connection waits for one: the
 /// workers would be told to end only when the last has got it.
-fn when_full(listener: &Listener) -> WhenFull {
+pub fn when_full(listener: &Listener) -> WhenFull {
     match listener.common.admission.when_full {
         WhenFull::Wait if listener.phase.get() == Phase::Closing => WhenFull::Reset,
         asked => asked,
     }
 }
 
-/// Hands one accepted connection over, or turns it away, or holds it until either is possible.
-#[inline]
-pub fn hand_over(listener: &Listener, connection: OwnedFd, peer: &[u8]) -> Next {
-    if let Err(beyond) = admit(listener, peer) {
-        refuse(listener, connection, Because::Source(beyond));
-        return Next::Again;
-    }
-    if is_full_still(listener) {
-        return match when_full(listener) {
-            WhenFull::Reset | WhenFull::Unavailable => {
-                refuse(listener, connection, Because::Full);
-                Next::Again
-            }
-            WhenFull::Wait => hold_unless_expired(listener, connection, peer, &Offered::NoRoom),
-        };
-    }
-    match listener.workers.offer(Incoming { connection: connection.as_fd(), peer }, Arrival::New) {
-        Offered::Handed => {
-            close(listener, connection);
-            Next::Again
-        }
-        not_handed => hold_unless_expired(listener, connection, peer, &not_handed),
-    }
-}
-
-/// Closes the master's copy of a connection that a worker has now.
-#[inline]
-fn close(listener: &Listener, connection: OwnedFd) {
-    if let Some(kicker) = listener.common.kicker.get() {
-        kicker.close(connection);
-    }
-}
-
 /// Checks the limits of the connection's source.
 #[inline]
-fn admit(listener: &Listener, peer: &[u8]) -> Result<(), Beyond> {
+pub fn admit(listener: &Listener, peer: &[u8]) -> Result<(), Beyond> {
     let Some(source) = listener.workers.choice.limited_source(peer) else { return Ok(()) };
     let opens = &listener.common.opens;
     let admit = || opens.sources.borrow_mut().admit(clock::now(), source);
@@ -85,28 +52,11 @@ fn admit(listener: &Listener, peer: &[u8]) -> Result<(), Beyond> {
 
 /// Whether there is no place, even after counting what was closed a moment ago.
 #[inline]
-fn is_full_still(listener: &Listener) -> bool {
+pub fn is_full_still(listener: &Listener) -> bool {
     listener.is_full() && {
         listener.common.opens.catch_up();
         listener.is_full()
     }
-}
-
-/// Holds a connection that was not handed over, or turns it away at once if it has waited for as long as it may in the
-/// kernel's queue. Holding each of them first would cost a timer, and under overload more connections come than timers
-/// end.
-fn hold_unless_expired(listener: &Listener, connection: OwnedFd, peer: &[u8], offered: &Offered) -> Next {
-    hold(listener, TakenBack::new(connection, peer));
-    if is_expired(listener) && matches!(offered, Offered::NoRoom) && !listener.workers.is_empty() {
-        if let Some(held) = listener.held.take() {
-            refuse(listener, held.connection, Because::Expired);
-        }
-        return Next::Again;
-    }
-    if listener.has_no_place() {
-        listener.common.admission_queue.join(listener);
-    }
-    wait_after(listener, offered)
 }
 
 /// Whether the held connection has waited for as long as it may.
@@ -114,15 +64,25 @@ fn is_expired(listener: &Listener) -> bool {
     listener.held_until.get().is_some_and(|until| until <= clock::now())
 }
 
-/// Keeps a connection until it can be handed over.
-pub fn hold(listener: &Listener, connection: TakenBack) {
-    let until = listener.common.admission.longest_wait().map(|most| {
+/// Until when a connection may wait, if that is limited.
+pub fn may_wait_until(listener: &Listener, connection: BorrowedFd<'_>) -> Option<Moment> {
+    listener.common.admission.longest_wait().map(|most| {
         let now = clock::now();
-        let waited = listen::waited(connection.connection.as_fd()).unwrap_or_default();
+        let waited = listen::waited(connection).unwrap_or_default();
         // Time in which there was no worker at all does not count.
         let served = listener.served_since.get().map_or(waited, |since| now.since(since));
         now + most.saturating_sub(waited.min(served))
-    });
+    })
+}
+
+/// Keeps a connection until it can be handed over.
+pub fn hold(listener: &Listener, connection: TakenBack) {
+    let until = may_wait_until(listener, connection.connection.as_fd());
+    hold_until(listener, connection, until);
+}
+
+/// The same, when it is known until when it may wait.
+pub fn hold_until(listener: &Listener, connection: TakenBack, until: Option<Moment>) {
     listener.held_until.set(until);
     hold_on(listener, connection);
 }

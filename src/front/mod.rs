@@ -22,6 +22,7 @@ pub mod next;
 pub mod opens;
 pub mod refuse;
 pub mod refused;
+mod rescue;
 pub mod returned;
 pub mod returning;
 pub mod returns;
