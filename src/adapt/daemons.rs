@@ -1,10 +1,10 @@
-//! Programs that go into the background by themselves, and the option that keeps each in the foreground: a
-//! worker is its first process, and one that ends at once serves nobody.
+//! Programs that go into the background by themselves, and the option that keeps each in the foreground: the first
+//! process of a worker is the worker, and one that ends at once does not serve.
 
 use std::ffi::OsString;
 use std::path::Path;
 
-/// Programs by name, and what keeps them in the foreground.
+/// Programs by name, and the option that keeps them in the foreground.
 const FOREGROUND: [(&str, &str); 14] = [
     ("nginx", "start it with -g 'daemon off;'"),
     ("openresty", "start it with -g 'daemon off;'"),
@@ -22,18 +22,18 @@ const FOREGROUND: [(&str, &str); 14] = [
     ("lighttpd", "start it with -D"),
 ];
 
-/// What to do about any other.
+/// Advice for any other program.
 const GENERIC: &str = "start it with the option that keeps it in the foreground; many have --foreground, \
                        --no-daemon or -D";
 
-/// What keeps this command in the foreground, as advice. The program may stand behind a wrapper, so every
-/// word that names one counts.
+/// Advice on how to keep this command in the foreground. The program may come after a wrapper, so every word that
+/// names a known program counts.
 #[must_use]
 pub fn advice(command: &[OsString]) -> String {
     let words = command.iter().flat_map(|word| word.to_str()).flat_map(str::split_ascii_whitespace);
     let known = words.filter_map(|word| {
         let file = Path::new(word).file_name()?.to_str()?;
-        // Some have their version in the name (php-fpm8.2).
+        // Some have a version in their name (php-fpm8.2).
         let name = file.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
         FOREGROUND.iter().find(|(program, _)| *program == file || *program == name)
     });

@@ -1,4 +1,4 @@
-//! What an ELF file (`elf(5)`) says of itself: its machine, its loader, its language.
+//! What an ELF file (`elf(5)`) says about itself: its machine, its loader, its language.
 
 use object::elf::{ELFCLASS64, ELFDATA2LSB, EM_AARCH64, EM_X86_64, FileHeader64, Machine, PT_INTERP};
 use object::read::elf::{FileHeader, ProgramHeader};
@@ -6,7 +6,7 @@ use object::{LittleEndian, ReadCache};
 use std::fs::File;
 use std::io::{self, Read, Seek};
 
-/// Longest loader's name, and longest notes, that are read (`PATH_MAX`).
+/// The longest loader name, and the longest notes, that are read (`PATH_MAX`).
 const SEGMENT_MAX: u64 = 4096;
 /// The first bytes of every such file (`ELFMAG`).
 pub const MAGIC: &[u8] = b"\x7fELF";
@@ -22,18 +22,18 @@ pub enum Image {
         /// Whether its system calls go through libc.
         calls: Calls,
     },
-    /// It has everything in it.
+    /// It contains everything.
     Static,
     /// For another processor or word size.
     OtherMachine,
 }
 
-/// Who makes a dynamic program's system calls.
+/// What makes a dynamic program's system calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Calls {
-    /// The C library, before which a shim can stand.
+    /// The C library, whose calls a shim can intercept.
     ThroughLibc,
-    /// The program: the Go runtime does so even when it is linked with libc.
+    /// The program itself: the Go runtime does so even when it is linked with libc.
     ByItself,
 }
 
@@ -45,7 +45,7 @@ type Header = FileHeader64<LittleEndian>;
 /// When the file cannot be read, is cut short, or contradicts itself.
 pub fn read(file: &File) -> io::Result<Image> {
     let data = ReadCache::new(file);
-    // A file for another machine may be laid out otherwise, so it is asked first.
+    // A file for another machine may have another layout, so the header is checked first.
     let Ok(header) = Header::parse(&data) else { return other_or_short(file) };
     if header.e_machine.get(LittleEndian) != MACHINE {
         return Ok(Image::OtherMachine);
@@ -59,7 +59,7 @@ pub fn read(file: &File) -> io::Result<Image> {
             let name = segment.interpreter(LittleEndian, &data).map_err(malformed)?;
             loader = name.map(|name| String::from_utf8_lossy(name).into_owned());
         }
-        // The owner of Go's notes (cmd/link of Go, data.go).
+        // The owner name of Go's notes (cmd/link of Go, data.go).
         if segment.p_filesz(LittleEndian) <= SEGMENT_MAX
             && let Ok(Some(mut notes)) = segment.notes(LittleEndian, &data)
         {
@@ -73,7 +73,7 @@ pub fn read(file: &File) -> io::Result<Image> {
     Ok(loader.map_or(Image::Static, |loader| Image::Dynamic { loader, calls }))
 }
 
-/// What is no ELF file as this machine has them.
+/// Classifies a file that is not an ELF file for this machine.
 fn other_or_short(mut file: &File) -> io::Result<Image> {
     let mut ident = [0; 6];
     file.rewind()?;
@@ -88,8 +88,8 @@ fn malformed(what: impl ToString) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_string())
 }
 
-/// Whether a file has all that its header says: the table of sections, which linkers write last, lies
-/// within it. A program that was cut short may run for a while, and dies where it needs what is missing.
+/// Whether a file has everything that its header promises: the section table, which linkers write last, lies within
+/// the file. A truncated program may run for a while, and then dies where it needs a missing part.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -98,7 +98,7 @@ pub fn is_whole(mut file: &File) -> io::Result<bool> {
     file.rewind()?;
     file.take(MAGIC.len() as u64).read_to_end(&mut start)?;
     if start != MAGIC {
-        // A script, say.
+        // A script, for example.
         return Ok(!start.is_empty());
     }
     let data = ReadCache::new(file);

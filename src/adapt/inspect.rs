@@ -1,5 +1,5 @@
-//! Looking at the executable that a command names: where it is, what it really runs, and whether a
-//! shim can be loaded into that. Reads files, executes nothing.
+//! Inspects the executable that a command names: where it is, what it really runs, and whether a shim can be loaded
+//! into that. Reads files, executes nothing.
 
 use super::elf::{self, Calls, Image};
 use super::wrappers;
@@ -10,29 +10,29 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Interpreters and wrappers that are followed.
+/// The largest number of interpreters and wrappers that are followed.
 const STEPS_MAX: usize = 10;
-/// The kernel reads that much of a `#!` line (`BINPRM_BUF_SIZE`).
+/// How much of a `#!` line the kernel reads (`BINPRM_BUF_SIZE`).
 const HASH_BANG_MAX: u64 = 256;
 
 /// A command that cannot be executed.
 #[derive(Debug, thiserror::Error)]
 pub enum NotExecutable {
-    /// Nowhere in `PATH`.
+    /// Not found in `PATH`.
     #[error("cannot find the command {0:?} in PATH; check the spelling, or give its path as ./{0}")]
     NotFound(String),
-    /// A path to nothing.
+    /// The path does not exist.
     #[error("cannot execute {}: no such file", .0.display())]
     NoFile(PathBuf),
-    /// A file without the permission.
+    /// The file has no execute permission.
     #[error("cannot execute {0}: permission denied; make it executable with chmod +x {0}, or name its interpreter", path.display())]
     Permission { path: PathBuf },
-    /// A directory.
+    /// It is a directory.
     #[error("cannot execute {}: it is a directory", .0.display())]
     Directory(PathBuf),
 }
 
-/// What can be done with a program from outside.
+/// How a program can be adapted from outside.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "kind", content = "detail", rename_all = "kebab-case")]
 pub enum Linkage {
@@ -40,17 +40,17 @@ pub enum Linkage {
     Dynamic { loader: String },
     /// The same, but it makes its system calls itself: a Go program that is linked with libc.
     OwnCalls,
-    /// It has everything in it.
+    /// It contains everything.
     Static,
     /// Dynamic, but its privileges make the loader ignore `LD_PRELOAD`.
     Privileged(Privilege),
     /// For another processor or word size.
     OtherMachine,
-    /// No ELF file and no script: the system may know how to run it.
+    /// Neither an ELF file nor a script: the system may know how to run it.
     Unknown,
 }
 
-/// Why a program has more rights than who starts it.
+/// Why a program has more rights than the user that starts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Privilege {
@@ -60,27 +60,25 @@ pub enum Privilege {
     Capabilities,
 }
 
-/// What a command names.
+/// The result of inspecting a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Executable {
     /// The file that is executed, absolute or relative to the worker's directory.
     pub path: PathBuf,
-    /// The file that decides: behind wrappers such as `env` and `sh -c`, and for a script its
-    /// interpreter.
+    /// The file that decides: after wrappers such as `env` and `sh -c`; for a script, its interpreter.
     pub program: PathBuf,
-    /// What can be done with that.
+    /// How that program can be adapted.
     pub linkage: Linkage,
-    /// What stands between the two, outermost first.
+    /// The wrappers and interpreters between the two, outermost first.
     pub through: Vec<String>,
-    /// The one of these that takes the shim out of the environment.
+    /// The one of these that removes the shim from the environment.
     pub drops_environment: Option<String>,
 }
 
-/// Finds the command as a shell would, and looks at it and through it.
+/// Finds the command as a shell would, and inspects it and what it wraps.
 ///
 /// # Errors
-/// [`NotExecutable`] for the first word; where a wrapper's command cannot be found, the wrapper
-/// is what is looked at.
+/// [`NotExecutable`] for the first word; if a wrapper's command cannot be found, the wrapper itself is inspected.
 pub fn inspect(
     command: &[OsString],
     path_variable: Option<&OsStr>,
@@ -123,7 +121,7 @@ fn find(command: &OsStr, path_variable: Option<&OsStr>, cwd: Option<&Path>) -> R
         let path = std::path::absolute(&path).unwrap_or(path);
         return may_execute(&path).map(|()| path);
     }
-    // What `execvp(3)` takes when there is no PATH.
+    // The default of `execvp(3)` when there is no PATH.
     let fallback = OsString::from("/usr/local/bin:/usr/bin:/bin");
     let directories = path_variable.unwrap_or(&fallback);
     let mut refused = None;
@@ -152,16 +150,16 @@ fn may_execute(path: &Path) -> Result<(), NotExecutable> {
     }
 }
 
-/// What a file turned out to be.
+/// The kind of a file.
 enum Seen {
     /// A script, and the words that run it (without the script's own).
     Script(Vec<OsString>),
-    /// Something else.
+    /// Anything else.
     Program(Linkage),
 }
 
 fn look_at(path: &Path) -> io::Result<Seen> {
-    // A pipe with a name must not hold us up.
+    // A named pipe must not block this process.
     let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let mut start = Vec::new();
     Read::by_ref(&mut file).take(HASH_BANG_MAX).read_to_end(&mut start)?;
@@ -185,7 +183,7 @@ fn look_at(path: &Path) -> io::Result<Seen> {
     Ok(Seen::Program(linkage))
 }
 
-/// What makes the loader careful (`AT_SECURE` in `getauxval(3)`), if anything does.
+/// Why the loader runs in secure mode (`AT_SECURE` in `getauxval(3)`), if it does.
 fn privilege_of(file: &File, path: &Path) -> io::Result<Option<Privilege>> {
     let metadata = file.metadata()?;
     let gains = metadata.mode() & 0o4000 != 0 && metadata.uid() != nix::unistd::geteuid().as_raw()

@@ -1,4 +1,4 @@
-//! Bringing unmodified programs in: look at the executable, then choose how.
+//! Makes unmodified programs take part: inspects the executable, then chooses an adapter.
 
 pub mod daemons;
 pub mod elf;
@@ -42,45 +42,45 @@ impl Chosen {
 /// Why a command cannot take part.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum AdaptError {
-    /// No libc before which a shim could stand.
+    /// There is no libc that a shim could intercept.
     #[error(
         "cannot load the shim into {}: {}; leave --adapter at auto, or use --adapter seccomp", .0.display(), .1
     )]
     NoLibc(PathBuf, &'static str),
-    /// The loader ignores `LD_PRELOAD` there.
+    /// The loader ignores `LD_PRELOAD` for this program.
     #[error(
         "cannot bring {} in: it is setuid or setgid, so the loader ignores the shim; run maitred as its user, or use \
          --adapter native if it speaks maitred's protocol",
         .0.display()
     )]
     SetUid(PathBuf),
-    /// The same.
+    /// The same, for another reason.
     #[error(
         "cannot bring {} in: its file has capabilities, so the loader ignores the shim; take them away (setcap -r) and \
          give them to maitred instead, which binds for its workers",
         .0.display()
     )]
     Capabilities(PathBuf),
-    /// A wrapper that may only do it because of its own privileges, which supervision would take away.
+    /// A wrapper that depends on its own privileges, which supervision would take away.
     #[error(
         "cannot bring {} in: {} takes the shim out of its environment; run maitred itself as that user, or as root \
          with setpriv or runuser -u before the command",
         .0.display(), .1
     )]
     Environment(PathBuf, String),
-    /// 32-bit, or another processor's.
+    /// A 32-bit program, or one for another processor.
     #[error(
         "cannot bring {} in: it is built for another machine than maitred (32-bit, or another processor), so the shim \
          does not fit; use a {} build, or --mode shared or kernel with --bind and --adapter inherit",
         .0.display(), std::env::consts::ARCH
     )]
     OtherMachine(PathBuf),
-    /// Descriptors can be inherited only if they exist before the worker.
+    /// Descriptors can be inherited only if they exist before the worker does.
     #[error("{0} passes listening sockets to the worker: it needs --mode shared or kernel and at least one --bind")]
     NothingToInherit(&'static str),
 }
 
-/// What decides how a worker is brought in, beside its executable.
+/// What determines the adapter of a worker, besides its executable.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances {
     /// `--adapter`.
@@ -89,7 +89,7 @@ pub struct Circumstances {
     pub preset: Option<Preset>,
     /// `--mode`.
     pub mode: Mode,
-    /// Whether there is a `--bind`.
+    /// Whether a `--bind` is given.
     pub bound: bool,
 }
 
@@ -100,10 +100,10 @@ impl From<&Config> for Circumstances {
     }
 }
 
-/// Chooses the adapter; the text says why.
+/// Chooses the adapter; the text gives the reason.
 ///
 /// # Errors
-/// [`AdaptError`] when the command cannot take part in the way that is asked for.
+/// [`AdaptError`] when the command cannot take part in the requested way.
 pub fn choose(given: Circumstances, executable: &Executable) -> Result<(Chosen, String), AdaptError> {
     let can_inherit = given.mode != Mode::Handoff && given.bound;
     let program = || executable.program.clone();

@@ -1,12 +1,12 @@
-//! Handing listening descriptors to programs that have a way of their own to take them. What all of
-//! them may look at is in [`conventions`]; what needs a word or a variable of its own is a [`Preset`].
+//! Passes listening descriptors to programs that have their own way to take them. [`conventions`] are for all
+//! programs; a [`Preset`] adds the words or variables that a particular program needs.
 
 use crate::config::preset::Preset;
 use crate::wire::address::Address;
 use crate::wire::environment::INHERITED;
 use std::os::fd::RawFd;
 
-/// A listening descriptor as the worker will find it.
+/// A listening descriptor as the worker will see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offered {
     /// Its number in the worker.
@@ -25,7 +25,7 @@ impl Offered {
         }
     }
 
-    /// The same as an address of the web.
+    /// The same as a URL.
     fn url(&self) -> String {
         match &self.address {
             Address::Tcp(address) => format!("tcp://{address}"),
@@ -34,7 +34,7 @@ impl Offered {
     }
 }
 
-/// What a worker's standard input is.
+/// The standard input of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input {
     /// Empty.
@@ -43,21 +43,21 @@ pub enum Input {
     Listener,
 }
 
-/// What is added for a program.
+/// What a preset adds for a program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Additions {
     /// Words at the end of the command.
     pub words: Vec<String>,
-    /// Variables.
+    /// Environment variables to set.
     pub variables: Vec<(&'static str, String)>,
-    /// Variables that it must not see: two ways of taking the same socket are one too many for it.
+    /// Environment variables to remove: two ways of taking the same socket conflict.
     pub without: Vec<&'static str>,
-    /// Whether it relies on sockets that do not block, without a look at them.
+    /// Whether the program relies on non-blocking sockets without checking.
     pub nonblocking: bool,
 }
 
 impl Preset {
-    /// What it adds for these descriptors.
+    /// The additions for these descriptors.
     #[must_use]
     pub fn additions(self, offered: &[Offered]) -> Additions {
         let each = |flag: &str, value: &dyn Fn(&Offered) -> String| {
@@ -82,8 +82,8 @@ impl Preset {
                 ..Additions::default()
             },
             Preset::Uwsgi => words(each("--http-socket", &|o| format!("fd://{}", o.number))),
-            // Each number ends with a semicolon (ngx_add_inherited_sockets in nginx.c). It inherits them
-            // from an older nginx, which has set them not to block.
+            // Each number ends with a semicolon (ngx_add_inherited_sockets in nginx.c). nginx expects to inherit them
+            // from an older nginx, which has made them non-blocking.
             Preset::Nginx => Additions {
                 variables: vec![("NGINX", join(offered, "", |o| format!("{};", o.number)))],
                 nonblocking: true,
@@ -94,7 +94,7 @@ impl Preset {
         }
     }
 
-    /// What its standard input is.
+    /// The standard input for this program.
     #[must_use]
     pub fn input(self) -> Input {
         match self {
@@ -104,8 +104,8 @@ impl Preset {
     }
 }
 
-/// The variables by which programs of any kind find their listening sockets, but for `LISTEN_PID`, which
-/// is known only in the child: systemd's (`sd_listen_fds(3)`), einhorn's, Server::Starter's, and ours.
+/// The variables through which programs of any kind find their listening sockets, except `LISTEN_PID`, which is known
+/// only in the child: systemd's (`sd_listen_fds(3)`), einhorn's, Server::Starter's, and ours.
 #[must_use]
 pub fn conventions(offered: &[Offered], slot: u32, generation: u32, master: u32) -> Vec<(String, String)> {
     let Some(first) = offered.first() else { return Vec::new() };

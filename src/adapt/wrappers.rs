@@ -1,15 +1,14 @@
-//! Programs that start another one: `env`, `nice`, `sh -c` and their like. Reads words, touches
-//! nothing.
+//! Programs that start another program: `env`, `nice`, `sh -c` and similar. Reads words only, with no side effects.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-/// A program that executes the words behind its own options.
+/// A program that executes the words after its own options.
 struct Wrapper {
     name: &'static str,
-    /// Options that take the next word.
+    /// Options that take the next word as their value.
     valued: &'static [&'static str],
-    /// Words of its own before the command.
+    /// The number of its own words before the command.
     positional: usize,
 }
 
@@ -40,11 +39,11 @@ const fn wrapper(name: &'static str, valued: &'static [&'static str], positional
     Wrapper { name, valued, positional }
 }
 
-/// What a shell does itself; the server is something else.
+/// Commands that the shell runs itself; the server is something else.
 const BUILTINS: [&str; 14] =
     ["cd", "export", "test", "[", "set", "ulimit", "umask", "trap", "echo", "true", "false", ":", "unset", "sleep"];
 
-/// The command that these words really start, if the first is a program that starts another one.
+/// The command that these words really start, if the first word is a program that starts another one.
 #[must_use]
 pub fn wrapped(words: &[OsString]) -> Option<Vec<OsString>> {
     let (first, rest) = words.split_first()?;
@@ -78,7 +77,7 @@ pub fn wrapped(words: &[OsString]) -> Option<Vec<OsString>> {
     None
 }
 
-/// What `su` and `runuser` (`su(1)`, util-linux) start: the words behind `-u USER`, or a shell's line.
+/// What `su` and `runuser` (`su(1)`, util-linux) start: the words after `-u USER`, or a shell's command line.
 fn command_of_user(words: &[OsString]) -> Option<Vec<OsString>> {
     const VALUED: [&str; 9] =
         ["-s", "--shell", "-g", "--group", "-G", "--supp-group", "-w", "--whitelist-environment", "-T"];
@@ -95,15 +94,15 @@ fn command_of_user(words: &[OsString]) -> Option<Vec<OsString>> {
             option if VALUED.contains(&option) => drop(rest.next()),
             option if option.starts_with('-') => {}
             _ if is_direct => return Some([word].into_iter().chain(rest).cloned().collect()),
-            // The user.
+            // The user's name.
             _ => {}
         }
     }
     None
 }
 
-/// Whether what these words start gets another environment than they have themselves, which the shim would
-/// have to be in.
+/// Whether the command that these words start gets a different environment than they have themselves; the shim would
+/// have to be in it.
 #[must_use]
 pub fn drops_environment(words: &[OsString]) -> bool {
     let options = || words.iter().skip(1).map_while(|word| word.to_str()).take_while(|word| *word != "--");
@@ -113,7 +112,7 @@ pub fn drops_environment(words: &[OsString]) -> bool {
         }
     };
     match name(words).as_str() {
-        // Its default, and the loader's variables always (`sudoers(5)`, "Command environment"; `doas.conf(5)`).
+        // By default, and always for the loader's variables (`sudoers(5)`, "Command environment"; `doas.conf(5)`).
         "sudo" | "doas" => true,
         "su" | "runuser" => options().any(is_one(&["-", "--login"], 'l')),
         "env" => options().take_while(|word| word.starts_with('-')).any(is_one(&["-", "--ignore-environment"], 'i')),
@@ -121,12 +120,12 @@ pub fn drops_environment(words: &[OsString]) -> bool {
     }
 }
 
-/// Redirections with an ampersand, which otherwise separates commands.
+/// Redirections with an ampersand, which in other places separates commands.
 const REDIRECTIONS: [(&str, &str); 7] =
     [("2>&1", " "), ("1>&2", " "), (">&2", " "), (">&1", " "), (">&-", " "), ("<&-", " "), ("&>", " >")];
 
-/// The server in a shell's command line: what is put in the shell's place by `exec`, otherwise the last
-/// command that is no builtin, of a pipeline its first. Nothing where only a shell can say what it is.
+/// The server in a shell's command line: the command that `exec` puts in the shell's place, otherwise the last command
+/// that is not a builtin; of a pipeline, the first command. None if only a shell can tell.
 fn shell_command(line: &str) -> Option<Vec<OsString>> {
     let line = REDIRECTIONS.iter().fold(line.to_owned(), |line, (from, to)| line.replace(from, to));
     let line = line.replace("||", ";");
@@ -151,7 +150,7 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// The name by which a wrapper is mentioned.
+/// The name of a wrapper for messages.
 #[must_use]
 pub fn name(words: &[OsString]) -> String {
     let file = words.first().and_then(|word| Path::new(word).file_name()).unwrap_or(OsStr::new(""));

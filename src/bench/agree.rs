@@ -1,8 +1,7 @@
-//! Who served what, and whether all who count say the same.
+//! Which worker served what, and whether all counts agree.
 //!
-//! Every connection that a client began has one ending there ([`Endings`]), and one at the front: a worker took
-//! it, it was turned away, or it was lost. Where the two sides do not fit together, or the front's own sums do
-//! not, the run is invalid.
+//! Every connection that a client began has one ending there ([`Endings`]), and one at the front: a worker took it, it
+//! was turned away, or it was lost. If the two sides do not agree, or the front's own sums do not, the run is invalid.
 
 use super::load::tally::{Endings, Tally};
 use super::plan::Plan;
@@ -27,8 +26,8 @@ impl Front {
         }
     }
 
-    /// What is wrong with the front's own sums: all that came to its hands left them again, but for the one
-    /// connection that each listener may hold before and after.
+    /// Checks the front's own sums: everything that came to the front left it again, except for the one connection
+    /// that each listener may hold before and after.
     fn unaccounted(&self, listeners: usize) -> Option<String> {
         let came = self.accepted + self.returned + self.rescued;
         let went = self.handed + self.refused + self.lost;
@@ -41,9 +40,8 @@ impl Front {
         })
     }
 
-    /// What is wrong between the front and the clients about connections as a whole. One whose ending the
-    /// server did not tell may still wait in the kernel's queue, or may have been turned away when its client
-    /// had given up.
+    /// Checks the connections as a whole between the front and the clients. If the server did not report an ending,
+    /// the connection may still wait in the kernel's queue, or may have been turned away after its client gave up.
     fn at_odds(&self, ends: &Endings) -> Option<String> {
         let told = ends.answered + ends.unavailable;
         let silent = ends.hung + ends.failed + ends.abandoned;
@@ -59,7 +57,7 @@ impl Front {
         })
     }
 
-    /// Adds what was counted in another run.
+    /// Adds the counts of another run.
     pub fn add(&mut self, more: &Front) {
         self.accepted += more.accepted;
         self.handed += more.handed;
@@ -72,15 +70,15 @@ impl Front {
     }
 }
 
-/// Fills in who served what, and compares what the front says with what the clients were told. Where nobody
-/// says how many slots there are, there are so many.
+/// Fills in which worker served what, and compares the front's counts with what the clients were told. `slots` is the
+/// number of slots if neither side reports it.
 pub fn count_workers(plan: &Plan, slots: usize, run: &mut Run, tally: &Tally, status: Option<(Status, Status)>) {
     if let Some((before, after)) = &status {
         from_front(plan, run, before, after);
     }
     let by_slot = &tally.by_slot;
     match run.counted_by {
-        // A command may take slots away with their counts, so only the sums can be compared.
+        // A command may remove slots together with their counts, so only the sums can be compared.
         CountedBy::Front if plan.disturb.is_some() => {}
         CountedBy::Front => {
             let turned_away = run.front.map_or(0, |front| front.refused);
@@ -96,7 +94,7 @@ pub fn count_workers(plan: &Plan, slots: usize, run: &mut Run, tally: &Tally, st
     run.spread = Spread::of(&run.per_worker);
 }
 
-/// What the front counted, and what is wrong with that by itself.
+/// What the front counted, and whether that is consistent in itself.
 fn from_front(plan: &Plan, run: &mut Run, before: &Status, after: &Status) {
     let difference = |of: fn(&Worker) -> u64| -> Vec<u64> {
         after.workers.iter().zip(&before.workers).map(|(a, b)| of(a).saturating_sub(of(b))).collect()
@@ -115,16 +113,15 @@ fn from_front(plan: &Plan, run: &mut Run, before: &Status, after: &Status) {
     run.invalid.extend(front.at_odds(&run.endings).filter(|_| handoff));
     run.front = Some(front);
     let taken = difference(|worker| worker.taken);
-    // In shared mode only the shim can count what is taken.
+    // In shared mode only the shim can count the connections that are taken.
     if handoff || taken.iter().any(|&n| n > 0) {
         run.per_worker = taken;
         run.counted_by = CountedBy::Front;
     }
 }
 
-/// What is wrong between the front's count and the clients'. A connection that was not answered may
-/// or may not have reached a worker, unless the front turned it away; all others must be found on both sides, for
-/// each worker.
+/// Checks the front's count against the clients'. A connection that was not answered may or may not have reached a
+/// worker, unless the front turned it away; all others must appear on both sides, for each worker.
 fn disagreement(front: &[u64], clients: &[u64], endings: &Endings, turned_away: u64) -> Option<String> {
     let doubtful = (endings.unanswered() + endings.abandoned).saturating_sub(turned_away);
     let sum: u64 = front.iter().sum();
@@ -156,7 +153,7 @@ mod tests {
     fn front_and_clients_agree_when_every_answer_is_found_on_both_sides() {
         assert_eq!(disagreement(&[5, 5], &[5, 5], &endings(10, 0), 0), None);
         assert_eq!(disagreement(&[5, 5], &[], &endings(10, 0), 0), None);
-        // One hung: whether its worker took it, nobody knows.
+        // One hung: it is unknown whether its worker took it.
         assert_eq!(disagreement(&[5, 5], &[5, 4], &endings(9, 1), 0), None);
         assert_eq!(disagreement(&[5, 4], &[5, 4], &endings(9, 1), 0), None);
     }
@@ -192,7 +189,7 @@ mod tests {
         let ends = Endings { answered: 10, reset: 4, unavailable: 5, hung: 1, ..Endings::default() };
         let front = Front { accepted: 19, refused: 9, answered_503: 5, ..Front::default() };
         assert_eq!(front.at_odds(&ends), None);
-        // The one that hung may have been turned away in the end, or may never have been accepted.
+        // The one that hung may have been turned away later, or may never have been accepted.
         assert_eq!(Front { accepted: 20, refused: 10, ..front }.at_odds(&ends), None);
         assert!(Front { refused: 11, ..front }.at_odds(&ends).is_some());
         assert!(Front { accepted: 14, ..front }.at_odds(&ends).is_some());

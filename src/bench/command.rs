@@ -1,5 +1,5 @@
-//! A command of the user's own, run again and again while the clients are at work: a reload, an upgrade,
-//! a kill. [`super::disturb`] has what the workloads do by themselves.
+//! A command of the user, run again and again while the clients are at work: a reload, an upgrade, a kill.
+//! [`super::disturb`] has the disturbances of the workloads.
 
 use super::stop::Stop;
 use crate::core::fleet::Exit;
@@ -21,15 +21,15 @@ use std::time::{Duration, Instant};
 const CONTROL: &str = "MAITRED_CONTROL";
 /// The port that is measured.
 const PORT: &str = "MAITRED_PORT";
-/// Pid of the subject's first process; what runs already has none that is known.
+/// Pid of the subject's first process; unknown for a subject that already runs.
 const PID: &str = "MAITRED_PID";
-/// How often the command ran before.
+/// The number of earlier runs of the command.
 const TIME: &str = "MAITRED_TIME";
-/// The subject's name in the report, for a command that treats one unlike another.
+/// The subject's name in the report, for a command that distinguishes subjects.
 const SUBJECT: &str = "MAITRED_SUBJECT";
-/// How long a command that still runs at the end may take to clean up before it is killed.
+/// How long a command that still runs at the end may clean up before it is killed.
 const TERM_GRACE: Duration = Duration::from_secs(1);
-/// So much of the end of what a command wrote on standard error is kept for a message.
+/// How many bytes from the end of a command's standard error are kept for a message.
 const TAIL: usize = 4096;
 
 /// The command and its rhythm.
@@ -37,13 +37,13 @@ const TAIL: usize = 4096;
 pub struct Command {
     /// For `sh -c`.
     pub command: String,
-    /// From the end of one to the start of the next; and before the first.
+    /// From the end of one run to the start of the next; also before the first.
     pub every: Duration,
-    /// How often, if not until the end.
+    /// How many times; until the end if not set.
     pub times: Option<u64>,
 }
 
-/// What a command is told of the subject.
+/// What a command is told about the subject.
 #[derive(Clone, Debug)]
 pub struct Around {
     /// Its name.
@@ -56,23 +56,23 @@ pub struct Around {
     pub control: Option<PathBuf>,
 }
 
-/// What came of the commands.
+/// The results of the commands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ran {
-    /// How often one came to its end.
+    /// How many completed.
     pub times: u64,
     /// How many of these failed.
     pub failed: u64,
-    /// How many still ran when the clients were through, and were ended: one or none in each run.
+    /// How many still ran when the clients had finished, and were ended: one or none in each run.
     pub cut_short: u64,
-    /// Seconds that those took which came to their end, together.
+    /// Total seconds of those that completed.
     pub took_s: f64,
-    /// The last line that the last failed one wrote on standard error.
+    /// The last line that the most recent failed one wrote to standard error.
     pub last_words: Option<String>,
 }
 
 impl Ran {
-    /// Adds what came of another run.
+    /// Adds the results of another run.
     pub fn add(&mut self, more: &Ran) {
         self.times += more.times;
         self.failed += more.failed;
@@ -83,7 +83,7 @@ impl Ran {
         }
     }
 
-    /// Seconds that one took on average.
+    /// Average seconds of one.
     #[must_use]
     pub fn mean_s(&self) -> Option<f64> {
         (self.times > 0).then(|| self.took_s / self.times as f64)
@@ -97,8 +97,8 @@ enum End {
     CutShort,
 }
 
-/// Runs the command until `stop`, or as often as it is wanted. Call from a thread that lives as long:
-/// what is started dies with it.
+/// Runs the command until `stop`, or as often as requested. Call it from a thread that lives as long: the processes
+/// that it starts die with that thread.
 #[must_use]
 pub fn run(command: &Command, around: &Around, stop: &Stop) -> Ran {
     let mut ran = Ran::default();
@@ -121,7 +121,7 @@ pub fn run(command: &Command, around: &Around, stop: &Stop) -> Ran {
     ran
 }
 
-/// Runs it once. What it leaves behind in its process group is killed.
+/// Runs it once. Anything it leaves behind in its process group is killed.
 fn once(command: &Command, around: &Around, time: u64, stop: &Stop) -> io::Result<End> {
     let (read, write) = spawn::output_pipe()?;
     let program = Program {
@@ -139,7 +139,7 @@ fn once(command: &Command, around: &Around, time: u64, stop: &Stop) -> io::Resul
         watched: None,
     };
     let child = spawn::spawn_and_wait(&program).map_err(io::Error::other)?;
-    // Our own copy of the writing end would keep the pipe open.
+    // This process's copy of the writing end would keep the pipe open.
     drop(program);
     let mut said = Said { pipe: read.into(), tail: Vec::new() };
     let in_time = said.until_end(&child, stop);
@@ -147,7 +147,7 @@ fn once(command: &Command, around: &Around, time: u64, stop: &Stop) -> io::Resul
         let _ = signal_group(child.pid, Signal::SIGTERM);
         ended(&child, TERM_GRACE);
     }
-    // Before the leader is reaped nobody else can be meant by its number.
+    // Until the leader is reaped, its number cannot belong to another process.
     let _ = signal_group(child.pid, Signal::SIGKILL);
     ended(&child, TERM_GRACE);
     let exit = reap(child.pidfd.as_fd())?;
@@ -162,8 +162,8 @@ fn once(command: &Command, around: &Around, time: u64, stop: &Stop) -> io::Resul
     })
 }
 
-/// The environment of the command: ours, with what it is told of the subject and nothing of a front that
-/// we may run behind ourselves.
+/// The environment of the command: that of this process, plus what it is told about the subject, and without the
+/// variables of a front that this process may itself run behind.
 fn environment(
     ours: impl Iterator<Item = (OsString, OsString)>,
     around: &Around,
@@ -184,14 +184,14 @@ fn environment(
     env
 }
 
-/// What a command wrote on standard error.
+/// What a command wrote to standard error.
 struct Said {
     pipe: File,
     tail: Vec<u8>,
 }
 
 impl Said {
-    /// Reads until the child ended; false when `stop` came first.
+    /// Reads until the child has ended; false if `stop` came first.
     fn until_end(&mut self, child: &Child, stop: &Stop) -> bool {
         let mut open = true;
         loop {
@@ -200,7 +200,7 @@ impl Said {
             if open {
                 all.push(watched(self.pipe.as_fd()));
             }
-            // Interrupted or not, what is ready says what to do.
+            // Interrupted or not, the descriptors that are ready decide what to do.
             let _ = poll(&mut all, PollTimeout::NONE);
             let ready: Vec<bool> = all.iter().map(|fd| fd.any().unwrap_or(false)).collect();
             drop(all);
@@ -213,7 +213,7 @@ impl Said {
         }
     }
 
-    /// Reads what is there; false at the end of file.
+    /// Reads what is available; false at the end of file.
     fn read(&mut self) -> bool {
         let mut buffer = [0; TAIL];
         loop {

@@ -1,5 +1,4 @@
-//! What happens to the workers while they serve: from outside, by signals, so that it works with any
-//! server.
+//! Disturbs the workers while they serve: from outside, by signals, so that it works with any server.
 
 use super::stop::Stop;
 use super::subject::status;
@@ -13,16 +12,16 @@ use std::time::Duration;
 
 /// Time between two kills.
 const KILL_EVERY: Duration = Duration::from_secs(1);
-/// A stalling worker runs so long …
+/// A stalling worker runs for this long …
 const RUNS: Duration = Duration::from_secs(2);
-/// … and then is stopped so long.
+/// … and then is stopped for this long.
 const STALLS: Duration = Duration::from_secs(1);
-/// A slow worker is stopped for this part of every [`SLOW_PERIOD`], so it runs a twentieth of the time.
+/// A slow worker is stopped for this part of every [`SLOW_PERIOD`], so it runs one twentieth of the time.
 const SLOW_STOPPED: Duration = Duration::from_millis(19);
 /// See [`SLOW_STOPPED`].
 const SLOW_PERIOD: Duration = Duration::from_millis(20);
 
-/// Disturbs the workers of the front behind `control` until `stop`; returns how often.
+/// Disturbs the workers of the front behind `control` until `stop`; returns the number of disturbances.
 #[must_use]
 pub fn disturb(kind: Disturbance, control: &Path, stop: &Stop) -> u64 {
     let mut times = 0;
@@ -56,14 +55,14 @@ pub fn disturb(kind: Disturbance, control: &Path, stop: &Stop) -> u64 {
     times
 }
 
-/// Stops a worker for so long; it runs again however this ends.
+/// Stops a worker for this long; it runs again however this function ends.
 fn stopped(pid: Pid, time: Duration, stop: &Stop) {
     let _ = signal_group(pid, Signal::SIGSTOP);
     let _ = stop.wait(time);
     let _ = signal_group(pid, Signal::SIGCONT);
 }
 
-/// A front that does not answer is found out elsewhere.
+/// A front that does not answer is detected elsewhere.
 fn look(control: &Path) -> Option<Status> {
     status(control, "the front").ok()
 }

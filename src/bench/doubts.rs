@@ -1,4 +1,4 @@
-//! What a reader should doubt, said with the numbers: in the manner of hyperfine's warnings
+//! What a reader should doubt, stated with the numbers, like hyperfine's warnings
 //! (<https://github.com/sharkdp/hyperfine>, `warnings.rs`).
 
 use super::load::Arrival;
@@ -6,26 +6,24 @@ use super::plan::{Plan, REPEAT_DEFAULT, Subject};
 use super::record::{CountedBy, Run};
 use super::summary::Summary;
 
-/// Rates that differ by more than this part of their median from run to run make comparisons unsure.
+/// If rates differ by more than this part of their median from run to run, comparisons are uncertain.
 const RANGE_MAX: f64 = 0.10;
-/// More of the machine than this, taken by its host, is noise.
+/// If the host took more than this part of the machine, that is noise.
 const STOLEN_MAX: f64 = 0.02;
-/// More of the machine than this, used by others, is noise.
+/// If other programs used more than this part of the machine, that is noise.
 const STRANGERS_MAX: f64 = 0.10;
-/// A client that ran, or waited to run, for more than this part of the time may have been what
-/// limited the rate.
+/// A client that ran, or waited to run, for more than this part of the time may have limited the rate.
 const CLIENT_BUSY_MAX: f64 = 0.90;
-/// Shorter runs are ruled by chance and by what happens at their edges.
+/// Shorter runs are dominated by chance and by effects at their start and end.
 const SECONDS_MIN: f64 = 2.0;
-/// An open loop that begins its connections later than this, in microseconds, at the 99th percentile,
-/// measures itself.
+/// An open loop that begins its connections later than this, in microseconds, at the 99th percentile, measures itself.
 const LATE_MAX_US: u64 = 2000;
-/// With fewer answers than this in all runs together, a thousandth of them is a handful.
+/// With fewer answers than this in all runs together, a thousandth of them is only a handful.
 const ANSWERS_FOR_P99_9: u64 = 10_000;
-/// More than this on standard error, in bytes, costs the server and the lab.
+/// More bytes than this on standard error cost the server and the lab time.
 const STDERR_MAX: u64 = 1 << 20;
 
-/// All doubts about these results, most general first.
+/// All doubts about these results, the most general first.
 #[must_use]
 pub fn doubts(plan: &Plan, runs: &[Run], summaries: &[Summary], cores: usize) -> Vec<String> {
     let mut doubts = Vec::new();
@@ -57,7 +55,7 @@ fn machine(plan: &Plan, runs: &[Run], summaries: &[Summary], cores: usize, doubt
     if stolen > STOLEN_MAX {
         doubts.push(format!("noisy machine: its host took up to {:.0} % of its processor time", 100.0 * stolen));
     }
-    // A target's processes are not known, so what they use cannot be told from others'.
+    // A target's processes are not known, so their usage cannot be distinguished from that of other programs.
     let strangers = runs.iter().filter(|run| run.costs.is_some()).map(|run| run.strangers).fold(0.0, f64::max);
     if strangers > STRANGERS_MAX {
         doubts.push(format!(
@@ -66,7 +64,7 @@ fn machine(plan: &Plan, runs: &[Run], summaries: &[Summary], cores: usize, doubt
             100.0 * strangers
         ));
     }
-    // A trickle and an open loop are not about the rate.
+    // A trickle and an open loop do not measure the rate.
     let closed = matches!(plan.load.arrival, Arrival::Closed { clients } if clients > 1);
     let busiest = summaries.iter().max_by(|a, b| a.client_busy.median.total_cmp(&b.client_busy.median));
     if let Some(summary) = busiest.filter(|s| closed && s.client_busy.median > CLIENT_BUSY_MAX) {
@@ -109,7 +107,7 @@ fn subject(plan: &Plan, summary: &Summary, runs: &[&Run], doubts: &mut Vec<Strin
             .push(format!("{name}: the clients were through when the command had run {} of {wanted} times", ran.times));
     }
     let endings = &summary.endings;
-    // Whom the front turned away because it was told to, that is no doubt.
+    // Connections that the front turned away as configured are no reason for doubt.
     let as_told = summary.front.map_or(0, |front| front.refused);
     if endings.unanswered() > as_told {
         doubts.push(format!(

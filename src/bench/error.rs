@@ -1,4 +1,4 @@
-//! Why a measurement cannot be made or goes no further.
+//! Why a measurement cannot be made or cannot continue.
 
 use super::load::tally::Ending;
 use crate::control::client::ClientError;
@@ -10,12 +10,12 @@ use std::time::Duration;
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// The lab itself got no descriptor, thread or process.
+    /// The lab itself could not get a descriptor, thread or process.
     #[error("cannot {what}: {source}")]
     Own {
-        /// What it was about to do.
+        /// What it was trying to do.
         what: &'static str,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
     /// A subject could not even be executed.
@@ -23,7 +23,7 @@ pub enum BenchError {
     Spawn {
         /// The subject.
         name: String,
-        /// Why not.
+        /// The cause.
         source: SpawnError,
     },
     /// A subject ended before it served.
@@ -31,7 +31,7 @@ pub enum BenchError {
     DidNotStart {
         /// The subject.
         name: String,
-        /// The last thing that it wrote on standard error.
+        /// The last thing that it wrote to standard error.
         last_words: String,
     },
     /// A subject did not serve in time.
@@ -39,17 +39,17 @@ pub enum BenchError {
     NotReady {
         /// The subject.
         name: String,
-        /// How long was waited.
+        /// How long the lab waited.
         after: Duration,
         /// What did not happen.
         missing: String,
     },
-    /// The front does not say how it is.
+    /// The front does not report its state.
     #[error("{name} does not answer for its state: {source}")]
     Status {
         /// The subject.
         name: String,
-        /// Why not.
+        /// The cause.
         source: ClientError,
     },
     /// The workers listen on no TCP address, or not on the one asked for.
@@ -57,9 +57,9 @@ pub enum BenchError {
     NoListener {
         /// The subject.
         name: String,
-        /// What was looked for.
+        /// The wanted address.
         wanted: String,
-        /// What is there.
+        /// The existing listeners.
         there: Vec<String>,
     },
     /// The workers listen on several addresses.
@@ -67,7 +67,7 @@ pub enum BenchError {
     SeveralListeners {
         /// The subject.
         name: String,
-        /// What is there.
+        /// The existing listeners.
         there: Vec<String>,
     },
     /// Clients cannot come from many addresses.
@@ -77,7 +77,7 @@ pub enum BenchError {
     Sources {
         /// The subject.
         name: String,
-        /// Where it serves.
+        /// Its address.
         address: SocketAddr,
     },
     /// The first request was not answered.
@@ -85,7 +85,7 @@ pub enum BenchError {
     Unanswered {
         /// The subject.
         name: String,
-        /// Where it was asked.
+        /// The address of the request.
         address: SocketAddr,
         /// What happened.
         ending: Ending,
@@ -96,7 +96,7 @@ fn or_nothing(there: &[String]) -> String {
     if there.is_empty() { "nothing".to_owned() } else { there.join(" and ") }
 }
 
-/// The name, unless it is the address again.
+/// The name, unless it is the same as the address.
 fn called(name: &str, address: &SocketAddr) -> String {
     if name == address.to_string() { String::new() } else { format!(" ({name})") }
 }

@@ -1,4 +1,4 @@
-//! How busy the whole machine is meanwhile: what was measured beside strangers is to be doubted.
+//! How busy the whole machine is during a run: results measured next to other programs are doubtful.
 
 use super::load::ClientCost;
 use super::observe::Costs;
@@ -13,7 +13,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// So far.
+    /// The time so far.
     #[must_use]
     pub fn now() -> Machine {
         let Ok(stat) = procfs::KernelStats::current() else { return Machine::default() };
@@ -37,7 +37,7 @@ impl Machine {
         }
     }
 
-    /// What the host took, and what neither subject nor clients used, as parts of the whole.
+    /// What the host took, and what neither the subject nor the clients used, as parts of the whole.
     #[must_use]
     pub fn shares(&self, costs: &Costs, client: &ClientCost) -> (f64, f64) {
         let whole = self.busy_s + self.idle_s + self.stolen_s;

@@ -1,4 +1,4 @@
-//! The fairness lab, `maitred bench`: which way of giving connections suits a server?
+//! The fairness lab, `maitred bench`: which way of distributing connections suits a server?
 //!
 //! ```text
 //! cli ──▶ plan ──▶ session: rounds, in each of which every subject has its turn
@@ -14,10 +14,10 @@
 //!                  summary ──▶ doubts ──▶ report: table, JSON, CSV, page, plots
 //! ```
 //!
-//! Three parties count who served what, as far as each can: the front ([`crate::control::status`]), the
-//! clients by the header `Maitred-Slot`, and the kernel (open connections, sampled; [`observe`] says how). Where they should
-//! agree and do not ([`agree`]), the run is invalid. [`crate::core::spread`] says what is computed from the counts,
-//! [`workload`] what the clients do, [`doubts`] what a reader should not believe too readily.
+//! Three parties count which worker served what, as far as each can: the front ([`crate::control::status`]), the
+//! clients by the header `Maitred-Slot`, and the kernel (open connections, sampled; [`observe`] says how). If they
+//! should agree and do not ([`agree`]), the run is invalid. [`crate::core::spread`] says what is computed from the
+//! counts, [`workload`] what the clients do, [`doubts`] what a reader should treat with care.
 
 pub mod agree;
 pub mod command;

@@ -1,14 +1,14 @@
-//! Looking at a subject's processes while the clients are at work: what they cost, and how many
-//! connections each worker has open.
+//! Observes a subject's processes while the clients are at work: what they cost, and how many connections each worker
+//! has open.
 //!
-//! Open connections are seen in two ways. The kernel tells which descriptors each process has ([`census`]): true
-//! of any server, but the processes are read one after the other, a millisecond or more for all, so what opens
-//! and closes meanwhile blurs the sample, and a connection that waits untaken belongs to nobody: in one run of
-//! `long-lived` under least-connections it showed a standard deviation of 1.14, the clients 0.54. The clients
-//! know better where connections stay and the server tells its slot ([`Board`]): a sample takes less than a
-//! microsecond. There the clients' count is used, for every subject alike, and samples end when some client
-//! begins no connection more, since from then on nobody chooses. `maitred status` would have an exact count of
-//! its own, but under some policies only, and no peer has it.
+//! Open connections are counted in two ways. The kernel lists which descriptors each process has ([`census`]). This
+//! works for any server, but the processes are read one after the other, in a millisecond or more altogether, so
+//! connections that open and close meanwhile blur the sample, and a connection that waits untaken belongs to no
+//! worker: in one run of `long-lived` under least-connections the kernel's count had a standard deviation of 1.14, the
+//! clients' count 0.54. The clients' count is better if connections stay open and the server reports its slot
+//! ([`Board`]): a sample takes less than a microsecond. In that case the clients' count is used, for every subject
+//! alike, and sampling ends when some client begins no more connections, since from then on no choices are made.
+//! `maitred status` would have an exact count of its own, but only under some policies, and no peer has it.
 
 use super::load::board::Board;
 use super::stop::Stop;
@@ -19,12 +19,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// Time between two looks at the open connections. Each reads the processes of the machine, which
-/// takes about a millisecond on a small one.
+/// Time between two samples of the open connections. Each reads the processes of the machine, which takes about a
+/// millisecond on a small one.
 const SAMPLE_EVERY: Duration = Duration::from_millis(200);
-/// Time between two looks at the clients' own count, which cost next to nothing.
+/// Time between two samples of the clients' own count, which cost almost nothing.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// Samples with fewer open connections than workers say nothing of how even they are.
+/// Samples with fewer open connections than workers say nothing about evenness.
 const OPEN_MIN: f64 = 1.0;
 
 /// What a group of processes used.
@@ -41,23 +41,23 @@ pub struct Cost {
 /// What a subject used while it was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Costs {
-    /// The first process and all that sit in no slot: maitred's master and its guard, or a peer's proxy.
+    /// The first process and all others without a slot: maitred's master and its guard, or a peer's proxy.
     pub front: Cost,
-    /// Those that sit in a slot; where none does, all but the first process.
+    /// The processes with a slot; if there are none, all but the first process.
     pub workers: Cost,
 }
 
-/// What was found at one moment.
+/// The processes at one moment.
 pub struct Snapshot(Vec<Found>);
 
 impl Snapshot {
-    /// Now.
+    /// The current moment.
     #[must_use]
     pub fn take(root: Pid) -> Snapshot {
         Snapshot(census::tree(root, &mut Slots::new()))
     }
 
-    /// What was used from `self` to `later`.
+    /// The resources used from `self` to `later`.
     #[must_use]
     pub fn until(&self, later: &Snapshot, root: Pid) -> Costs {
         let mut costs = Costs::default();
@@ -77,24 +77,24 @@ impl Snapshot {
     }
 }
 
-/// Who told what is open.
+/// The source of the count of open connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SeenBy {
     /// The kernel: descriptors of the workers' processes.
     #[default]
     Kernel,
-    /// The clients, whom the server told.
+    /// The clients, to which the server reported its slot.
     Clients,
 }
 
-/// How evenly open connections were spread, over all samples that had enough of them.
+/// How evenly open connections were spread, over all samples with enough of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Open {
-    /// Who told.
+    /// The source of the counts.
     #[serde(default)]
     pub seen_by: SeenBy,
-    /// Samples that count.
+    /// The number of samples that count.
     pub samples: usize,
     /// Open connections, mean over the samples.
     pub mean: f64,
@@ -114,7 +114,7 @@ pub struct Open {
 }
 
 impl Open {
-    /// Sums samples up, each of them the open connections of every slot.
+    /// Summarizes samples; each has the open connections of every slot.
     #[must_use]
     pub fn of(samples: &[Vec<u64>], seen_by: SeenBy, seed: u64) -> Option<Open> {
         let enough = |open: &&Vec<u64>| open.iter().sum::<u64>() as f64 >= OPEN_MIN * open.len() as f64;
@@ -153,7 +153,7 @@ pub fn sample_open(root: Pid, port: u16, workers: usize, stop: &Stop) -> Vec<Vec
     samples
 }
 
-/// The same as the clients know it, until no connection more is begun.
+/// The same from the clients' count, until no more connections are begun.
 #[must_use]
 pub fn watch_board(board: &Board, stop: &Stop) -> Vec<Vec<u64>> {
     let mut samples = Vec::new();
@@ -173,8 +173,8 @@ mod tests {
         let open = Open::of(&[vec![0, 1], vec![10, 10], vec![15, 5], vec![0, 0]], SeenBy::Kernel, 1).unwrap();
         assert_eq!((open.samples, open.mean, open.sd), (2, 20.0, 2.5));
         assert!(open.jain < 1.0 && open.jain_by_chance < 1.0);
-        // 20 coins have a standard deviation of √5; half the difference of heads and tails is, on average,
-        // √(2/π) times that.
+        // 20 coins have a standard deviation of √5; half the difference between heads and tails is, on average, √(2/π)
+        // times that.
         assert!((open.sd_by_chance.unwrap() - 1.77).abs() < 0.3, "{open:?}");
         assert_eq!(Open::of(&[vec![0, 1]], SeenBy::Clients, 1), None);
     }

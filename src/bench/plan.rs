@@ -9,25 +9,24 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// The most connections that may be open at a time in an open loop or a burst, if the descriptors
-/// allow it.
+/// The most connections that may be open at a time in an open loop or a burst, if the descriptor limit allows it.
 pub const OPEN_MAX: usize = 10_000;
 /// Descriptors that the lab needs besides its connections.
 pub const DESCRIPTORS_OF_LAB: u64 = 64;
-/// Rounds without which no spread of the results is known.
+/// Rounds by default; with fewer, the spread of the results is unknown.
 pub const REPEAT_DEFAULT: u32 = 3;
 /// How long an answer may take, by default.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 /// The longest run, and the longest wait for an answer.
 pub const LENGTH_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// The slowest and the fastest open loop, in connections a second.
+/// The slowest and the fastest open loop, in connections per second.
 pub const RATES: std::ops::RangeInclusive<f64> = 0.01..=1e6;
 /// The most addresses that clients come from.
 pub const SOURCES_MAX: u32 = 65_536;
 /// Requests on a connection that is kept alive, by default.
 pub const KEEP_ALIVE_DEFAULT: u32 = 10;
 
-/// Something that is measured.
+/// A subject of the measurement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Subject {
@@ -35,25 +34,25 @@ pub enum Subject {
     Mode(Mode),
     /// The same with options of its own.
     Variant {
-        /// What it is called in the report.
+        /// Its name in the report.
         name: String,
         /// Its mode.
         mode: Mode,
-        /// Copies of the worker, if not as many as all others have.
+        /// Copies of the worker, if the number differs from the common one.
         workers: Option<u32>,
-        /// What `maitred run` gets besides, after all other options.
+        /// Additional options for `maitred run`, after all others.
         options: Vec<String>,
     },
-    /// Any command that serves on the port that it is given.
+    /// Any command that serves on a given port.
     Peer {
-        /// What it is called in the report.
+        /// Its name in the report.
         name: String,
         /// The command, for `sh -c`.
         command: String,
     },
-    /// Something that runs already.
+    /// Something that already runs.
     Target {
-        /// What it is called in the report.
+        /// Its name in the report.
         name: String,
         /// Where it listens.
         address: SocketAddr,
@@ -61,7 +60,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// What it is called in the report.
+    /// Its name in the report.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
@@ -83,7 +82,7 @@ impl Subject {
 /// The whole measurement.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
-    /// What is measured, in the order of each round.
+    /// The subjects, in the order of each round.
     pub subjects: Vec<Subject>,
     /// The workload's name.
     pub workload: Workload,
@@ -96,29 +95,29 @@ pub struct Plan {
     /// The user's server; the built-in worker if empty.
     #[serde(skip)]
     pub command: Vec<OsString>,
-    /// Options about the choice of a worker, for each mode in which it can be chosen.
+    /// Options about the choice of a worker, for each mode that has that choice.
     #[serde(skip)]
     pub choices: Vec<(Mode, Vec<OsString>)>,
-    /// Options that `maitred run` gets besides.
+    /// Additional options for `maitred run`.
     #[serde(skip)]
     pub run_options: Vec<OsString>,
-    /// Which of several listeners is meant.
+    /// The address to use if there are several listeners.
     pub address: Option<SocketAddr>,
-    /// What happens meanwhile besides what the workload does.
+    /// The disturbance in addition to that of the workload.
     #[serde(default)]
     pub disturb: Option<Command>,
 }
 
-/// Why a measurement makes no sense.
+/// Why a plan is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// Two options that exclude each other.
     #[error("{0} and {1} contradict each other: {2}")]
     Contradiction(&'static str, String, &'static str),
-    /// An option that says nothing.
+    /// An option with a meaningless value.
     #[error("{0} must be {1}")]
     Nonsense(&'static str, &'static str),
-    /// Two subjects of one name.
+    /// Two subjects with the same name.
     #[error("two things to measure are called {0:?}; give one of them another name")]
     SameName(String),
     /// Not enough descriptors.
@@ -136,7 +135,7 @@ pub enum PlanError {
     },
 }
 
-/// What was asked for of a load; what is missing, the workload supplies.
+/// The requested settings of a load; the workload supplies the missing ones.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// `--connections`.
@@ -151,7 +150,7 @@ pub struct Options {
     pub protocol: Option<Protocol>,
     /// `--requests`.
     pub requests: Option<u32>,
-    /// `--path`, once for each.
+    /// `--path`, each value.
     pub paths: Vec<String>,
     /// `--timeout`.
     pub timeout: Duration,
@@ -184,10 +183,10 @@ impl Default for Options {
     }
 }
 
-/// The load that is meant by a workload and what was asked for besides.
+/// The load that a workload and the additional options mean.
 ///
 /// # Errors
-/// [`PlanError`] when that contradicts itself.
+/// [`PlanError`] when they contradict each other.
 pub fn load(workload: Workload, asked: &Options) -> Result<Load, PlanError> {
     let name = || format!("--workload {}", workload.name());
     let contradiction = |option, why| Err(PlanError::Contradiction(option, name(), why));
@@ -273,7 +272,7 @@ pub fn load(workload: Workload, asked: &Options) -> Result<Load, PlanError> {
 }
 
 impl Plan {
-    /// Copies of the worker that a subject has.
+    /// Copies of the worker for a subject.
     #[must_use]
     pub fn workers_of(&self, subject: &Subject) -> u32 {
         match subject {
@@ -285,7 +284,7 @@ impl Plan {
         }
     }
 
-    /// Checks what concerns several parts at once, and fits the open loop's limit to the descriptors.
+    /// Checks settings that depend on each other, and adapts the open loop's limit to the descriptor limit.
     ///
     /// # Errors
     /// [`PlanError`].

@@ -1,4 +1,4 @@
-//! The record of one run: what is written down, read again and compared.
+//! The record of one run, which is written, read back and compared.
 
 use super::command::Ran;
 use super::load::ClientCost;
@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 /// Times to an answer, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
-    /// Half took no longer.
+    /// Half of the answers took no longer.
     pub p50: u64,
-    /// Nine of ten.
+    /// The same for nine of ten.
     pub p90: u64,
-    /// 99 of 100.
+    /// The same for 99 of 100.
     pub p99: u64,
-    /// 999 of 1000.
+    /// The same for 999 of 1000.
     pub p99_9: u64,
     /// The longest.
     pub max: u64,
@@ -41,22 +41,22 @@ impl Latency {
     }
 }
 
-/// What came of one run.
+/// The result of one run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Run {
     /// The subject.
     pub subject: String,
-    /// Which round, from 1.
+    /// The round, from 1.
     pub round: u32,
     /// Seconds, without planned pauses.
     pub took_s: f64,
-    /// Answered connections a second.
+    /// Answered connections per second.
     pub connections_per_s: f64,
-    /// Answered requests a second.
+    /// Answered requests per second.
     pub requests_per_s: f64,
     /// How connections ended.
     pub endings: Endings,
-    /// An example of what was wrong with one that was not answered.
+    /// An example of the error of a connection that was not answered.
     pub example: Option<String>,
     /// Answered requests.
     pub requests: u64,
@@ -64,13 +64,13 @@ pub struct Run {
     pub latency_us: Latency,
     /// Connections of each slot.
     pub per_worker: Vec<u64>,
-    /// Who counted them.
+    /// The source of these counts.
     pub counted_by: CountedBy,
-    /// How even that is.
+    /// How even these counts are.
     pub spread: Option<Spread>,
     /// How even the open connections were.
     pub open: Option<Open>,
-    /// The same as the kernel tells, where the clients know better.
+    /// The same from the kernel, if the clients' count is better.
     #[serde(default)]
     pub open_by_kernel: Option<Open>,
     /// Which slot served which address, with `--sources`.
@@ -80,29 +80,28 @@ pub struct Run {
     pub costs: Option<Costs>,
     /// What the clients used.
     pub client: ClientCost,
-    /// 99th percentile of how late connections of an open loop were begun, in microseconds, by the
-    /// clients' own fault.
+    /// 99th percentile of how late connections of an open loop began because of the clients themselves, in
+    /// microseconds.
     pub late_p99_us: u64,
     /// Arrivals that waited because too many connections were open.
     pub held_back: u64,
     /// How often workers were disturbed, by the workload or by commands.
     pub disturbances: u64,
-    /// What came of the commands of `--disturb`.
+    /// The results of the commands of `--disturb`.
     #[serde(default)]
     pub commands: Ran,
-    /// What the front says of this run, if it is one of ours.
+    /// What the front reports about this run, if it is one of ours.
     #[serde(default)]
     pub front: Option<Front>,
-    /// Bytes that the subject wrote on standard error meanwhile.
+    /// Bytes that the subject wrote to standard error during the run.
     pub stderr_bytes: u64,
-    /// Part of the machine's processor time that it did not get from its host.
+    /// Part of the machine's processor time that its host did not give it.
     pub stolen: f64,
-    /// Part of the machine's processor time that neither the subject nor the clients used, and that
-    /// was not idle.
+    /// Part of the machine's processor time that was neither used by the subject or the clients nor idle.
     pub strangers: f64,
     /// Why this run does not count.
     pub invalid: Vec<String>,
-    /// Ctrl-C came.
+    /// Whether Ctrl-C interrupted the run.
     pub cut_short: bool,
     /// All latencies.
     #[serde(skip, default = "no_latencies")]
@@ -113,15 +112,15 @@ fn no_latencies() -> Histogram<u64> {
     Tally::default().latency
 }
 
-/// Where a number for each worker comes from.
+/// The source of a number for each worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CountedBy {
-    /// The front, which handed them over or saw them taken.
+    /// The front, which handed the connections over or saw them taken.
     Front,
-    /// The clients, whom the server told.
+    /// The clients, to which the server reported its slot.
     Clients,
-    /// Nobody.
+    /// No source.
     Nobody,
 }
 
@@ -130,21 +129,21 @@ pub enum CountedBy {
 pub struct Front {
     /// Connections accepted.
     pub accepted: u64,
-    /// Hand-overs.
+    /// Hand-offs.
     #[serde(default)]
     pub handed: u64,
     /// Connections sent back by workers.
     pub returned: u64,
     /// Connections taken back from workers.
     pub rescued: u64,
-    /// Connections that were turned away, as admission limits said.
+    /// Connections that were turned away because of admission limits.
     #[serde(default)]
     pub refused: u64,
-    /// Of these, those that were answered with 503; the others were reset.
+    /// Those of them that were answered with 503; the others were reset.
     #[serde(default)]
     pub answered_503: u64,
-    /// Connections that could be given to nobody.
+    /// Connections that no worker could be given.
     pub lost: u64,
-    /// Workers started in the place of others, after a crash or by a reload.
+    /// Workers started to replace others, after a crash or by a reload.
     pub restarts: u64,
 }

@@ -1,4 +1,4 @@
-//! One subject measured once, and what came of it.
+//! Measures one subject once, and records the result.
 
 use super::agree::count_workers;
 use super::command::{self, Around, Ran};
@@ -19,13 +19,13 @@ use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-/// Connections that are made before anything counts: a tenth of the whole, but at least and at
-/// most so many. Caches, code paths and interpreters get warm.
+/// Connections made before anything counts: a tenth of the whole, but within this range. They warm up caches, code
+/// paths and interpreters.
 const WARM_UP: std::ops::RangeInclusive<u64> = 500..=10_000;
-/// And no longer than this.
+/// The longest warm-up.
 const WARM_UP_MAX: Duration = Duration::from_secs(2);
 
-/// Measures a subject that serves; `None` when `stop` came before there was anything to measure.
+/// Measures a subject that serves; `None` if `stop` came before there was anything to measure.
 ///
 /// # Errors
 /// [`BenchError`] when the very first request is not answered, or when the lab itself fails.
@@ -63,8 +63,7 @@ pub fn measure(
     Ok(Some(run))
 }
 
-/// The load as it fits a subject: where the front turns connections away because it was told to, nothing is
-/// wrong with that.
+/// The load adapted to a subject: if the front turns connections away as configured, that is not an error.
 fn fitting(load: &Load, running: &Running, front: Option<&Status>) -> Result<Load, BenchError> {
     let mut load = load.clone();
     if front.is_some_and(|status| status.admission.limits()) {
@@ -77,12 +76,12 @@ fn fitting(load: &Load, running: &Running, front: Option<&Status>) -> Result<Loa
     Ok(load)
 }
 
-/// Clients whose connections do not count.
+/// Runs clients whose connections do not count.
 fn uncounted(load: &Load, running: &Running, stop: &Stop) -> std::io::Result<Outcome> {
     drive(load, running.address, stop, &AtomicU64::new(0), &Board::new(0))
 }
 
-/// One request, to know at once what is wrong with a server that does not answer.
+/// Sends one request, to find out at once what is wrong with a server that does not answer.
 fn probe(load: &Load, running: &Running, stop: &Stop) -> Result<(), Result<BenchError, std::io::Error>> {
     let mut load = load.clone();
     (load.arrival, load.volume, load.pause) = (Arrival::Closed { clients: 1 }, Volume::Connections(1), None);
@@ -101,7 +100,7 @@ fn warm_up(load: &Load) -> Load {
         Volume::Connections(all) => Volume::Connections((all / 10).clamp(*WARM_UP.start(), *WARM_UP.end()).min(all)),
         Volume::Duration(duration) => Volume::Duration((duration / 10).min(WARM_UP_MAX)),
     };
-    // Staying is what takes long, and what warms least.
+    // Staying connected takes the most time and warms up the least.
     warm.pause = None;
     warm
 }
@@ -110,14 +109,14 @@ fn front_status(running: &Running) -> Result<Option<Status>, BenchError> {
     running.control().map(|_| running.status()).transpose()
 }
 
-/// What was done to the subject meanwhile.
+/// The disturbances of the subject during the run.
 #[derive(Default)]
 struct Done {
     signals: u64,
     commands: Ran,
 }
 
-/// What was seen and done while the clients were at work.
+/// What was observed and done while the clients were at work.
 struct Observed {
     outcome: Outcome,
     costs: Option<Costs>,
@@ -129,7 +128,7 @@ struct Observed {
     machine: Machine,
 }
 
-/// The clients at work, and all that is looked at or done meanwhile.
+/// Runs the clients, and meanwhile all observers and disturbances.
 fn observed(plan: &Plan, load: &Load, running: &Running, stop: &Stop, ended: &AtomicU64) -> std::io::Result<Observed> {
     let over = Stop::new()?;
     let board = Board::new(running.workers as usize);
@@ -139,7 +138,7 @@ fn observed(plan: &Plan, load: &Load, running: &Running, stop: &Stop, ended: &At
             let (port, workers, over) = (running.address.port(), running.workers as usize, &over);
             scope.spawn(move || sample_open(root, port, workers, over))
         });
-        // Only where connections stay do clients know long enough who has them.
+        // Only if connections stay open do clients know for long enough which worker has them.
         let watcher = load.pause.map(|_| {
             let (board, over) = (&board, &over);
             scope.spawn(move || watch_board(board, over))

@@ -1,5 +1,5 @@
-//! The whole measurement: rounds, in each of which every subject has its turn, so that a slow minute
-//! of the machine hits all alike.
+//! The whole measurement: rounds in which every subject has its turn, so that a slow minute of the machine affects all
+//! alike.
 
 use super::error::BenchError;
 use super::plan::{Plan, Subject};
@@ -9,35 +9,35 @@ use super::stop::Stop;
 use super::subject::{Ended, Stage};
 use std::sync::atomic::AtomicU64;
 
-/// Who is told how far it is.
+/// Receives the progress.
 pub trait Progress {
     /// A run begins; the counter grows with its connections.
     fn begin(&mut self, subject: &str, round: u32, ended: std::sync::Arc<AtomicU64>);
-    /// It is over.
+    /// The run is over.
     fn end(&mut self, run: &Run);
 }
 
 /// How a measurement ended.
 #[derive(Debug)]
 pub enum Finish {
-    /// With all that was planned.
+    /// Everything that was planned was measured.
     Complete,
-    /// By Ctrl-C.
+    /// Ctrl-C interrupted it.
     CutShort,
-    /// By something that makes the rest pointless.
+    /// A failure made the rest pointless.
     Failed(BenchError),
-    /// Without some of the peers, which could not be measured.
+    /// Some of the peers could not be measured.
     Without(Vec<BenchError>),
 }
 
-/// Measures all that is planned, as far as it gets. Call from the main thread.
+/// Measures everything that is planned, as far as possible. Call it from the main thread.
 pub fn run(plan: &Plan, descriptors: u64, stop: &Stop, progress: &mut dyn Progress) -> (Vec<Run>, Finish) {
     let mut runs = Vec::new();
     let finish = match rounds(plan, descriptors, stop, progress, &mut runs) {
         Ok(_) if stop.is_set() => Finish::CutShort,
         Ok(missing) if !missing.is_empty() => Finish::Without(missing),
         Ok(_) => Finish::Complete,
-        // What was underway when Ctrl-C came may well fail.
+        // A run that Ctrl-C interrupted may well fail.
         Err(_) if stop.is_set() => Finish::CutShort,
         Err(error) => Finish::Failed(error),
     };
@@ -63,7 +63,7 @@ fn rounds(
                     runs.push(run);
                 }
                 Ok(None) => {}
-                // One peer that does not work is no reason to measure none of the others.
+                // If one peer does not work, the others are still measured.
                 Err(error) if matches!(subject, Subject::Peer { .. }) && plan.subjects.len() > 1 => {
                     missing.push(error);
                     continue;

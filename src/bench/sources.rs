@@ -1,31 +1,31 @@
-//! Which slot serves which of the clients' addresses, for policies that go by the address (`--sources`).
+//! Which slot serves which of the clients' addresses, for policies based on the address (`--sources`).
 
 use super::load::connect::source;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-/// What became of each address in one run, as far as the server tells its slot.
+/// The addresses in one run, as far as the server reports its slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sources {
-    /// Addresses of which a connection was answered.
+    /// Addresses with at least one answered connection.
     pub answered: u64,
     /// Addresses that more than one slot answered.
     pub mixed: u64,
-    /// Connections that another slot answered than the one that their address is mostly with.
+    /// Connections answered by a slot other than their address's main slot.
     pub astray: u64,
-    /// The slot that each address is mostly with.
+    /// The main slot of each address: the one that answered most of its connections.
     pub slot_of_source: BTreeMap<Ipv4Addr, u16>,
 }
 
 impl Sources {
-    /// From the connections of each address, by slot.
+    /// Computed from the connections of each address, by slot.
     #[must_use]
     pub fn of(by_source: &[Vec<u32>]) -> Sources {
         let mut all = Sources { answered: 0, mixed: 0, astray: 0, slot_of_source: BTreeMap::new() };
         for (index, slots) in (0u32..).zip(by_source) {
             let most = slots.iter().copied().max().unwrap_or(0);
-            // Of equals the first.
+            // If several are equal, the first.
             let Some((slot, count)) = (0u16..).zip(slots).find(|(_, count)| **count == most && most > 0) else {
                 continue;
             };
@@ -37,7 +37,7 @@ impl Sources {
         all
     }
 
-    /// Addresses that are with another slot there.
+    /// Addresses whose main slot differs in the other run.
     fn differs_from(&self, other: &Sources) -> u64 {
         let differs =
             |(source, slot): &(&Ipv4Addr, &u16)| other.slot_of_source.get(*source).is_some_and(|s| s != *slot);
@@ -45,22 +45,22 @@ impl Sources {
     }
 }
 
-/// How steady addresses were over all runs of a subject.
+/// How consistently addresses stayed with their slots over all runs of a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Steadiness {
-    /// Addresses of which a connection was answered, in the run with the most.
+    /// Addresses with at least one answered connection, in the run with the most.
     pub answered: u64,
     /// Addresses that more than one slot answered, in the run with the most.
     pub mixed: u64,
-    /// Connections that went astray, in all runs together.
+    /// Connections that another slot answered, in all runs together.
     pub astray: u64,
-    /// Addresses that were with another slot than in the first run, in the run with the most: each run has a
-    /// front of its own.
+    /// Addresses whose main slot differs from that of the first run, in the run with the most: each run has a front of
+    /// its own.
     pub moved: u64,
 }
 
 impl Steadiness {
-    /// Over these runs; nothing where nobody asked.
+    /// The figures over these runs; none if they were not requested.
     #[must_use]
     pub fn over<'a>(runs: impl Iterator<Item = &'a Sources>) -> Option<Steadiness> {
         let runs: Vec<&Sources> = runs.collect();

@@ -1,4 +1,4 @@
-//! Telling several threads to end, so that those which sleep in the kernel wake up for it.
+//! Tells several threads to end, and wakes those that sleep in the kernel.
 
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// A flag that many can wait for, and whose descriptor is readable once it is set.
+/// A flag that many threads can wait for; its descriptor is readable once it is set.
 #[derive(Clone, Debug)]
 pub struct Stop(Arc<(EventFd, AtomicBool)>);
 
 impl Stop {
-    /// One that is not set.
+    /// A flag that is not set.
     ///
     /// # Errors
     /// That of `eventfd(2)`.
@@ -23,10 +23,10 @@ impl Stop {
         Ok(Stop(Arc::new((event, AtomicBool::new(false)))))
     }
 
-    /// Sets it, for good.
+    /// Sets it permanently.
     pub fn set(&self) {
         self.0.1.store(true, Ordering::SeqCst);
-        // A counter that is full is readable, too.
+        // A full counter is readable, too.
         let _ = self.0.0.write(1);
     }
 
@@ -36,7 +36,7 @@ impl Stop {
         self.0.1.load(Ordering::SeqCst)
     }
 
-    /// Waits for so long at most; true when it is set.
+    /// Waits at most this long; true if it is set.
     #[must_use]
     pub fn wait(&self, most: Duration) -> bool {
         let until = Instant::now() + most;
@@ -45,7 +45,7 @@ impl Stop {
             if left.is_zero() {
                 return false;
             }
-            // Interrupted or not, the flag and the clock say what to do.
+            // Interrupted or not, the flag and the clock decide what to do.
             let mut watched = [PollFd::new(self.0.0.as_fd(), PollFlags::POLLIN)];
             let _ = ppoll(&mut watched, Some(TimeSpec::from_duration(left)), None);
         }

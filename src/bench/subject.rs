@@ -1,7 +1,7 @@
-//! Starting and ending what is measured.
+//! Starts and ends the subjects.
 //!
-//! A mode or a variant is `maitred run` itself, this very program, with the user's command or the built-in
-//! worker; what it can do is found out by its log, its control socket and its processes, as an operator would.
+//! A mode or a variant is `maitred run` itself, this very program, with the user's command or the built-in worker. The
+//! lab observes it through its log, its control socket and its processes, as an operator would.
 
 mod address;
 mod output;
@@ -31,19 +31,18 @@ use std::time::{Duration, Instant};
 
 /// How long a subject may take until all its workers serve.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long its workers may take to end; what they still do is of no interest any more.
+/// How long its workers may take to end; what they still do is irrelevant.
 const GRACE: Duration = Duration::from_secs(3);
-/// How often a peer, which does not tell, is asked whether it serves; and the reading end of the
-/// log is looked at for Ctrl-C.
+/// How often a peer, which does not report readiness, is checked; also how often a wait for the log checks for Ctrl-C.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How deep a tree of processes that a subject leaves behind may be.
+/// The largest depth of a process tree that a subject may leave behind.
 const GENERATIONS_MAX: usize = 8;
-/// How a complaint of maitred begins.
+/// The prefix of an error message of maitred.
 const COMPLAINT: &str = "maitred: ";
 /// Name of the built-in worker's subcommand.
 pub const WORKER_COMMAND: &str = "bench-worker";
 
-/// Starts subjects. There is one for the whole measurement.
+/// Starts subjects. There is one stage for the whole measurement.
 pub struct Stage<'a> {
     plan: &'a Plan,
     guard: Guard,
@@ -53,9 +52,9 @@ pub struct Stage<'a> {
 
 /// A subject that serves.
 pub struct Running {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// Where it serves.
+    /// Its address.
     pub address: SocketAddr,
     /// Copies of the worker.
     pub workers: u32,
@@ -63,12 +62,12 @@ pub struct Running {
     control: Option<PathBuf>,
 }
 
-/// A front of ours that is to be started.
+/// A front of ours to be started.
 struct Ours<'a> {
     name: String,
     mode: Mode,
     workers: u32,
-    /// Of this one alone.
+    /// Options of this subject only.
     options: &'a [String],
 }
 
@@ -78,21 +77,21 @@ struct Process {
 }
 
 impl<'a> Stage<'a> {
-    /// Call from the main thread: what is started dies with the calling one.
+    /// Call it from the main thread: the processes that it starts die with the calling thread.
     ///
     /// # Errors
-    /// When the guard, which kills what is left should this process be killed, cannot be started.
+    /// When the guard cannot be started, which kills what is left if this process is killed.
     pub fn new(plan: &'a Plan, descriptors: u64) -> io::Result<Stage<'a>> {
         let guard = Guard::start(Detached::End)?;
-        // Workers whose own parent ended must stay within sight.
+        // Workers whose own parent has ended must remain visible.
         limits::become_subreaper()?;
         Ok(Stage { plan, guard, descriptors, started: 0 })
     }
 
-    /// Starts a subject and waits until it serves; `None` when `stop` came first.
+    /// Starts a subject and waits until it serves; `None` if `stop` came first.
     ///
     /// # Errors
-    /// [`BenchError`]; nothing is left of it then.
+    /// [`BenchError`]; in that case nothing of it is left running.
     pub fn start(&mut self, subject: &Subject, stop: &Stop) -> Result<Option<Running>, BenchError> {
         let workers = self.plan.workers_of(subject);
         match subject {
@@ -116,7 +115,7 @@ impl<'a> Stage<'a> {
         let myself = std::env::current_exe().map_err(own("find this program"))?;
         let workers = ours.workers.to_string();
         let words = ["run", "--mode", &mode, "--workers", &workers, "--name", &unique, "--log-format", "json"];
-        // What is measured is how connections are shared, also on a port that the kernel chose.
+        // The subject of the measurement is how connections are shared, also on a port that the kernel chose.
         let words = words.into_iter().chain(["--share-port-zero"]);
         let mut args: Vec<OsString> = vec![myself.clone().into()];
         args.extend(words.map(OsString::from));
@@ -125,7 +124,7 @@ impl<'a> Stage<'a> {
         let choice = self.plan.choices.iter().filter(|(of, _)| *of == ours.mode);
         args.extend(choice.flat_map(|(_, words)| words.iter().cloned()));
         args.extend(self.plan.run_options.iter().cloned());
-        // Of an option that is there twice, the later one counts.
+        // If an option is given twice, the later one counts.
         args.extend(ours.options.iter().map(OsString::from));
         args.push("--".into());
         match &self.plan.command[..] {
@@ -209,7 +208,7 @@ impl<'a> Stage<'a> {
     ) -> Result<Process, BenchError> {
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
             .map_err(|errno| BenchError::Own { what: "make a pipe", source: errno.into() })?;
-        // What servers write about each request is of no interest, and costs.
+        // What servers log about each request is not needed, and costs time.
         let null = File::options().write(true).open("/dev/null").map_err(own("open /dev/null"))?;
         let program = Program {
             path: path.to_owned(),
@@ -232,7 +231,7 @@ impl<'a> Stage<'a> {
         Ok(Process { child, output })
     }
 
-    /// Waits until every slot has a worker that is ready; false when `stop` came first.
+    /// Waits until every slot has a worker that is ready; false if `stop` came first.
     fn wait_for_workers(&self, running: &Running, stop: &Stop) -> Result<bool, BenchError> {
         let Some(process) = &running.process else { return Ok(true) };
         let until = Instant::now() + BOOT_TIMEOUT;
@@ -255,7 +254,7 @@ impl<'a> Stage<'a> {
         Ok(true)
     }
 
-    /// Ends a subject; false when it did not end well.
+    /// Ends a subject; the result says whether it ended well.
     pub fn end(&self, running: Running) -> Ended {
         running.stop(&self.guard)
     }
@@ -264,9 +263,9 @@ impl<'a> Stage<'a> {
 /// How a subject ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// As it should.
+    /// As expected.
     Well,
-    /// Otherwise; what it said or what became of it.
+    /// Otherwise; what it said or what happened to it.
     Badly(String),
 }
 
@@ -277,19 +276,19 @@ impl Running {
         self.process.as_ref().map(|process| process.child.pid)
     }
 
-    /// Whether a front of ours counts what it hands over.
+    /// The front's control socket, if a front of ours counts what it hands over.
     #[must_use]
     pub fn control(&self) -> Option<&Path> {
         self.control.as_deref()
     }
 
-    /// Bytes that came on its standard error.
+    /// Bytes that it wrote to standard error.
     #[must_use]
     pub fn written(&self) -> u64 {
         self.process.as_ref().map_or(0, |process| process.output.kept.lock().map_or(0, |kept| kept.bytes))
     }
 
-    /// What the front says of itself.
+    /// What the front reports about itself.
     ///
     /// # Errors
     /// [`BenchError::Status`].
@@ -320,12 +319,12 @@ impl Running {
 
     fn last_words(&self) -> String {
         let Some(process) = &self.process else { return String::new() };
-        // Once it ended, the end of its output is near.
+        // After it has ended, the end of its output is near.
         if self.ended() {
             while process.output.ready.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Disconnected) {}
         }
         let kept = process.output.kept.lock().map(|kept| kept.lines.clone()).unwrap_or_default();
-        // What maitred complains of ends with its worker's own last words.
+        // An error message of maitred ends with the worker's own last output.
         let complaint =
             kept.iter().rposition(|line| line.starts_with(COMPLAINT)).unwrap_or(kept.len().saturating_sub(1));
         let words: Vec<&str> = kept.range(complaint..).map(|line| line.trim_start_matches(COMPLAINT)).collect();
@@ -335,7 +334,7 @@ impl Running {
     fn stop(self, guard: &Guard) -> Ended {
         let Some(process) = &self.process else { return Ended::Well };
         let pid = process.child.pid;
-        // One that was stopped could not end.
+        // A stopped process cannot end.
         let _ = reap::signal_group(pid, Signal::SIGCONT);
         let _ = kill(pid, Signal::SIGTERM);
         let in_time = wait(&process.child.pidfd, GRACE + GRACE);
@@ -353,8 +352,8 @@ impl Running {
     }
 }
 
-/// Kills what came to this process because its own parents ended, until nothing comes any more: a
-/// subject may have started daemons.
+/// Kills processes that became children of this one because their own parents ended, until none are left: a subject
+/// may have started daemons.
 fn kill_what_is_left(guard: &Guard) {
     for _ in 0..GENERATIONS_MAX {
         let left: Vec<Pid> = census::children().into_iter().filter(|pid| *pid != guard.process()).collect();
@@ -379,7 +378,7 @@ pub fn status(control: &Path, name: &str) -> Result<Status, BenchError> {
         .map_err(|source| BenchError::Status { name: name.to_owned(), source })
 }
 
-/// Whether the process behind the pidfd ended, or does within that time.
+/// Whether the process of the pidfd has ended, or ends within that time.
 fn wait(pidfd: &OwnedFd, most: Duration) -> bool {
     let timeout = PollTimeout::try_from(most.as_millis()).unwrap_or(PollTimeout::MAX);
     poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout).is_ok_and(|ready| ready > 0)

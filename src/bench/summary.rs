@@ -10,13 +10,12 @@ use crate::core::spread::{Spread, chance};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// Points of the latency curve, evenly spread on the scale of "one in so many is slower" down to
-/// one in a hundred thousand.
+/// Points of the latency curve, evenly spaced on the scale of "one in N is slower", up to one in a hundred thousand.
 const CURVE_POINTS: usize = 60;
 /// The last point of the curve.
 const CURVE_LAST: f64 = 1e5;
 
-/// A median with the smallest and the largest.
+/// A median with the minimum and the maximum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Median {
     /// The median.
@@ -28,7 +27,7 @@ pub struct Median {
 }
 
 impl Median {
-    /// Of these values; of nothing, nothing.
+    /// Computed from these values; none for no values.
     #[must_use]
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Median> {
         let mut values: Vec<f64> = values.into_iter().collect();
@@ -47,18 +46,18 @@ impl Median {
     }
 }
 
-/// What came of one subject over all its runs.
+/// The results of one subject over all its runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Summary {
     /// The subject.
     pub subject: String,
     /// Runs that count.
     pub runs: usize,
-    /// Answered connections a second.
+    /// Answered connections per second.
     pub connections_per_s: Median,
-    /// Answered requests a second.
+    /// Answered requests per second.
     pub requests_per_s: Median,
-    /// Connections a second over those of the first subject in the same round.
+    /// Connections per second relative to those of the first subject in the same round.
     pub ratio: Option<Median>,
     /// Medians of the runs' percentiles, in microseconds.
     pub latency_us: Latency,
@@ -66,9 +65,9 @@ pub struct Summary {
     pub curve: Vec<(f64, u64)>,
     /// Endings of all runs together.
     pub endings: Endings,
-    /// An example of what was wrong with a connection that was not answered.
+    /// An example of the error of a connection that was not answered.
     pub example: Option<String>,
-    /// What came of the commands of `--disturb` in all runs together.
+    /// The results of the commands of `--disturb` in all runs together.
     #[serde(default)]
     pub commands: Ran,
     /// What the front counted in all runs together, if it is one of ours.
@@ -76,7 +75,7 @@ pub struct Summary {
     pub front: Option<Front>,
     /// Connections of each slot in the run whose spread is the median one.
     pub per_worker: Vec<u64>,
-    /// Who counted them.
+    /// The source of these counts.
     pub counted_by: CountedBy,
     /// How even that run was.
     pub spread: Option<Spread>,
@@ -88,17 +87,17 @@ pub struct Summary {
     pub widest: Option<u64>,
     /// How even the open connections were, in the run whose evenness is the median one.
     pub open: Option<Open>,
-    /// The same as the kernel tells, where the clients know better.
+    /// The same from the kernel, if the clients' count is better.
     #[serde(default)]
     pub open_by_kernel: Option<Open>,
-    /// How steady slots and addresses are, with `--sources`.
+    /// How consistently addresses stayed with their slots, with `--sources`.
     #[serde(default)]
     pub sources: Option<Steadiness>,
-    /// Processor microseconds per connection of the front.
+    /// Processor microseconds of the front per connection.
     pub front_cpu_us: Option<Median>,
     /// The same of the workers.
     pub workers_cpu_us: Option<Median>,
-    /// Context switches per connection of the front.
+    /// Context switches of the front per connection.
     pub front_switches: Option<Median>,
     /// The same of the workers.
     pub workers_switches: Option<Median>,
@@ -106,15 +105,15 @@ pub struct Summary {
     pub front_rss_bytes: Option<u64>,
     /// Most resident bytes of the workers together in any run.
     pub workers_rss_bytes: Option<u64>,
-    /// Processor microseconds per connection of the clients.
+    /// Processor microseconds of the clients per connection.
     pub client_cpu_us: Median,
-    /// Allocations per connection of the clients.
+    /// Allocations of the clients per connection.
     pub client_allocations: Median,
-    /// How much of its time a client's thread ran or wanted to run.
+    /// The fraction of the time in which a client's thread ran or wanted to run.
     pub client_busy: Median,
 }
 
-/// Sums up each subject that has a run that counts, in the order of the plan.
+/// Summarizes each subject that has a valid run, in the order of the plan.
 #[must_use]
 pub fn summarise(plan: &Plan, runs: &[Run]) -> Vec<Summary> {
     let valid: Vec<&Run> = runs.iter().filter(|run| run.invalid.is_empty()).collect();
@@ -194,14 +193,14 @@ fn summary(runs: &[&Run], first: &[&Run], seed: u64) -> Option<Summary> {
     })
 }
 
-/// The run whose figure is the middle one.
+/// The run with the median figure.
 fn middle<'a>(runs: &[&'a Run], of: impl Fn(&Run) -> Option<f64>) -> Option<&'a Run> {
     let mut with: Vec<(f64, &Run)> = runs.iter().filter_map(|run| Some((of(run)?, *run))).collect();
     with.sort_by(|a, b| a.0.total_cmp(&b.0));
     with.get(with.len().saturating_sub(1) / 2).map(|(_, run)| *run)
 }
 
-/// Percentiles that are evenly spread on a logarithmic scale of what is left above them.
+/// Percentiles that are evenly spaced on a logarithmic scale of the part above them.
 fn curve(latencies: &Histogram<u64>) -> Vec<(f64, u64)> {
     if latencies.is_empty() {
         return Vec::new();

@@ -1,5 +1,5 @@
-//! The built-in worker: an ordinary epoll server of one thread, which knows nothing of maitred but the
-//! number of its slot. What it does with a connection, the first bytes say:
+//! The built-in worker: an ordinary single-threaded epoll server, which knows nothing about maitred except the number
+//! of its slot. The first bytes on a connection decide what it does:
 //!
 //! | first bytes | answer |
 //! |---|---|
@@ -8,7 +8,7 @@
 //! | `GET` anything else | at once |
 //! | anything else | the same bytes again |
 //!
-//! Each answer in HTTP has the header `Maitred-Slot`, by which the clients count for themselves.
+//! Each HTTP answer has the header `Maitred-Slot`, from which the clients count for themselves.
 
 use super::load::answer::SLOT_HEADER;
 use crate::sys::limits;
@@ -26,12 +26,12 @@ use std::time::Duration;
 const BACKLOG: i32 = 4096;
 /// The longest head of a request that it reads.
 const HEAD_MAX: usize = 8192;
-/// The longest that one request may burn, or block.
+/// The longest time that one request may burn, or block.
 const BURN_MAX: Duration = Duration::from_secs(1);
 /// Events taken from the kernel at once.
 const EVENTS: usize = 64;
 
-/// Serves on a port of the kernel's choice until it is killed.
+/// Serves on a port that the kernel chooses, until it is killed.
 ///
 /// # Errors
 /// Those of listening and of epoll.
@@ -73,11 +73,11 @@ struct Server {
 
 struct Connection {
     stream: TcpStream,
-    /// The beginning of a request whose end has not come yet.
+    /// The beginning of a request whose end has not arrived yet.
     held: Vec<u8>,
 }
 
-/// What becomes of a connection after it was served.
+/// What happens to a connection after it was served.
 #[derive(PartialEq)]
 enum After {
     Keep,
@@ -85,7 +85,7 @@ enum After {
 }
 
 impl Server {
-    /// Takes all that wait.
+    /// Takes all waiting connections.
     fn accept(&mut self, listener: &TcpListener) -> io::Result<()> {
         loop {
             let stream = match listener.accept() {
@@ -147,7 +147,7 @@ impl Connection {
             burn(time);
         }
         if let Some(time) = asked("/block/") {
-            // The whole worker waits, and leaves the processor to others.
+            // The whole worker waits, and leaves the processor to other processes.
             std::thread::sleep(time);
         }
         let closes = request.headers.iter().any(|header| {
@@ -159,7 +159,7 @@ impl Connection {
     }
 }
 
-/// The answers, made once.
+/// The answers, built once.
 struct Answers {
     more: Vec<u8>,
     last: Vec<u8>,
@@ -180,7 +180,7 @@ impl Answers {
     }
 }
 
-/// Uses so much of the processor.
+/// Uses the processor for this long.
 fn burn(time: Duration) {
     let spent = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from).unwrap_or(Duration::MAX);
     let until = spent() + time;

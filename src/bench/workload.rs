@@ -4,16 +4,16 @@ use super::load::{Arrival, Volume};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Clients of a closed loop, unless the workload or `--concurrency` says otherwise; the figure that
-/// published comparisons mostly use.
+/// Clients of a closed loop, unless the workload or `--concurrency` says otherwise; the number that most published
+/// comparisons use.
 const CLIENTS: usize = 64;
 /// Connections of one burst.
 const BURST: usize = 500;
-/// From the end of a burst to the beginning of the next.
+/// Time from the end of a burst to the beginning of the next.
 const BURST_PAUSE: Duration = Duration::from_millis(100);
-/// Clients that stay.
+/// Clients whose connections stay open.
 const STAYING: usize = 200;
-/// How long they stay, on average: the lifetimes are exponentially distributed.
+/// How long they stay open on average: the durations are exponentially distributed.
 const STAY: Duration = Duration::from_millis(500);
 
 /// A named workload.
@@ -24,7 +24,7 @@ pub enum Workload {
     Cheap,
     /// Idle, then 500 connections at once, again and again
     Bursty,
-    /// One client at a time: shows whom the kernel wakes first
+    /// One client at a time: shows which worker the kernel wakes first
     Trickle,
     /// 200 connections that stay open for half a second on average, each for its own time
     LongLived,
@@ -34,12 +34,12 @@ pub enum Workload {
     OneSlowWorker,
     /// The worker in slot 0 stops for a second every three seconds
     StalledWorker,
-    /// A worker is killed every second, each slot in its turn
+    /// A worker is killed every second, each slot in turn
     Crash,
 }
 
-/// What happens to the workers while they serve; it acts on them from outside, by signals, so that
-/// it works with any server.
+/// What happens to the workers while they serve; it acts on them from outside, by signals, so that it works with any
+/// server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Disturbance {
@@ -49,7 +49,7 @@ pub enum Disturbance {
     Slow,
     /// Slot 0 is stopped for a second every three seconds.
     Stall,
-    /// One slot after the other is killed, one a second.
+    /// One slot after the other is killed, one per second.
     Crash,
 }
 
@@ -69,7 +69,7 @@ impl Workload {
         }
     }
 
-    /// How much there is to do unless told otherwise: some seconds on two cores.
+    /// The amount of work unless told otherwise: some seconds on two cores.
     #[must_use]
     pub fn volume(self) -> Volume {
         match self {
@@ -83,7 +83,7 @@ impl Workload {
         }
     }
 
-    /// What is asked for: one of these by lot.
+    /// The paths to request; each request picks one at random.
     #[must_use]
     pub fn paths(self) -> Vec<String> {
         match self {
@@ -101,7 +101,7 @@ impl Workload {
         (self == Workload::LongLived).then_some((2, STAY))
     }
 
-    /// Whether the shape of the arrivals is what the workload is about.
+    /// Whether the workload is about the shape of the arrivals.
     #[must_use]
     pub fn fixes_arrival(self) -> bool {
         matches!(self, Workload::Trickle | Workload::Bursty)

@@ -1,5 +1,5 @@
-//! What this kernel and these privileges allow: found out by trying, since version numbers do not tell
-//! what a distribution has patched, nor what a container forbids.
+//! What this kernel and these privileges allow. This is found by trying, since version numbers do not show what a
+//! distribution has patched or a container forbids.
 
 use crate::adapt::preload::Shim;
 use crate::kernel::exact::Exact;
@@ -14,15 +14,15 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
-/// What was tried, and how it went: nothing, or what the kernel said.
+/// The result of a test: success, or the kernel's refusal.
 pub type Tried = Result<(), Refusal>;
 
-/// What the kernel said.
+/// The kernel's refusal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Refusal {
     /// Its error number.
     pub errno: i32,
-    /// The same in words.
+    /// The error in words.
     pub text: String,
 }
 
@@ -32,16 +32,16 @@ impl From<io::Error> for Refusal {
     }
 }
 
-/// Something that every master needs, and whether it can be had.
+/// Something that every master needs, and whether it is available.
 #[derive(Clone, Debug)]
 pub struct Needed {
-    /// The call, or what else it is.
+    /// The call or other resource.
     pub what: &'static str,
     /// What it is needed for.
     pub purpose: &'static str,
-    /// How the try went.
+    /// The result of the test.
     pub tried: Tried,
-    /// What to do about that.
+    /// What to do if it failed.
     pub advice: &'static str,
 }
 
@@ -63,16 +63,16 @@ pub struct Facts {
     pub uid: u32,
     /// Effective capabilities that matter here, by name.
     pub capabilities: Vec<&'static str>,
-    /// Whether executing a program can give no more privileges (`PR_SET_NO_NEW_PRIVS`).
+    /// Whether executing a program cannot give more privileges (`PR_SET_NO_NEW_PRIVS`).
     pub no_new_privs: bool,
-    /// Settings of the kernel that matter here; those that it does not have are missing.
+    /// Kernel settings that matter here; settings that the kernel lacks are missing.
     pub settings: BTreeMap<&'static str, String>,
     /// The hard limit of open descriptors.
     pub descriptors: u64,
     /// What every master needs.
     #[serde(serialize_with = "shown_all")]
     pub needs: Vec<Needed>,
-    /// A place for the shim's file that is this user's alone and from which it can be loaded.
+    /// A place for the shim's file that belongs only to this user and from which it can be loaded.
     #[serde(serialize_with = "shown")]
     pub shim: Tried,
     /// Loading the program that takes turns.
@@ -126,7 +126,7 @@ const SETTINGS: [&str; 5] = [
 ];
 
 impl Facts {
-    /// Tries everything; takes a few milliseconds and leaves nothing behind but the shim's file.
+    /// Tests everything; takes a few milliseconds and leaves nothing behind except the shim's file.
     #[must_use]
     pub fn gather() -> Facts {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -167,7 +167,7 @@ impl Facts {
     }
 }
 
-/// Where it is placed is where every run looks for it, so it may stay there.
+/// Each run looks for the file in this place, so it may stay there.
 fn try_shim() -> Tried {
     match Shim::new().map(|shim| shim.why_in_memory()) {
         Ok(None) => Ok(()),
@@ -184,7 +184,7 @@ fn try_random() -> io::Result<()> {
     bpf::attach_classic(&random::program(&[(0, 1)]), socket.as_fd())
 }
 
-/// Starts a child under a filter that waits to be killed, and tries on it what supervision needs.
+/// Starts a child under a filter, which waits to be killed, and tests on it what supervision needs.
 fn try_on_a_child() -> (Tried, Tried, Tried) {
     let child = match seccomp::Subject::start() {
         Ok(child) => child,
@@ -194,7 +194,7 @@ fn try_on_a_child() -> (Tried, Tried, Tried) {
         }
     };
     let supervise = child.supervised().map_err(Refusal::from);
-    // This program is the child's, too, so its code is at the same place.
+    // The child runs the same program, so its code is at the same address.
     let at = Facts::gather as fn() -> Facts as usize as u64;
     let memory = foreign::read_memory(child.pid(), at, &mut [0; 1]).map_err(Refusal::from);
     let descriptor = foreign::descriptor(child.pid(), 2).map(drop).map_err(Refusal::from);

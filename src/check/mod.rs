@@ -1,7 +1,7 @@
 //! `maitred check`: what this kernel, these privileges and an executable allow, before anything is
 //! started.
 //!
-//! [`facts`] tries things out, [`verdicts`] says what follows from them and touches nothing.
+//! [`facts`] tests what works, [`verdicts`] draws the conclusions without side effects.
 
 pub mod facts;
 pub mod verdicts;

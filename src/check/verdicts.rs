@@ -1,5 +1,5 @@
-//! What follows from the facts for each mode and adapter: whether it works, how, and what to do to get
-//! it. Touches nothing.
+//! What follows from the facts for each mode and adapter: whether it works, how, and what to do if it does not. Has no
+//! side effects.
 
 use super::facts::{Facts, Refusal};
 use crate::adapt::inspect::{Executable, Linkage};
@@ -11,11 +11,11 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Works {
-    /// It does not.
+    /// It does not work.
     No,
-    /// It does, with less than could be.
+    /// It works, but not fully.
     Partly,
-    /// It does.
+    /// It works.
     Yes,
 }
 
@@ -31,14 +31,14 @@ impl Works {
     }
 }
 
-/// Whether and how, and what to do to get it or to get more.
+/// Whether and how it works, and what to do to get it or to get more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Verdict {
     /// Whether it works.
     pub works: Works,
     /// How it works, or why it does not.
     pub how: String,
-    /// What to do about that.
+    /// What to do to improve that.
     pub todo: Option<String>,
 }
 
@@ -61,7 +61,7 @@ impl Verdict {
 pub struct Named {
     /// Its name on the command line.
     pub name: String,
-    /// What follows for it.
+    /// The conclusion.
     #[serde(flatten)]
     pub verdict: Verdict,
 }
@@ -77,7 +77,7 @@ pub struct Combination {
     pub works: Works,
 }
 
-/// What would be done without any option.
+/// What would be used without any option.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Default {
     /// The mode.
@@ -90,7 +90,7 @@ pub struct Default {
     pub reason: String,
 }
 
-/// Everything that `check` says.
+/// Everything that `check` reports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Verdicts {
     /// Each mode.
@@ -99,14 +99,14 @@ pub struct Verdicts {
     pub adapters: Vec<Named>,
     /// Each mode with each adapter.
     pub combinations: Vec<Combination>,
-    /// What would be done without any option.
+    /// What would be used without any option.
     pub default: Default,
 }
 
 const MODES: [Mode; 3] = [Mode::Handoff, Mode::Shared, Mode::Kernel];
 const ADAPTERS: [Chosen; 4] = [Chosen::Preload, Chosen::Seccomp, Chosen::Inherit, Chosen::Native];
 
-/// What follows for this program, or for any.
+/// The conclusions for this program, or for any program.
 #[must_use]
 pub fn verdicts(facts: &Facts, executable: Option<&Executable>) -> Verdicts {
     let linkage = executable.map(|executable| &executable.linkage);
@@ -141,7 +141,7 @@ pub fn verdicts(facts: &Facts, executable: Option<&Executable>) -> Verdicts {
 fn together(facts: &Facts, with_mode: Mode, with_adapter: Chosen, linkage: Option<&Linkage>) -> Works {
     match (with_mode, with_adapter) {
         (Mode::Handoff, Chosen::Inherit) => Works::No,
-        // Giving and answering in one step (SECCOMP_ADDFD_FLAG_SEND).
+        // Installing and answering in one step (SECCOMP_ADDFD_FLAG_SEND).
         (Mode::Handoff, Chosen::Seccomp) if version(&facts.kernel) < (5, 14) => Works::No,
         _ => mode(facts, with_mode).works.min(adapter(facts, with_adapter, linkage).works),
     }

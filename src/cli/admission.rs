@@ -1,4 +1,4 @@
-//! What `run` is told about who is let in.
+//! The options of `run` for admission.
 
 use crate::config::admission::{Admission, WhenFull};
 use crate::config::life::duration;
@@ -6,7 +6,7 @@ use crate::core::source::Prefix;
 use clap::Args;
 use std::time::Duration;
 
-/// Longest time that the kernel takes for `TCP_DEFER_ACCEPT`: more becomes the 255 retries that it counts
+/// Longest time that the kernel takes for `TCP_DEFER_ACCEPT`: anything longer becomes the 255 retries that it counts
 /// in a byte.
 const DEFER_MAX: Duration = Duration::from_secs(3600);
 
@@ -21,7 +21,7 @@ pub struct AdmissionArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_open_per_worker: Option<u32>,
 
-    /// What becomes of a connection beyond those limits
+    /// What happens to a connection beyond those limits
     #[arg(long, value_enum, default_value = "wait")]
     when_full: WhenFull,
 
@@ -33,7 +33,7 @@ pub struct AdmissionArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_open_per_source: Option<u32>,
 
-    /// New connections of one client address in a second, as many at once; beyond that it is refused
+    /// New connections of one client address per second, as many at once; beyond that it is refused
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_rate_per_source: Option<u32>,
 
@@ -43,18 +43,18 @@ pub struct AdmissionArgs {
     #[arg(long, value_name = "BITS")]
     source_prefix: Option<Prefix>,
 
-    /// A fresh worker's share grows from nearly nothing to its own in this time
+    /// A new worker's share grows from nearly nothing to its full share in this time
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     slow_start: Option<Duration>,
 
-    /// Hand a connection over only when its first bytes are there, or this time has passed (30s)
+    /// Hand a connection over only when its first bytes have arrived, or this time has passed (30s)
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "30s",
           value_parser = duration)]
     defer: Option<Duration>,
 }
 
 impl AdmissionArgs {
-    /// What is meant.
+    /// The settings that these options mean.
     ///
     /// # Errors
     /// What makes no sense, in words.

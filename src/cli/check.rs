@@ -1,4 +1,4 @@
-//! `maitred check`: what works here, and what to do to get more, as tables or as JSON.
+//! `maitred check`: what works here, and how to get more, as tables or as JSON.
 
 use super::say::{self, complain};
 use crate::adapt::inspect::{Executable, NotExecutable, inspect};
@@ -22,15 +22,15 @@ pub struct CheckArgs {
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
 
-    /// The server and its arguments; without it, what holds for any
+    /// The server and its arguments; without it, what holds for any server
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
-/// Width of the tables where the terminal does not say.
+/// Width of the tables if the terminal does not report one.
 const WIDTH: u16 = 110;
 
-/// Prints what works; the exit code is 0 when `maitred -- COMMAND` would.
+/// Prints what works; the exit code is 0 if `maitred -- COMMAND` would work.
 pub fn main(args: &CheckArgs) -> ExitCode {
     let path = std::env::var_os("PATH");
     let look = || inspect(&args.command, path.as_deref(), args.cwd.as_deref());

@@ -1,11 +1,11 @@
-//! `maitred guard-workers`: the guard of a master, which nobody starts by hand.
+//! `maitred guard-workers`: the guard of a master; it is not meant to be started by hand.
 
 use super::USAGE;
 use super::say::complain;
 use crate::sys::guard;
 use std::process::ExitCode;
 
-/// Stands guard.
+/// Runs the guard.
 pub fn main() -> ExitCode {
     match guard::stand() {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,9 +12,9 @@ use std::io::{self, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-/// What of the manual is shown is laid out for at most so many columns: longer lines are hard to read.
+/// The manual is laid out for at most this many columns: longer lines are hard to read.
 const WIDTH_MAX: usize = 80;
-/// Shows text page by page; `F`: not what fits on one page, `R`: with colours, `X`: and leaves it on the screen.
+/// Shows text page by page; `F`: not if it fits on one page, `R`: with colours, `X`: and leaves it on the screen.
 const PAGER: (&str, &str) = ("less", "-FRX");
 
 /// Options of `maitred help`.
@@ -31,7 +31,7 @@ pub struct PackageArgs {
     directory: PathBuf,
 }
 
-/// Shows what was asked for.
+/// Shows the topic.
 pub fn main(args: &HelpArgs) -> ExitCode {
     let mut command = Cli::command().max_term_width(WIDTH_MAX);
     let Some(topic) = args.topic.as_deref() else {
@@ -62,7 +62,7 @@ fn list() -> String {
     text
 }
 
-/// Shows text page by page on a terminal, and all of it elsewhere.
+/// Shows text page by page on a terminal, and at once elsewhere.
 fn paged(text: &str) -> ExitCode {
     if !io::stdout().is_terminal() {
         return say::lines(text, ExitCode::SUCCESS);
@@ -75,7 +75,7 @@ fn paged(text: &str) -> ExitCode {
     };
     let Ok(mut pager) = started else { return say::lines(text, ExitCode::SUCCESS) };
     if let Some(mut page) = pager.stdin.take() {
-        // Who has read enough closes it.
+        // The write fails if the reader closes the pager early.
         let _ = page.write_all(text.as_bytes());
     }
     let _ = pager.wait();

@@ -1,4 +1,4 @@
-//! What `run` is told about the lives of the workers.
+//! The options of `run` for the lifecycle of the workers.
 
 use crate::config::life::{Life, Probe, Probing, Ready, duration, size};
 use crate::sys::guard::Detached;
@@ -24,19 +24,19 @@ pub struct LifeArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     max_unavailable: u32,
 
-    /// A worker that takes none of its waiting connections for so long is passed over; 0 for never
+    /// Give a worker no more connections if it takes none of its waiting ones for this long; 0 for never
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     stall: Duration,
 
-    /// Kill and fork again a worker that is stalled for so long; 0 for never
+    /// Kill and fork again a worker that is stalled for this long; 0 for never
     #[arg(long, value_name = "DURATION", default_value = "0", value_parser = duration)]
     stall_kill: Duration,
 
-    /// Ask each worker for a sign of health: http:/PATH (2xx or 3xx is good) or tcp
+    /// Probe the health of each worker: http:/PATH (2xx or 3xx is good) or tcp
     #[arg(long, value_name = "WHAT")]
     probe: Option<Probe>,
 
-    /// From one probe to the next
+    /// Time from one probe to the next
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     probe_interval: Duration,
 
@@ -48,11 +48,11 @@ pub struct LifeArgs {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     probe_rise: u32,
 
-    /// Bad probes in a row after which a worker gets none
+    /// Bad probes in a row after which a worker gets no connections
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     probe_fall: u32,
 
-    /// How often workers that speak maitred's protocol get a PING; one that stops to answer is passed over
+    /// How often workers that speak maitred's protocol get a PING; one that stops answering gets no connections
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     heartbeat: Option<Duration>,
 
@@ -60,15 +60,15 @@ pub struct LifeArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     watchdog: Option<Duration>,
 
-    /// Replace a worker after so many connections, less up to a tenth by chance
+    /// Replace a worker after this many connections, less up to a tenth at random
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_connections: Option<u64>,
 
-    /// Replace a worker of this age, less up to a tenth by chance
+    /// Replace a worker of this age, less up to a tenth at random
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     max_age: Option<Duration>,
 
-    /// Replace a worker that has grown to this size (512M, 1G), less up to a tenth by chance
+    /// Replace a worker that has grown to this size (512M, 1G), less up to a tenth at random
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_rss: Option<u64>,
 
@@ -80,13 +80,13 @@ pub struct LifeArgs {
     #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = duration)]
     restart_window: Duration,
 
-    /// Let jobs that workers detached (a session of their own, none of our sockets) go on when this ends
+    /// Let jobs that workers detached (a session of their own, none of our sockets) continue when this ends
     #[arg(long)]
     leave_children: bool,
 }
 
 impl LifeArgs {
-    /// What is meant.
+    /// The settings that these options mean.
     ///
     /// # Errors
     /// What cannot be carried out, in words.

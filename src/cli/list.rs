@@ -1,4 +1,4 @@
-//! `maitred list`: the running maitreds of this user, a name a line.
+//! `maitred list`: the running maitreds of this user, one name per line.
 
 use super::say;
 use crate::control::client;

@@ -1,6 +1,6 @@
 //! The log: one line per decision, to standard error.
 //!
-//! What came from outside is made visible here, for every field of every line, whoever logs it.
+//! Control characters in text from outside are made visible here, for every field of every line.
 
 use super::scribe::Scribe;
 use crate::core::visible;
@@ -15,22 +15,22 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
-/// How long the log is written on when the program ends, or another takes its place.
+/// How long the log is still written when the program ends, or when another program takes its place.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// The log of this program, once there is one.
+/// The log of this program, once it is started.
 static LOG: OnceLock<Scribe> = OnceLock::new();
 
-/// Writes what waits, unless nobody reads it.
+/// Writes the waiting lines, unless standard error is not being read.
 pub fn flush() {
     if let Some(scribe) = LOG.get() {
         scribe.flush(FLUSH_TIMEOUT);
@@ -40,7 +40,7 @@ pub fn flush() {
 /// Starts the log. `RUST_LOG` refines the level.
 ///
 /// # Errors
-/// When no thread can be had.
+/// When no thread can be created.
 pub fn start(format: LogFormat, level: Level) -> io::Result<()> {
     let scribe = Scribe::start()?;
     let scribe = LOG.get_or_init(|| scribe);
@@ -57,7 +57,7 @@ pub fn start(format: LogFormat, level: Level) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes one field as text: the message as it is, others as `name=value`.
+/// Writes one field as text: the message as it is, other fields as `name=value`.
 fn field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let value = format!("{value:?}");
     let value = visible::line(&value);
@@ -68,7 +68,7 @@ fn field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Res
     }
 }
 
-/// Takes the lines of the log, one in each call.
+/// Receives the lines of the log, one in each call.
 struct Lines<'a> {
     scribe: &'a Scribe,
     format: LogFormat,
@@ -89,7 +89,7 @@ impl Write for Lines<'_> {
     }
 }
 
-/// The level that so many `-v` and `-q` ask for.
+/// The level for this many `-v` and `-q`.
 #[must_use]
 pub fn level(verbose: u8, quiet: u8) -> Level {
     match i16::from(verbose) - i16::from(quiet) {

@@ -1,4 +1,4 @@
-//! The command line: what was typed. Each subcommand turns it into what is meant.
+//! The command line. Each subcommand turns the typed words into settings.
 
 mod admission;
 mod bench;
@@ -32,7 +32,7 @@ use std::process::ExitCode;
 const USAGE: u8 = 2;
 /// Exit code of a failure while running.
 const FAILED: u8 = 1;
-/// Exit code when something that is needed cannot be had.
+/// Exit code when a required resource is missing.
 const CANNOT_START: u8 = 3;
 
 /// One process in front of N copies of any TCP server, which makes them a cluster
@@ -64,7 +64,7 @@ enum Command {
     /// The process that ends workers when their master was killed
     #[command(name = crate::sys::guard::SUBCOMMAND, hide = true)]
     GuardWorkers,
-    /// Tell what this kernel, these privileges and an executable allow
+    /// Show what this kernel, these privileges and an executable allow
     Check(check::CheckArgs),
     /// Replace all workers without losing a connection: new ones first
     Reload(reload::ReloadArgs),
@@ -74,7 +74,7 @@ enum Command {
     Stop(stop::StopArgs),
     /// Run more workers, or fewer
     Scale(scale::ScaleArgs),
-    /// Replace the running binary by the one on disk; workers and connections notice nothing
+    /// Replace the running binary with the one on disk; workers and connections are not affected
     Upgrade(upgrade::UpgradeArgs),
     /// List the running maitreds of this user
     #[command(visible_alias = "ls")]
@@ -90,7 +90,7 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     panic::one_line();
-    // What panicked has said so.
+    // The panic hook has already printed the message.
     std::panic::catch_unwind(command).unwrap_or(ExitCode::FAILURE)
 }
 
@@ -101,7 +101,7 @@ fn command() -> ExitCode {
             say::message(&error.to_string());
             return ExitCode::from(USAGE);
         }
-        // Help, or the version.
+        // The help or the version.
         Err(shown) => return say::written(shown.print().and_then(|()| std::io::stdout().flush()), ExitCode::SUCCESS),
     };
     match cli.command {
@@ -122,7 +122,7 @@ fn command() -> ExitCode {
     }
 }
 
-/// Puts in the word `run` where it was left out.
+/// Inserts the word `run` where it was left out.
 fn with_run(mut words: Vec<OsString>) -> Vec<OsString> {
     let known = Cli::command();
     let first = words.get(1).and_then(|word| word.to_str());
@@ -148,8 +148,8 @@ mod tests {
         assert_eq!(with_run(words(typed)), words(meant));
     }
 
-    /// The commands that a text shows, in indented lines and fenced blocks. Placeholders and several ways to say
-    /// something in one line are no examples.
+    /// The commands that a text shows, in indented lines and fenced blocks. Lines with placeholders or alternatives
+    /// are not examples.
     fn shown(text: &str) -> Vec<String> {
         let lines = text.lines().map(|line| line.trim().trim_start_matches("$ "));
         let maitred = lines.filter(|line| line.starts_with("maitred ") && !line.contains(['[', '|', '…']));

@@ -1,4 +1,4 @@
-//! What happens when this program is wrong about itself: one line that says where, and an end in order.
+//! What happens at an internal error: one line that gives the place, and an orderly end.
 
 use super::{FAILED, logging, say};
 use crate::aside;
@@ -6,16 +6,16 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// Whether a panic ends the process in whatever thread or task it happens.
+/// Whether a panic ends the process, whichever thread or task it happens in.
 static ENDS: AtomicBool = AtomicBool::new(false);
 
-/// Says a panic in one line from now on. A backtrace follows if `RUST_BACKTRACE` asks for it.
+/// From now on a panic is reported in one line. A backtrace follows if `RUST_BACKTRACE` asks for it.
 pub fn one_line() {
     std::panic::set_hook(Box::new(panicked));
 }
 
-/// From now on a panic also ends the process: a master that has lost one of its tasks must not go on half. Its
-/// guard kills what is left of the workers, and a socket file that stays is replaced by the next master.
+/// From now on a panic also ends the process: a master that has lost one of its tasks must not continue without it.
+/// Its guard kills the remaining workers, and the next master replaces a socket file that is left over.
 pub fn end_at_once() {
     ENDS.store(true, Relaxed);
 }
@@ -56,10 +56,10 @@ fn place(info: &PanicHookInfo<'_>) -> String {
 mod tests {
     use std::process::Command;
 
-    /// Set for the process that is to panic.
+    /// Set for the process that should panic.
     const CHILD: &str = "MAITRED_TEST_PANICS";
 
-    /// Runs one test of this very program in a process of its own; its exit code and standard error.
+    /// Runs one test of this program in a process of its own; returns its exit code and standard error.
     fn run(test: &str) -> (Option<i32>, String) {
         let mut child = Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", test, "--nocapture"]).env(CHILD, "1").env_remove("RUST_BACKTRACE");

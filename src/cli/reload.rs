@@ -1,4 +1,4 @@
-//! `maitred reload` and `maitred restart`: other workers in the place of those that run.
+//! `maitred reload` and `maitred restart`: replace the running workers.
 
 use super::tell::{Whom, tell};
 use crate::control::client::Patience;
@@ -12,11 +12,11 @@ pub struct ReloadArgs {
     #[command(flatten)]
     whom: Whom,
 
-    /// Wait until the new workers serve, and fail when they do not
+    /// Wait until the new workers serve, and fail if they do not
     #[arg(long)]
     wait: bool,
 
-    /// Start all new workers, then let them serve and drain the old ones all at once
+    /// Start all new workers, then let them serve and drain the old ones, all at once
     #[arg(long)]
     fleet: bool,
 }
@@ -26,18 +26,18 @@ pub struct RestartArgs {
     #[command(flatten)]
     whom: Whom,
 
-    /// Wait until the new workers serve, and fail when they do not
+    /// Wait until the new workers serve, and fail if they do not
     #[arg(long)]
     wait: bool,
 }
 
-/// New workers before the old ones leave.
+/// Starts new workers before the old ones leave.
 pub fn main(args: &ReloadArgs) -> ExitCode {
     let manner = if args.fleet { Manner::Fleet } else { Manner::Rolling };
     ask(&args.whom, manner, args.wait)
 }
 
-/// The old ones leave first.
+/// Lets the old workers leave first.
 pub fn restart(args: &RestartArgs) -> ExitCode {
     ask(&args.whom, Manner::Restart, args.wait)
 }

@@ -1,4 +1,4 @@
-//! `maitred run`: from what was typed to a [`Config`], then the master's loop.
+//! `maitred run`: turns the command line into a [`Config`], then runs the master's loop.
 
 use super::admission::AdmissionArgs;
 use super::life::LifeArgs;
@@ -37,32 +37,32 @@ pub struct RunArgs {
 
     /// Take options and the command from this TOML file, which a reload reads again
     ///
-    /// Its keys are the long options' names; `command` is a list, `env` a table. What is typed wins.
+    /// Its keys are the long options' names; `command` is a list, `env` a table. The command line takes precedence.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
 
     /// Bind this address before the first worker starts, so that early clients wait
     ///
-    /// `:80` (IPv4 and IPv6), `127.0.0.1:80`, `[::1]:80`, `localhost:80`, `unix:/path?mode=660`,
-    /// `unix:@name`, `fd://3`. Port 0 lets the kernel choose. May be given several times. Without
-    /// it, whatever address a worker listens on is bound on demand and shared.
+    /// `:80` (IPv4 and IPv6), `127.0.0.1:80`, `[::1]:80`, `localhost:80`, `unix:/path?mode=660`, `unix:@name`,
+    /// `fd://3`. Port 0 lets the kernel choose. May be given several times. Without it, any address that a worker
+    /// listens on is bound on demand and shared.
     #[arg(short, long, value_name = "ADDR")]
     bind: Vec<Bind>,
 
-    /// Leave this address to each worker for itself: it is not shared, as if maitred was not there
+    /// Leave this address to each worker for itself: it is not shared, as if maitred were not there
     ///
-    /// `127.0.0.1:9229`, `:9229`, `:40000-40100`, `unix:/path`; may be given several times. For what a worker
-    /// opens for one client or for its own children: debuggers, data connections of FTP, admin ports.
+    /// `127.0.0.1:9229`, `:9229`, `:40000-40100`, `unix:/path`; may be given several times. For what a worker opens
+    /// for one client or for its own children: debuggers, data connections of FTP, admin ports.
     #[arg(long, value_name = "ADDR")]
     private: Vec<Private>,
 
     /// Share a port that the kernel chose (port 0) among all workers, as Node's cluster does
     ///
-    /// Otherwise each process has its own, unless --bind ADDR:0 names the address.
+    /// Otherwise each process has its own port, unless --bind ADDR:0 names the address.
     #[arg(long)]
     share_port_zero: bool,
 
-    /// Who gives a connection its worker
+    /// What decides which worker gets a connection
     #[arg(long, value_enum, default_value = "handoff")]
     mode: Mode,
 
@@ -81,11 +81,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     grace: Duration,
 
-    /// When lines of the workers' output get the slot before them; auto means on a terminal
+    /// When lines of the workers' output are prefixed with the slot; auto means on a terminal
     #[arg(long, value_enum, default_value = "auto")]
     prefix: Prefix,
 
-    /// How log lines look
+    /// Format of log lines
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
 
@@ -113,7 +113,7 @@ pub struct RunArgs {
     command: Vec<OsString>,
 }
 
-/// An end before its time: what is said last, and the exit code.
+/// A premature end: the last message, and the exit code.
 struct Failure {
     said: String,
     code: u8,
@@ -128,7 +128,7 @@ impl Failure {
         Failure::new(said, USAGE)
     }
 
-    /// Something that the master cannot do without is missing.
+    /// Something that the master needs is missing.
     fn cannot_start(said: impl Display) -> Failure {
         Failure::new(said, CANNOT_START)
     }
@@ -156,7 +156,7 @@ fn check(args: RunArgs, state: i32) -> Result<ExitCode, Failure> {
     Ok(say::lines(&format!("{}\n", upgrade::handshake()), ExitCode::SUCCESS))
 }
 
-/// Goes on where another binary was; where that cannot be, the other one does again.
+/// Continues where another binary stopped; if that is impossible, the other binary continues itself.
 fn resume(args: RunArgs, state: i32) -> Result<ExitCode, Failure> {
     let fallback = match Fallback::prepare(state) {
         Prepared::Ready(fallback) => fallback,
@@ -195,7 +195,7 @@ fn go_on(
     run(config, Inherited::default(), Some(Box::new(state)), goes_on)
 }
 
-/// Executes the old binary, unless this one had gone on already.
+/// Executes the old binary, unless this one has already taken over.
 fn go_back(fallback: &Fallback, failure: Failure) -> Result<ExitCode, Failure> {
     let why = failure.said.lines().next().unwrap_or_default();
     let Err(error) = fallback.go_back(why) else { return Err(failure) };
@@ -213,7 +213,7 @@ fn start(args: RunArgs) -> Result<ExitCode, Failure> {
         NotInherited::Twice(_) => Failure::usage(error),
         _ => Failure::cannot_start(error),
     })?;
-    // Before the event loop, which would not say what it cannot have.
+    // Before the event loop is created, whose errors would not name what is missing.
     needs::all_there().map_err(|missing| Failure::cannot_start(format_args!("cannot start: {missing}")))?;
     begin_to_log(&log)?;
     run(config, inherited, None, Box::new(|| {}))
@@ -242,7 +242,7 @@ fn run(
     if let Err(failure) = &ended {
         error!("{}", failure.to_string().lines().next().unwrap_or_default());
     }
-    // The log first, so that the reason is the last thing on the screen.
+    // Writes the log first, so that the reason is the last thing on the screen.
     logging::flush();
     ended.map(|()| ExitCode::SUCCESS).map_err(|failure| Failure::new(&failure, failure.exit_code()))
 }
@@ -252,14 +252,14 @@ fn typed() -> Vec<OsString> {
     with_run(std::env::args_os().collect()).into_iter().skip(2).collect()
 }
 
-/// How the log is to look, which does not change while the master runs.
+/// The settings of the log, which do not change while the master runs.
 struct LogArgs {
     log_format: LogFormat,
     verbose: u8,
     quiet: u8,
 }
 
-/// `run` alone, to read the words again with those of a file before them.
+/// `run` alone, to parse the words again with those of a file before them.
 #[derive(Debug, Parser)]
 #[command(name = "maitred run", no_binary_name = true)]
 struct Again {
@@ -267,8 +267,8 @@ struct Again {
     args: RunArgs,
 }
 
-/// From what was typed, and from the file that it names, to what is meant. `text` stands for the file's
-/// text if that is not to be read again.
+/// Turns the command line, and the file that it names, into settings. `text` takes the place of the file's text if the
+/// file should not be read again.
 fn load(args: RunArgs, typed: &[OsString], text: Option<String>) -> Result<(LogArgs, Config), String> {
     let Some(path) = args.config.clone() else {
         let source = Source { text: None, make: maker(typed.to_vec()) };
@@ -303,7 +303,7 @@ fn maker(typed: Vec<OsString>) -> Rc<dyn Fn(Option<String>) -> Result<Config, St
     })
 }
 
-/// What a file's text means, as it is found out at the start and at every reload.
+/// What a file's text means; the same code runs at the start and at every reload.
 #[cfg(fuzzing)]
 pub(crate) fn meaning_of_file(text: &str) -> Result<(), String> {
     maker(vec!["--config".into(), "maitred.toml".into()])(Some(text.to_owned())).map(drop)
@@ -356,7 +356,7 @@ fn meant(args: RunArgs, source: Source) -> Result<(LogArgs, Config), String> {
     Ok((log, config))
 }
 
-/// The command's file name, with what a file name cannot have or what would hide it replaced.
+/// The command's file name; characters that are invalid in a file name or would hide the file are replaced.
 fn base_name(command: &OsStr) -> String {
     let file = Path::new(command).file_name().unwrap_or(command).to_string_lossy();
     let clean: String = file.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();

@@ -1,8 +1,8 @@
-//! Saying something to a person: the only place of the command line that writes to standard output and error.
+//! Messages to the user: the only place of the command line that writes to standard output and error.
 //!
-//! What is asked for goes to standard output, and a reader that has seen enough (`maitred list | head -1`) is
-//! no failure. Messages go to standard error, and none of them may hold up the end of the program: where
-//! nobody reads they are given up.
+//! Requested output goes to standard output, and a reader that closes it early (`maitred list | head -1`) is not an
+//! error. Messages go to standard error, and none of them may delay the end of the program: if they are not read, they
+//! are dropped.
 
 use crate::core::visible;
 use crate::sys::outlet;
@@ -13,12 +13,12 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// How long a message may wait for somebody who reads standard error.
+/// How long a message may wait for a reader of standard error.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 /// Enough to write one message.
 const STACK: usize = 64 * 1024;
 
-/// Writes lines to standard output; the exit code is `code`, or that of a failure when they cannot be written.
+/// Writes lines to standard output; the exit code is `code`, or that of a failure if they cannot be written.
 #[must_use]
 pub fn lines(text: &str, code: ExitCode) -> ExitCode {
     written(write(&visible::lines(text)), code)
@@ -30,7 +30,7 @@ pub fn json(text: &str, code: ExitCode) -> ExitCode {
     written(write(&visible::json(text)), code)
 }
 
-/// The same for what was written already.
+/// The same for output that was already written.
 #[must_use]
 pub fn written(result: io::Result<()>, code: ExitCode) -> ExitCode {
     match result {
@@ -47,22 +47,22 @@ fn write(text: &str) -> io::Result<()> {
     outlet::write_all(io::stdout().lock().as_fd(), text.as_bytes())
 }
 
-/// Says what went wrong in one line, in the way of every Unix tool.
+/// Reports what went wrong in one line, like every Unix tool.
 pub fn complain(error: &dyn Display) {
     message(&format!("maitred: {error}"));
 }
 
-/// Writes a message to standard error, unless nobody reads there for as long as [`PATIENCE`].
+/// Writes a message to standard error, unless it is not read there for [`PATIENCE`].
 pub fn message(text: &str) {
     let text = format!("{}\n", visible::lines(text.trim_end()));
     let (done, is_done) = mpsc::sync_channel::<()>(1);
     let bytes = text.clone().into_bytes();
     let write = move || {
-        // Nobody to tell that it failed.
+        // A failure here cannot be reported anywhere.
         let _ = outlet::write_all(io::stderr().lock().as_fd(), &bytes);
         drop(done);
     };
-    // A thread can be left behind wherever it waits, be it a pipe, a terminal that was stopped or a lock.
+    // A thread can be left behind wherever it waits: in a pipe, a stopped terminal or a lock.
     match std::thread::Builder::new().name("message".into()).stack_size(STACK).spawn(write) {
         Ok(_) => drop(is_done.recv_timeout(PATIENCE)),
         Err(_) => drop(outlet::write_by(io::stderr().as_fd(), text.as_bytes(), Instant::now() + PATIENCE)),

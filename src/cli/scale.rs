@@ -1,4 +1,4 @@
-//! `maitred scale`: another number of workers.
+//! `maitred scale`: changes the number of workers.
 
 use super::USAGE;
 use super::say::complain;
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 #[derive(Debug, Args)]
 pub struct ScaleArgs {
-    /// Which maitred, which may be left out when only one runs; then N, +N or -N
+    /// Name of the maitred, which may be left out when only one runs; then N, +N or -N
     #[arg(required = true, num_args = 1..=2, value_names = ["NAME", "N|+N|-N"], allow_negative_numbers = true)]
     what: Vec<String>,
 
@@ -20,7 +20,7 @@ pub struct ScaleArgs {
     control: Option<PathBuf>,
 }
 
-/// Asks for it.
+/// Sends the request.
 pub fn main(args: &ScaleArgs) -> ExitCode {
     let (name, size) = match &args.what[..] {
         [name, size] => (Some(name.clone()), &**size),

@@ -1,7 +1,7 @@
 //! The thread that writes the log, so that a slow terminal never holds up a connection.
 //!
-//! Lines wait in a queue of its own. When that is full the line is left out and counted; how many that were
-//! is said in the log as soon as somebody reads it again.
+//! Lines wait in a queue of the thread's own. When the queue is full, a line is left out and counted; the log reports
+//! the count as soon as it is read again.
 
 use crate::sys::outlet;
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ use tracing::warn;
 
 /// Lines that may wait to be written.
 const LINES_MAX: usize = 4096;
-/// Bytes of them.
+/// Total bytes of these lines.
 const BYTES_MAX: usize = 4 << 20;
 
 /// A handle to the thread.
@@ -23,9 +23,9 @@ pub struct Scribe(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// Something was put into the queue.
+    /// A line was put into the queue.
     filled: Condvar,
-    /// Something of it was written, or given up.
+    /// A line was written or given up.
     done: Condvar,
 }
 
@@ -33,10 +33,10 @@ struct Shared {
 struct Queue {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Lines that were ever put, and that are dealt with.
+    /// Total lines that were put, and that were dealt with.
     put: u64,
     done: u64,
-    /// Lines left out since that was last said, and ever.
+    /// Lines left out since the last report, and in total.
     left_out: u64,
     left_out_total: u64,
 }
@@ -58,7 +58,7 @@ impl Scribe {
     /// Starts the thread, which writes to standard error.
     ///
     /// # Errors
-    /// When no thread can be had.
+    /// When no thread can be created.
     pub fn start() -> io::Result<Scribe> {
         let shared = Arc::new(Shared::default());
         let scribe = Scribe(Arc::clone(&shared));
@@ -66,7 +66,7 @@ impl Scribe {
         Ok(scribe)
     }
 
-    /// Takes a line, to be written soon; never waits.
+    /// Takes a line, to be written soon; never blocks.
     pub fn put(&self, line: Vec<u8>) {
         let mut queue = self.0.queue();
         if queue.lines.len() >= LINES_MAX || queue.bytes + line.len() > BYTES_MAX {
@@ -79,7 +79,7 @@ impl Scribe {
         self.0.filled.notify_one();
     }
 
-    /// Waits until everything so far is written, but no longer than this.
+    /// Waits until all lines so far are written, but no longer than this.
     pub fn flush(&self, at_most: Duration) {
         let deadline = Instant::now() + at_most;
         let mut queue = self.0.queue();
@@ -94,7 +94,7 @@ impl Scribe {
     }
 }
 
-/// The thread's whole life.
+/// The main loop of the thread.
 fn write_on(shared: &Shared) {
     loop {
         let mut queue = shared.queue();

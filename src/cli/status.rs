@@ -1,4 +1,4 @@
-//! `maitred status`: what a running master says of itself, as a table or as JSON.
+//! `maitred status`: what a running master reports about itself, as a table or as JSON.
 
 use super::say::{self, complain};
 use crate::control::Request;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// Which maitred; may be left out when only one runs
+    /// Name of the maitred; may be left out when only one runs
     name: Option<String>,
 
     /// Print one JSON object, for scripts
@@ -26,7 +26,7 @@ pub struct StatusArgs {
     control: Option<PathBuf>,
 }
 
-/// Asks and prints.
+/// Requests the status and prints it.
 pub fn main(args: &StatusArgs) -> ExitCode {
     let shown = client::find(args.name.as_deref(), args.control.as_deref())
         .and_then(|(name, path)| client::ask(&name, &path, &Request::Status, Patience::Short))
@@ -130,7 +130,7 @@ fn table(status: &Status) -> String {
     text
 }
 
-/// What is open and who was turned away, where there are limits.
+/// The open and the refused connections, if there are limits.
 fn admission(admission: &Admission) -> String {
     let mut text = String::new();
     if let Some(open) = admission.open {
@@ -151,7 +151,7 @@ fn admission(admission: &Admission) -> String {
     text
 }
 
-/// A table without lines, its first `left` columns' words to the left where that reads better.
+/// A table without lines; its first `left` columns are aligned to the left, where that reads better.
 fn right_aligned(header: &[&str], left: usize) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(header.to_vec());

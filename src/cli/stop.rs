@@ -1,4 +1,4 @@
-//! `maitred stop`: what `TERM` does.
+//! `maitred stop`: does the same as `TERM`.
 
 use super::tell::{self, Whom};
 use crate::control::Request;
@@ -16,11 +16,11 @@ pub struct StopArgs {
     wait: bool,
 }
 
-/// Asks it to stop.
+/// Sends the request to stop.
 pub fn main(args: &StopArgs) -> ExitCode {
     let stopped = client::find(args.whom.name.as_deref(), args.whom.control.as_deref()).and_then(|(name, path)| {
         let said = match tell::ask_there(&name, &path, &Request::Stop, Patience::Short) {
-            // It ended faster than it answered.
+            // It ended before it could answer.
             Err(ClientError::Io { .. }) => "stopping".to_owned(),
             said => said?,
         };

@@ -1,4 +1,4 @@
-//! What the commands that change a running master share: whom they mean, and how the answer is shown.
+//! The common part of the commands that change a running master: how they find it, and how the answer is shown.
 
 use super::say::{self, complain};
 use crate::control::client::{self, ClientError, Patience};
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 #[derive(Debug, Args)]
 pub struct Whom {
-    /// Which maitred; may be left out when only one runs
+    /// Name of the maitred; may be left out when only one runs
     pub name: Option<String>,
 
     /// Path of the control socket, if it is not where the name says
@@ -17,7 +17,7 @@ pub struct Whom {
     pub control: Option<PathBuf>,
 }
 
-/// Sends a request and prints what was done, or why not.
+/// Sends a request and prints the result, or the reason of a failure.
 pub fn tell(whom: &Whom, request: &Request, patience: Patience) -> ExitCode {
     report(ask(whom, request, patience))
 }
@@ -31,7 +31,7 @@ pub fn ask(whom: &Whom, request: &Request, patience: Patience) -> Result<String,
     ask_there(&name, &path, request, patience)
 }
 
-/// As [`ask`], where it is known where the master listens.
+/// Like [`ask`], when the path of the master's socket is known.
 ///
 /// # Errors
 /// [`ClientError`].
@@ -41,7 +41,7 @@ pub fn ask_there(name: &str, path: &Path, request: &Request, patience: Patience)
     Ok(done.done)
 }
 
-/// Prints what was done, or why not.
+/// Prints the result, or the reason of a failure.
 pub fn report(result: Result<String, ClientError>) -> ExitCode {
     match result {
         Ok(done) => say::lines(&format!("{done}\n"), ExitCode::SUCCESS),

@@ -1,4 +1,4 @@
-//! `maitred upgrade`: the binary that is on disk now in the place of the one that runs.
+//! `maitred upgrade`: replaces the running binary with the one that is now on disk.
 
 use super::tell::{Whom, tell};
 use crate::control::Request;
@@ -12,7 +12,7 @@ pub struct UpgradeArgs {
     whom: Whom,
 }
 
-/// Asks for it; the answer comes from the new binary.
+/// Sends the request; the answer comes from the new binary.
 pub fn main(args: &UpgradeArgs) -> ExitCode {
     tell(&args.whom, &Request::Upgrade, Patience::Endless)
 }

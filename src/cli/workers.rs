@@ -1,4 +1,4 @@
-//! What `run` and `bench` are told about workers in the same words.
+//! The options about workers that `run` and `bench` share.
 
 use crate::config::choice::{Policy, Weights};
 use crate::config::preset::Preset;
@@ -16,8 +16,8 @@ pub struct WorkerArgs {
     #[arg(short, long, value_name = "N", env = "WEB_CONCURRENCY", default_value = "auto", allow_hyphen_values = true)]
     pub workers: Workers,
 
-    /// Which worker is next: round-robin, least-connections, random-two, or source-hash with as many bits of
-    /// the client's address as count, as in source-hash/24 (IPv4) or source-hash/24,56 (and IPv6)
+    /// Which worker is next: round-robin, least-connections, random-two, or source-hash with the number of bits of the
+    /// client's address that count, as in source-hash/24 (IPv4) or source-hash/24,56 (and IPv6)
     #[arg(long, value_name = "POLICY", default_value = "round-robin")]
     pub policy: Policy,
 
@@ -25,7 +25,7 @@ pub struct WorkerArgs {
     #[arg(long, value_name = "N,…", default_value = "1")]
     pub weights: Weights,
 
-    /// How the command is brought to take part; auto looks at the executable
+    /// How the command is made to take part; auto looks at the executable
     #[arg(long, value_enum, default_value = "auto")]
     pub adapter: Adapter,
 
@@ -33,7 +33,7 @@ pub struct WorkerArgs {
     #[arg(long, value_enum, value_name = "PROGRAM")]
     pub preset: Option<Preset>,
 
-    /// Untaken connections per worker before it is passed over
+    /// Untaken connections that a worker may have before it gets no more
     #[arg(long, value_name = "N", default_value_t = DEPTH_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEPTH_MAX)))]
     pub depth: u32,
 
@@ -52,13 +52,13 @@ pub struct WorkerArgs {
 }
 
 impl WorkerArgs {
-    /// How many workers that is on this machine.
+    /// The resulting number of workers on this machine.
     #[must_use]
     pub fn count(&self) -> u32 {
         self.workers.count(usable_cores())
     }
 
-    /// Which worker is next, for a command line, in the modes in which that can be said.
+    /// The command-line words for the policy and the weights, in the modes that accept them.
     #[must_use]
     pub fn choice(&self, mode: Mode) -> Vec<OsString> {
         match mode {
@@ -70,7 +70,7 @@ impl WorkerArgs {
         }
     }
 
-    /// The rest for a command line, but for the number.
+    /// The command-line words for the other options, except the number.
     #[must_use]
     pub fn words(&self) -> Vec<OsString> {
         let name = |value: Option<clap::builder::PossibleValue>| {

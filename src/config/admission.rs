@@ -1,16 +1,16 @@
-//! Who is let in: limits of open connections, what becomes of those beyond, and how a fresh worker begins.
+//! Admission: limits of open connections, what happens to connections beyond them, and how a new worker begins.
 
 use super::Mode;
 use crate::core::source::Prefix;
 use std::time::Duration;
 
-/// How long a connection waits to be admitted by default, when a limit lets nobody in.
+/// How long a connection waits to be admitted by default, when a limit admits none.
 pub const MAX_WAIT_DEFAULT: Duration = Duration::from_secs(30);
 
-/// `--when-full`: what becomes of a connection beyond `--max-open` or `--max-open-per-worker`.
+/// `--when-full`: what happens to a connection beyond `--max-open` or `--max-open-per-worker`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum WhenFull {
-    /// It waits until one ends, at most for --max-wait
+    /// It waits until another one ends, at most for --max-wait
     #[default]
     Wait,
     /// It is reset at once
@@ -32,26 +32,26 @@ impl WhenFull {
     }
 }
 
-/// All of it. Without limits nothing is counted and nothing costs anything.
+/// All admission settings. Without limits nothing is counted and nothing costs anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admission {
     /// Connections that may be open at all workers together.
     pub max_open: Option<u32>,
     /// Connections that one worker may have open.
     pub max_open_per_worker: Option<u32>,
-    /// What becomes of those beyond.
+    /// What happens to connections beyond the limits.
     pub when_full: WhenFull,
-    /// How long a connection may wait to be admitted before it is refused, if that was said.
+    /// How long a connection may wait to be admitted before it is refused, if set.
     pub max_wait: Option<Duration>,
     /// Connections that one source may have open.
     pub max_open_per_source: Option<u32>,
-    /// New connections of one source in a second; as many may come at once.
+    /// New connections of one source per second; as many may come at once.
     pub max_rate_per_source: Option<u32>,
-    /// How much of an address is one source.
+    /// How many bits of an address make one source.
     pub source_prefix: Prefix,
-    /// How long a fresh worker's share grows.
+    /// How long a new worker's share grows.
     pub slow_start: Option<Duration>,
-    /// How long the kernel keeps a connection to itself that says nothing.
+    /// How long the kernel keeps a connection on which nothing has been sent.
     pub defer: Option<Duration>,
 }
 
@@ -62,18 +62,17 @@ impl Admission {
         self.max_open.or(self.max_open_per_worker).or(self.max_open_per_source).is_some()
     }
 
-    /// How long a connection may wait to be admitted; without a limit that could make it wait, and without
-    /// `--max-wait`, for as long as it takes.
+    /// How long a connection may wait to be admitted; unlimited without `--max-wait` if no limit could make it wait.
     #[must_use]
     pub fn longest_wait(&self) -> Option<Duration> {
         let limited = self.max_open.or(self.max_open_per_worker).is_some();
         self.max_wait.or(limited.then_some(MAX_WAIT_DEFAULT))
     }
 
-    /// Whether it can be had in a mode.
+    /// Whether these settings work in a mode.
     ///
     /// # Errors
-    /// Why not, and what to do.
+    /// Why not, and what to do instead.
     pub fn fits(&self, mode: Mode) -> Result<(), String> {
         let limits = self.counts_open() || self.max_rate_per_source.is_some() || self.max_wait.is_some();
         let stray = self.when_full != WhenFull::Wait && self.max_open.or(self.max_open_per_worker).is_none();

@@ -10,7 +10,7 @@ use std::str::FromStr;
 pub enum Bind {
     /// Every address of the machine, IPv6 and IPv4 (`:80`).
     Any(u16),
-    /// One address, or all that a host name has.
+    /// One address, or all addresses of a host name.
     Tcp(Vec<SocketAddr>),
     /// A socket file and its mode.
     Unix { path: PathBuf, mode: Option<u32> },
@@ -20,10 +20,10 @@ pub enum Bind {
     Inherited(i32),
 }
 
-/// A value of `--bind` that makes no sense.
+/// An invalid value of `--bind`.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BindError {
-    /// No form that is known.
+    /// Not a known form.
     #[error("expected HOST:PORT, :PORT, [IPV6]:PORT, unix:PATH or fd://N")]
     Form,
     /// Something like `8080`.

@@ -1,4 +1,4 @@
-//! Which worker is next, and what the slots' shares are, as an operator says it.
+//! Which worker is next, and the slots' shares, as the operator sets them.
 
 use super::Mode;
 use crate::core::chance::Chance;
@@ -8,18 +8,18 @@ use crate::core::source::Prefix;
 use std::fmt;
 use std::str::FromStr;
 
-/// The largest weight (HAProxy's, too).
+/// The largest weight (the same as HAProxy's).
 pub const WEIGHT_MAX: u32 = 256;
 
 /// `--policy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// Each in turn.
+    /// The slots in turn.
     #[default]
     RoundRobin,
-    /// The one with the fewest open connections.
+    /// The slot with the fewest open connections.
     LeastConnections,
-    /// The less loaded of two that are drawn.
+    /// The less loaded of two randomly drawn slots.
     RandomTwo,
     /// By the client's address.
     SourceHash(Prefix),
@@ -37,7 +37,7 @@ impl Policy {
         }
     }
 
-    /// Whether it asks how many connections a worker has open.
+    /// Whether it needs to know how many connections a worker has open.
     #[must_use]
     pub fn counts_open(self) -> bool {
         match self {
@@ -46,7 +46,7 @@ impl Policy {
         }
     }
 
-    /// The policy itself; `seed` is for one that draws.
+    /// The policy itself; `seed` is for a policy that draws.
     #[must_use]
     pub fn begin(self, seed: u64) -> policy::Policy {
         match self {
@@ -57,10 +57,10 @@ impl Policy {
         }
     }
 
-    /// Whether it, and these weights, can be had in a mode.
+    /// Whether this policy and these weights work in a mode.
     ///
     /// # Errors
-    /// Why not, and what to do.
+    /// Why not, and what to do instead.
     pub fn fits(self, mode: Mode, weights: &Weights) -> Result<(), String> {
         match (mode, self) {
             (Mode::Shared, _) if self != Policy::RoundRobin || *weights != Weights::default() => Err(
@@ -85,13 +85,13 @@ impl fmt::Display for Policy {
     }
 }
 
-/// No policy that is known.
+/// Not a known policy.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
-    /// The name.
+    /// The name is unknown.
     #[error("expected round-robin, least-connections, random-two or source-hash")]
     Name,
-    /// The prefix.
+    /// The prefix is invalid.
     #[error("{0}, as in source-hash/24,56")]
     Prefix(#[from] crate::core::source::PrefixError),
 }
@@ -122,7 +122,7 @@ impl Weights {
         self.0.get(slot.index()).copied().unwrap_or(1)
     }
 
-    /// Slots that were named.
+    /// Slots that the list names.
     #[must_use]
     pub fn named(&self) -> usize {
         self.0.len()
@@ -145,7 +145,7 @@ impl fmt::Display for Weights {
     }
 }
 
-/// No list of weights.
+/// Not a list of weights.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("weights are numbers from 1 to {WEIGHT_MAX}, one for each slot, as in 3,1,1,1")]
 pub struct WeightsError;

@@ -1,6 +1,5 @@
-//! The configuration file: TOML with the long options' names as keys. It is turned into the words of a
-//! command line, which come before those that were typed, so that one parser knows all options and what
-//! was typed wins.
+//! The configuration file: TOML with the long options' names as keys. It is turned into command-line words, which come
+//! before the typed ones. So one parser handles all options, and the typed words win.
 
 use super::options::{self, InFile};
 use std::ffi::OsString;
@@ -10,7 +9,7 @@ use toml::{Table, Value};
 /// Longest file that is read.
 pub const FILE_MAX: u64 = 1 << 20;
 
-/// What is wrong with a configuration file.
+/// An error in a configuration file.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// It cannot be read.
@@ -18,30 +17,30 @@ pub enum FileError {
     Read {
         /// The file.
         path: String,
-        /// Why not.
+        /// The reason.
         why: String,
     },
-    /// It is no TOML.
+    /// It is not TOML.
     #[error("{path}: {why}")]
     Toml {
         /// The file.
         path: String,
-        /// Where, and what is wrong.
+        /// The place and the error.
         why: String,
     },
-    /// A key has a value of a kind that no option takes.
+    /// A key has a value of a type that no option takes.
     #[error("{path}: {key} has a value that no option takes; {expected}")]
     Value {
         /// The file.
         path: String,
         /// The key.
         key: String,
-        /// What it could be.
+        /// What it could be instead.
         expected: &'static str,
     },
 }
 
-/// What a file says, as words of a command line.
+/// The content of a file as command-line words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Words {
     /// Options.
@@ -58,7 +57,7 @@ pub fn read(path: &Path) -> Result<String, FileError> {
     use std::io::Read;
     use std::os::unix::fs::OpenOptionsExt;
     let fail = |why: String| FileError::Read { path: path.display().to_string(), why };
-    // Not blocking, since opening a pipe would wait for its writer.
+    // Non-blocking, since opening a pipe would wait for its writer.
     let file = std::fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let file = file.map_err(|error| fail(error.to_string()))?;
     if !file.metadata().is_ok_and(|what| what.is_file()) {
@@ -72,7 +71,7 @@ pub fn read(path: &Path) -> Result<String, FileError> {
     Ok(text)
 }
 
-/// Turns a file's text into words. `path` is only named in errors.
+/// Turns a file's text into words. `path` appears only in errors.
 ///
 /// # Errors
 /// [`FileError`].
@@ -90,7 +89,7 @@ pub fn words(text: &str, path: &Path) -> Result<Words, FileError> {
             words.command = parts.collect::<Option<_>>().ok_or_else(|| fail("it is a list of texts"))?;
             continue;
         }
-        // What is no option the command line's parser refuses.
+        // The command line's parser refuses keys that are not options.
         match (options::find(&key).map_or(InFile::Values, |option| option.in_file), value) {
             (InFile::Not, _) => return Err(fail("one file cannot name another")),
             (InFile::Table, Value::Table(variables)) => {
@@ -140,7 +139,7 @@ mod tests {
         assert_eq!(admission.options, ["--defer", "--max-open=9", "--weights=3,1"]);
         let switches = super::words("share-port-zero = true\nleave-children = false\n", Path::new("m.toml")).unwrap();
         assert_eq!(switches.options, ["--share-port-zero"]);
-        // In the order of the keys, on which nothing depends.
+        // In the order of the keys; nothing depends on the order.
         assert_eq!(words.options, ["--bind=:80", "--bind=:443", "--env=A=x=y", "--env=B=1", "--workers=4"]);
         assert_eq!(words.command, ["node", "a b.js"]);
     }

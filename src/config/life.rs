@@ -1,4 +1,4 @@
-//! How the lives of the workers are looked after: readiness, drain, reload, stalls, recycling, restarts.
+//! Settings for the lifecycle of the workers: readiness, drain, reload, stalls, recycling, restarts.
 
 use crate::sys::guard::Detached;
 use std::str::FromStr;
@@ -9,32 +9,32 @@ use std::time::Duration;
 pub enum Ready {
     /// When it listens.
     Listen,
-    /// When it says `READY=1` (sd_notify).
+    /// When it sends `READY=1` (sd_notify).
     Notify,
     /// When it answers this path with a status of 2xx or 3xx.
     Http(String),
-    /// When it has lived for so long.
+    /// When it has run for this long.
     Delay(Duration),
     /// When it writes a line to this descriptor, or to the first free one (s6's notification descriptor).
     Fd(Option<i32>),
 }
 
-/// What a worker is asked from time to time.
+/// The probe that a worker gets from time to time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// To answer this path with a status of 2xx or 3xx.
+    /// A request for this path, to be answered with a status of 2xx or 3xx.
     Http(String),
-    /// To take a connection.
+    /// A connection that it has to take.
     Tcp,
 }
 
-/// A value of `--ready` or `--probe` that makes no sense.
+/// An invalid value of `--ready` or `--probe`.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LifeError {
-    /// No form of `--ready` that is known.
+    /// Not a known form of `--ready`.
     #[error("expected listen, notify, http:/PATH, delay:DURATION, fd or fd:N")]
     Ready,
-    /// No form of `--probe` that is known.
+    /// Not a known form of `--probe`.
     #[error("expected http:/PATH or tcp")]
     Probe,
     /// The path does not begin with `/`, or would break the request line.
@@ -59,7 +59,7 @@ fn path(text: &str) -> Result<String, LifeError> {
 /// Longest duration that makes sense: a hundred years, beyond which sums could overflow.
 const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// A duration, where a bare `0` needs no unit.
+/// A duration; a bare `0` needs no unit.
 ///
 /// # Errors
 /// [`LifeError::Duration`].
@@ -71,7 +71,7 @@ pub fn duration(text: &str) -> Result<Duration, LifeError> {
     }
 }
 
-/// The highest number that `--ready fd:N` takes; the channel and others come after it.
+/// The highest number that `--ready fd:N` takes; the channel and other descriptors come after it.
 const READY_FD_MAX: i32 = 99;
 
 impl FromStr for Ready {
@@ -105,7 +105,7 @@ impl FromStr for Probe {
     }
 }
 
-/// Bytes: a number, or one with K, M or G (powers of 1024, as PM2's `--max-memory-restart` has them).
+/// Bytes: a number, or one with K, M or G (powers of 1024, as in PM2's `--max-memory-restart`).
 ///
 /// # Errors
 /// [`LifeError::Size`].
@@ -117,37 +117,37 @@ pub fn size(text: &str) -> Result<u64, LifeError> {
     bytes.filter(|bytes| *bytes > 0).ok_or(LifeError::Size)
 }
 
-/// A probe and its rhythm; the words are HAProxy's.
+/// A probe and its rhythm; the names are HAProxy's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probing {
-    /// What is asked.
+    /// The probe.
     pub probe: Probe,
-    /// From one to the next.
+    /// Time from one probe to the next.
     pub interval: Duration,
     /// How long the answer may take.
     pub timeout: Duration,
-    /// Good ones in a row after which a worker that was bad is good.
+    /// Good answers in a row after which a stalled worker counts as healthy.
     pub rise: u32,
-    /// Bad ones in a row after which a worker is stalled.
+    /// Bad answers in a row after which a worker counts as stalled.
     pub fall: u32,
 }
 
-/// All of it.
+/// All lifecycle settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Life {
     /// When a worker counts as ready.
     pub ready: Ready,
-    /// How long it may take to be.
+    /// How long it may take to become ready.
     pub boot_timeout: Duration,
-    /// Workers that may be started beyond the number while others are replaced.
+    /// Workers that may be started beyond the wanted number during a replacement.
     pub max_surge: u32,
-    /// Slots that may be without a worker for the sake of a replacement.
+    /// Slots that may be without a worker during a replacement.
     pub max_unavailable: u32,
-    /// How long a worker may take none of the connections that wait for it; without it nobody is watched.
+    /// How long a worker may take none of the connections that wait for it; not watched if not set.
     pub stall: Option<Duration>,
     /// How long it may be stalled before it is killed.
     pub stall_kill: Option<Duration>,
-    /// What it is asked from time to time.
+    /// The probe that it gets from time to time.
     pub probing: Option<Probing>,
     /// How often a native worker gets a `PING`.
     pub heartbeat: Option<Duration>,
@@ -161,9 +161,9 @@ pub struct Life {
     pub max_rss: Option<u64>,
     /// Failures of a slot within the window after which it rests.
     pub max_restarts: u32,
-    /// The window.
+    /// The window for `max_restarts`.
     pub restart_window: Duration,
-    /// What becomes of jobs that workers detached when the master ends.
+    /// What happens to jobs that workers detached when the master ends.
     pub detached: Detached,
 }
 

@@ -1,5 +1,4 @@
-//! One validated configuration: whatever is in it can be carried out, as far as that can be known
-//! before trying.
+//! One validated configuration: everything in it can be carried out, as far as that can be known in advance.
 
 pub mod admission;
 pub mod bind;
@@ -25,30 +24,30 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// The most slots that a master can have; the figure is generous for 128 cores and keeps a slip of
-/// the finger from eating the machine.
+/// The most slots that a master can have; the figure is generous for 128 cores and keeps a typing error from
+/// exhausting the machine.
 pub const WORKERS_MAX: u32 = 1024;
-/// Descriptors that one worker costs the master: pidfd, channel, its notification socket, two ends of a
-/// hand-off socket, the pipe of who has that, two pipes for its output; when it is supervised, where its calls are reported and a
-/// watch on the hand-off socket.
+/// Descriptors that one worker costs the master: pidfd, channel, its notification socket, two ends of a hand-off
+/// socket, the pipe that tells which processes hold that socket, two pipes for its output; when it is supervised, also
+/// the descriptor that reports its calls and a watch on the hand-off socket.
 pub const DESCRIPTORS_PER_WORKER: u64 = 10;
 /// Descriptors that the master needs for itself.
 pub const DESCRIPTORS_OF_MASTER: u64 = 24;
-/// The default of `--depth`: enough that a worker is rarely passed over at a moment's delay, so the
-/// spread stays exact, and little enough that one that stops holds few connections.
+/// The default of `--depth`: large enough that a worker is rarely skipped because of a short delay, so the spread
+/// stays exact, and small enough that a stopped worker holds few connections.
 pub const DEPTH_DEFAULT: u32 = 64;
-/// The largest depth that an ordinary user's socket buffer (twice `net.core.wmem_max`, 212992 bytes by
-/// default) can hold at 768 bytes a connection. Above a quarter of that a full worker is heard of
-/// only when it has taken that many (`unix_writable` in net/unix/af_unix.c).
+/// The largest depth that an ordinary user's socket buffer (twice `net.core.wmem_max`, 212992 bytes by default) can
+/// hold at 768 bytes a connection. Above a quarter of that, the kernel reports a full worker as writable only when it
+/// has taken that many (`unix_writable` in net/unix/af_unix.c).
 pub const DEPTH_MAX: u32 = 512;
 
-/// Who gives a connection its worker.
+/// What decides which worker gets a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// The master accepts and hands each connection to the worker whose turn it is.
     Handoff,
-    /// All workers accept on one listening socket; the kernel wakes whom it likes.
+    /// All workers accept on one listening socket; the kernel decides which one it wakes.
     Shared,
     /// Each worker has a listening socket, and a program in the kernel takes turns among them.
     Kernel,
@@ -62,7 +61,7 @@ impl Mode {
     }
 }
 
-/// How an unmodified worker is brought to take part.
+/// How an unmodified worker is made to take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Adapter {
@@ -72,13 +71,13 @@ pub enum Adapter {
     Preload,
     /// Its `bind`, `listen` and, in hand-off mode, `accept` calls are supervised: for static binaries.
     Seccomp,
-    /// Listening descriptors at 3 and above, as `sd_listen_fds(3)` has it (shared and kernel mode with --bind).
+    /// Listening descriptors at 3 and above, as for `sd_listen_fds(3)` (shared and kernel mode with --bind).
     Inherit,
     /// The worker speaks maitred's protocol itself.
     Native,
 }
 
-/// When lines of workers' output get the slot before them.
+/// When lines of workers' output are prefixed with the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Prefix {
     /// When standard output is a terminal.
@@ -89,7 +88,7 @@ pub enum Prefix {
     Never,
 }
 
-/// Who has a port that the kernel chose for a worker which bound port 0.
+/// The owner of a port that the kernel chose for a worker that bound port 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortZero {
     /// The process that bound it, unless `--bind ADDR:0` names the address.
@@ -98,21 +97,21 @@ pub enum PortZero {
     Shared,
 }
 
-/// Where the name comes from.
+/// The origin of the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
     /// `--name`: exactly this one.
     ByOperator,
-    /// The command's: another one will do if it is taken.
+    /// The command's name: another one is used if it is taken.
     ByCommand,
 }
 
-/// Where the control socket is.
+/// The place of the control socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// In the usual place; a master that cannot have it there runs without.
+    /// The usual place; if the socket cannot be created there, the master runs without one.
     Usual(PathBuf),
-    /// Where the operator said; a master that cannot have it there does not run.
+    /// The operator's choice; if the socket cannot be created there, the master does not run.
     Explicit(PathBuf),
 }
 
@@ -123,54 +122,54 @@ pub struct Config {
     pub workers: u32,
     /// Addresses bound before the first worker starts.
     pub bind: Vec<Bind>,
-    /// Who gives a connection its worker.
+    /// What decides which worker gets a connection.
     pub mode: Mode,
     /// Which worker is next.
     pub policy: Policy,
-    /// What each slot's share is.
+    /// Each slot's share.
     pub weights: Weights,
-    /// Who is let in.
+    /// Which connections are admitted.
     pub admission: Admission,
-    /// How workers are brought to take part.
+    /// How workers are made to take part.
     pub adapter: Adapter,
-    /// The program that gets its listening sockets in its own way.
+    /// The program that receives its listening sockets in its own way.
     pub preset: Option<Preset>,
-    /// Untaken connections per worker before it is passed over.
+    /// Untaken connections per worker before it is skipped.
     pub depth: u32,
     /// Name in the control socket, logs and metrics.
     pub name: String,
-    /// Where the name comes from.
+    /// The origin of the name.
     pub named: Named,
     /// The control socket.
     pub control: Control,
     /// Addresses that each worker has for itself.
     pub private: Vec<Private>,
-    /// Who has a port that the kernel chose.
+    /// The owner of a port that the kernel chose.
     pub port_zero: PortZero,
     /// Additions to the workers' environment.
     pub env: Vec<(OsString, OsString)>,
     /// Working directory of the workers.
     pub cwd: Option<PathBuf>,
-    /// What asks a worker to end.
+    /// The signal that asks a worker to end.
     pub stop_signal: Signal,
-    /// How long it may take.
+    /// How long it may take to end.
     pub grace: Duration,
-    /// When workers' lines get the slot before them.
+    /// When workers' lines are prefixed with the slot.
     pub prefix: Prefix,
-    /// How the lives of the workers are looked after.
+    /// Settings for the lifecycle of the workers.
     pub life: Life,
     /// The command and its arguments; never empty.
     pub command: Vec<OsString>,
-    /// What all of this was made from.
+    /// The source of this configuration.
     pub source: Source,
 }
 
-/// What a configuration was made from, and how it is made again.
+/// What a configuration was made from, and how to make it again.
 #[derive(Clone)]
 pub struct Source {
     /// The text of the configuration file, if there is one.
     pub text: Option<String>,
-    /// Makes the configuration again: from the file as it is now, or from this text of it.
+    /// Makes the configuration again: from the file in its current state, or from this text of it.
     pub make: Rc<dyn Fn(Option<String>) -> Result<Config, String>>,
 }
 
@@ -181,7 +180,7 @@ impl std::fmt::Debug for Source {
 }
 
 impl Config {
-    /// Whether workers could be started with it, as far as the file system tells.
+    /// Whether workers could be started with it, as far as the file system shows.
     ///
     /// # Errors
     /// What is missing.
@@ -202,15 +201,16 @@ impl Config {
         self.bind.iter().filter_map(number).collect()
     }
 
-    /// The configuration as its file says now.
+    /// The configuration according to the current state of its file.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong with the file.
     pub fn again(&self) -> Result<Config, String> {
         (self.source.make)(None)
     }
 
-    /// Takes what cannot change while the master runs from the one in force; names what would have changed.
+    /// Keeps the old values of options that cannot change while the master runs; returns the names of those that would
+    /// have changed.
     pub fn keep_from(&mut self, old: &Config) -> Vec<&'static str> {
         let mut kept = Vec::new();
         for option in options::OPTIONS {
@@ -224,7 +224,7 @@ impl Config {
         kept
     }
 
-    /// What the fleet is told.
+    /// The settings for the fleet.
     #[must_use]
     pub fn plan(&self, max_workers: u32) -> Plan {
         let life = &self.life;
@@ -255,7 +255,7 @@ mod tests {
     use bind::Bind;
     use std::time::Duration;
 
-    /// What `maitred -w 2 -- true` is, more or less.
+    /// About the same as `maitred -w 2 -- true`.
     fn sample() -> Config {
         Config {
             workers: 2,
@@ -327,7 +327,7 @@ mod tests {
         assert_eq!(sample().inherited(), [3, 5]);
     }
 
-    /// Changes one thing, and expects it to stay as it was, and to be named.
+    /// Makes one change, and expects the old value to be kept and the option to be named.
     fn check_kept(name: &str, change: impl Fn(&mut Config)) {
         let (old, mut new) = (sample(), sample());
         change(&mut new);
@@ -354,10 +354,10 @@ mod tests {
         check_kept("prefix", |new| new.prefix = Prefix::Always);
         check_kept("leave-children", |new| new.life.detached = crate::sys::guard::Detached::Stay);
         check_kept("name", |new| new.name = "false".to_owned());
-        // A command's name that was taken became another one.
+        // The command's name was taken and replaced by another one.
         let mut by_command = Config { name: "true-2".to_owned(), named: Named::ByCommand, ..sample() };
         assert!(by_command.keep_from(&sample()).is_empty());
-        // All else is as the new one says.
+        // Everything else is as in the new one.
         let mut new = Config { workers: 9, command: vec!["false".into()], ..sample() };
         assert!(new.keep_from(&sample()).is_empty());
         assert_eq!((new.workers, &new.command[..]), (9, &["false".into()][..]));

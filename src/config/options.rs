@@ -1,52 +1,52 @@
-//! Every option of `run`: what it is called, how it stands in a file, whether a reload may change it, and where it acts.
+//! Every option of `run`: its name, its form in a file, whether a reload may change it, and where it acts.
 
 use super::{Config, Named};
 
-/// How an option's value stands in a configuration file.
+/// The form of an option's value in a configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InFile {
-    /// A text or a number.
+    /// A string or a number.
     Value,
-    /// The same, or a list of them: the option may be given several times.
+    /// The same, or a list of these: the option may be given several times.
     Values,
-    /// A list that is one value.
+    /// A list that forms one value.
     List,
     /// `true` or `false`: the option takes no value.
     Switch,
-    /// `true`, or a value that may also be left out.
+    /// `true`, or a value, which may be left out.
     SwitchOrValue,
     /// A table of its own.
     Table,
-    /// Not at all: it says how the file is read, or how the program logs before that.
+    /// Not allowed: the option says how the file is read, or how the program logs before that.
     Not,
 }
 
-/// What becomes of another value at a reload.
+/// What a reload does with a different value.
 #[derive(Clone, Copy)]
 pub enum Reload {
-    /// The new generation of workers has it.
+    /// The new generation of workers gets it.
     Changes,
-    /// The old one stays as long as the master runs.
+    /// The old value stays as long as the master runs.
     Stays {
-        /// Whether it is the same in both.
+        /// Whether both configurations have the same value.
         same: fn(&Config, &Config) -> bool,
-        /// Takes it from the second.
+        /// Takes the value from the second.
         keep: fn(&mut Config, &Config),
     },
-    /// It is no part of the configuration.
+    /// It is not part of the configuration.
     OfTheProgram,
 }
 
 /// Where an option acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acts {
-    /// The addresses and the way of a connection.
+    /// The addresses and the path of a connection.
     Front,
     /// How a worker is started.
     Workers,
     /// What happens to workers, and when.
     Lifecycle,
-    /// Who shall run.
+    /// Which workers run.
     Fleet,
     /// The control socket.
     Control,
@@ -56,17 +56,17 @@ pub enum Acts {
 
 /// One option.
 pub struct RunOption {
-    /// Its long name, which is its key in a file.
+    /// Its long name, which is also its key in a file.
     pub name: &'static str,
-    /// How its value stands there.
+    /// The form of its value there.
     pub in_file: InFile,
-    /// What becomes of another value at a reload.
+    /// What a reload does with a different value.
     pub reload: Reload,
     /// Where it acts.
     pub acts: Acts,
 }
 
-/// An option whose value stays as long as the master runs, by the field that has it.
+/// An option whose value stays as long as the master runs, given by its field.
 macro_rules! stays {
     ($($field:ident).+) => {
         Reload::Stays {
@@ -80,7 +80,7 @@ const fn option(name: &'static str, in_file: InFile, reload: Reload, acts: Acts)
     RunOption { name, in_file, reload, acts }
 }
 
-/// All of them, in the order of the help.
+/// All options, in the order of the help.
 pub const OPTIONS: &[RunOption] = &[
     option("workers", InFile::Value, Reload::Changes, Acts::Fleet),
     option("policy", InFile::Value, stays!(policy), Acts::Front),
@@ -100,7 +100,7 @@ pub const OPTIONS: &[RunOption] = &[
         "name",
         InFile::Value,
         Reload::Stays {
-            // A command's name that was taken became another one.
+            // A command's name that was taken was replaced by another one.
             same: |new, old| new.named == Named::ByCommand || new.name == old.name,
             keep: |new, old| (new.name, new.named) = (old.name.clone(), old.named),
         },
@@ -110,7 +110,7 @@ pub const OPTIONS: &[RunOption] = &[
         "control",
         InFile::Value,
         Reload::Stays {
-            // It goes by the name.
+            // It depends on the name.
             same: |_, _| true,
             keep: |new, old| new.control = old.control.clone(),
         },

@@ -1,6 +1,6 @@
-//! The values of `--preset`. What each means is [`adapt`](crate::adapt::preset)'s affair.
+//! The values of `--preset`. Their meaning is defined in [`adapt`](crate::adapt::preset).
 
-/// A program that is told in its own way.
+/// A program that receives its sockets in its own way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 #[value(rename_all = "kebab-case")]
 pub enum Preset {
@@ -26,8 +26,8 @@ pub enum Preset {
     Caddy,
     /// Sets `FPM_SOCKETS`; the pool must have `listen` with the same address
     PhpFpm,
-    /// The socket is standard input, as FastCGI programs (php-cgi, libfcgi) want it
+    /// The socket is standard input, as FastCGI programs (php-cgi, libfcgi) expect it
     Fastcgi,
-    /// The socket is standard input, as inetd's `wait` services want it
+    /// The socket is standard input, as inetd's `wait` services expect it
     Inetd,
 }

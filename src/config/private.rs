@@ -7,14 +7,14 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Addresses that nobody shares.
+/// Addresses that are not shared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Private {
-    /// Ports of one IP address, or of all.
+    /// Ports of one IP address, or of all addresses.
     Ports {
         /// The address that the worker must bind; any if not given.
         ip: Option<IpAddr>,
-        /// From the first to the last.
+        /// The first and the last port.
         ports: RangeInclusive<u16>,
     },
     /// A socket file.
@@ -23,16 +23,16 @@ pub enum Private {
     Abstract(String),
 }
 
-/// A value of `--private` that makes no sense.
+/// An invalid value of `--private`.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PrivateError {
-    /// No form that is known.
+    /// Not a known form.
     #[error("expected HOST:PORT, :PORT, :FIRST-LAST, unix:/PATH or unix:@NAME, with HOST an IP address")]
     Form,
     /// Not a number up to 65535.
     #[error("{0:?} is no port; ports are 1 to 65535, and port 0 is private anyway")]
     Port(String),
-    /// The other way round.
+    /// The bounds are in the wrong order.
     #[error("{0}-{1} has no port in it: the first one must not be larger than the last")]
     Empty(u16, u16),
 }
@@ -66,7 +66,7 @@ impl FromStr for Private {
         let (host, ports) = text.rsplit_once(':').ok_or(PrivateError::Form)?;
         let ip = match host {
             "" => None,
-            // With a port behind it, so that an IPv6 address must have its brackets.
+            // Adds a port, so that an IPv6 address must have its brackets.
             host => Some(format!("{host}:0").parse::<SocketAddr>().map_err(|_| PrivateError::Form)?.ip()),
         };
         let port = |text: &str| match text.parse() {

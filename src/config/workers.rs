@@ -3,18 +3,18 @@
 use super::WORKERS_MAX;
 use std::str::FromStr;
 
-/// How many workers are asked for.
+/// How many workers to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workers {
-    /// As many as there are usable cores, affinity and cgroup quota considered.
+    /// As many as there are usable cores, subject to affinity and cgroup quota.
     Auto,
     /// This many.
     Exactly(u32),
-    /// So many fewer than there are usable cores, but at least one.
+    /// This many fewer than there are usable cores, but at least one.
     CoresLess(u32),
 }
 
-/// A value of `--workers` that makes no sense.
+/// An invalid value of `--workers`.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum WorkersError {
     /// Zero.
@@ -53,7 +53,7 @@ impl FromStr for Workers {
 }
 
 impl Workers {
-    /// The number, on a machine with so many usable cores.
+    /// The number on a machine with this many usable cores.
     #[must_use]
     pub fn count(self, cores: u32) -> u32 {
         let count = match self {

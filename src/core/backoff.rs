@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-/// First wait. Long enough that a command which exits at once costs next to nothing, short enough
-/// that nobody notices it after a real crash.
+/// First wait. Long enough that a command which exits at once costs next to nothing, short enough to go unnoticed
+/// after a real crash.
 pub const BASE: Duration = Duration::from_millis(100);
-/// Longest wait, as einhorn has it: an operator who mends the cause should see the effect soon.
+/// Longest wait, the same as einhorn's: an operator who fixes the cause should see the effect soon.
 pub const CAP: Duration = Duration::from_secs(30);
 /// A worker that was ready for this long is healthy: its next failure counts as the first.
 pub const HEALTHY: Duration = Duration::from_secs(10);

@@ -1,8 +1,8 @@
-//! Chance from a seed, for whoever needs many draws and none that nobody could foresee.
+//! Random numbers from a seed, for code that needs many draws and does not need unpredictable ones.
 
 use serde::{Deserialize, Serialize};
 
-/// `SplitMix64` (Steele, Lea, Flood, OOPSLA 2014): every state gives another number.
+/// `SplitMix64` (Steele, Lea, Flood, OOPSLA 2014): every state gives a different number.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Chance(u64);
@@ -14,7 +14,7 @@ impl Chance {
         Chance(seed)
     }
 
-    /// The next number, any of the 2^64 alike.
+    /// The next number; each of the 2^64 values is equally likely.
     #[inline]
     pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(GOLDEN);
@@ -47,7 +47,8 @@ mod tests {
 
     #[test]
     fn the_series_is_the_published_one() {
-        // What everybody's SplitMix64 makes of this seed (Rosetta Code, "Pseudo-random numbers/Splitmix64").
+        // What other implementations of SplitMix64 give for this seed (Rosetta Code, "Pseudo-random
+        // numbers/Splitmix64").
         let mut chance = Chance::new(1_234_567);
         let drawn = [0; 3].map(|_: u64| chance.draw());
         assert_eq!(drawn, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);

@@ -1,11 +1,11 @@
-//! Whether one process may bind a TCP socket where it has one already: the kernel's own rule
-//! (`inet_csk_bind_conflict` in net/ipv4/inet_connection_sock.c), applied to the sockets of one worker, which
-//! the kernel does not see because the master's stand in their place.
+//! Whether one process may bind a TCP socket to an address where it already has one. This is the kernel's own rule
+//! (`inet_csk_bind_conflict` in net/ipv4/inet_connection_sock.c), applied to the sockets of one worker. The kernel
+//! does not see those sockets, because the master's sockets take their place.
 
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
-/// What a socket says when its address is bound.
+/// The options of a socket at the time its address is bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// `SO_REUSEADDR`.
@@ -16,7 +16,7 @@ pub struct Claim {
     pub only_v6: bool,
 }
 
-/// What a socket does that is bound already.
+/// The state of a socket that is already bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
     /// It is only bound.
@@ -25,10 +25,10 @@ pub enum Held {
     Listens,
 }
 
-/// Whether the kernel would refuse `asks` with `EADDRINUSE` because of a socket that the same user has.
+/// Whether the kernel would refuse `asks` with `EADDRINUSE` because of a socket of the same user.
 ///
-/// Both addresses with the ports that they really have. Of two sockets that only share an address by
-/// `SO_REUSEADDR`, the first that listens has it.
+/// Both addresses carry the ports that they really have. If two sockets share an address only by `SO_REUSEADDR`, the
+/// first one that listens keeps it.
 #[must_use]
 pub fn conflicts(asks: (SocketAddr, Claim), has: (SocketAddr, Claim, Held)) -> bool {
     let ((asked, new), (bound, old, held)) = (asks, has);
@@ -40,7 +40,7 @@ pub fn conflicts(asks: (SocketAddr, Claim), has: (SocketAddr, Claim, Held)) -> b
     !(both_reuse_port || both_reuse_address && held == Held::Bound)
 }
 
-/// Whether a client could reach both (`ipv6_rcv_saddr_equal` in net/ipv4/inet_hashtables.c).
+/// Whether a client could reach both sockets (`ipv6_rcv_saddr_equal` in net/ipv4/inet_hashtables.c).
 fn overlaps((a, a_only_v6): (SocketAddr, bool), (b, b_only_v6): (SocketAddr, bool)) -> bool {
     let receives = |wide: SocketAddr, only_v6: bool, narrow: SocketAddr, narrow_only_v6: bool| match wide.ip() {
         IpAddr::V4(ip) => ip.is_unspecified() && narrow.ip().to_canonical().is_ipv4() && !narrow_only_v6,
@@ -68,7 +68,7 @@ mod tests {
         socket
     }
 
-    /// A port below those that the kernel chooses, so that no other test has it, on any address.
+    /// A port below the range from which the kernel chooses, so that no other test uses it on any address.
     fn free_port() -> u16 {
         use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
         static NEXT: AtomicU16 = AtomicU16::new(0);

@@ -1,14 +1,14 @@
-//! How evenly something was spread.
+//! How evenly items are spread.
 
 use serde::{Deserialize, Serialize};
 
 /// Figures of evenness over the workers' counts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fairness {
-    /// Jain's index `(Σx)² / (N·Σx²)`, from 1/N (one has all) to 1 (all have the same).
+    /// Jain's index `(Σx)² / (N·Σx²)`, from 1/N (one worker has all) to 1 (all have the same).
     /// Jain, Chiu, Hawe: DEC-TR-301, 1984, <https://arxiv.org/abs/cs/9809099>.
     pub jain: f64,
-    /// The largest count over the mean; what the busiest worker bears.
+    /// The largest count over the mean: the load of the busiest worker.
     pub max_over_mean: f64,
     /// The smallest count.
     pub min: u64,
@@ -17,7 +17,7 @@ pub struct Fairness {
 }
 
 impl Fairness {
-    /// The figures for these counts. Nothing spread at all counts as even.
+    /// The figures for these counts. If nothing was spread at all, that counts as even.
     ///
     /// ```
     /// use maitred::core::fairness::Fairness;

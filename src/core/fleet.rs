@@ -1,13 +1,13 @@
-//! The lives of the workers: what happened comes in as an [`Event`], what to do goes out as
-//! [`Action`]s. [`crate::master`] carries them out and reports back.
+//! The lifecycle of the workers: what happened comes in as an [`Event`], what to do goes out as [`Action`]s.
+//! [`crate::master`] carries the actions out and reports back.
 //!
-//! What is wanted (how many slots, which generation, stopping or not) and what is seen (each slot's
-//! [`SlotState`]) are kept apart; after every event `reconcile` closes the gap. The law of use: one event,
-//! carry out all actions, next event; call with [`Event::Tick`] when [`Fleet::wakes_at`] is due.
+//! The wanted state (how many slots, which generation, stopping or not) and the observed state (each slot's
+//! [`SlotState`]) are kept apart; after every event `reconcile` closes the gap. The rule of use: pass one event, carry
+//! out all actions, pass the next event; pass [`Event::Tick`] when [`Fleet::wakes_at`] is due.
 //!
-//! A slot's worker leaves only when another is ready in its place, unless it failed, was told to stop
-//! or `max_unavailable` allows a gap. All of it can be written down and read again, so that the next
-//! binary of the master goes on where this one was.
+//! A slot's worker leaves only when another is ready in its place, unless it failed, was told to stop or
+//! `max_unavailable` allows a gap. The whole state can be serialized and read back, so that the next binary of the
+//! master continues where this one stopped.
 
 mod event;
 mod failure;
@@ -28,37 +28,37 @@ use reload::Reload;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Failures to boot in a row, of one slot of a first generation in which nobody was ever ready,
-/// before the master gives up.
+/// Consecutive boot failures of one slot before the master gives up; only in a first generation of which no worker was
+/// ever ready.
 pub const BOOT_ATTEMPTS: u32 = 3;
 
-/// A worker that still has connections gets its stop signal this much of the grace time before it is
-/// killed, so that a server which knows how to stop can close what idles: a tenth, at most two seconds.
+/// A worker that still has connections gets its stop signal this much of the grace time before it is killed, so that a
+/// server that can stop gracefully has time to close idle connections: a tenth of the grace time, at most two seconds.
 #[must_use]
 pub fn time_to_stop(grace: Duration) -> Duration {
     (grace / 10).min(Duration::from_secs(2))
 }
 
-/// What the fleet is told to be.
+/// The settings of the fleet.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Plan {
-    /// How many workers the configuration in force asks for; so many are wanted at the start.
+    /// The number of workers in the current configuration; the wanted number at the start.
     pub workers: u32,
-    /// The most that can be asked for later.
+    /// The largest number that can be asked for later.
     pub max_workers: u32,
     /// How long a worker may take to end.
     pub grace: Duration,
     /// How long a worker may take to be ready.
     pub boot_timeout: Duration,
-    /// Workers that may be started beyond the wanted number while others are replaced.
+    /// Workers that may be started beyond the wanted number during a replacement.
     pub max_surge: u32,
-    /// Slots that may be without a serving worker for the sake of a replacement.
+    /// Slots that may be without a serving worker during a replacement.
     pub max_unavailable: u32,
     /// When a slot may get its next worker.
     pub succession: Succession,
     /// Failures of a slot within `restart_window` after which it rests.
     pub max_restarts: u32,
-    /// See there.
+    /// The window in which `max_restarts` counts failures.
     pub restart_window: Duration,
     /// How long a worker may be stalled before it is killed; never if not given.
     pub stall_kill: Option<Duration>,
@@ -69,56 +69,56 @@ pub struct Plan {
 /// When a slot may get its next worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Succession {
-    /// While the one before is still there.
+    /// While the previous worker is still there.
     Overlapping,
-    /// When that is gone: the two would share a queue.
+    /// When the previous worker is gone: the two would share a queue.
     AfterEnd,
 }
 
-/// What the fleet is to be.
+/// The wanted state of the fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Wanted {
     /// This many workers.
     Running(u32),
-    /// None for now, and so many later.
+    /// No workers for now, and this many later.
     Paused(u32),
-    /// None, and how.
+    /// No workers; how to stop them.
     Stopped(Stop),
 }
 
 /// The time in which the listeners take their last connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Closing {
-    /// When it is over in any case; never for a patient stop.
+    /// When it ends in any case; never for a patient stop.
     until: Option<Moment>,
 }
 
-/// All slots, and what is wanted of them.
+/// All slots, and their wanted state.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Fleet {
     plan: Plan,
     wanted: Wanted,
     #[serde(rename = "seats")]
     slots: Vec<SlotState>,
-    /// The last generation that served in every slot; who is forked again belongs to it.
+    /// The last generation that served in every slot; workers that are forked again belong to it.
     settled: Generation,
-    /// The highest number that a generation got.
+    /// The highest generation number so far.
     newest: Generation,
     reload: Option<Reload>,
-    /// A reload that waits for its turn. The last one asked for counts.
+    /// A reload that waits for its turn. Only the latest request counts.
     pending: Option<Manner>,
     /// How many workers its configuration asks for.
     #[serde(default)]
     pending_workers: Option<u32>,
     next_worker: u64,
     random: Chance,
-    /// While the fleet stops: until when workers still get what waited in the accept queues.
+    /// While the fleet stops: until when workers still get the connections that waited in the accept queues.
     closing: Option<Closing>,
-    /// When the last request to stop came that was not the same again.
+    /// When the last request to stop arrived that was not a repetition of the same one.
     stop_asked: Option<Moment>,
-    /// Whether any worker was ever ready: from then on nothing makes the master give up.
+    /// Whether any worker was ever ready; if so, the master never gives up.
     was_ready: bool,
-    /// Whether the end was announced by [`Action::Finish`].
+    /// Whether [`Action::Finish`] was issued.
     ended: bool,
 }
 
@@ -144,12 +144,12 @@ impl Fleet {
         }
     }
 
-    /// Takes over times and limits of a changed configuration; the number of workers stays.
+    /// Applies the times and limits of a changed configuration; the number of workers stays.
     pub fn replan(&mut self, plan: Plan) {
         self.plan = Plan { workers: self.plan.workers, seed: self.plan.seed, ..plan };
     }
 
-    /// Takes in what happened; the actions are to be carried out in order.
+    /// Processes what happened; the caller must carry out the actions in order.
     pub fn handle(&mut self, now: Moment, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         self.take_in(now, event, &mut actions);
@@ -177,7 +177,7 @@ impl Fleet {
         }
     }
 
-    /// Lets a ready worker serve; whoever served in its slot drains.
+    /// Lets a ready worker serve; any worker that served in its slot drains.
     fn admit(&mut self, now: Moment, worker: WorkerId, actions: &mut Vec<Action>) {
         let grace = self.plan.grace;
         let Some((_, state, index)) = self.slot_of(worker) else { return };
@@ -206,7 +206,7 @@ impl Fleet {
         occupant.stalled_since.get_or_insert(now);
         let generation = occupant.generation;
         if sign == Sign::Deaf && self.is_target(generation) {
-            // It said that it serves, and does not: the others of its generation will do the same.
+            // It said that it serves, but it does not: the others of its generation would do the same.
             self.abort(now, AbortReason::Deaf(worker), actions);
         }
     }
@@ -220,7 +220,7 @@ impl Fleet {
         }
     }
 
-    /// Closes the gap between what is wanted and what is seen.
+    /// Closes the gap between the wanted and the observed state.
     fn reconcile(&mut self, now: Moment, actions: &mut Vec<Action>) {
         if self.closing.is_some_and(|closing| closing.until.is_some_and(|until| until <= now)) {
             self.closing = None;
@@ -253,12 +253,12 @@ impl Fleet {
         self.exclude(actions);
         self.trim(actions);
         if self.wanted() as usize != wanted || self.may_begin() {
-            // It was given up meanwhile, or the next reload's turn has come.
+            // The reload was given up meanwhile, or the next one's turn has come.
             self.reconcile(now, actions);
         }
     }
 
-    /// Forks into a wanted slot in which nobody serves or is about to.
+    /// Forks into a wanted slot in which no worker serves or is about to.
     fn fill(&mut self, now: Moment, index: usize, actions: &mut Vec<Action>) {
         let state = &self.slots[index];
         let free = match self.plan.succession {
@@ -295,7 +295,7 @@ impl Fleet {
                 Life::Draining { phase: Drain::Killed, .. } => {}
                 _ if stop == Some(Stop::Immediate) => kill(occupant, now, KillReason::Immediate, actions),
                 Life::Starting { .. } | Life::Ready { .. } => drain(occupant, now, grace, actions),
-                // TERM after QUIT sets the limits that were not there.
+                // TERM after QUIT sets the limits that were not set before.
                 Life::Draining { stop_at, deadline: deadline @ None, .. } if stop == Some(Stop::Graceful) => {
                     *deadline = Some(now + self.plan.grace);
                     *stop_at = Some(now + (self.plan.grace - time_to_stop(self.plan.grace)));
@@ -305,7 +305,7 @@ impl Fleet {
         }
     }
 
-    /// Keeps stalled workers from connections, as long as there are others.
+    /// Excludes stalled workers from connections, as long as there are others.
     fn exclude(&mut self, actions: &mut Vec<Action>) {
         let serving = || self.slots.iter().flat_map(|state| &state.occupants).filter(|o| o.serves());
         let others = serving().any(|o| o.signs.is_empty());
@@ -319,8 +319,8 @@ impl Fleet {
         }
     }
 
-    /// Forgets slots above the wanted number once they are empty, and sees the end. A stopped fleet keeps
-    /// its slots, so that the last status still shows who was there.
+    /// Removes slots above the wanted number once they are empty, and detects the end. A stopped fleet keeps its
+    /// slots, so that the last status still shows which workers were there.
     fn trim(&mut self, actions: &mut Vec<Action>) {
         if let Wanted::Running(wanted) = self.wanted {
             while self.slots.len() > wanted as usize && self.slots.last().is_some_and(|s| s.occupants.is_empty()) {
@@ -340,7 +340,7 @@ impl Fleet {
     }
 }
 
-/// Begins the drain of a worker; without `grace` it may take as long as it likes.
+/// Starts the drain of a worker; without `grace` there is no time limit.
 fn drain(occupant: &mut Occupant, now: Moment, grace: Option<Duration>, actions: &mut Vec<Action>) {
     let worker = occupant.worker;
     occupant.life = Life::Draining {

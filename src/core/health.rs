@@ -1,66 +1,67 @@
-//! Whether a worker that serves does so: it takes what waits for it, answers what it is asked, and has not had its
-//! time. The facts and `now` come in, verdicts go out; [`crate::master`] collects the ones and carries out the others.
+//! Whether a worker that should serve really does: it takes the connections that wait for it, answers its probes, and
+//! has not reached a limit. The facts and `now` come in, verdicts go out; [`crate::master`] collects the facts and
+//! carries out the verdicts.
 
 use super::fleet::{Sign, Signs};
 use super::moment::Moment;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// A worker may miss so many of its `PING`s.
+/// The number of `PING`s that a worker may miss.
 pub const PINGS_MISSED: u32 = 3;
 
-/// So many looks at the workers may be missed before it is clear that this process stood still.
+/// The number of looks at the workers that may be missed before it is clear that this process stood still.
 pub const LOOKS_MISSED: u32 = 4;
 
 /// Whether this process stood still since the last look, `gap` ago: looks come every `rhythm`, after a rest of at most
-/// `rest`. What it did not hear meanwhile is no fault of the workers.
+/// `rest`. The workers are not to blame for messages that this process did not receive meanwhile.
 #[must_use]
 pub fn stood_still(gap: Duration, rhythm: Duration, rest: Duration) -> bool {
     gap > rest + rhythm.saturating_mul(LOOKS_MISSED)
 }
 
-/// What is remembered of the health of one worker.
+/// What is remembered about the health of one worker.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Health {
-    /// Connections that it had taken when it was last looked at.
+    /// Connections that it had taken at the last look.
     taken: u64,
-    /// When it last took one, or had none to take.
+    /// When it last took a connection, or had none to take.
     pub moved: Moment,
-    /// What the kernel had counted for its slot when it came, where the kernel counts.
+    /// What the kernel had counted for its slot when the worker started, if the kernel counts.
     pub base: u64,
     /// Since when it gets connections; its share grows from then on.
     #[serde(default)]
     pub serves_since: Moment,
     pinged: Option<Moment>,
     ping: u64,
-    /// When it last answered a `PING`; a worker that never did is not held to it.
+    /// When it last answered a `PING`; a worker that never answered one is not expected to.
     pub ponged: Option<Moment>,
-    /// When it last sent `WATCHDOG=1`; the same.
+    /// When it last sent `WATCHDOG=1`; a worker that never sent it is not expected to.
     pub watchdog: Option<Moment>,
     /// Whether its replacement was asked for.
     worn: bool,
 }
 
-/// What is asked of a worker.
+/// The limits for a worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
-    /// For so long it may take none of those that wait.
+    /// How long it may take none of the connections that wait.
     pub stall: Option<Duration>,
-    /// How often it is asked with `PING`.
+    /// How often it is sent a `PING`.
     pub heartbeat: Option<Duration>,
-    /// How often it has to say `WATCHDOG=1`.
+    /// How often it has to send `WATCHDOG=1`.
     pub watchdog: Option<Duration>,
-    /// After so many connections it has had its time.
+    /// The number of connections after which it is replaced.
     pub max_connections: Option<u64>,
-    /// At this age too.
+    /// The age at which it is replaced.
     pub max_age: Option<Duration>,
-    /// And when it has grown to so many bytes.
+    /// The size in bytes at which it is replaced.
     pub max_rss: Option<u64>,
-    /// By how much the last three are multiplied, so that not all workers go at once.
+    /// The factor for the last three, so that not all workers are replaced at once.
     pub share: f64,
 }
 
-/// What is seen of a worker.
+/// The facts about a worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Facts {
     /// Connections that wait for it.
@@ -69,38 +70,38 @@ pub struct Facts {
     pub taken: u64,
     /// Connections that were given to it.
     pub connections: u64,
-    /// How long it lives.
+    /// Its age.
     pub age: Duration,
-    /// What says already that it does not work.
+    /// The signs so far that it does not work.
     pub signs: Signs,
-    /// Whether it is kept from connections because of that.
+    /// Whether it is excluded from connections because of that.
     pub excluded: bool,
 }
 
-/// What follows.
+/// What follows from the facts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// A sign that it does not work, and for how long that has been so.
     Stalled(Sign, Duration),
     /// That sign is gone.
     Recovered(Sign),
-    /// Ask it with this number.
+    /// Send it a `PING` with this number.
     Ping(u64),
-    /// It missed its watchdog: it said nothing for longer than it may.
+    /// It missed its watchdog: it was silent for longer than allowed.
     MissedWatchdog {
-        /// How long it may.
+        /// How long it may be silent.
         limit: Duration,
-        /// How long it did.
+        /// How long it was silent.
         silent: Duration,
     },
-    /// It has had its time.
+    /// It has reached a limit.
     Worn,
-    /// It is passed over and nothing waits for it, so only a connection of the master's own tells whether it works.
+    /// It is excluded and no connection waits for it, so only a connection from the master can show whether it works.
     Bait,
 }
 
 impl Health {
-    /// Does not count a time in which nobody could have heard of the worker.
+    /// Discounts a time in which this process could not have heard from the worker.
     pub fn excuse(&mut self, time: Duration) {
         self.moved = self.moved + time;
         for at in [&mut self.pinged, &mut self.ponged, &mut self.watchdog] {
@@ -108,12 +109,13 @@ impl Health {
         }
     }
 
-    /// Nothing waited for it at the last look, after which this process rested: what waits now came later than this.
+    /// No connection waited for it at the last look, after which this process rested: what waits now came later than
+    /// this.
     pub fn had_none_until(&mut self, lately: Moment) {
         self.moved = self.moved.max(lately);
     }
 
-    /// One look at it.
+    /// Takes one look at the worker.
     pub fn look(&mut self, now: Moment, facts: &Facts, limits: &Limits) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
         let moves = facts.taken > self.taken;
@@ -160,7 +162,7 @@ impl Health {
         }
     }
 
-    /// Whether it has grown too big, said once.
+    /// Whether it has grown too big; reported once.
     pub fn has_grown(&mut self, rss_bytes: u64, limits: &Limits) -> bool {
         let too_big = limits.max_rss.is_some_and(|most| rss_bytes as f64 >= most as f64 * limits.share);
         too_big && !std::mem::replace(&mut self.worn, true)
@@ -192,12 +194,12 @@ mod tests {
         let limits = Limits { stall: Some(SECOND * 2), ..limits() };
         let mut health = Health::default();
         let waits = Facts { waiting: 1, ..Facts::default() };
-        // Nothing waited until now.
+        // No connection waited until now.
         assert_eq!(health.look(at(5), &Facts::default(), &limits), []);
         assert_eq!(health.look(at(6), &waits, &limits), []);
         let stalled = [Verdict::Stalled(Sign::Untaken, SECOND * 2)];
         assert_eq!(health.look(at(7), &waits, &limits), stalled);
-        // It takes one: it moves again.
+        // It takes one: it works again.
         let takes = Facts { taken: 1, signs: signs(Sign::Untaken), ..waits };
         assert_eq!(health.look(at(8), &takes, &limits), [Verdict::Recovered(Sign::Untaken)]);
     }

@@ -1,19 +1,19 @@
-//! Names of things, as types, so that one cannot be taken for another.
+//! Identifiers as types, so that they cannot be mixed up.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A place for a worker, `0..N-1`. It keeps its number when the worker in it is forked again.
+/// A place for a worker, `0..N-1`. It keeps its number when its worker is forked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Slot(pub u32);
 
-/// One running copy of the command. Never used twice.
+/// One running copy of the command. An id is never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WorkerId(pub u64);
 
-/// Which reload brought a worker; the first is 1.
+/// The reload that brought a worker; the first generation is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(pub u32);

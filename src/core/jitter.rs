@@ -1,10 +1,10 @@
-//! Chance that needs no source: a number that depends on who asks, so that many workers do not do the
-//! same at the same moment.
+//! Jitter without a random source: a number that depends on the worker, so that many workers do not do the same thing
+//! at the same moment.
 
 use super::chance::{GOLDEN, mix};
 use super::ids::WorkerId;
 
-/// The part of a limit at which this worker meets it: from 0.9 to 1.
+/// The fraction of a limit at which this worker reaches it: from 0.9 to 1.
 ///
 /// `SplitMix64` (Steele, Lea, Flood, OOPSLA 2014) of the worker's id.
 ///
@@ -27,7 +27,7 @@ mod tests {
     fn all_of_the_last_tenth_is_drawn() {
         let shares: Vec<f64> = (0..1000).map(|id| share(WorkerId(id), 7)).collect();
         assert!(shares.iter().all(|share| (0.9..=1.0).contains(share)));
-        // In each hundredth some hundred.
+        // About a hundred in each hundredth.
         for hundredth in 0..10 {
             let from = 0.9 + f64::from(hundredth) / 100.0;
             let some = shares.iter().filter(|share| (from..from + 0.01).contains(*share)).count();

@@ -1,12 +1,12 @@
-//! Every connection that the master accepted is somewhere, or ended in one way: with a worker, turned away, held, in
-//! the hands of a task, or lost. The sum says whether that is so.
+//! Every connection that the master accepted is somewhere, or has ended in one way: it is with a worker, turned away,
+//! held, being processed by a task, or lost. The sum shows whether this holds.
 
-/// The counts of a moment in which nothing is half done.
+/// The counts at a moment when nothing is half done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     /// Connections that the master accepted.
     pub accepted: u64,
-    /// Hand-overs to workers, repeated ones included.
+    /// Hand-offs to workers, repeated ones included.
     pub handed: u64,
     /// Connections that workers sent back.
     pub returned: u64,
@@ -14,21 +14,21 @@ pub struct Ledger {
     pub rescued: u64,
     /// Connections that were turned away.
     pub refused: u64,
-    /// Connections that could be given to nobody.
+    /// Connections that no worker could be given.
     pub lost: u64,
-    /// Connections that the master has, because nobody can have them yet.
+    /// Connections that the master keeps because no worker can have them yet.
     pub held: u64,
 }
 
 impl Ledger {
-    /// Accepted connections that are nowhere and did not end; with less than 0, more ended than came. 0 unless
-    /// something is wrong.
+    /// Accepted connections that are nowhere and did not end; if below 0, more ended than came. 0 unless something is
+    /// wrong.
     #[must_use]
     pub fn unaccounted(&self) -> i64 {
         let came = [self.accepted, self.returned, self.rescued];
         let went = [self.handed, self.refused, self.lost, self.held];
         let sum = |counts: &[u64]| counts.iter().fold(0u64, |sum, count| sum.wrapping_add(*count));
-        // The difference is small where the sums are not.
+        // The difference is small even where the sums are not.
         sum(&came).wrapping_sub(sum(&went)) as i64
     }
 }

@@ -1,8 +1,8 @@
-//! Decides, touches nothing: no socket, no clock, no randomness of its own.
+//! Pure decisions without side effects: no sockets, no clock, no randomness of its own.
 //!
-//! [`policy`] answers "which worker is next", called directly on a connection's way. [`fleet`]
-//! lives the lives of the workers: events in, actions out, with `now` as an argument, so that a
-//! test can run a year in a millisecond.
+//! [`policy`] answers "which worker is next" and is called directly for each connection. [`fleet`] manages the
+//! lifecycle of the workers: events in, actions out, with `now` as an argument, so that a test can run a year in a
+//! millisecond.
 
 pub mod backoff;
 pub mod chance;

@@ -1,22 +1,22 @@
-//! Points of time as the core knows them: plain numbers on a clock that never goes back. They can be
-//! written down and read again by another program, which `std::time::Instant` does not allow.
+//! Points in time for the core: plain numbers on a clock that never goes back. They can be serialized and read by
+//! another program, which `std::time::Instant` does not allow.
 
 use serde::{Deserialize, Serialize};
 use std::ops::Add;
 use std::time::Duration;
 
-/// A point of time, as the time since an origin that all moments share.
+/// A point in time, as the time since an origin that all moments share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Moment(Duration);
 
 impl Moment {
-    /// So long after the origin.
+    /// The moment this long after the origin.
     #[must_use]
     pub const fn at(since_origin: Duration) -> Moment {
         Moment(since_origin)
     }
 
-    /// The time since an earlier moment; zero if that is later.
+    /// The time since an earlier moment; zero if that moment is later.
     #[must_use]
     pub fn since(self, earlier: Moment) -> Duration {
         self.0.saturating_sub(earlier.0)

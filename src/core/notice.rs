@@ -1,20 +1,21 @@
-//! How it is noticed that connections close: by the kernel's events, or by asking it for each connection again
-//! and again. While anybody hears of closes, each one costs the machine several microseconds of processor time
-//! in the kernel's work queues, both ends of a local connection alike; asking costs about one for each that is
-//! open. So few connections that come and go fast are asked for, and many that stay are heard of.
+//! How the master notices that connections close: by the kernel's events, or by asking the kernel about each
+//! connection at short intervals. While any process listens for close events, each close costs the machine several
+//! microseconds of processor time in the kernel's work queues, for both ends of a local connection alike; asking costs
+//! about one microsecond for each open connection. So asking suits few connections that come and go fast, and events
+//! suit many that stay.
 
 use std::time::Duration;
 
-/// Pause between two rounds of asking. What closed since the last one still counts as open: at 20 000 a second
-/// and with four workers some ten for each.
+/// Pause between two rounds of asking. A connection that closed since the last round still counts as open: at 20 000
+/// closes a second and with four workers, about ten for each worker.
 pub const ASK_EVERY: Duration = Duration::from_millis(2);
-/// The most connections that are asked for.
+/// The most connections that are asked about.
 pub const ASK_MAX: usize = 1024;
-/// What a close costs that is told, in microseconds. Hand-offs ran at 0.84 of their rate while somebody listened
-/// and dropped what came (two cores), which is 17 for both ends of a connection; if the client is on another
-/// machine there is one. This is in between.
+/// The cost of a close that is reported by an event, in microseconds. Hand-offs ran at 0.84 of their rate while a
+/// process listened for the events and dropped them (two cores). That is 17 for both ends of a connection; if the
+/// client is on another machine there is only one end. This value is in between.
 const EVENT_US: f64 = 12.0;
-/// What a question costs, answer included.
+/// The cost of a question in microseconds, answer included.
 const QUESTION_US: f64 = 2.0;
 /// Closes a second below which events are good enough in any case.
 const FEW: f64 = 1000.0;
@@ -25,19 +26,19 @@ const CLEARLY: f64 = 1.2;
 /// How closes are noticed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Notice {
-    /// The kernel tells.
+    /// The kernel sends events.
     #[default]
     Hear,
-    /// It is asked.
+    /// The master asks the kernel.
     Ask,
 }
 
 impl Notice {
-    /// What is cheaper by far for so many open connections and closes a second; what it was if neither is.
+    /// The method that is clearly cheaper for this many open connections and closes a second; no change if neither is.
     #[must_use]
     pub fn cheaper(self, open: usize, closes_per_second: f64) -> Notice {
         let hearing = closes_per_second * EVENT_US;
-        // Those that were closed since the last round are asked for once more.
+        // Connections that closed since the last round are asked about once more.
         let asked = open as f64 + closes_per_second * ASK_EVERY.as_secs_f64();
         let asking = asked * QUESTION_US / ASK_EVERY.as_secs_f64();
         if closes_per_second < FEW || open > ASK_MAX || hearing < asking {
@@ -76,12 +77,12 @@ mod tests {
 
     #[test]
     fn the_bounds_belong_to_one_side_each() {
-        // A thousand closes a second are no longer few, and so many open ones may still be asked for.
+        // A thousand closes a second are no longer few, and 1024 open connections may still be asked about.
         check(0, 999.0, Notice::Hear);
         check(0, 1_000.0, Notice::Ask);
         check(1024, 1_000_000.0, Notice::Ask);
         check(1025, 1_000_000.0, Notice::Hear);
-        // Where both cost the same, and where asking is cheaper by no more than is clear, nothing changes.
+        // Where both cost the same, and where asking is not clearly cheaper, nothing changes.
         for closes_per_second in [6_400.0, 8_000.0] {
             assert_eq!(Notice::Ask.cheaper(64, closes_per_second), Notice::Ask);
             assert_eq!(Notice::Hear.cheaper(64, closes_per_second), Notice::Hear);

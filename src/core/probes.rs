@@ -1,10 +1,10 @@
-//! What the answers to probes say of a worker: it is unwell after some bad ones in a row, and well again after some good
-//! ones, as with load balancers (`rise` and `fall` in HAProxy's configuration manual).
+//! What the answers to probes say about a worker: it becomes unhealthy after some bad answers in a row, and healthy
+//! again after some good ones, as in load balancers (`rise` and `fall` in HAProxy's configuration manual).
 
-/// What probes say of a worker.
+/// A worker's condition according to its probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// It is well.
+    /// It is healthy.
     Well,
     /// It is not.
     Unwell,
@@ -15,7 +15,7 @@ pub enum Condition {
 pub enum Answer {
     /// A good answer.
     Good,
-    /// None, or a bad one.
+    /// No answer, or a bad one.
     Bad,
     /// Nothing was asked, so nothing follows.
     NotAsked,
@@ -32,26 +32,26 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Those of a worker that is in this condition: it takes `fall` bad answers in a row to become unwell, and `rise` good
-    /// ones to become well.
+    /// The history of a worker in this condition: it takes `fall` bad answers in a row to become unhealthy, and `rise`
+    /// good ones to become healthy.
     #[must_use]
     pub fn of(condition: Condition, rise: u32, fall: u32) -> Probes {
         Probes { condition, good: 0, bad: 0, rise, fall }
     }
 
-    /// What it is now.
+    /// Its current condition.
     #[must_use]
     pub fn condition(&self) -> Condition {
         self.condition
     }
 
-    /// Bad answers in a row.
+    /// Consecutive bad answers.
     #[must_use]
     pub fn bad(&self) -> u32 {
         self.bad
     }
 
-    /// One more answer; the new condition if it changes.
+    /// Records one more answer; returns the new condition if it changes.
     pub fn heard(&mut self, answer: Answer) -> Option<Condition> {
         match answer {
             Answer::Good => (self.good, self.bad) = (self.good.saturating_add(1), 0),

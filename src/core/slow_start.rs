@@ -1,13 +1,12 @@
-//! How a fresh worker's share grows: in a straight line from nearly nothing to all of it, as nginx's
-//! `slow_start` and HAProxy's `slowstart` have it. Its caches are cold, and under least-connections it would
-//! otherwise get everything at once.
+//! How a new worker's share grows: linearly from nearly nothing to its full share, as with nginx's `slow_start` and
+//! HAProxy's `slowstart`. Its caches are cold, and under least-connections it would otherwise get everything at once.
 
 use std::time::Duration;
 
-/// A whole share, in the units of [`share`].
+/// A full share, in the units of [`share`].
 pub const SHARE_MAX: u32 = 256;
 
-/// The share, of [`SHARE_MAX`], of a worker that has served for `age` and whose share grows for `growth`.
+/// The share, of [`SHARE_MAX`], of a worker that has served for `age`, when shares grow over the time `growth`.
 ///
 /// ```
 /// use maitred::core::slow_start::share;

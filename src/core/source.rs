@@ -1,4 +1,4 @@
-//! Where a client comes from: its address, cut to a prefix, since a household or a company has many.
+//! Where a client comes from: its address, cut to a prefix, since a household or a company has many addresses.
 
 use crate::core::chance::mix;
 use serde::{Deserialize, Serialize};
@@ -6,24 +6,24 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// How much of an address counts, in bits.
+/// How many bits of an address count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prefix {
-    /// Of an IPv4 address, 0 to 32.
+    /// Bits of an IPv4 address, 0 to 32.
     pub v4: u8,
-    /// Of an IPv6 address, 0 to 128.
+    /// Bits of an IPv6 address, 0 to 128.
     pub v6: u8,
 }
 
 impl Prefix {
-    /// The bits that count of an IPv4 address, written as an IPv6 address (RFC 4291, section 2.5.5.2).
+    /// The bits of an IPv4 address that count, written as an IPv6 address (RFC 4291, section 2.5.5.2).
     #[inline]
     #[must_use]
     pub fn mask_v4(self) -> u128 {
         first_bits(96 + self.v4)
     }
 
-    /// The bits that count of an IPv6 address.
+    /// The bits of an IPv6 address that count.
     #[inline]
     #[must_use]
     pub fn mask_v6(self) -> u128 {
@@ -37,14 +37,14 @@ fn first_bits(bits: u8) -> u128 {
 }
 
 impl Default for Prefix {
-    /// A whole IPv4 address; the 64 bits that one IPv6 network has (RFC 4291, section 2.5.4), within which a
-    /// client changes its address as it likes.
+    /// A whole IPv4 address; for IPv6 the 64 bits of one network (RFC 4291, section 2.5.4), within which a client can
+    /// change its address at will.
     fn default() -> Prefix {
         Prefix { v4: 32, v6: 64 }
     }
 }
 
-/// No prefix.
+/// The text is not a prefix.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a prefix is a number of bits, as in 24, or two, for IPv4 and IPv6, as in 24,56")]
 pub struct PrefixError;
@@ -66,23 +66,23 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// An address without the bits that do not count. IPv4 clients are the same on an IPv6 socket.
+/// An address reduced to the bits that count. An IPv4 client is the same source on an IPv6 socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Source(u128);
 
 impl Source {
-    /// Where `address` belongs.
+    /// The source that `address` belongs to.
     #[inline]
     #[must_use]
     pub fn of(address: IpAddr, prefix: Prefix) -> Source {
         match address.to_canonical() {
-            // As an IPv6 address has it, so that the two never meet.
+            // In IPv6 form, so that the two families never collide.
             IpAddr::V4(v4) => Source(u128::from(v4.to_ipv6_mapped()) & prefix.mask_v4()),
             IpAddr::V6(v6) => Source(u128::from(v6) & prefix.mask_v6()),
         }
     }
 
-    /// A number that is the same for it in every program and on every day.
+    /// A number for this source that is the same in every program and at all times.
     #[inline]
     #[must_use]
     pub fn key(self) -> u64 {
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn its_number_is_the_same_in_every_program() {
-        // Written down once: with another number every client would meet another worker after an upgrade.
+        // Fixed values: with another number every client would get another worker after an upgrade.
         assert_eq!(source("192.0.2.7", "32").key(), 4192323402374766844);
         assert_eq!(source("2001:db8:0:1::9", "32,64").key(), 13005569106832857469);
         // Both halves of an address count.

@@ -1,15 +1,15 @@
-//! How much each client address has open, and how fast it comes: who is beyond a limit is refused.
+//! How many connections each client address has open, and how fast they come: those beyond a limit are refused.
 
 use super::moment::Moment;
 use super::source::Source;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Sources that are remembered at a time; of further ones nothing is known, and they are let in.
+/// Sources that are remembered at a time; further ones are not tracked, and their connections are let in.
 pub const SOURCES_MAX: usize = 65_536;
-/// How often a full table is searched for sources that need not be remembered.
+/// How often a full table is searched for sources that can be dropped.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// As many as come in this time may come at once.
+/// The connections allowed in this time may all come at once.
 const BURST: Duration = Duration::from_secs(1);
 
 /// Limits for one source.
@@ -17,67 +17,67 @@ const BURST: Duration = Duration::from_secs(1);
 pub struct Limits {
     /// Connections that it may have open.
     pub open: Option<u32>,
-    /// New connections in a second.
+    /// New connections per second.
     pub rate: Option<u32>,
 }
 
-/// Which limit a source has met.
+/// The limit that a source has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beyond {
-    /// That of open connections.
+    /// The limit of open connections.
     Open,
-    /// That of new ones in a second.
+    /// The limit of new connections per second.
     Rate,
 }
 
-/// The sources that matter at the moment.
+/// The sources that currently matter.
 #[derive(Debug, Default)]
 pub struct Sources {
     limits: Limits,
     known: HashMap<Source, Known>,
     swept: Moment,
-    /// Connections let in of which nothing could be remembered.
+    /// Connections that were let in but could not be tracked.
     unknown: u64,
 }
 
-/// What is remembered of one source.
+/// What is remembered about one source.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     open: u32,
-    /// When it will have used up nothing of its rate any more: the "theoretical arrival time" of the generic
-    /// cell rate algorithm (ITU-T I.371), a leaky bucket in one number.
+    /// When none of its rate will be used up any more: the "theoretical arrival time" of the generic cell rate
+    /// algorithm (ITU-T I.371), a leaky bucket in one number.
     idle_at: Moment,
 }
 
 impl Sources {
-    /// Nobody is known yet.
+    /// An empty table.
     #[must_use]
     pub fn new(limits: Limits) -> Sources {
         Sources { limits, ..Sources::default() }
     }
 
-    /// Whether there is a limit at all.
+    /// Whether any limit is set.
     #[must_use]
     pub fn are_limited(&self) -> bool {
         self.limits != Limits::default()
     }
 
-    /// Sources that are remembered now.
+    /// Sources that are currently remembered.
     #[must_use]
     pub fn known(&self) -> usize {
         self.known.len()
     }
 
-    /// Connections let in of which nothing could be remembered.
+    /// Connections that were let in but could not be tracked.
     #[must_use]
     pub fn unknown(&self) -> u64 {
         self.unknown
     }
 
-    /// Lets a connection in, or says which limit its source has met.
+    /// Lets a connection in, or says which limit its source has reached.
     ///
     /// # Errors
-    /// [`Beyond`]; what was refused does not count as having come.
+    /// [`Beyond`]; a refused connection does not count as having come.
     pub fn admit(&mut self, now: Moment, source: Source) -> Result<(), Beyond> {
         let Some(mut after) = self.remembered(now, source) else {
             self.unknown += 1;
@@ -97,7 +97,7 @@ impl Sources {
         Ok(())
     }
 
-    /// What is known of a source, remembered from now on; nothing when there is no room.
+    /// What is known about a source, remembered from now on; none when there is no room.
     fn remembered(&mut self, now: Moment, source: Source) -> Option<Known> {
         if !self.known.contains_key(&source) {
             if self.known.len() >= SOURCES_MAX && now.since(self.swept) >= SWEEP_EVERY {
@@ -112,7 +112,7 @@ impl Sources {
         self.known.get(&source).copied()
     }
 
-    /// A connection of a source is open now; false when nothing can be remembered of it.
+    /// Counts an open connection of a source; false when there is no room to remember the source.
     pub fn opened(&mut self, source: Source) -> bool {
         let room = self.known.len() < SOURCES_MAX || self.known.contains_key(&source);
         if room {
@@ -121,7 +121,7 @@ impl Sources {
         room
     }
 
-    /// A connection of a source that was counted as open is closed.
+    /// Uncounts a closed connection of a source that was counted as open.
     pub fn closed(&mut self, now: Moment, source: Source) {
         let Some(known) = self.known.get_mut(&source) else { return };
         known.open = known.open.saturating_sub(1);
@@ -130,7 +130,7 @@ impl Sources {
         }
     }
 
-    /// A connection that is open already, as another program of this process knew it.
+    /// Counts a connection that is already open, as an earlier program in this process knew it.
     pub fn remember(&mut self, source: Source) {
         self.known.entry(source).or_default().open += 1;
     }
@@ -201,9 +201,9 @@ mod tests {
         let last = SOURCES_MAX as u32 - 1;
         (2..=last).for_each(|number| sources.admit(at(60_000), source(number)).unwrap());
         assert_eq!(sources.known(), SOURCES_MAX);
-        // One that is known has room in a full table, another has not.
+        // A known source has room in a full table, another does not.
         assert!(sources.opened(source(0)) && !sources.opened(source(last + 1)));
-        // After a second the rate of all is as if they had not come, at that very moment, too.
+        // After one second every rate is unused again, even at that very moment.
         sources.admit(at(61_000), source(last + 1)).unwrap();
         assert_eq!((sources.known(), sources.unknown()), (2, 0), "the open one and the new one");
     }
@@ -234,7 +234,7 @@ mod tests {
         assert!((0..flood).all(|number| sources.admit(at(0), source(number)).is_ok()));
         assert_eq!((sources.known(), sources.unknown()), (SOURCES_MAX, 1_000));
         assert!(!sources.opened(source(flood - 1)));
-        // When it is over, there is room again.
+        // When that is over, there is room again.
         assert_eq!(sources.admit(at(5_000), source(flood)), Ok(()));
         assert_eq!((sources.known(), sources.unknown()), (1, 1_000));
     }

@@ -1,4 +1,4 @@
-//! How evenly connections were spread, beside what pure chance would have given: what the lab reports.
+//! How evenly connections were spread, compared with pure chance: the figures that the lab reports.
 //!
 //! With `x_i` the count of worker `i`, `n = Σ x_i`, `N` workers and the mean `m = n/N`:
 //!
@@ -6,11 +6,11 @@
 //! |---|---|---|
 //! | Jain index | `n² / (N · Σ x_i²)` = `1 / (1 + CV²)` | Jain, Chiu, Hawe: DEC-TR-301, 1984, <https://arxiv.org/abs/cs/9809099> |
 //! | coefficient of variation | `sd / m`, with the population's `sd` | the same |
-//! | max/mean | `max x_i / m` | what the busiest worker bears more than its share |
+//! | max/mean | `max x_i / m` | how much the busiest worker has beyond its share |
 //! | top-2 share | the two largest counts over `n` | the form of the claim in Node's documentation of `cluster` |
 //! | chi-square | `Σ (x_i − m)² / m`, with `N − 1` degrees of freedom | Pearson 1900; both tails, as NIST SP 800-22 and Knuth (TAOCP 2, 3.3.1) read it |
 //!
-//! The right tail says how often chance is as *uneven* as this, the left tail how often it is as
+//! The right tail says how often chance is at least as *uneven* as this, the left tail how often it is at least as
 //! *even*: exact round-robin has a left tail of 0, and that is the claim to prove.
 
 use rand::SeedableRng;
@@ -19,13 +19,13 @@ use rand_distr::{Distribution, StandardNormal, Uniform};
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ChiSquared, ContinuousCDF};
 
-/// How often chance is tried by [`chance`]; the figures' own error is then below a tenth of their spread.
+/// How many times [`chance`] is tried; the error of the figures is then below a tenth of their spread.
 const TRIALS: usize = 400;
-/// With at least this mean per worker the counts of chance are drawn from the normal limit of the
-/// multinomial distribution, `m + √m · (z_i − z̄)`, instead of one connection at a time.
+/// From this mean per worker on, the counts of chance are drawn from the normal limit of the multinomial distribution,
+/// `m + √m · (z_i − z̄)`, instead of one connection at a time.
 const NORMAL_FROM: f64 = 30.0;
 
-/// Figures of evenness over the workers' counts. The module says how each is computed.
+/// Figures of evenness over the workers' counts. The module documentation says how each is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// Jain's index, from 1/N to 1.
@@ -38,7 +38,7 @@ pub struct Spread {
     pub max: f64,
     /// Standard deviation over the mean.
     pub cv: f64,
-    /// The share of all that the two busiest workers have, from 0 to 1.
+    /// The share of all connections that the two busiest workers have, from 0 to 1.
     pub top2_share: f64,
     /// Pearson's statistic against the uniform distribution.
     pub chi_square: f64,
@@ -49,7 +49,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// The figures for these counts; nothing to tell without a connection or without a worker.
+    /// The figures for these counts; none without a connection or without a worker.
     ///
     /// ```
     /// use maitred::core::spread::Spread;
@@ -76,7 +76,7 @@ impl Spread {
         let (min, max) = (sorted[0], sorted[sorted.len() - 1]);
         let cv = (squares / workers).sqrt() / mean;
         let chi_square = squares / mean;
-        // One worker has everything, whatever anybody does.
+        // With a single worker, that worker has everything in any case.
         let tails = ChiSquared::new(workers - 1.0).ok().map(|law| (law.cdf(chi_square), law.sf(chi_square)));
         let (as_even, as_uneven) = tails.unwrap_or((1.0, 1.0));
         Some(Spread {
@@ -93,8 +93,8 @@ impl Spread {
     }
 }
 
-/// What chance gives on average when it throws `connections` at `workers`, each equally likely: the
-/// mean of each figure over a few hundred trials, the same for the same seed.
+/// The average result of chance when it throws `connections` at `workers`, each equally likely: the mean of each
+/// figure over a few hundred trials, the same for the same seed.
 #[must_use]
 pub fn chance(workers: usize, connections: u64, seed: u64) -> Option<Spread> {
     if workers == 0 || connections == 0 {
@@ -122,7 +122,7 @@ pub fn chance(workers: usize, connections: u64, seed: u64) -> Option<Spread> {
     })
 }
 
-/// One trial: the counts of workers that are chosen blindly.
+/// One trial: the counts when workers are chosen at random.
 fn throw(counts: &mut [f64], connections: u64, random: &mut SmallRng) {
     let mean = connections as f64 / counts.len() as f64;
     if mean < NORMAL_FROM {

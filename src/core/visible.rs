@@ -1,31 +1,31 @@
-//! Making visible what would do something to a terminal instead of being read: whatever came from outside
-//! (a worker's words, a path, an answer) goes through here before it reaches the log, a terminal or an answer.
+//! Makes characters visible that would act on a terminal: all text from outside (a worker's output, a path, an answer)
+//! goes through here before it reaches the log, a terminal or an answer.
 //!
-//! Control characters (C0, DEL, C1) move the cursor, change colours or name the window (`console_codes(4)`);
-//! bidirectional marks, and line and paragraph separators, let a text be read as another one.
+//! Control characters (C0, DEL, C1) move the cursor, change colours or set the window title (`console_codes(4)`);
+//! bidirectional marks, and line and paragraph separators, make a text look like a different one.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Characters of one text from outside that are shown; the rest is left out and counted.
+/// Characters of one outside text that are shown; the rest is left out and counted.
 pub const SHOWN_MAX: usize = 2048;
 
-/// How a character is written that must not be.
+/// How a character is written that must not appear as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Escape {
     /// `\x1b`, `\u{202e}`: for people.
     Words,
-    /// `\u001b`: the same string to whoever reads the JSON.
+    /// `\u001b`: the same string to a JSON reader.
     Json,
 }
 
-/// Whether a character does something else than being read. A line's end and a tab are among them.
+/// Whether a character does something other than being shown. Line ends and tabs do, too.
 fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A text as a part of one line: line ends too become visible, and what is longer than [`SHOWN_MAX`] is cut.
+/// A text as part of one line: line ends become visible too, and text beyond [`SHOWN_MAX`] is cut.
 ///
 /// ```
 /// use maitred::core::visible::line;
@@ -47,7 +47,7 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, acts_within_lines, Escape::Words)
 }
 
-/// A text that is JSON: it stays the same JSON, since what acts can stand in strings only.
+/// A text that is JSON: it stays equivalent JSON, since acting characters can appear only in strings.
 #[must_use]
 pub fn json(text: &str) -> Cow<'_, str> {
     escaped(text, acts_within_lines, Escape::Json)

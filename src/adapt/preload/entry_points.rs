@@ -1,5 +1,5 @@
-//! Which functions of the C libraries take or make a descriptor, and whether the shim stands before each: decided
-//! name by name in `entry_points/`, and compared with what the libraries that are here export.
+//! Which functions of the C libraries take or create a descriptor, and whether the shim intercepts each: decided name
+//! by name in `entry_points/`, and compared with the exports of the libraries on this machine.
 
 use super::OBJECT;
 use object::elf::FileHeader64;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 const DESCRIPTORS: &str = include_str!("entry_points/descriptors.txt");
 const OTHERS: &str = include_str!("entry_points/others.txt");
-/// The newest glibc that the lists know.
+/// The newest glibc that the lists cover.
 const NEWEST_GLIBC: (u32, u32) = (2, 36);
 
 /// Decision by name.
@@ -77,7 +77,7 @@ fn every_function_of_glibc_is_decided() {
     let (path, version) = glibc().expect("tests run with glibc");
     let undecided = undecided(&path);
     if version > NEWEST_GLIBC && std::env::var_os("CI").is_none() {
-        // A newer library is no fault of whoever builds this; CI fails on it.
+        // A newer library is not the fault of the person who builds this; CI fails on it.
         return println!("glibc {version:?} has functions that nobody has decided about: {undecided:?}");
     }
     assert!(undecided.is_empty(), "decide about these of glibc {version:?} in entry_points: {undecided:?}");

@@ -1,12 +1,12 @@
-//! The preload adapter: the shim's object is embedded in this binary, and the dynamic loader of each worker
-//! reads it from a file that nobody but this user and root can ever change or replace.
+//! The preload adapter: the shim's object is embedded in this binary, and the dynamic loader of each worker reads it
+//! from a file that only this user and root can ever change or replace.
 //!
-//! What a worker leaves behind keeps `LD_PRELOAD` longer than the master lives, and a wrapper may have made it
-//! another user's. So the file has a name of its own, by its content's hash, in a directory that is this
-//! user's alone; a name below `/proc/PID` belongs to whoever gets that number next. Where no such directory
-//! can be had it is the way all the same, and the log says so.
+//! Processes that a worker leaves behind keep `LD_PRELOAD` longer than the master lives, and a wrapper may have
+//! changed their user. So the file has a name of its own, based on its content's hash, in a directory that belongs
+//! only to this user; a path below `/proc/PID` would belong to the next process with that number. If no such directory
+//! is available, that path is used all the same, and the log says so.
 //!
-//! The shim itself, in `shim/`, is a crate of its own that `build.rs` compiles.
+//! The shim itself, in `shim/`, is a separate crate that `build.rs` compiles.
 
 #[cfg(test)]
 mod entry_points;
@@ -24,13 +24,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use tracing::{debug, warn};
 
-/// The object that `build.rs` made.
+/// The object that `build.rs` built.
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/shim.so"));
-/// The name of the directory that is made for it; a user's own number follows where all users share a place.
+/// The name of the directory for the file; in a place shared by all users, the user's own number follows.
 const DIRECTORY: &str = "maitred-lib";
-/// Its mode: every user reads what is in it.
+/// Its mode: every user can read its contents.
 const DIRECTORY_MODE: u32 = 0o755;
-/// What the names of all versions' files begin with, and what they end with.
+/// The prefix and the suffix of the file names of all versions.
 const PREFIX: &str = "libmaitred-";
 const SUFFIX: &str = ".so";
 
@@ -38,16 +38,16 @@ const SUFFIX: &str = ".so";
 #[derive(Debug)]
 pub struct Shim {
     place: RefCell<Place>,
-    /// Whether the log says already that the last resort is in use.
+    /// Whether the log already says that the last resort is in use.
     said: Cell<bool>,
 }
 
 /// Where the file is.
 #[derive(Debug)]
 enum Place {
-    /// Under a name of its own.
+    /// A file in a directory, under its own name.
     Named { directory: Directory, name: OsString, file: OwnedFd },
-    /// In memory, because there is no place for it.
+    /// A file in memory, because no directory can be used.
     Memory { file: OwnedFd, reach: Reach, because: String },
 }
 
@@ -56,13 +56,13 @@ enum Place {
 enum Reach {
     /// Through the master's `/proc` entry. Works behind wrappers that close inherited descriptors.
     Master,
-    /// Through a descriptor that the worker inherits. The only way when the master has privileges
-    /// of its executable, because the kernel then hides its `/proc` entry from workers.
+    /// Through a descriptor that the worker inherits. The only way if the master has privileges from its executable,
+    /// because the kernel then hides its `/proc` entry from workers.
     Inherited,
 }
 
 impl Shim {
-    /// Puts the shim where workers find it.
+    /// Puts the shim where workers can find it.
     ///
     /// # Errors
     /// When memory or descriptors are short.
@@ -77,8 +77,8 @@ impl Shim {
         }
     }
 
-    /// The shim of this version. The file that was passed on is returned beside it for the workers that have
-    /// it, unless it is the same.
+    /// The shim of this version. The file that was passed on is also returned, for the workers that use it, unless it
+    /// is the same.
     ///
     /// # Errors
     /// When the descriptor is missing, or memory is short.
@@ -92,8 +92,8 @@ impl Shim {
         Ok((shim, (!same).then_some(old)))
     }
 
-    /// The value of `LD_PRELOAD`, before what the user has in it already. A file that is not there any more,
-    /// since a session ended or somebody tidied up, is put back.
+    /// The value of `LD_PRELOAD`: the shim, then what the user already has in it. If the file is gone, because a
+    /// session ended or someone cleaned up, it is placed again.
     ///
     /// # Errors
     /// When memory or descriptors are short.
@@ -131,7 +131,7 @@ impl Shim {
         Ok(value)
     }
 
-    /// Why the file has no name of its own, if that is so.
+    /// Why the file is only in memory, if it is.
     #[must_use]
     pub fn why_in_memory(&self) -> Option<String> {
         match &*self.place.borrow() {
@@ -150,12 +150,12 @@ impl Shim {
     }
 }
 
-/// Whether the path still leads to the file: the directory may have been removed with all that is in it.
+/// Whether the path still leads to the file: the directory may have been removed with all its contents.
 fn is_as_placed(directory: &Directory, name: &OsStr, file: &OwnedFd) -> bool {
     Directory::open(directory.path(), Absent::Refuse).is_ok_and(|now| library::is_there(&now, name, file))
 }
 
-/// Places the file in the first directory that will do.
+/// Places the file in the first suitable directory.
 fn place(candidates: &[PathBuf]) -> io::Result<Place> {
     let name = file_name(OBJECT);
     let mut refused = Vec::new();
@@ -173,7 +173,7 @@ fn place(candidates: &[PathBuf]) -> io::Result<Place> {
                 library::sweep(&directory, |other| {
                     other.starts_with(PREFIX) && other.contains(SUFFIX) && !other.starts_with(&ours)
                 });
-                // Above the numbers under which a worker may want to find something else.
+                // Above the numbers at which a worker may expect other descriptors.
                 let file = fd::duplicate_above(file.as_fd(), PLACED_MAX)?;
                 return Ok(Place::Named { directory, name, file });
             }
@@ -185,7 +185,8 @@ fn place(candidates: &[PathBuf]) -> io::Result<Place> {
     Ok(Place::Memory { file, reach, because: refused.join("; ") })
 }
 
-/// Where the file may be, the best first. What a reboot empties comes first, and what all users share last.
+/// The possible directories, the best first. Those that a reboot empties come first, and those that all users share
+/// come last.
 fn candidates() -> Vec<PathBuf> {
     let uid = geteuid();
     let shared = ["/dev/shm", "/tmp"].map(|dir| PathBuf::from(format!("{dir}/{DIRECTORY}-{uid}")));
@@ -199,13 +200,13 @@ fn candidates() -> Vec<PathBuf> {
     own.into_iter().chain(shared).collect()
 }
 
-/// Whether the loader takes the path for one: spaces and colons part names, and a dollar begins a word of its
-/// own (`ld.so(8)`).
+/// Whether the loader takes the path as a single name: spaces and colons separate names, and a dollar sign begins a
+/// token (`ld.so(8)`).
 fn is_plain(path: &OsStr) -> bool {
     path.as_bytes().iter().all(|byte| !byte.is_ascii_whitespace() && !b":$".contains(byte))
 }
 
-/// A name that only these bytes have: FNV-1a of 128 bits, which no two versions share by chance; against intent
+/// A name that is unique to these bytes: FNV-1a of 128 bits, which no two versions share by chance; against intent,
 /// the content is compared.
 fn file_name(bytes: &[u8]) -> OsString {
     const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;

@@ -1,33 +1,33 @@
-//! Reading an answer, however it is cut into pieces. Touches nothing: bytes in, progress out.
+//! Parses an answer, however it is cut into pieces. No side effects: bytes in, progress out.
 
-/// The header by which a server may tell which worker answers: the slot, a number from 0.
+/// The header by which a server may report which worker answers: the slot, a number from 0.
 pub const SLOT_HEADER: &str = "Maitred-Slot";
-/// The longest head of an answer, and the longest line between chunks, that is read.
+/// The longest head of an answer, and the longest line between chunks, that is accepted.
 const HEAD_MAX: usize = 64 * 1024;
 /// The most header lines of an answer.
 const HEADERS_MAX: usize = 64;
 
-/// How far an answer has come.
+/// How much of an answer has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// More bytes are wanted.
+    /// More bytes are needed.
     More,
     /// The answer is complete.
     Whole,
-    /// This is no answer.
+    /// This is not a valid answer.
     Garbled(Garbled),
 }
 
-/// Why it is no answer.
+/// Why it is not a valid answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Garbled {
-    /// No head of HTTP/1.
+    /// Not a head of HTTP/1.
     Head,
-    /// A length or a chunk that cannot be read.
+    /// A length or a chunk that cannot be parsed.
     Body,
     /// More bytes than were announced.
     Surplus,
-    /// Not the bytes that were sent.
+    /// Other bytes than those that were sent.
     Echo,
 }
 
@@ -44,23 +44,23 @@ impl Garbled {
     }
 }
 
-/// What the head of an answer said.
+/// What the head of an answer says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// The status code.
     pub status: u16,
-    /// The slot of the worker, if the server tells.
+    /// The slot of the worker, if the server reports it.
     pub slot: Option<u16>,
     /// Whether the server will close the connection after this answer.
     pub closes: bool,
 }
 
-/// The reader of one answer after the other on one connection.
+/// The parser of successive answers on one connection.
 #[derive(Debug, Default)]
 pub struct Reader {
     state: State,
     head: Head,
-    /// The beginning of a head or of a line between chunks whose end has not come yet.
+    /// The beginning of a head, or of a line between chunks, whose end has not arrived yet.
     held: Vec<u8>,
 }
 
@@ -69,40 +69,40 @@ enum State {
     /// The head of an HTTP answer.
     #[default]
     Head,
-    /// So many bytes of the body are still to come.
+    /// This many bytes of the body are still to come.
     Sized(u64),
-    /// All until the connection ends is body.
+    /// Everything until the connection ends is body.
     UntilEnd,
     /// The line with the size of a chunk.
     ChunkSize,
-    /// So many bytes of a chunk, its line end included.
+    /// This many bytes of a chunk, its line end included.
     Chunk(u64),
     /// The lines after the last chunk.
     Trailer,
-    /// So many bytes of an echo have come.
+    /// This many bytes of an echo have arrived.
     Echo(usize),
 }
 
 impl Reader {
-    /// Makes ready for an answer in HTTP.
+    /// Prepares for an HTTP answer.
     pub fn expect_http(&mut self) {
         self.held.clear();
         (self.state, self.head) = (State::Head, Head::default());
     }
 
-    /// Makes ready for an echo.
+    /// Prepares for an echo.
     pub fn expect_echo(&mut self) {
         self.held.clear();
         (self.state, self.head) = (State::Echo(0), Head::default());
     }
 
-    /// What the head said, once it has come.
+    /// What the head says, once it has arrived.
     #[must_use]
     pub fn head(&self) -> Head {
         self.head
     }
 
-    /// Takes the next bytes. `sent` is what an echo must be.
+    /// Takes the next bytes. `sent` is what an echo must match.
     pub fn feed(&mut self, mut bytes: &[u8], sent: &[u8]) -> Progress {
         loop {
             let step = match self.state {
@@ -121,14 +121,14 @@ impl Reader {
                 Step::Took(n) => bytes = &bytes[n..],
                 Step::Ended(progress) => return progress,
             }
-            // A body of no length is whole without a byte more.
+            // A body of length zero is complete without another byte.
             if bytes.is_empty() && self.state != State::Sized(0) {
                 return Progress::More;
             }
         }
     }
 
-    /// The server closed the connection. [`Progress::More`] means: too early.
+    /// The server closed the connection. [`Progress::More`] means that it closed too early.
     #[must_use]
     pub fn end(&self) -> Progress {
         if self.state == State::UntilEnd { Progress::Whole } else { Progress::More }
@@ -136,7 +136,7 @@ impl Reader {
 
     fn feed_head(&mut self, bytes: &[u8]) -> Step {
         let before = self.held.len();
-        // Nearly always the whole head is in the first piece, and nothing is copied.
+        // Nearly always the whole head is in the first piece, and nothing needs to be copied.
         let parsed = if before == 0 {
             parse_head(bytes)
         } else {
@@ -169,7 +169,7 @@ impl Reader {
         if came == left { Progress::Whole } else { Progress::More }
     }
 
-    /// One line: the size of a chunk, or one after the last chunk, where an empty one ends it all.
+    /// One line: the size of a chunk, or a line after the last chunk, where an empty line ends the answer.
     fn feed_line(&mut self, bytes: &[u8]) -> Step {
         let Some(end) = bytes.iter().position(|&b| b == b'\n') else {
             self.held.extend_from_slice(bytes);
@@ -195,7 +195,7 @@ impl Reader {
                 _ => Step::Ended(Progress::Garbled(Garbled::Body)),
             },
         };
-        // Its room serves the next line.
+        // Its buffer is reused for the next line.
         self.held = line;
         self.held.clear();
         step
@@ -215,7 +215,7 @@ enum Step {
     Ended(Progress),
 }
 
-/// The head at the beginning of `bytes`: its length, what it says, and what follows it.
+/// The head at the beginning of `bytes`: its length, its content, and what follows it.
 fn parse_head(bytes: &[u8]) -> Result<Option<(usize, Head, State)>, Garbled> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
@@ -231,9 +231,9 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(usize, Head, State)>, Garbled> {
         let value = header.value.trim_ascii();
         if header.name.eq_ignore_ascii_case("content-length") {
             let text = std::str::from_utf8(value).map_err(|_| Garbled::Body)?;
-            // Chunks go before a length (RFC 9112, 6.3).
+            // Chunks take precedence over a length (RFC 9112, 6.3).
             if state == State::UntilEnd {
-                // `parse` would take a sign.
+                // `parse` would accept a sign.
                 let digits = text.bytes().all(|b| b.is_ascii_digit());
                 state = State::Sized(text.parse().ok().filter(|_| digits).ok_or(Garbled::Body)?);
             }
@@ -248,7 +248,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(usize, Head, State)>, Garbled> {
         }
     }
     match status {
-        // Only an announcement: the answer itself follows.
+        // Only an interim answer: the final answer follows.
         100..=199 => state = State::Head,
         204 | 304 => state = State::Sized(0),
         _ => {}
@@ -261,7 +261,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(usize, Head, State)>, Garbled> {
 mod tests {
     use super::*;
 
-    /// Feeds the text in one piece, and byte by byte: both must come to the same.
+    /// Feeds the text in one piece, and byte by byte: both must give the same result.
     fn check(text: &str, expected: Progress) -> Head {
         let mut whole = Reader::default();
         whole.expect_http();

@@ -1,13 +1,13 @@
-//! Open connections of each slot as the clients know them, for somebody who looks on.
+//! Open connections of each slot as the clients know them, for an observer thread.
 //!
-//! A client knows that its connection is open, and from the first answer on who has it, if the server tells. So
-//! this counts from the first answer to the end, whatever is measured, and a look at it takes less than a
-//! microsecond: next to nothing moves meanwhile. What no client knows is who has a connection before its first
-//! answer; where answers take long next to the connections' lives, that is left out.
+//! A client knows that its connection is open, and from the first answer on which worker has it, if the server reports
+//! that. So this counts from the first answer to the end, for any subject, and one look takes less than a microsecond,
+//! in which almost nothing changes. No client knows which worker has a connection before its first answer; if answers
+//! take long compared with the lives of the connections, that part is missing.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
-/// The counts, which the clients' threads keep and another one reads.
+/// The counts, which the clients' threads update and another thread reads.
 #[derive(Debug)]
 pub struct Board {
     open: Vec<AtomicU32>,
@@ -15,32 +15,32 @@ pub struct Board {
 }
 
 impl Board {
-    /// Nothing is open yet in so many slots; higher ones are not counted.
+    /// A board of this many slots with nothing open; higher slots are not counted.
     #[must_use]
     pub fn new(slots: usize) -> Board {
         Board { open: (0..slots).map(|_| AtomicU32::new(0)).collect(), no_more: AtomicBool::new(false) }
     }
 
-    /// A slot answered first on a connection.
+    /// A slot sent the first answer on a connection.
     pub fn enter(&self, slot: u16) {
         if let Some(open) = self.open.get(usize::from(slot)) {
             open.fetch_add(1, Relaxed);
         }
     }
 
-    /// Such a connection ended.
+    /// Such a connection has ended.
     pub fn leave(&self, slot: u16) {
         if let Some(open) = self.open.get(usize::from(slot)) {
             open.fetch_sub(1, Relaxed);
         }
     }
 
-    /// Some client begins no connection more: from now on who has fewer is nobody's choice.
+    /// Some client begins no more connections: from now on the differences are not the result of any choice.
     pub fn last_has_begun(&self) {
         self.no_more.store(true, Relaxed);
     }
 
-    /// What is open now, as long as clients begin connections.
+    /// The open connections now, as long as clients begin connections.
     #[must_use]
     pub fn look(&self) -> Option<Vec<u64>> {
         let counts = self.open.iter().map(|open| u64::from(open.load(Relaxed))).collect();

@@ -1,4 +1,4 @@
-//! Opening a client's connection, and where it comes from.
+//! Opens a client's connection and chooses its source address.
 
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use rand::rngs::SmallRng;
@@ -7,15 +7,15 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// How many loopback addresses clients come from, in turn. One address has 28 231 ports by default
-/// (`net.ipv4.ip_local_port_range`), and each is taken for a minute by `TIME_WAIT`; sixteen last for
-/// 7 500 connections a second for ever, and for 450 000 at once.
+/// How many loopback addresses clients use in turn. One address has 28 231 ports by default
+/// (`net.ipv4.ip_local_port_range`), and `TIME_WAIT` occupies each for a minute; sixteen addresses suffice for 7 500
+/// connections a second indefinitely, and for 450 000 at once.
 const SOURCES: u32 = 16;
-/// The first of them, and the first where the user says how many there are to be: that of servers is left out.
+/// The first of these. If the user sets the number of addresses, the usual address of servers is left out.
 const FIRST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const FIRST_ASKED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// Address `index` of those that clients come from where the user says how many there are to be.
+/// Address `index` of the clients' addresses when the user sets their number.
 #[must_use]
 pub fn source(index: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(FIRST_ASKED.to_bits() + index)
@@ -33,16 +33,16 @@ pub struct Route {
 /// Which address is next.
 #[derive(Debug)]
 enum Order {
-    /// Each in turn; this one is next.
+    /// In turn; this one is next.
     Turns(usize),
-    /// By lot: in turns, round-robin would look as if it knew the addresses whenever their number is a
-    /// multiple of that of the workers.
+    /// At random: if used in turn, addresses would seem to be recognized by round-robin whenever their number is a
+    /// multiple of the number of workers.
     Lots(SmallRng),
 }
 
 impl Route {
-    /// A route to `address`, from several addresses if it is on the IPv4 loopback: from `asked` of them by lot,
-    /// if that is said.
+    /// A route to `address`, from several addresses if it is on the IPv4 loopback: from `asked` of them at random, if
+    /// that is set.
     #[must_use]
     pub fn new(address: SocketAddr, asked: Option<u32>, seed: u64) -> Route {
         let sources: Vec<Ipv4Addr> = match (address.ip(), asked) {
@@ -64,7 +64,7 @@ impl Route {
         }
     }
 
-    /// Begins a connection, and says from which of the addresses. On loopback it is established when this
+    /// Begins a connection, and returns the index of its source address. On loopback it is established when this
     /// returns, unless the server's queue is full.
     ///
     /// # Errors
@@ -76,8 +76,8 @@ impl Route {
         };
         let socket = Socket::new(self.domain, Type::STREAM.nonblocking(), None)?;
         if !self.sources.is_empty() {
-            // Which port, is decided when the other end is known: only then may one be used again
-            // towards another end (ip(7)).
+            // Chooses the port only when the other end is known: only then may a port be used again towards another
+            // end (ip(7)).
             setsockopt(&socket, IpBindAddressNoPort, &true)?;
             socket.bind(&self.sources[source])?;
             if let Order::Turns(next) = &mut self.order {

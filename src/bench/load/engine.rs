@@ -1,6 +1,6 @@
-//! One thread's clients: an epoll loop that opens connections when they are due, asks, reads, and
-//! counts. It shares the machine with what it measures, so the usual connection costs it one event,
-//! one write and one read besides opening and closing, and no allocation.
+//! One thread's clients: an epoll loop that opens connections when they are due, sends requests, reads, and counts. It
+//! shares the machine with the subject, so the usual connection costs it one event, one write and one read besides
+//! opening and closing, and no allocation.
 
 mod answers;
 mod connection;
@@ -26,21 +26,21 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Events taken from the kernel at once.
+/// Events taken from the kernel in one call.
 const EVENTS: usize = 256;
-/// Connections begun at once, before answers are looked at: a loop that is behind its time must not
-/// make those wait that it has.
+/// Connections begun in a row before answers are processed: a loop that is behind schedule must not make its open
+/// connections wait.
 const BATCH: usize = 64;
-/// Bytes read at once.
+/// Bytes read in one call.
 const READ: usize = 64 * 1024;
-/// The longest sleep of the loop; it bounds how late a hung connection is noticed.
+/// The longest sleep of the loop; it limits how late a hung connection is noticed.
 const TICK: Duration = Duration::from_millis(100);
-/// With so many hung connections, or so many unanswered in any way, and more of them than answered
-/// ones, the rest is not tried: each would cost its timeout, and the result is known.
+/// With this many hung connections, or this many unanswered for any reason, and more of them than answered ones, the
+/// rest is not tried: each would cost its timeout, and the result is known.
 const HOPELESS_HUNG: u64 = 20;
 /// See [`HOPELESS_HUNG`].
 const HOPELESS: u64 = 1000;
-/// No pause between two exchanges is longer than so many times the mean.
+/// No pause between two exchanges is longer than this many times the mean.
 const PAUSE_TIMES_MAX: f64 = 8.0;
 
 /// Tokens of descriptors that are not connections.
@@ -53,7 +53,7 @@ pub struct Engine<'a> {
     stop: &'a Stop,
     board: &'a Board,
     route: Route,
-    /// What is sent: for each path, on a connection that goes on and on one that ends with it.
+    /// The requests: for each path, one for a connection that continues and one for a connection that ends with it.
     questions: Vec<[Vec<u8>; 2]>,
     set: Epoll,
     timer: TimerFd,
@@ -61,11 +61,11 @@ pub struct Engine<'a> {
     armed: Option<Instant>,
     connections: Vec<Connection>,
     free: Vec<usize>,
-    /// When each exchange under way counts as hung, in order; those that ended in time are still here.
+    /// When each exchange under way counts as hung, in order; exchanges that ended in time are still included.
     deadlines: VecDeque<(Instant, usize, u64)>,
-    /// Connections that pause, by when they go on.
+    /// Connections that pause, by the time at which they continue.
     pausing: BinaryHeap<Reverse<(Instant, usize, u64)>>,
-    /// Grows with every exchange and pause, so that an old deadline is told from a new one.
+    /// Grows with every exchange and pause, so that an old deadline can be recognized.
     serial: u64,
     random: SmallRng,
     buffer: Vec<u8>,
@@ -112,7 +112,7 @@ impl<'a> Engine<'a> {
         })
     }
 
-    /// Runs until the load is through or the stop comes; returns the planned idle time.
+    /// Runs until the load is complete or the stop comes; returns the planned idle time.
     ///
     /// # Errors
     /// Those of epoll.
@@ -147,7 +147,7 @@ impl<'a> Engine<'a> {
             for event in &events[..ready] {
                 match event.data() {
                     STOP => self.stopped = self.stop.is_set(),
-                    // Only to wake up.
+                    // Only wakes the loop up.
                     TIMER => self.armed = None,
                     key => self.go_on(key as usize, event.events())?,
                 }
@@ -155,7 +155,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// What was counted.
+    /// The counts.
     #[must_use]
     pub fn into_tally(self) -> Tally {
         self.tally
@@ -165,7 +165,7 @@ impl<'a> Engine<'a> {
         self.connections.len() - self.free.len()
     }
 
-    /// Begins what is due and says when more is.
+    /// Begins what is due, and returns when the next is due.
     fn begin_what_is_due(&mut self, schedule: &mut Schedule) -> io::Result<Next> {
         if self.stopped || self.tally.gave_up {
             return Ok(Next::Over);
@@ -174,7 +174,7 @@ impl<'a> Engine<'a> {
             let now = Instant::now();
             let next = schedule.next(now, self.open());
             let Next::Start(since) = next else { return Ok(next) };
-            // Once the limit of open connections held one back, it is the server that makes them late.
+            // After the limit of open connections held one back, the server causes the delay, not the client.
             if schedule.held_back() == 0 {
                 self.tally.late.saturating_record((now - since).as_micros() as u64);
             }
@@ -183,11 +183,11 @@ impl<'a> Engine<'a> {
                 return Ok(Next::Over);
             }
         }
-        // More may be due already; answers that wait go first.
+        // More may be due already; waiting answers come first.
         Ok(Next::At(Instant::now()))
     }
 
-    /// Opens a connection and asks on it.
+    /// Opens a connection and sends a request on it.
     fn begin(&mut self, now: Instant, since: Instant) -> io::Result<()> {
         let (socket, source) = match self.route.open() {
             Ok(opened) => opened,
@@ -228,7 +228,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Sends what there is to send, as far as there is room.
+    /// Sends the pending bytes, as far as there is room.
     fn send(&mut self, key: usize) -> Result<(), Ending> {
         let connection = &mut self.connections[key];
         let question = &self.questions[connection.path][usize::from(connection.left == 0)];
@@ -247,7 +247,7 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    /// Something happened on a connection.
+    /// Handles events of a connection.
     fn go_on(&mut self, key: usize, events: EpollFlags) -> io::Result<()> {
         if self.connections[key].watches_room && events.contains(EpollFlags::EPOLLOUT) {
             self.connections[key].watches_room = false;
@@ -268,14 +268,14 @@ impl<'a> Engine<'a> {
         Ok(self.set.modify(socket, &mut EpollEvent::new(interest(*watches_room), key as u64))?)
     }
 
-    /// Goes on with connections whose pause is over.
+    /// Continues connections whose pause is over.
     fn resume(&mut self, now: Instant) -> io::Result<()> {
         while let Some(&Reverse((at, key, pause))) = self.pausing.peek() {
             if at > now {
                 break;
             }
             self.pausing.pop();
-            // The room may belong to another connection by now.
+            // The entry may belong to another connection by now.
             if self.connections[key].phase == Phase::Pausing(pause) {
                 self.ask_again(key, now)?;
             }
@@ -283,7 +283,7 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    /// Ends what took too long.
+    /// Ends exchanges that took too long.
     fn expire(&mut self, now: Instant) -> io::Result<()> {
         while let Some(&(at, key, exchange)) = self.deadlines.front() {
             let current = self.connections[key].phase == Phase::Asked(exchange);
@@ -323,7 +323,7 @@ impl<'a> Engine<'a> {
     fn count(&mut self, ending: Ending) {
         self.tally.end(ending);
         let endings = &self.tally.endings;
-        // What is turned away as it was told to costs no timeout, and says nothing against the rest.
+        // Connections turned away as configured cost no timeout, and say nothing about the rest.
         let bad = match self.load.turned_away {
             TurnedAway::Wrong => endings.unanswered(),
             TurnedAway::AsTold => endings.unanswered() - endings.turned_away(),
@@ -332,7 +332,7 @@ impl<'a> Engine<'a> {
         self.tally.gave_up |= hopeless && bad > endings.answered;
     }
 
-    /// Sets the timer to when something is due, if it is not set so already.
+    /// Sets the timer to the time when something is due, unless it is already set to that.
     fn arm(&mut self, due: Next) -> io::Result<()> {
         let next = match due {
             Next::At(at) => Some(at),

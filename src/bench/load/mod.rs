@@ -1,9 +1,9 @@
 //! The load generator: many connections on few threads, one epoll loop each.
 //!
-//! [`schedule`] says when the next connection is due, [`connect`] opens it, `engine` drives it,
-//! [`answer`] reads what comes back, [`board`] shows who has what open, and [`tally`] counts how it ended. A closed loop opens the next
-//! connection when one ended; an open loop opens it when it is due, and counts latency from that
-//! instant, so that what waits for a slow server is not left out ("coordinated omission", G. Tene,
+//! [`schedule`] says when the next connection is due, [`connect`] opens it, `engine` drives it, [`answer`] parses what
+//! comes back, [`board`] shows which slot has how many open, and [`tally`] counts how it ended. A closed loop opens
+//! the next connection when one has ended; an open loop opens it when it is due, and counts latency from that instant,
+//! so that the time spent waiting for a slow server is not left out ("coordinated omission", G. Tene,
 //! <https://github.com/giltene/wrk2>).
 
 pub mod answer;
@@ -29,36 +29,36 @@ use tally::Tally;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Arrival {
-    /// So many clients, each of which connects again when its connection ended.
+    /// This many clients; each connects again when its connection has ended.
     Closed {
-        /// How many.
+        /// The number of clients.
         clients: usize,
     },
     /// At this rate, whatever the server does.
     Open {
-        /// Connections a second.
+        /// Connections per second.
         per_second: f64,
     },
-    /// So many at once; when all are answered, a pause.
+    /// This many at once; when all are answered, a pause.
     Bursts {
         /// Connections in a burst.
         size: usize,
-        /// Time between the end of one and the beginning of the next.
+        /// Time from the end of one burst to the beginning of the next.
         pause: Duration,
     },
 }
 
-/// How much there is to do.
+/// The amount of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Volume {
-    /// So many connections.
+    /// This many connections.
     Connections(u64),
     /// As many as begin within this time.
     Duration(Duration),
 }
 
-/// What a client says on its connection.
+/// The protocol on a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
@@ -70,14 +70,14 @@ pub enum Protocol {
     Echo,
 }
 
-/// What connections mean that are sent away in so many words: reset, or answered with 503.
+/// The meaning of connections that are explicitly turned away: reset, or answered with 503.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TurnedAway {
-    /// Something is wrong; when most are, the rest is not tried.
+    /// An error; when most are turned away, the rest is not tried.
     #[default]
     Wrong,
-    /// The server was told to do that when it has too many.
+    /// The server was configured to do that when it has too many.
     AsTold,
 }
 
@@ -86,13 +86,13 @@ pub enum TurnedAway {
 pub struct Load {
     /// When connections arrive.
     pub arrival: Arrival,
-    /// How much there is to do.
+    /// The amount of work.
     pub volume: Volume,
-    /// What is said.
+    /// The protocol.
     pub protocol: Protocol,
-    /// Questions on each connection.
+    /// Requests on each connection.
     pub exchanges: u32,
-    /// What is asked for, one of these by lot each time.
+    /// The paths to request; each request picks one at random.
     pub paths: Vec<String>,
     /// Mean of the pause between two exchanges on a connection, which is exponentially distributed.
     pub pause: Option<Duration>,
@@ -102,9 +102,9 @@ pub struct Load {
     pub threads: usize,
     /// The most connections that may be open at a time, in an open loop and in bursts.
     pub open_max: usize,
-    /// Seed of all lots.
+    /// Seed of all random choices.
     pub seed: u64,
-    /// From how many addresses of the loopback connections come, each time by lot, if that is to be known.
+    /// The number of loopback addresses that connections come from, each picked at random, if it is set.
     #[serde(default)]
     pub sources: Option<u32>,
     /// What it means when they are turned away.
@@ -123,7 +123,7 @@ impl Load {
         }
     }
 
-    /// The part of the load that engine `index` of `count` has.
+    /// The part of the load for engine `index` of `count`.
     fn share(&self, index: usize, count: usize) -> Load {
         let part = |all: usize| all / count + usize::from(index < all % count);
         let mut share = self.clone();
@@ -151,28 +151,28 @@ pub struct ClientCost {
     pub waiting_s: f64,
     /// Context switches.
     pub switches: u64,
-    /// Allocations on the heap; counted only in the program, where [`allocations::Counting`] is.
+    /// Heap allocations; counted only in the program, where [`allocations::Counting`] is installed.
     pub allocations: u64,
     /// Threads.
     pub threads: u64,
 }
 
-/// What came of a load.
+/// The result of a load.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Endings and latencies.
     pub tally: Tally,
-    /// From the first connection's beginning to the last one's end, without planned pauses.
+    /// From the beginning of the first connection to the end of the last one, without planned pauses.
     pub took: Duration,
     /// What the clients cost.
     pub cost: ClientCost,
 }
 
-/// Puts the load on `address` and waits until it is through, or until `stop`. `ended` grows with
-/// the connections, for a progress bar; `board` shows who has what open.
+/// Puts the load on `address` and waits until it is complete, or until `stop`. `ended` grows with the connections, for
+/// a progress bar; `board` shows which slot has how many open.
 ///
 /// # Errors
-/// When a thread or an epoll set cannot be made.
+/// When a thread or an epoll set cannot be created.
 pub fn drive(load: &Load, address: SocketAddr, stop: &Stop, ended: &AtomicU64, board: &Board) -> io::Result<Outcome> {
     let most = match load.arrival {
         Arrival::Closed { clients } => clients,
@@ -214,7 +214,7 @@ pub fn drive(load: &Load, address: SocketAddr, stop: &Stop, ended: &AtomicU64, b
     whole.ok_or_else(|| io::Error::other("no client was started"))
 }
 
-/// One engine on this thread, with what it costs.
+/// Runs one engine on this thread and measures its cost.
 fn measured(share: &Load, address: SocketAddr, stop: &Stop, ended: &AtomicU64, board: &Board) -> io::Result<Outcome> {
     let mut engine = engine::Engine::new(share, address, stop, board)?;
     let before = cost_so_far()?;
@@ -232,7 +232,7 @@ fn measured(share: &Load, address: SocketAddr, stop: &Stop, ended: &AtomicU64, b
     Ok(Outcome { tally: engine.into_tally(), took, cost })
 }
 
-/// What this thread has used.
+/// What this thread has used so far.
 fn cost_so_far() -> io::Result<ClientCost> {
     let usage = getrusage(UsageWho::RUSAGE_THREAD)?;
     let cpu_us = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();

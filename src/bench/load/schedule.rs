@@ -1,9 +1,9 @@
-//! When the next connection is due. Touches nothing: `now` is an argument.
+//! When the next connection is due. No side effects: `now` is an argument.
 
 use super::{Arrival, Volume};
 use std::time::{Duration, Instant};
 
-/// What the schedule says.
+/// The decision of the schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Open a connection now; latency counts from this instant, which in an open loop is the
@@ -11,9 +11,9 @@ pub enum Next {
     Start(Instant),
     /// Nothing before this instant.
     At(Instant),
-    /// Nothing before a connection ended.
+    /// Nothing before a connection has ended.
     AfterAnEnd,
-    /// No connection more.
+    /// No more connections.
     Over,
 }
 
@@ -27,7 +27,7 @@ pub struct Schedule {
     start: Instant,
     begun: u64,
     burst: Burst,
-    /// Time in which nothing was meant to happen.
+    /// Time in which nothing was scheduled.
     idle: Duration,
     /// Arrivals that had to wait because [`Self::open_max`] connections were open.
     held_back: u64,
@@ -62,7 +62,7 @@ impl Schedule {
         }
     }
 
-    /// What to do at `now`, with so many connections open. Each `Start` counts as carried out.
+    /// What to do at `now`, with this many connections open. Each `Start` counts as carried out.
     pub fn next(&mut self, now: Instant, open: usize) -> Next {
         let over = match self.volume {
             Volume::Connections(wanted) => self.begun >= wanted,
@@ -127,7 +127,7 @@ impl Schedule {
         }
     }
 
-    /// Time so far in which nothing was meant to happen.
+    /// Time so far in which nothing was scheduled.
     #[must_use]
     pub fn idle(&self) -> Duration {
         self.idle
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(s.next(t, 0), Next::Start(t));
         assert_eq!(s.next(t, 1), Next::At(t + MS));
         assert_eq!(s.next(t + 5 * MS, 1), Next::Start(t + MS));
-        // No place: it waits, and goes on counting from when it was due.
+        // No free place: it waits, and still counts from the time when it was due.
         assert_eq!(s.next(t + 5 * MS, 2), Next::AfterAnEnd);
         assert_eq!(s.next(t + 6 * MS, 2), Next::AfterAnEnd);
         assert_eq!(s.held_back(), 1);

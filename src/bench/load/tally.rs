@@ -4,19 +4,19 @@ use super::answer::Garbled;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// The longest latency that is told apart from longer ones: an hour, in microseconds.
+/// The longest latency that is distinguished from longer ones: an hour, in microseconds.
 const LATENCY_MAX_US: u64 = 3_600_000_000;
 /// Significant digits of a latency.
 const DIGITS: u8 = 3;
-/// The highest slot that a server may tell, plus one: the most workers that a master can have.
+/// The highest slot that a server may report, plus one: the most workers that a master can have.
 const SLOTS_MAX: usize = crate::config::WORKERS_MAX as usize;
 
-/// How a connection ended; every one that began has exactly one of these.
+/// How a connection ended; each connection that began has exactly one ending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// Every request on it was answered.
     Answered,
-    /// Nobody listens there (`ECONNREFUSED`).
+    /// There is no listener (`ECONNREFUSED`).
     Refused,
     /// The server, or the kernel for it, reset it (`ECONNRESET`, `EPIPE`).
     Reset,
@@ -24,22 +24,22 @@ pub enum Ending {
     Hung,
     /// The server closed it before its answer was whole.
     Closed,
-    /// The server ended it after an answer, though more was to be asked on it.
+    /// The server ended it after an answer, though more requests were planned on it.
     NotKept,
-    /// What came is no answer.
+    /// The bytes received are not a valid answer.
     Garbled(Garbled),
-    /// The answer is that the service is unavailable (status 503).
+    /// The answer says that the service is unavailable (status 503).
     Unavailable,
     /// The answer has another status of 400 or above.
     Status(u16),
-    /// This machine could not open it; the error's number.
+    /// This machine could not open it; the error number.
     Local(i32),
-    /// The measurement was cut short.
+    /// The measurement was interrupted.
     Abandoned,
 }
 
 impl Ending {
-    /// In words, for a message about what the server did.
+    /// In words, for a message about the server's behaviour.
     #[must_use]
     pub fn reason(self) -> String {
         match self {
@@ -67,7 +67,7 @@ pub struct Endings {
     pub answered: u64,
     /// Closed early, garbled, answered with an error other than 503, or not possible on this machine.
     pub failed: u64,
-    /// Refused, since nobody listened (`ECONNREFUSED`). What an admission limit turns away is reset or
+    /// Refused, since there was no listener (`ECONNREFUSED`). A connection beyond an admission limit is reset or
     /// answered with 503.
     pub refused: u64,
     /// Reset.
@@ -77,7 +77,7 @@ pub struct Endings {
     pub unavailable: u64,
     /// Not answered in time.
     pub hung: u64,
-    /// Given up when the measurement was cut short.
+    /// Given up when the measurement was interrupted.
     pub abandoned: u64,
 }
 
@@ -88,13 +88,13 @@ impl Endings {
         self.failed + self.refused + self.turned_away() + self.hung
     }
 
-    /// Connections that were sent away in so many words: reset, or answered with 503.
+    /// Connections that were explicitly turned away: reset, or answered with 503.
     #[must_use]
     pub fn turned_away(&self) -> u64 {
         self.reset + self.unavailable
     }
 
-    /// Adds what was counted elsewhere.
+    /// Adds other counts.
     pub fn add(&mut self, more: &Endings) {
         self.answered += more.answered;
         self.failed += more.failed;
@@ -112,29 +112,28 @@ impl Endings {
     }
 }
 
-/// What one engine, or all together, counted.
+/// The counts of one engine, or of all together.
 #[derive(Clone, Debug)]
 pub struct Tally {
     /// Connections by how they ended.
     pub endings: Endings,
-    /// The first ending that was not an answer, as an example.
+    /// The first ending other than an answer, as an example.
     pub example: Option<Ending>,
     /// Requests answered.
     pub requests: u64,
-    /// Time to each request's whole answer, in microseconds.
+    /// Time to the complete answer of each request, in microseconds.
     pub latency: Histogram<u64>,
-    /// Connections by the slot that answered first on them, as far as the server tells.
+    /// Connections by the slot that answered first on them, as far as the server reports it.
     pub by_slot: Vec<u64>,
-    /// The same for each address that clients came from, where they were told to come from so many.
+    /// The same for each of the clients' addresses, if their number is set.
     pub by_source: Vec<Vec<u32>>,
-    /// Connections on which different workers answered, which cannot be.
+    /// Connections on which different workers answered, which should be impossible.
     pub mixed: u64,
     /// Arrivals that waited because too many connections were open.
     pub held_back: u64,
-    /// How late connections were begun that no limit held back, in microseconds: the generator's
-    /// own delay.
+    /// How late connections began that no limit held back, in microseconds: the generator's own delay.
     pub late: Histogram<u64>,
-    /// The server did so badly that the rest was not tried.
+    /// So many connections failed that the rest was not tried.
     pub gave_up: bool,
 }
 
@@ -215,7 +214,7 @@ impl Tally {
         &mut slots[slot]
     }
 
-    /// Adds what another one counted.
+    /// Adds the counts of another tally.
     pub fn add(&mut self, other: &Tally) {
         self.endings.add(&other.endings);
         self.example = self.example.or(other.example);

@@ -1,4 +1,4 @@
-//! Every run as a line, for spreadsheets and scripts.
+//! Every run as one line, for spreadsheets and scripts.
 
 use super::Report;
 use crate::bench::record::{Front, Run};

@@ -1,4 +1,4 @@
-//! The figures in tables, as text: what the terminal and the page both show.
+//! The figures in tables, as text, for both the terminal and the page.
 
 use super::Report;
 use crate::bench::observe::SeenBy;
@@ -9,9 +9,9 @@ use crate::core::spread::Spread;
 /// Some figures of all subjects.
 #[derive(Clone, Debug)]
 pub struct Figures {
-    /// What they are about.
+    /// The subject matter.
     pub title: &'static str,
-    /// What is in each column after the first.
+    /// The columns after the first.
     pub columns: Vec<&'static str>,
     /// The subject's name, and its figures.
     pub rows: Vec<Vec<String>>,
@@ -61,7 +61,7 @@ fn rates(report: &Report) -> Figures {
     }
 }
 
-/// Shown only when there is more to tell than that all were answered, or when that is the question.
+/// Shown only if some connections were not answered, or if that is the purpose of the measurement.
 fn endings(report: &Report) -> Figures {
     let row = |s: &Summary| {
         let e = &s.endings;
@@ -95,7 +95,7 @@ fn endings(report: &Report) -> Figures {
     }
 }
 
-/// What the command of `--disturb` did, and what the front did because of it.
+/// What the command of `--disturb` did, and how the front reacted.
 fn disturbances(report: &Report) -> Figures {
     let row = |s: &Summary| {
         let (ran, front) = (&s.commands, |of: fn(&Front) -> u64| s.front.map_or_else(dash, |f| of(&f).to_string()));
@@ -197,7 +197,7 @@ fn open(report: &Report) -> Figures {
     }
 }
 
-/// How steady addresses are with their slots, where that is the question.
+/// How consistently addresses stay with their slots, if that is measured.
 fn sources(report: &Report) -> Figures {
     let row = |s: &Summary| {
         let sources = s.sources.as_ref()?;
@@ -255,7 +255,7 @@ fn dash() -> String {
     "–".to_owned()
 }
 
-/// A number without digits after the point, in groups of three.
+/// A number without decimals, in groups of three digits.
 #[must_use]
 pub fn whole(number: f64) -> String {
     let digits = format!("{number:.0}");
@@ -264,12 +264,12 @@ pub fn whole(number: f64) -> String {
     grouped.join(" ")
 }
 
-/// A figure that is small or large.
+/// A number that may be small or large.
 fn whole_or_tenths(number: f64) -> String {
     if number < 1000.0 { format!("{number:.1}") } else { whole(number) }
 }
 
-/// Microseconds in a unit that fits.
+/// Microseconds in a suitable unit.
 fn latency(us: u64) -> String {
     match us {
         0..1000 => format!("{us} µs"),
@@ -279,7 +279,7 @@ fn latency(us: u64) -> String {
     }
 }
 
-/// A probability, which may be as good as nothing.
+/// A probability, which may be close to zero.
 fn probability(p: f64) -> String {
     if p < 0.001 { "<0.001".to_owned() } else { format!("{p:.3}") }
 }

@@ -1,4 +1,4 @@
-//! The result as one page that needs nothing from anywhere else.
+//! The result as one self-contained page.
 
 use super::figures::{Figures, figures};
 use super::plots::{Plot, plots};
@@ -20,7 +20,7 @@ struct Page<'a> {
 /// The page.
 ///
 /// # Errors
-/// Those of drawing and of filling in.
+/// Those of drawing and of filling in the template.
 pub fn text(report: &Report) -> Result<String, Box<dyn Error>> {
     let (load, invalid, figures, plots) = (report.load_line(), report.invalid(), figures(report), plots(report)?);
     Ok(Page { report, machine: &report.machine, load, invalid, figures, plots }.render()?)

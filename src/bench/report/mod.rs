@@ -1,4 +1,4 @@
-//! What is shown of a measurement: a table for the terminal, and files for keeping.
+//! The output of a measurement: a table for the terminal, and files to keep.
 
 pub mod csv;
 pub mod figures;
@@ -16,29 +16,29 @@ use procfs::Current;
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 
-/// Version of the form of the JSON file; it grows when a name changes its meaning.
+/// Version of the JSON file's format; it grows when a name changes its meaning.
 const FORM: u32 = 1;
 
 /// Everything that is known at the end.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
-    /// Version of this form.
+    /// Version of this format.
     pub form: u32,
     /// Version of maitred.
     pub maitred: String,
-    /// The exact command.
+    /// The exact command line.
     pub invocation: String,
     /// When it began, in UTC.
     pub began: String,
-    /// Where.
+    /// The machine.
     pub machine: Machine,
-    /// What was asked for.
+    /// What was requested.
     pub plan: Plan,
-    /// Whether all that was asked for was measured.
+    /// Whether everything that was requested was measured.
     pub complete: bool,
-    /// Why not.
+    /// The reason, if not.
     pub ended_early: Option<String>,
-    /// What came of each subject.
+    /// The results of each subject.
     pub summaries: Vec<Summary>,
     /// What a reader should doubt.
     pub doubts: Vec<String>,
@@ -46,12 +46,12 @@ pub struct Report {
     pub runs: Vec<Run>,
 }
 
-/// The machine, without what would name it.
+/// The machine, without anything that identifies it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Machine {
     /// Cores that may be used.
     pub cores: usize,
-    /// What the processor calls itself.
+    /// The name of the processor.
     pub processor: String,
     /// Memory.
     pub memory_bytes: u64,
@@ -60,7 +60,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This one.
+    /// The current machine.
     #[must_use]
     pub fn here() -> Machine {
         let processor = procfs::CpuInfo::current().ok().and_then(|info| info.model_name(0).map(str::to_owned));
@@ -72,7 +72,7 @@ impl Machine {
         }
     }
 
-    /// In one line.
+    /// A summary in one line.
     #[must_use]
     pub fn line(&self) -> String {
         let gib = self.memory_bytes as f64 / f64::from(1 << 30);
@@ -81,7 +81,7 @@ impl Machine {
 }
 
 impl Report {
-    /// Puts everything together.
+    /// Combines all results.
     #[must_use]
     pub fn new(plan: Plan, runs: Vec<Run>, finish: &Finish, invocation: String, began: SystemTime) -> Report {
         let machine = Machine::here();
@@ -109,7 +109,7 @@ impl Report {
         }
     }
 
-    /// What is wrong with runs that do not count.
+    /// The reasons why runs do not count.
     #[must_use]
     pub fn invalid(&self) -> Vec<String> {
         let of = |run: &Run| -> Vec<String> {
@@ -152,7 +152,7 @@ impl Report {
     }
 }
 
-/// Words as a shell would have to get them.
+/// Words quoted for a shell.
 #[must_use]
 pub fn quoted(words: &[String]) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+./,:@%".contains(c);

@@ -8,8 +8,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use std::error::Error;
 
-/// Colours that people tell apart however they see colours (M. Okabe, K. Ito: Color Universal Design,
-/// 2008).
+/// Colours that people can distinguish whatever their colour vision (M. Okabe, K. Ito: Color Universal Design, 2008).
 ///
 /// Three darker ones follow for the rare report with more than seven subjects.
 const COLOURS: [RGBColor; 10] = [
@@ -26,25 +25,25 @@ const COLOURS: [RGBColor; 10] = [
 ];
 const WIDTH: u32 = 760;
 const FONT: &str = "sans-serif";
-/// Panels beside each other.
+/// Panels side by side.
 const ACROSS: usize = 3;
 const GREY: RGBColor = RGBColor(110, 110, 110);
 
-/// A plot and what it is called.
+/// A plot with its name and title.
 #[derive(Clone, Debug)]
 pub struct Plot {
-    /// Name of its file, without the ending.
+    /// Name of its file, without the extension.
     pub name: &'static str,
-    /// What it shows.
+    /// Its title.
     pub title: &'static str,
-    /// The picture.
+    /// The image.
     pub svg: String,
 }
 
 type Drawn = Result<(), Box<dyn Error>>;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// All plots for which there is something to show.
+/// All plots that have something to show.
 ///
 /// # Errors
 /// Those of the drawing library, which draws into memory.
@@ -88,7 +87,7 @@ fn colour(report: &Report, subject: &str) -> RGBColor {
     COLOURS[index % COLOURS.len()]
 }
 
-/// One panel for each subject, all with the same scale.
+/// One panel for each subject, all on the same scale.
 fn workers(area: &Area<'_>, report: &Report, told: &[&Summary]) -> Drawn {
     let most = told.iter().flat_map(|s| &s.per_worker).copied().max().unwrap_or(1).max(1) as f64;
     let across = told.len().min(ACROSS);
@@ -129,7 +128,7 @@ fn workers(area: &Area<'_>, report: &Report, told: &[&Summary]) -> Drawn {
     Ok(())
 }
 
-/// Latency over "one in so many takes longer", both logarithmic, as HDR histograms are usually shown.
+/// Latency over "one in N takes longer", both logarithmic, the usual form for HDR histograms.
 fn latency(area: &Area<'_>, report: &Report) -> Drawn {
     let one_in = |percentile: f64| 1.0 / (1.0 - percentile / 100.0).max(1e-9);
     let curves: Vec<(&Summary, Vec<(f64, f64)>)> = report
@@ -207,7 +206,7 @@ fn rate(area: &Area<'_>, report: &Report) -> Drawn {
         .label_style((FONT, 15))
         .draw()?;
     for (index, summary) in summaries.iter().enumerate() {
-        // The first one on top.
+        // The first one is at the top.
         let y = count - 1.0 - index as f64;
         let rate = &summary.connections_per_s;
         let bar = colour(report, &summary.subject);

@@ -28,7 +28,7 @@ pub fn text(report: &Report) -> String {
     text
 }
 
-/// A table without lines: the first column to the left, numbers to the right.
+/// A table without lines: the first column is aligned to the left, numbers to the right.
 fn table(figures: &Figures) -> Table {
     let mut table = Table::new();
     let header = std::iter::once(figures.title.to_uppercase()).chain(figures.columns.iter().map(|c| (*c).to_owned()));

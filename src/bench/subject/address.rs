@@ -7,11 +7,11 @@ pub(super) fn covers(there: SocketAddr, asked: SocketAddr) -> bool {
     there.port() == asked.port() && (there.ip() == asked.ip() || there.ip().is_unspecified())
 }
 
-/// What to connect to for a listener on this address.
+/// The address to connect to for a listener on this address.
 pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     match address {
         _ if !address.ip().is_unspecified() => address,
-        // A socket on `::` serves IPv4, too, unless it was told not to; but that it serves IPv6 is certain.
+        // A socket on `::` serves IPv4, too, unless it was told not to; but it certainly serves IPv6.
         SocketAddr::V6(_) => (std::net::Ipv6Addr::LOCALHOST, address.port()).into(),
         SocketAddr::V4(_) => (Ipv4Addr::LOCALHOST, address.port()).into(),
     }

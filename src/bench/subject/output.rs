@@ -1,4 +1,4 @@
-//! What a subject writes.
+//! The output of a subject.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 /// Lines of standard error that are kept for a message.
 const LAST_LINES: usize = 20;
 
-/// What a subject writes on standard error, read by a thread so that it never waits for us.
+/// What a subject writes to standard error, read by a thread so that the subject never waits for the lab.
 pub(super) struct Output {
-    /// One message for each worker that got ready; closed at the end of the output.
+    /// One message for each worker that became ready; closed at the end of the output.
     pub(super) ready: Receiver<()>,
     pub(super) kept: Arc<Mutex<Kept>>,
 }
@@ -42,10 +42,10 @@ fn keep_lines(pipe: OwnedFd, ready: &Sender<()>, kept: &Mutex<Kept>) {
         let logged = serde_json::from_str::<serde_json::Value>(&line).ok();
         match logged.as_ref().and_then(|entry| Some((entry.get("level")?.as_str()?, entry.get("message")?.as_str()?))) {
             Some((_, "worker ready")) => {
-                // Nobody counts any more once the measurement began.
+                // The messages are no longer counted once the measurement has begun.
                 let _ = ready.send(());
             }
-            // The log tells how it went; what is wanted for a message are its end and workers' words.
+            // Skips log lines: a message needs only the end of the output and the workers' own words.
             Some(_) => {}
             None if line.is_empty() => {}
             None => {

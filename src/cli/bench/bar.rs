@@ -1,4 +1,4 @@
-//! How far a measurement is, on a terminal.
+//! The progress of a measurement, on a terminal.
 
 use crate::bench::plan::Plan;
 use crate::bench::record::Run;
@@ -14,17 +14,17 @@ use std::time::Duration;
 /// Time between two steps of the progress bar.
 const STEP: Duration = Duration::from_millis(100);
 
-/// What is seen on a terminal meanwhile.
+/// The progress bar on a terminal.
 pub struct Bar {
     bar: ProgressBar,
     rounds: u32,
     expected: Option<u64>,
-    /// Ends the thread that moves the bar of the run under way.
+    /// Stops the thread that moves the bar of the run under way.
     moving: Option<(Stop, std::thread::JoinHandle<()>)>,
 }
 
 impl Bar {
-    /// For the whole of a measurement.
+    /// A bar for a whole measurement.
     pub fn new(plan: &Plan) -> Bar {
         let expected = match plan.load.volume {
             crate::bench::load::Volume::Connections(n) => Some(n),

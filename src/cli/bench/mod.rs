@@ -1,4 +1,4 @@
-//! `maitred bench`: from what was typed to a [`Plan`], then the measurement, its table and its files.
+//! `maitred bench`: turns the command line into a [`Plan`], runs the measurement, and writes its table and its files.
 
 mod bar;
 mod interrupted;
@@ -31,7 +31,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 use subjects::{Modes, address, modes, peer, target, variant};
 
-/// One client thread for so many cores: the rest is for what is measured.
+/// Cores for each client thread: the rest is for what is measured.
 const CORES_PER_CLIENT: u32 = 4;
 /// The most client threads.
 const THREADS_MAX: u64 = 256;
@@ -44,17 +44,17 @@ pub struct BenchArgs {
     #[arg(long, value_name = "MODES", value_parser = modes)]
     modes: Option<Modes>,
 
-    /// Measure maitred with options of `maitred run` besides, as NAME=OPTIONS; may be given several times
+    /// Also measure maitred with these options of `maitred run`, as NAME=OPTIONS; may be given several times
     ///
-    /// In hand-off mode, unless OPTIONS say otherwise. They come after all others, and of an option that
-    /// is given twice the later one counts. For example: --variant 'least=--policy least-connections'
+    /// In hand-off mode, unless OPTIONS say otherwise. They come after all others, and if an option is given twice the
+    /// later one counts. For example: --variant 'least=--policy least-connections'
     #[arg(long, value_name = "NAME=OPTIONS", value_parser = variant)]
     variant: Vec<Subject>,
 
     #[command(flatten)]
     workers: WorkerArgs,
 
-    /// Connections in each run; the workload says how many if neither this nor --duration is given
+    /// Connections in each run; the workload decides if neither this nor --duration is given
     #[arg(long, value_name = "N", conflicts_with = "duration")]
     connections: Option<u64>,
 
@@ -62,11 +62,11 @@ pub struct BenchArgs {
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
 
-    /// Clients in a closed loop: each connects again when its connection ended
+    /// Clients in a closed loop: each connects again when its connection has ended
     #[arg(long, value_name = "N", conflicts_with = "rate")]
     concurrency: Option<usize>,
 
-    /// Connections a second in an open loop: latency counts from when each was due
+    /// Connections per second in an open loop: latency counts from when each was due
     #[arg(long, value_name = "R")]
     rate: Option<f64>,
 
@@ -74,7 +74,7 @@ pub struct BenchArgs {
     #[arg(long, value_enum, default_value = "cheap", hide_possible_values = false)]
     workload: Workload,
 
-    /// What is said on a connection; the workload decides if not given
+    /// What is sent on a connection; the workload decides if not given
     #[arg(long, value_enum)]
     protocol: Option<Protocol>,
 
@@ -82,7 +82,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "K")]
     requests: Option<u32>,
 
-    /// What to ask for; given several times, one of them by lot each time
+    /// Path to request; if given several times, each request picks one at random
     #[arg(long, value_name = "PATH")]
     path: Vec<String>,
 
@@ -90,7 +90,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
     timeout: Duration,
 
-    /// Rounds; in each, every mode has its turn
+    /// Rounds; in each round every mode has its turn
     #[arg(long, value_name = "N", default_value_t = REPEAT_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: u32,
 
@@ -98,36 +98,35 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=THREADS_MAX))]
     threads: Option<u64>,
 
-    /// Seed of all lots: paths, pauses, and what chance would give
+    /// Seed of all random choices: paths, pauses, and the results that chance would give
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
-    /// Let clients come from so many addresses of the loopback by lot, from 127.0.0.2 on, and tell how many of
-    /// them more than one slot answered
+    /// Let each client come from one of this many loopback addresses at random, from 127.0.0.2 on, and report how many
+    /// of them more than one slot answered
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(SOURCES_MAX)))]
     sources: Option<u32>,
 
-    /// Which of several addresses that the workers listen on
+    /// The address to use if the workers listen on several
     #[arg(long, value_name = "ADDR", value_parser = address)]
     address: Option<SocketAddr>,
 
-    /// Measure something that runs already, as ADDR or NAME=ADDR; may be given several times
+    /// Measure something that already runs, as ADDR or NAME=ADDR; may be given several times
     #[arg(long, value_name = "ADDR", value_parser = target)]
     target: Vec<Subject>,
 
     /// Measure another way to serve, as NAME=COMMAND; may be given several times
     ///
-    /// The command runs in a shell, serves on 127.0.0.1 at $PORT, which is also put in for {port},
-    /// and has {workers} replaced by the number of workers. It is ended after each turn.
+    /// The command runs in a shell and serves on 127.0.0.1 at $PORT, which also replaces {port}; {workers} is replaced
+    /// by the number of workers. It is ended after each turn.
     #[arg(long, value_name = "NAME=COMMAND", value_parser = peer)]
     peer: Vec<Subject>,
 
     /// Run this shell command again and again while the clients are at work
     ///
-    /// It finds in its environment: MAITRED_SUBJECT, the name of what is measured; MAITRED_PORT, its
-    /// port; MAITRED_PID, its first process; MAITRED_CONTROL, its control socket if it is a mode of
-    /// maitred; MAITRED_TIME, how often the command ran before. For example:
-    /// --disturb 'maitred reload --wait --control "$MAITRED_CONTROL"'
+    /// Its environment has: MAITRED_SUBJECT, the name of what is measured; MAITRED_PORT, its port; MAITRED_PID, its
+    /// first process; MAITRED_CONTROL, its control socket if it is a mode of maitred; MAITRED_TIME, how often the
+    /// command ran before. For example: --disturb 'maitred reload --wait --control "$MAITRED_CONTROL"'
     #[arg(long, value_name = "COMMAND")]
     disturb: Option<String>,
 
@@ -135,7 +134,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "DURATION", requires = "disturb", default_value = "1s", value_parser = duration)]
     disturb_every: Duration,
 
-    /// Run it so many times in each run and no more
+    /// Run it at most this many times in each run
     #[arg(long, value_name = "N", requires = "disturb")]
     disturb_times: Option<u64>,
 
@@ -143,7 +142,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
     run_args: Option<String>,
 
-    /// Measure nothing: show what this JSON file of an earlier measurement has, and write the other files
+    /// Measure nothing: show the contents of this JSON file of an earlier measurement, and write the other files
     #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "command", "target", "peer", "variant", "modes"])]
     from: Option<PathBuf>,
 
@@ -151,11 +150,11 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Write a line for each run to this file
+    /// Write one line for each run to this file
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
 
-    /// Write a page with plots to this file, which needs nothing from the network
+    /// Write a page with plots to this file; it needs nothing from the network
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 
@@ -168,7 +167,7 @@ pub struct BenchArgs {
     command: Vec<OsString>,
 }
 
-/// Measures and reports.
+/// Measures and reports the results.
 pub fn main(args: BenchArgs) -> ExitCode {
     if let Some(file) = &args.from {
         return again(file, &Outputs::of(&args));
@@ -263,7 +262,7 @@ fn usage(error: &str) -> ExitCode {
 fn plan(args: BenchArgs) -> Result<Plan, String> {
     let modes = match args.modes {
         Some(Modes(modes)) => modes,
-        // Who points at something that runs wants to know about that.
+        // With a target that already runs, only that target is of interest.
         None if !args.target.is_empty() && args.command.is_empty() => Vec::new(),
         None => Mode::value_variants().to_vec(),
     };

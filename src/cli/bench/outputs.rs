@@ -4,7 +4,7 @@ use super::BenchArgs;
 use crate::bench::report::{self, Report};
 use std::path::{Path, PathBuf};
 
-/// The files that were asked for.
+/// The files to write.
 pub struct Outputs {
     json: Option<PathBuf>,
     csv: Option<PathBuf>,
@@ -13,12 +13,12 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Those that were typed.
+    /// The files that the command line names.
     pub fn of(args: &BenchArgs) -> Outputs {
         Outputs { json: args.json.clone(), csv: args.csv.clone(), html: args.html.clone(), svg: args.svg.clone() }
     }
 
-    /// Finds out before minutes are spent whether the files can be written.
+    /// Checks before the measurement, which takes minutes, whether the files can be written.
     pub fn check(&self) -> Result<(), String> {
         for file in [&self.json, &self.csv, &self.html].into_iter().flatten() {
             let existed = file.exists();
@@ -34,7 +34,7 @@ impl Outputs {
         }
     }
 
-    /// Writes them.
+    /// Writes the files.
     pub fn write(&self, report: &Report) -> Result<(), String> {
         let put = |file: &Path, text: String| std::fs::write(file, text).map_err(|error| cannot_write(file, &error));
         if let Some(file) = &self.json {

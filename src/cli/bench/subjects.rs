@@ -1,4 +1,4 @@
-//! What is to be measured, as it is typed.
+//! Parses what is to be measured.
 
 use crate::bench::plan::Subject;
 use crate::cli::run::RunArgs;
@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 use clap::{Args, ValueEnum};
 use std::net::{SocketAddr, ToSocketAddrs};
 
-/// Modes that were asked for.
+/// The modes to measure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Modes(pub Vec<Mode>);
 
@@ -27,7 +27,7 @@ pub fn modes(text: &str) -> Result<Modes, String> {
     text.split(',').map(mode).collect::<Result<Vec<_>, _>>().map(Modes)
 }
 
-/// `--address`: the first that a name has.
+/// `--address`: the first address of a name.
 pub fn address(text: &str) -> Result<SocketAddr, String> {
     let found = text.to_socket_addrs().map_err(|error| format!("{error}; give HOST:PORT"))?.next();
     found.ok_or_else(|| "it has no address; give HOST:PORT".to_owned())
@@ -49,8 +49,8 @@ pub fn peer(text: &str) -> Result<Subject, String> {
     }
 }
 
-/// Options of `maitred run` that are the lab's own affair: how it finds the subject, and what it reads in its
-/// log.
+/// Options of `maitred run` that are reserved for the lab: how it finds the subject, and what it reads in the
+/// subject's log.
 const OF_THE_LAB: [&str; 4] = ["name", "control", "log_format", "quiet"];
 
 /// `--variant`.
@@ -58,7 +58,7 @@ pub fn variant(text: &str) -> Result<Subject, String> {
     let named = text.split_once('=').filter(|(name, _)| !name.is_empty());
     let Some((name, options)) = named else { return Err("expected NAME=OPTIONS".to_owned()) };
     let options = shlex::split(options).ok_or_else(|| format!("{options:?} has a quote that is not closed"))?;
-    // Read as `maitred run` will, with a command that it must have.
+    // Parsed as `maitred run` will parse it, with the command that it requires.
     let stand_in = ["--", "command"].map(str::to_owned);
     let run = RunArgs::augment_args(clap::Command::new("maitred run").no_binary_name(true));
     let typed = run.try_get_matches_from(options.iter().chain(&stand_in)).map_err(|error| {
@@ -69,7 +69,7 @@ pub fn variant(text: &str) -> Result<Subject, String> {
     if let Some(id) = OF_THE_LAB.into_iter().find(|id| is_typed(id)) {
         return Err(format!("--{} is the lab's own affair", id.replace('_', "-")));
     }
-    // What is no option begins the command.
+    // The first word that is not an option begins the command.
     let stray = typed.get_raw("command").filter(|words| words.len() > 1).and_then(|mut words| words.next());
     if let Some(word) = stray {
         return Err(format!("{word:?} is no option of `maitred run`; the COMMAND is the same for all"));

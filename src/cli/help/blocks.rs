@@ -1,24 +1,24 @@
-//! A chapter's Markdown as blocks that can be laid out.
+//! A chapter's Markdown as blocks for the layout.
 
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
 /// Text in one style.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// How it looks.
+    /// The style.
     pub style: Style,
-    /// What it says.
+    /// The characters.
     pub text: String,
 }
 
-/// How text looks.
+/// The style of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// As usual.
+    /// Normal.
     Plain,
-    /// Something to be typed, or a name.
+    /// Something to type, or a name.
     Code,
-    /// Stressed.
+    /// Emphasized.
     Bold,
 }
 
@@ -28,15 +28,15 @@ pub type Text = Vec<Span>;
 /// A block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Block {
-    /// A heading; 1 is that of the chapter.
+    /// A heading; level 1 is the chapter's title.
     Heading(u8, Text),
     /// A paragraph.
     Paragraph(Text),
     /// An item of a list.
     Item(Text),
-    /// Lines that stay as they are.
+    /// Lines that are shown unchanged.
     Code(String),
-    /// Cells by row; the first row is the head.
+    /// Cells by row; the first row is the header.
     Table(Vec<Vec<Text>>),
 }
 
@@ -46,7 +46,7 @@ pub fn plain(text: &Text) -> String {
     text.iter().map(|span| &*span.text).collect()
 }
 
-/// The blocks of a chapter. Pictures are left out, and of links only their text is kept.
+/// The blocks of a chapter. Images are left out, and links are reduced to their text.
 #[must_use]
 pub fn of(markdown: &str) -> Vec<Block> {
     let mut reader = Reader::default();

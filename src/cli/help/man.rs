@@ -1,4 +1,4 @@
-//! A chapter as a man page (man(7), with tables of tbl(1)).
+//! A chapter as a man page (man(7), with tables for tbl(1)).
 
 use super::blocks::{Block, Style, Text, plain};
 use crate::manual::Chapter;
@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 pub fn render(chapter: &Chapter, blocks: &[Block]) -> String {
     let Chapter { name, about, .. } = chapter;
     let version = env!("CARGO_PKG_VERSION");
-    // The first line says that tables must be laid out first.
+    // The first line says that tables must be preprocessed.
     let mut page = format!(
         "'\\\" t\n.TH maitred\\-{} 7 \"\" \"maitred {version}\"\n.ad l\n.nh\n.SH NAME\nmaitred\\-{} \\- {}\n",
         escaped(name),
@@ -47,11 +47,11 @@ fn styled(text: &Text) -> String {
         Style::Code | Style::Bold => format!("\\fB{text}\\fR"),
     };
     let all: String = text.iter().map(|part| span(part.style, &escaped(&part.text))).collect();
-    // A line that begins with a point is a request.
+    // A line that begins with a dot or a quote is a request.
     if all.starts_with(['.', '\'']) { format!("\\&{all}") } else { all }
 }
 
-/// Text that groff takes literally.
+/// Escapes text so that groff takes it literally.
 fn escaped(text: &str) -> String {
     let line = |line: &str| {
         let line = line.replace('\\', "\\e").replace('-', "\\-");

@@ -5,7 +5,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 
-/// Columns where nobody says how many there are.
+/// The columns if the terminal does not report a number.
 const WIDTH_USUAL: usize = 80;
 
 /// The columns of the terminal.
@@ -15,7 +15,7 @@ pub fn width() -> usize {
     table.width().map_or(WIDTH_USUAL, usize::from)
 }
 
-/// Lays a chapter out in so many columns. On a terminal headings and stressed words are bold.
+/// Lays a chapter out for this many columns. On a terminal, headings and emphasized words are bold.
 #[must_use]
 pub fn render(blocks: &[Block], width: usize) -> String {
     let styled = io::stdout().is_terminal();
@@ -47,7 +47,7 @@ fn strong(text: &str, styled: bool) -> String {
     if styled { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
 }
 
-/// Breaks text into lines of at most so many columns. A word that is longer has a line of its own.
+/// Breaks text into lines of at most this many columns. A longer word gets a line of its own.
 fn wrapped(out: &mut String, text: &Text, [first, then]: [&str; 2], width: usize, styled: bool) {
     let bold: Vec<bool> = text.iter().flat_map(|span| span.text.chars().map(|_| span.style == Style::Bold)).collect();
     let all = plain(text);

@@ -1,4 +1,4 @@
-//! What the fleet is told, and what it wants done.
+//! The events that the fleet receives and the actions that it requests.
 
 use super::slot::Sign;
 use crate::core::ids::{Generation, Slot, WorkerId};
@@ -17,7 +17,7 @@ pub enum Exit {
 impl From<std::process::ExitStatus> for Exit {
     fn from(status: std::process::ExitStatus) -> Exit {
         use std::os::unix::process::ExitStatusExt;
-        // One that ended has a code or a signal.
+        // A process that ended has a code or a signal.
         status.code().map(Exit::Code).or(status.signal().map(Exit::Signal)).unwrap_or(Exit::Code(0))
     }
 }
@@ -46,29 +46,29 @@ pub enum Stop {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Manner {
-    /// Slot by slot, the first alone: each new worker is ready before the old one of its slot drains.
+    /// Slot by slot, the first one alone: each new worker is ready before the old one of its slot drains.
     Rolling,
     /// All new workers are started; when all are ready they serve, and all old ones drain.
     Fleet,
-    /// All old workers drain, and new ones are started as they go.
+    /// All old workers drain, and new ones start as the old ones leave.
     Restart,
 }
 
-/// A wish for another number of workers.
+/// A request for another number of workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resize {
     /// This many.
     To(u32),
-    /// So many more or fewer.
+    /// This many more or fewer.
     By(i32),
 }
 
-/// How many workers a reload brings. Should it be given up, that changes nothing.
+/// How many workers a reload brings. If the reload is given up, the number does not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workers {
     /// As many as there are.
     Same,
-    /// What the new configuration says: so many, unless the one in force says the same.
+    /// The number in the new configuration, unless the configuration in force has the same number.
     Configured(u32),
 }
 
@@ -79,17 +79,16 @@ pub enum Event {
     Begin,
     /// The worker counts as ready.
     Ready(WorkerId),
-    /// Everything that waited in the kernel's accept queues was handed over, and the listeners are
-    /// closed.
+    /// Everything that waited in the kernel's accept queues was handed over, and the listeners are closed.
     ListenersClosed,
-    /// This draining worker has no connection any more, neither untaken nor open.
+    /// This draining worker has no connections any more, neither untaken nor open.
     Emptied(WorkerId),
     /// The worker's process ended.
     Exited(WorkerId, Exit),
-    /// The worker's first process ended and others go on without it: nobody can look after those, so it never
-    /// served.
+    /// The worker's first process ended and other processes go on without it. The master cannot supervise those, so
+    /// the worker never served.
     Daemonized(WorkerId),
-    /// The worker could not be forked or its command not be executed.
+    /// The worker could not be forked, or its command could not be executed.
     ForkFailed(WorkerId),
     /// Stop the fleet.
     StopAsked(Stop),
@@ -99,7 +98,7 @@ pub enum Event {
     Pause,
     /// Replace all workers by a new generation.
     ReloadAsked(Manner, Workers),
-    /// The worker had its time: replace it.
+    /// The worker has reached its limit of age, size or connections: replace it.
     Recycle(WorkerId),
     /// A sign that the worker does not work.
     Stalled(WorkerId, Sign),
@@ -116,60 +115,60 @@ pub enum Event {
 pub enum Action {
     /// Fork a worker into a slot.
     Fork {
-        /// Where.
+        /// The slot.
         slot: Slot,
-        /// Who.
+        /// The worker.
         worker: WorkerId,
-        /// Of which generation.
+        /// The worker's generation.
         generation: Generation,
     },
     /// Let this worker have connections from now on.
     Admit {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
     },
-    /// Hand nothing more to this worker, give what it has not taken to others, and report
-    /// [`Event::Emptied`] when the connections that it has are closed.
+    /// Hand nothing more to this worker, give the connections it has not taken to others, and report
+    /// [`Event::Emptied`] when its remaining connections are closed.
     Withdraw {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
     },
-    /// Hand nothing to this worker for now, and give what it has not taken to others.
+    /// Hand nothing to this worker for now, and give the connections it has not taken to others.
     Exclude {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
     },
     /// Hand to this worker again.
     Readmit {
-        /// Who.
+        /// The worker.
         worker: WorkerId,
     },
     /// Take what waits in the kernel's accept queues, then close the listeners.
     CloseListeners,
     /// Send the stop signal to the worker's process group.
     Terminate {
-        /// Whom.
+        /// The worker.
         worker: WorkerId,
     },
     /// Kill the worker's process group.
     Kill {
-        /// Whom.
+        /// The worker.
         worker: WorkerId,
-        /// Why.
+        /// The reason.
         because: KillReason,
     },
     /// A slot waits before the next attempt.
     Wait {
-        /// Which.
+        /// The slot.
         slot: Slot,
-        /// Failures in a row.
+        /// Consecutive failures.
         failures: u32,
-        /// How long.
+        /// The delay.
         delay: Duration,
     },
     /// A slot failed too often and is left alone until a reload or another number of workers is asked for.
     Rest {
-        /// Which.
+        /// The slot.
         slot: Slot,
         /// Its last worker.
         worker: WorkerId,
@@ -184,33 +183,33 @@ pub enum Action {
         slot: Slot,
         /// Its last worker.
         worker: WorkerId,
-        /// How often.
+        /// The number of attempts.
         attempts: u32,
     },
     /// All workers are gone, as asked or given up; end the master.
     Finish,
-    /// The second request to stop: whoever still runs is killed.
+    /// The second request to stop: every worker that still runs is killed.
     StopAtOnce,
     /// The asked size was refused.
     SizeRefused(SizeRefused),
     /// The wanted size changed.
     Resized {
-        /// To this.
+        /// The new size.
         workers: u32,
     },
     /// A reload begins; this is the number of its generation.
     ReloadBegun {
         /// The new generation.
         generation: Generation,
-        /// How.
+        /// The manner of the reload.
         manner: Manner,
     },
     /// A reload was asked for and waits.
     ReloadWaits {
-        /// For what.
+        /// What it waits for.
         because: WaitReason,
     },
-    /// The reload that waits will not come.
+    /// The waiting reload will not happen.
     ReloadDropped,
     /// The first worker of the new generation serves; the others follow.
     CanaryServes {
@@ -222,19 +221,19 @@ pub enum Action {
         /// The new generation.
         generation: Generation,
     },
-    /// The new generation is given up, and what served serves on.
+    /// The new generation is given up, and the old one continues to serve.
     ReloadAborted {
         /// The generation that failed.
         generation: Generation,
-        /// Why.
+        /// The reason.
         because: AbortReason,
     },
 }
 
-/// Why a number of workers cannot be had.
+/// Why a number of workers was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SizeRefused {
-    /// Nobody would serve.
+    /// No worker would serve.
     #[error("0 workers would serve nobody; to end them all use stop")]
     Zero,
     /// More than this master can have.
@@ -242,9 +241,9 @@ pub enum SizeRefused {
         "{asked} workers are more than the {most} that this maitred can have (1024, or fewer by its limit of descriptors)"
     )]
     TooMany {
-        /// What was asked for.
+        /// The number asked for.
         asked: u64,
-        /// The most.
+        /// The largest possible number.
         most: u32,
     },
     /// The fleet stops.
@@ -265,7 +264,7 @@ pub enum KillReason {
     Stalled,
     /// It missed its watchdog.
     Watchdog,
-    /// It does not listen where those do whose place it should take.
+    /// It does not listen on the addresses of the workers that it should replace.
     Elsewhere,
     /// Its generation was given up.
     Aborted,
@@ -276,9 +275,9 @@ pub enum KillReason {
 /// Why a reload waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitReason {
-    /// Another one is not done.
+    /// Another reload is not done.
     AnotherRuns,
-    /// So many generations are still alive that one more would be too many.
+    /// So many generations are alive that one more would exceed the limit.
     OldGenerations,
 }
 
@@ -291,9 +290,9 @@ pub enum AbortReason {
     NotStarted(WorkerId),
     /// A new worker was not ready in time.
     NotReady(WorkerId),
-    /// A new worker was ready, and ended before all of its generation were.
+    /// A new worker was ready, and ended before all workers of its generation were.
     Waiting(WorkerId),
-    /// New workers of a slot served, and failed too often.
+    /// New workers of a slot served, but failed too often.
     Again(WorkerId),
     /// A new worker was ready, and then stopped listening.
     Deaf(WorkerId),

@@ -1,4 +1,4 @@
-//! Workers that end or do not do what they should, and how long their slot waits.
+//! Workers that end or misbehave, and how long their slot waits.
 
 use super::slot::{Admitted, Drain, Life, Occupant, SlotState};
 use super::{AbortReason, Action, BOOT_ATTEMPTS, Fleet, KillReason, Stop, Wanted, kill, time_to_stop};
@@ -7,14 +7,14 @@ use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
 
 impl Fleet {
-    /// A worker's process is no more.
+    /// A worker's process has ended.
     pub(super) fn gone(&mut self, now: Moment, worker: WorkerId, because: AbortReason, actions: &mut Vec<Action>) {
         let (stopping, target) = (self.is_stopping(), self.reloading());
         let Some((slot, state, index)) = self.slot_of(worker) else { return };
         let occupant = state.occupants.remove(index);
         state.last_worker = Some(worker);
         let booted = match occupant.life {
-            // Why it was killed counts already.
+            // The reason for the kill has already been counted.
             Life::Draining { phase: Drain::Killed, .. } => return,
             Life::Draining { .. } => {
                 if state.occupants.is_empty() {
@@ -42,8 +42,8 @@ impl Fleet {
         self.failed(now, slot, &occupant, actions);
     }
 
-    /// A worker went into the background. What was ready is gone, so it counts as one that never was; where
-    /// nobody else ever served that is the end, since the next one would do the same.
+    /// A worker went into the background. The process that was ready is gone, so it counts as a worker that was never
+    /// ready. If no other worker ever served, the fleet gives up, since the next worker would do the same.
     pub(super) fn daemonized(&mut self, now: Moment, worker: WorkerId, actions: &mut Vec<Action>) {
         let few = |state: &SlotState| state.restarts < u64::from(BOOT_ATTEMPTS);
         let first = self.newest == Generation(1) && self.slots.iter().all(few);
@@ -70,7 +70,7 @@ impl Fleet {
         let (first_boot, random, plan) = (!self.was_ready, self.random.below(u32::MAX), self.plan);
         let state = &mut self.slots[slot.index()];
         if booted && std::mem::take(&mut state.rests) {
-            // Its replacements failed, and it served on. Now nobody does, so the slot begins anew.
+            // Its replacements failed while it continued to serve. Now no worker serves, so the slot starts anew.
             (state.failures, state.backoff) = (0, None);
         }
         state.failures += 1;
@@ -84,19 +84,19 @@ impl Fleet {
             return actions.push(Action::GiveUp { slot, worker, attempts });
         }
         if is_new {
-            // However slowly they come: others may wait for the slot to be served before they leave.
+            // Counts at any pace: other slots may wait for this slot to be served before their workers leave.
             state.failures_of_new += 1;
         }
         let too_often = state.recent.len() > plan.max_restarts as usize;
         if is_new && !first_boot && (too_often || state.failures_of_new > plan.max_restarts) {
-            // What the new generation cannot do the old one may: it gets the slot back.
+            // The old generation may work where the new one fails, so it gets the slot back.
             state.recent.clear();
             return self.abort(now, AbortReason::Again(worker), actions);
         }
         if !first_boot && too_often {
             let failures = u32::try_from(state.recent.len()).unwrap_or(u32::MAX);
             state.recent.clear();
-            // Where a new generation comes, the slot's next worker is one of it.
+            // If a new generation is coming, the slot's next worker belongs to it.
             if !self.may_bring_more() {
                 let state = &mut self.slots[slot.index()];
                 (state.rests, state.backoff) = (true, None);
@@ -104,8 +104,8 @@ impl Fleet {
             }
         }
         let state = &mut self.slots[slot.index()];
-        // A worker that served and crashed for the first time is replaced at once: until then its
-        // share of the work is missing. Only a repetition waits.
+        // A worker that served and crashed for the first time is replaced at once, because until then its share of the
+        // work is missing. Only repeated failures wait.
         let failures = if booted { state.failures - 1 } else { state.failures };
         if failures > 0 {
             let delay = backoff::delay(failures, random);
@@ -114,7 +114,7 @@ impl Fleet {
         }
     }
 
-    /// Kills and signals whoever is over its time.
+    /// Kills or signals every worker that exceeded its time.
     pub(super) fn enforce_limits(&mut self, now: Moment, index: usize, actions: &mut Vec<Action>) {
         let plan = self.plan;
         let mut late = Vec::new();
@@ -134,7 +134,7 @@ impl Fleet {
                     if *stop_at <= now =>
                 {
                     *phase = Drain::Stopping;
-                    // Also when this comes late it has its time to stop.
+                    // Even if this runs late, the worker gets its time to stop.
                     *deadline = deadline.map(|deadline| deadline.max(now + time_to_stop(plan.grace)));
                     actions.push(Action::Terminate { worker });
                 }
@@ -152,7 +152,7 @@ impl Fleet {
         }
     }
 
-    /// Kills a worker because it does not do what it should, which counts as a failure.
+    /// Kills a worker because it misbehaves; this counts as a failure.
     pub(super) fn kill_failed(
         &mut self,
         now: Moment,

@@ -1,4 +1,4 @@
-//! What can be asked of the fleet.
+//! Queries about the fleet.
 
 use super::event::{Resize, SizeRefused, Stop};
 use super::slot::{Drain, Life, Occupant, SlotState};
@@ -28,7 +28,7 @@ impl Fleet {
         }
     }
 
-    /// Whether no worker was ready ever since the start.
+    /// Whether no worker has been ready since the start.
     #[must_use]
     pub fn was_never_ready(&self) -> bool {
         !self.was_ready
@@ -40,7 +40,7 @@ impl Fleet {
         self.slots.iter().all(|state| state.serving().is_some() && !state.is_starting())
     }
 
-    /// The worker, wherever it sits.
+    /// The worker, whichever slot it is in.
     #[must_use]
     pub fn occupant(&self, worker: WorkerId) -> Option<&Occupant> {
         self.slots.iter().flat_map(|state| &state.occupants).find(|o| o.worker == worker)
@@ -58,13 +58,13 @@ impl Fleet {
         matches!(self.wanted, Wanted::Stopped(_))
     }
 
-    /// Whether whoever still runs is to be killed.
+    /// Whether every worker that still runs is to be killed.
     #[must_use]
     pub fn stops_at_once(&self) -> bool {
         self.wanted == Wanted::Stopped(Stop::Immediate)
     }
 
-    /// Whether this worker was killed, and only its end is awaited.
+    /// Whether this worker was killed and only its end is outstanding.
     #[must_use]
     pub fn is_killed(&self, worker: WorkerId) -> bool {
         let life = self.occupant(worker).map(|o| o.life);
@@ -76,7 +76,7 @@ impl Fleet {
         self.slots.iter().zip(0..).filter(|(state, _)| state.rests).map(|(_, slot)| Slot(slot))
     }
 
-    /// The number of workers that this wish leads to.
+    /// The number of workers that this request leads to.
     ///
     /// # Errors
     /// [`SizeRefused`].
@@ -93,7 +93,7 @@ impl Fleet {
         }
     }
 
-    /// When to come back with [`Event::Tick`].
+    /// When to send the next [`Event::Tick`].
     #[must_use]
     pub fn wakes_at(&self) -> Option<Moment> {
         let stopping = self.is_stopping();

@@ -1,4 +1,4 @@
-//! Replacing workers: a whole generation by the next, or one that had its time.
+//! Replacing workers: a whole generation by the next one, or a single worker that reached a limit.
 
 use super::slot::{Life, Occupant, SlotState};
 use super::{AbortReason, Action, Fleet, KillReason, Manner, WaitReason, Wanted, Workers, drain, kill};
@@ -7,8 +7,8 @@ use crate::core::moment::Moment;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// The most generations that live at once, of which all but one are leaving. A reload that would make one more
-/// waits; `--grace` bounds for how long.
+/// The most generations that live at once; all but one of them are leaving. A reload that would add one more waits;
+/// `--grace` bounds how long.
 pub const GENERATIONS_MAX: usize = 4;
 
 /// A reload under way.
@@ -21,10 +21,10 @@ pub(super) struct Reload {
     /// How many workers its configuration asks for, if that is known.
     #[serde(default)]
     configured: Option<u32>,
-    /// How many workers there are to be when it is done, if that changes.
+    /// How many workers there will be when it is done, if the number changes.
     #[serde(default)]
     workers: Option<u32>,
-    /// How many were wanted before it added some.
+    /// How many workers were wanted before it added some.
     #[serde(default)]
     before: Option<u32>,
 }
@@ -36,35 +36,36 @@ impl Fleet {
         self.reload.map(|reload| reload.target)
     }
 
-    /// How it brings it.
+    /// The manner in which it brings that generation.
     #[must_use]
     pub fn reload_manner(&self) -> Option<Manner> {
         self.reload.map(|reload| reload.manner)
     }
 
-    /// Generations of which a worker lives.
+    /// Generations with at least one live worker.
     #[must_use]
     pub fn generations(&self) -> BTreeSet<Generation> {
         self.slots.iter().flat_map(|state| &state.occupants).map(|o| o.generation).collect()
     }
 
-    /// Whether it is the one that the reload under way brings.
+    /// Whether this generation is the one that the reload under way brings.
     pub(super) fn is_target(&self, generation: Generation) -> bool {
         self.reloading() == Some(generation)
     }
 
-    /// What a worker belongs to that is forked because a slot is empty: the new generation, which people bring
-    /// to mend an old one that fails. While it is not proven one slot tries it, and the others keep what they had.
+    /// The generation of a worker that is forked because a slot is empty. This is the new generation, because people
+    /// often reload to fix an old one that fails. Until the new generation is proven, one slot tries it, and the
+    /// others keep what they had.
     pub(super) fn generation_to_fork(&self) -> Generation {
         self.reload.filter(|reload| self.may_bring(*reload)).map_or(self.settled, |reload| reload.target)
     }
 
-    /// Whether a worker of the new generation may be started now: the first one of it goes ahead alone.
+    /// Whether a worker of the new generation may be started now; the first one starts alone.
     fn may_bring(&self, reload: Reload) -> bool {
         reload.proven || reload.manner != Manner::Rolling || !self.is_on_its_way(reload.target)
     }
 
-    /// Whether the generation that a reload brings may have an empty slot now.
+    /// Whether the generation that a reload brings may take an empty slot now.
     pub(super) fn may_bring_more(&self) -> bool {
         self.reload.is_some_and(|reload| self.may_bring(reload))
     }
@@ -84,27 +85,27 @@ impl Fleet {
         actions.extend(because.map(|because| Action::ReloadWaits { because }));
     }
 
-    /// Whether one generation more would be too many. A restart ends those that are there, and for one that is not
-    /// about to leave there would be nothing to wait for: the reload is what replaces it.
+    /// Whether one more generation would be too many. A restart ends the existing ones itself. A generation that is
+    /// not yet leaving does not count: waiting for it would be pointless, because the reload is what replaces it.
     fn is_crowded(&self, manner: Option<Manner>) -> bool {
         let leaving = self.slots.iter().flat_map(|state| &state.occupants).filter(|o| o.is_leaving());
         let leaving = leaving.map(|o| o.generation).collect::<BTreeSet<_>>().len();
         manner != Some(Manner::Restart) && leaving + 1 >= GENERATIONS_MAX
     }
 
-    /// The reload that waits will not come.
+    /// Drops the waiting reload.
     pub(super) fn drop_pending(&mut self, actions: &mut Vec<Action>) {
         if self.pending.take().is_some() {
             actions.push(Action::ReloadDropped);
         }
     }
 
-    /// Whether a reload waits whose turn has come.
+    /// Whether a reload waits and its turn has come.
     pub(super) fn may_begin(&self) -> bool {
         self.pending.is_some() && self.reload.is_none() && !self.is_crowded(self.pending)
     }
 
-    /// Begins the reload that waits, when it may.
+    /// Begins the waiting reload, if it may.
     pub(super) fn begin_pending(&mut self, actions: &mut Vec<Action>) {
         if !self.may_begin() {
             return;
@@ -116,15 +117,15 @@ impl Fleet {
         self.newest = Generation(self.newest.0 + 1);
         let nobody_serves = !self.slots.iter().any(|state| state.serving().is_some());
         let configured = self.pending_workers.take();
-        // A number that somebody chose since by hand stays while the configuration says what it said.
+        // If someone has changed the number by hand since, it stays as long as the configured number is the same.
         let workers = configured.filter(|workers| *workers != self.plan.workers);
         let (target, before) = (self.newest, None);
         self.reload = Some(Reload { target, manner, proven: nobody_serves, configured, workers, before });
         self.wake_resting();
         for state in &mut self.slots {
-            // Also what was to follow a worn worker is of the past.
+            // The planned successor of a worn worker is obsolete, too.
             (state.backoff, state.next, state.failures_of_new) = (None, None, 0);
-            // What the old generation did is not the new one's fault.
+            // The failures of the old generation do not count against the new one.
             state.recent.clear();
         }
         actions.push(Action::ReloadBegun { generation: self.newest, manner });
@@ -133,8 +134,8 @@ impl Fleet {
         }
     }
 
-    /// Adds the slots that the new configuration asks for, when its first worker serves. Fewer it gets at its end,
-    /// so that all can go on as it was when the reload is given up.
+    /// Adds the slots that the new configuration asks for when its first worker serves. A reduction happens only at
+    /// the end, so that everything can continue as before if the reload is given up.
     fn add_slots(&mut self, actions: &mut Vec<Action>) {
         let Wanted::Running(before) = self.wanted else { return };
         let Some(reload) = &mut self.reload else { return };
@@ -152,7 +153,7 @@ impl Fleet {
         after.map_or(self.wanted(), |after| after.min(self.wanted())) as usize
     }
 
-    /// Somebody chose another number by hand: it stays, whatever becomes of the reload.
+    /// Someone chose another number by hand: it stays, whatever the outcome of the reload.
     pub(super) fn forget_number(&mut self) {
         if let Some(reload) = &mut self.reload {
             (reload.workers, reload.before) = (None, None);
@@ -173,7 +174,7 @@ impl Fleet {
         if let Some(reload) = self.reload.as_mut().filter(|r| !r.proven && Some(r.target) == generation) {
             reload.proven = true;
             let target = reload.target;
-            // What the old generation could not do the new one may.
+            // The new generation may work where the old one failed.
             self.wake_resting();
             actions.push(Action::CanaryServes { generation: target });
             self.add_slots(actions);
@@ -185,8 +186,8 @@ impl Fleet {
         occupant.worn || self.reload.is_some_and(|reload| occupant.generation != reload.target)
     }
 
-    /// Where nobody serves, a worker of an old generation that still starts makes room for the new one: it may
-    /// well be what the reload is to mend, and it may take its whole boot timeout to fail again.
+    /// In a slot where no worker serves, a worker of an old generation that is still starting makes room for the new
+    /// one: it may be what the reload is meant to fix, and it may take its whole boot timeout to fail again.
     pub(super) fn make_room(&mut self, now: Moment, actions: &mut Vec<Action>) {
         for index in 0..self.span() {
             let Some(Reload { target, .. }) = self.reload.filter(|reload| self.may_bring(*reload)) else { return };
@@ -203,7 +204,7 @@ impl Fleet {
         }
     }
 
-    /// Starts replacements, and where a gap is allowed drains before one is there.
+    /// Starts replacements; where a gap is allowed, it drains the old worker before the new one is there.
     pub(super) fn replace(&mut self, now: Moment, actions: &mut Vec<Action>) {
         let wanted = self.wanted() as usize;
         let reload = self.reload;
@@ -252,8 +253,9 @@ impl Fleet {
         self.slots.iter().any(|state| coming(state) || state.next == Some(generation))
     }
 
-    /// Lets a whole generation serve at once, and sees the end of a reload. A slot has the new generation when
-    /// one of it has served there: if that fails again and again, the others do not wait for ever.
+    /// Lets a whole generation serve at once, and detects the end of a reload. A slot counts as reloaded once a worker
+    /// of the new generation has served there: if that worker fails again and again, the other slots do not wait
+    /// forever.
     pub(super) fn finish_reload(&mut self, now: Moment, actions: &mut Vec<Action>) {
         self.admit_who_waits_no_longer(now, actions);
         let Some(Reload { target, manner, configured, workers, .. }) = self.reload else { return };
@@ -286,8 +288,8 @@ impl Fleet {
         }
     }
 
-    /// Whoever waited for its generation and need not any more serves: the worker of its slot died, or the
-    /// reload is over.
+    /// Lets workers serve that no longer have to wait for their generation, because the worker of their slot died or
+    /// the reload is over.
     fn admit_who_waits_no_longer(&mut self, now: Moment, actions: &mut Vec<Action>) {
         let all = self.slots.iter().flat_map(|state| &state.occupants);
         let waiting: Vec<_> = all.filter(|o| o.waits()).map(|o| o.worker).collect();
@@ -298,8 +300,8 @@ impl Fleet {
         }
     }
 
-    /// Gives the new generation up. Those of it that serve go on until the old generation is back in
-    /// their slots, the others end; as many workers are wanted as before.
+    /// Gives the new generation up. Those of its workers that serve continue until the old generation is back in their
+    /// slots; the others end. The wanted number of workers returns to what it was before.
     pub(super) fn abort(&mut self, now: Moment, because: AbortReason, actions: &mut Vec<Action>) {
         let Some(Reload { target, before, .. }) = self.reload.take() else { return };
         let grace = self.plan.grace;

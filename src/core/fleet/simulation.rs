@@ -1,8 +1,8 @@
-//! Random histories of a fleet with connections: crashes, slow boots, stalls, reloads in reloads,
-//! scaling in reloads, clock jumps. After every step the promises are checked, see [`promises`].
+//! Random histories of a fleet with connections: crashes, slow boots, stalls, overlapping reloads, scaling during
+//! reloads, clock jumps. The promises are checked after every step, see [`promises`].
 //!
-//! `MAITRED_HISTORIES` sets how many, by default as many as take a few seconds; each is made from its
-//! number, which a failure names.
+//! `MAITRED_HISTORIES` sets the number of histories; the default is as many as run in a few seconds. Each history is
+//! generated from its number, which a failure reports.
 
 mod promises;
 
@@ -11,7 +11,7 @@ use super::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 const STEPS: u32 = 120;
-/// Rounds in which a fleet without further troubles must come to rest.
+/// Rounds within which a fleet without further trouble must settle.
 const CALM_ROUNDS: u32 = 80;
 const HISTORIES: u64 = if cfg!(debug_assertions) { 2_000 } else { 50_000 };
 /// Connections that a simulated worker may have waiting.
@@ -29,14 +29,14 @@ fn random_histories_keep_the_promises() {
     });
 }
 
-/// A worker's process as the world knows it.
+/// A worker's process as the simulated world sees it.
 #[derive(Debug)]
 struct Process {
     slot: usize,
     generation: Generation,
     admitted: bool,
     excluded: bool,
-    /// Since when it gets nothing new.
+    /// Since when it gets no new connections.
     withdrawn: Option<Moment>,
     told: Option<Moment>,
     killed: bool,
@@ -57,25 +57,25 @@ impl Process {
     }
 }
 
-/// What goes wrong for good when all else is well.
+/// The permanent fault while everything else works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Curse {
     Nothing,
-    /// Whoever serves in the first two slots ends at once.
+    /// Each worker that serves in the first two slots ends at once.
     ServesBriefly,
-    /// In the first slot, what there is fails to start; what comes with the next reload does not.
+    /// In the first slot, the current generation fails to start; the one of the next reload does not.
     OldFails,
-    /// The same, and it takes its whole boot timeout.
+    /// The same, but each attempt takes the whole boot timeout.
     OldHangs,
 }
 
-/// A reload as those see it who asked for it.
+/// A reload as its requester sees it.
 #[derive(Clone, Copy, Debug)]
 struct Running {
     generation: Generation,
     manner: Manner,
     proven: bool,
-    /// How many workers its configuration asks for, and how many there are to be if that changes.
+    /// How many workers its configuration asks for, and how many there will be if the number changes.
     configured: Option<u32>,
     workers: Option<u32>,
 }
@@ -87,7 +87,7 @@ struct World {
     now: Moment,
     alive: BTreeMap<WorkerId, Process>,
     used: BTreeSet<WorkerId>,
-    /// Connections that nobody has.
+    /// Connections that no worker has.
     backlog: u32,
     turn: usize,
     reload: Option<Running>,
@@ -98,7 +98,7 @@ struct World {
     /// The number of workers of the last configuration that was asked for, and of the one in force.
     asked_workers: Option<u32>,
     configured: u32,
-    /// How many workers there are to be while no reload runs.
+    /// How many workers are wanted while no reload runs.
     number: u32,
     /// Failures of each slot.
     failures: BTreeMap<usize, Vec<Moment>>,
@@ -120,7 +120,7 @@ impl World {
             } else {
                 Succession::Overlapping
             },
-            // Failures that are slower than the limit can count go on for ever.
+            // With the short window, failures come too slowly for the limit and can go on forever.
             restart_window: Duration::from_secs(if seed.is_multiple_of(3) { 1 } else { 900 }),
             stall_kill: (seed / 200).is_multiple_of(2).then_some(Duration::from_secs(20)),
             seed,
@@ -166,8 +166,8 @@ impl World {
         self.end();
     }
 
-    /// From here on every worker does what it should, but for those under the curse: then every reload ends and every
-    /// slot is served.
+    /// From here on every worker behaves, except those under the curse: then every reload must end and every slot must
+    /// be served.
     fn calm_down(&mut self, curse: Curse) {
         let mends = matches!(curse, Curse::OldFails | Curse::OldHangs);
         let stopped = self.fleet.is_stopping();
@@ -206,7 +206,7 @@ impl World {
                     }
                 }
             }
-            // Whoever is new does something first.
+            // New workers act before the clock moves.
             if self.alive.keys().all(|worker| workers.contains(worker)) {
                 self.now = self.fleet.wakes_at().unwrap_or(self.now).max(self.now);
             }
@@ -220,7 +220,7 @@ impl World {
         self.must(self.waiters == (0, 0), "somebody waits for a reload that never comes");
         let mends = matches!(curse, Curse::OldFails | Curse::OldHangs) && !stopped;
         self.must(!mends || self.last_reload.is_some(), "a reload does not mend a slot");
-        // Where nothing has to wait for them, slots that fail for good do not end the reload either.
+        // Where no slot has to wait for them, slots that fail permanently do not end the reload either.
         let plan = self.fleet.plan;
         let surges = plan.max_surge > 0 && plan.succession == Succession::Overlapping;
         let time = plan.max_restarts >= 2 * self.fleet.wanted() + 2;
@@ -233,11 +233,11 @@ impl World {
         self.must(served, "a slot is never served again");
         let generations = self.fleet.generations().len();
         let few = generations <= 1 + self.fleet.resting().count();
-        // Slots that are never served for long leave no gap for the sake of another.
+        // Slots that are never served for long leave no gap for another slot.
         let may_stay = self.fleet.is_stopping() || curse == Curse::ServesBriefly;
         self.must(may_stay || few, "old generations stay");
         self.connections();
-        // Nothing new comes, and whoever gets something takes it at once.
+        // No new connections come, and each worker takes what it gets at once.
         for _ in 0..self.backlog {
             self.alive.values_mut().for_each(|process| process.waiting = 0);
             self.spread();
@@ -246,7 +246,7 @@ impl World {
         self.must(self.backlog == 0 || !somebody || curse != Curse::Nothing, "connections wait and workers serve");
     }
 
-    /// Stops the fleet and checks that everything has come to its end.
+    /// Stops the fleet and checks that everything ends.
     fn end(mut self) {
         let asked = self.now + SAME_REQUEST;
         self.now = asked;
@@ -254,7 +254,7 @@ impl World {
             self.tell(Event::StopAsked(Stop::Graceful));
         }
         if self.pick(2) == 0 {
-            // Nobody does what it is told.
+            // No worker does what it is told.
             while !self.alive.values().all(|process| process.killed) {
                 let wakes = self.fleet.wakes_at();
                 self.must(wakes.is_some(), "a graceful stop has no deadline");
@@ -290,7 +290,7 @@ impl World {
         }
     }
 
-    /// Gives the workers what waits, in turn.
+    /// Hands the waiting connections to the workers in turn.
     fn spread(&mut self) {
         let may = |p: &Process| p.serves() && !p.excluded && p.waiting < DEPTH;
         while self.backlog > 0 {
@@ -330,7 +330,7 @@ impl World {
             (28, _) if self.pick(60) == 0 => Event::StopAsked(Stop::Patient),
             (29, _) if self.fleet.is_stopping() => Event::ListenersClosed,
             _ => {
-                // Sometimes the machine slept for a month.
+                // Sometimes the machine sleeps for a month.
                 let most = if self.pick(20) == 0 { 2_600_000_000 } else { 40_000 };
                 self.now = self.now + Duration::from_millis(self.pick(most) as u64);
                 Event::Tick

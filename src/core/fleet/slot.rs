@@ -1,12 +1,12 @@
-//! One slot as it is seen: who sits there, who is about to, and who is leaving.
+//! One slot as observed: which worker is in it, which is about to be, and which are leaving.
 
 use crate::core::ids::{Generation, WorkerId};
 use crate::core::moment::Moment;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
-/// The most processes of one slot at once: one that serves, one that starts, and those that are
-/// leaving. No replacement is started for a slot with so many.
+/// The most processes in one slot at once: one that serves, one that starts, and those that are leaving. A slot with
+/// this many gets no replacement.
 pub const OCCUPANTS_MAX: usize = 6;
 
 /// One slot.
@@ -14,9 +14,9 @@ pub const OCCUPANTS_MAX: usize = 6;
 pub struct SlotState {
     /// Its workers, the oldest first.
     pub occupants: Vec<Occupant>,
-    /// Failures in a row.
+    /// Consecutive failures.
     pub failures: u32,
-    /// How often a worker was forked here again.
+    /// How many times a worker was forked again here.
     pub restarts: u64,
     /// The id of its last worker, for `status` when it is empty.
     pub last_worker: Option<WorkerId>,
@@ -26,7 +26,7 @@ pub struct SlotState {
     pub(super) recent: VecDeque<Moment>,
     /// Whether it is left alone after too many failures.
     pub(super) rests: bool,
-    /// The generation that its next worker belongs to, if not the usual one.
+    /// The generation of its next worker, if not the usual one.
     pub(super) next: Option<Generation>,
     /// Failures of the generation that a reload under way brings.
     #[serde(default)]
@@ -39,23 +39,23 @@ pub struct SlotState {
 /// A worker in a slot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Occupant {
-    /// Who.
+    /// The worker.
     pub worker: WorkerId,
-    /// Which reload brought it.
+    /// The reload that brought it.
     pub generation: Generation,
-    /// Where it is in its life.
+    /// The phase of its life.
     pub life: Life,
-    /// What says that it does not work.
+    /// The signs that it does not work.
     pub signs: Signs,
-    /// Since when something does.
+    /// Since when there has been a sign.
     pub stalled_since: Option<Moment>,
-    /// Whether it is kept from connections because of that.
+    /// Whether it is excluded from connections because of that.
     pub excluded: bool,
-    /// Whether it had its time.
+    /// Whether it has had its time and is to be replaced.
     pub(super) worn: bool,
 }
 
-/// Where a worker is in its life.
+/// The phase of a worker's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Life {
     /// Forked, and not ready yet.
@@ -74,7 +74,7 @@ pub enum Life {
     Draining {
         /// Since when.
         since: Moment,
-        /// How far that is.
+        /// How far the drain has come.
         phase: Drain,
         /// When it gets its stop signal even if it has connections; never in a patient stop.
         stop_at: Option<Moment>,
@@ -99,11 +99,11 @@ pub enum Drain {
     Emptying,
     /// The stop signal was sent.
     Stopping,
-    /// Killed; only its end is awaited.
+    /// Killed; only its end is outstanding.
     Killed,
 }
 
-/// Something that says that a worker does not work.
+/// A sign that a worker does not work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sign {
     /// Connections wait for it, and it takes none.
@@ -112,7 +112,7 @@ pub enum Sign {
     Probe = 2,
     /// It does not answer `PING`.
     Heartbeat = 4,
-    /// It listens nowhere any more.
+    /// It no longer listens anywhere.
     Deaf = 8,
 }
 
@@ -129,24 +129,24 @@ impl Sign {
     }
 }
 
-/// Which [`Sign`]s there are.
+/// A set of [`Sign`]s.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signs(u8);
 
 impl Signs {
-    /// Whether there are none.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether this is one of them.
+    /// Whether this sign is in the set.
     #[must_use]
     pub fn has(self, sign: Sign) -> bool {
         self.0 & sign as u8 != 0
     }
 
-    /// All of them, in words.
+    /// All signs in words.
     #[must_use]
     pub fn names(self) -> String {
         let all = [Sign::Untaken, Sign::Probe, Sign::Heartbeat, Sign::Deaf];
@@ -199,7 +199,7 @@ impl Occupant {
         matches!(self.life, Life::Ready { admitted: Admitted::NotYet, .. })
     }
 
-    /// On its way out.
+    /// Leaving.
     #[must_use]
     pub fn is_leaving(&self) -> bool {
         matches!(self.life, Life::Draining { .. })
@@ -216,7 +216,7 @@ impl Occupant {
         }
     }
 
-    /// Since when it is where it is.
+    /// Since when it has been in this phase.
     #[must_use]
     pub fn since(&self) -> Moment {
         match self.life {
@@ -232,14 +232,14 @@ impl SlotState {
         self.occupants.iter().rev().find(|o| o.serves())
     }
 
-    /// The one that `status` shows for the slot: who serves, else who will, else who is leaving.
+    /// The worker that `status` shows for the slot: the serving one, else the next one, else a leaving one.
     #[must_use]
     pub fn main(&self) -> Option<&Occupant> {
         let starting = || self.occupants.iter().rev().find(|o| !o.is_leaving());
         self.serving().or_else(starting).or(self.occupants.last())
     }
 
-    /// Those that are leaving, but for the one that stands for the slot.
+    /// The leaving workers, except the one that `status` shows for the slot.
     pub fn leaving(&self) -> impl Iterator<Item = &Occupant> {
         let main = self.main().map(|main| main.worker);
         self.occupants.iter().filter(move |o| o.is_leaving() && Some(o.worker) != main)
@@ -272,7 +272,7 @@ impl SlotState {
         self.occupants.iter().any(Occupant::is_starting)
     }
 
-    /// Whether another process may be started for the slot now.
+    /// Whether another process may be started in the slot now.
     pub(super) fn may_start(&self) -> bool {
         !self.rests && self.occupants.len() < OCCUPANTS_MAX && self.backoff.is_none()
     }

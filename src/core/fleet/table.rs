@@ -1,45 +1,45 @@
-//! Every event in every state that it can meet: what the fleet makes of it, or why nothing.
+//! Every event in every state that it can meet: how the fleet reacts, or why it does not.
 
 use super::slot::{Admitted, Drain, Life};
 use super::{AbortReason, Action, Event, Fleet, Wanted};
 use crate::core::ids::WorkerId;
 use crate::core::moment::Moment;
 
-/// Where a worker is, in one word.
+/// A worker's state in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
-    /// Nowhere: its end was reported.
+    /// Gone: its end was reported.
     Gone,
     Starting,
-    /// Ready, and its generation is not.
+    /// Ready, but its generation is not.
     Waiting,
     Serving,
-    /// Leaves, and may still have connections.
+    /// Leaving, and may still have connections.
     Emptying,
-    /// Was told to end.
+    /// Told to end.
     Told,
     Killed,
 }
 
 impl Fleet {
-    /// Takes in what happened; [`Fleet::reconcile`] draws the conclusions.
+    /// Records what happened; [`Fleet::reconcile`] acts on it.
     pub(super) fn take_in(&mut self, now: Moment, event: Event, actions: &mut Vec<Action>) {
         use Standing::{Emptying, Gone, Killed, Serving, Starting, Told, Waiting};
         match event {
             Event::Ready(worker) => match self.standing(worker) {
                 Starting => self.ready(now, worker, actions),
-                // It listens on a further address, or says so twice.
+                // It listens on another address, or reports readiness twice.
                 Waiting | Serving => {}
-                // Whoever leaves does not come back.
+                // A worker that leaves does not come back.
                 Emptying | Told | Killed => {}
-                // What is said of one that is gone comes late, here and below.
+                // A report about a worker that is gone is late, here and below.
                 Gone => {}
             },
             Event::Emptied(worker) => match self.standing(worker) {
                 Emptying => self.emptied(worker, actions),
-                // The clock, a crash or a kill was faster.
+                // The clock, a crash or a kill came first.
                 Told | Killed | Gone => {}
-                // Nobody told it to leave: it idles.
+                // It was not told to leave: it is idle.
                 Starting | Waiting | Serving => {}
             },
             Event::Exited(worker, _) => match self.standing(worker) {
@@ -53,7 +53,7 @@ impl Fleet {
                 Gone => {}
             },
             Event::ForkFailed(worker) => match self.standing(worker) {
-                // Others than the first: something else was decided before the attempt was reported.
+                // States other than the first: something else was decided before the attempt was reported.
                 Starting | Waiting | Serving | Emptying | Told | Killed => {
                     self.gone(now, worker, AbortReason::NotStarted(worker), actions);
                 }
@@ -61,23 +61,23 @@ impl Fleet {
             },
             Event::Recycle(worker) => match self.standing(worker) {
                 Waiting | Serving => self.wear(worker),
-                // It has had no time yet.
+                // It has not served yet.
                 Starting => {}
                 // It leaves anyway.
                 Emptying | Told | Killed | Gone => {}
             },
             Event::Stalled(worker, sign) => match self.standing(worker) {
                 Waiting | Serving => self.stalled(now, worker, sign, actions),
-                // Its boot timeout looks after it.
+                // Its boot timeout covers this case.
                 Starting => {}
-                // Its deadline does.
+                // Its deadline covers it.
                 Emptying | Told | Killed | Gone => {}
             },
             Event::Recovered(worker, sign) => match self.standing(worker) {
                 Waiting | Serving => self.recovered(worker, sign),
                 // It has no signs.
                 Starting => {}
-                // It leaves, whether it is well or not.
+                // It leaves, healthy or not.
                 Emptying | Told | Killed | Gone => {}
             },
             Event::Condemned(worker, because) => match self.standing(worker) {
@@ -85,29 +85,29 @@ impl Fleet {
                 Killed | Gone => {}
             },
             Event::StopAsked(stop) => match self.wanted {
-                // What the second one means depends on both, see there.
+                // What the second request means depends on both; `stop` decides.
                 Wanted::Running(_) | Wanted::Paused(_) | Wanted::Stopped(_) => self.stop(now, stop, actions),
             },
             Event::ListenersClosed => match self.wanted {
                 Wanted::Stopped(_) => self.closing = None,
-                // Only a stop closes them all.
+                // Only a stop closes all listeners.
                 Wanted::Running(_) | Wanted::Paused(_) => {}
             },
             Event::Resize(resize) => match self.wanted {
-                // Who stops says so.
+                // A stopping fleet refuses and says so.
                 Wanted::Running(_) | Wanted::Paused(_) | Wanted::Stopped(_) => self.resize(resize, actions),
             },
             Event::Pause => match self.wanted {
                 Wanted::Running(_) => self.pause(now, actions),
-                // It is what was asked for, or more than that.
+                // This state is what was asked for, or more.
                 Wanted::Paused(_) | Wanted::Stopped(_) => {}
             },
             Event::ReloadAsked(manner, workers) => match self.wanted {
                 Wanted::Running(_) | Wanted::Paused(_) => self.ask_reload(manner, workers, actions),
-                // The master has refused it.
+                // The master has already refused it.
                 Wanted::Stopped(_) => {}
             },
-            // Whatever the time brings is for all states the same.
+            // Time has the same effects in all states.
             Event::Begin | Event::Tick => match self.wanted {
                 Wanted::Running(_) | Wanted::Paused(_) | Wanted::Stopped(_) => {}
             },

@@ -1,4 +1,4 @@
-//! The fleet's life without processes or clock, as single stories.
+//! The fleet's lifecycle without processes or clock, as single stories.
 
 use super::*;
 use crate::core::backoff;
@@ -32,7 +32,7 @@ fn forked(actions: &[Action]) -> Vec<WorkerId> {
     actions.iter().filter_map(worker).collect()
 }
 
-/// A fleet of `n` ready workers and the moment at which they are.
+/// A fleet of `n` ready workers, and the moment at which they became ready.
 fn ready(n: u32) -> (Fleet, Moment, Vec<WorkerId>) {
     let now = Moment::default();
     let mut fleet = Fleet::new(plan(n));
@@ -70,7 +70,7 @@ fn a_worker_that_crashes_again_and_again_waits_longer_each_time() {
     assert!(delays[..8].is_sorted(), "{delays:?}");
     assert!(delays[0] <= backoff::BASE);
     assert!(*delays.last().unwrap() > backoff::CAP / 2);
-    // After a healthy while the next crash is a first one.
+    // After a healthy period the next crash counts as the first.
     now = now + backoff::HEALTHY;
     assert_eq!(forked(&fleet.handle(now, Event::Exited(worker, Exit::Code(1)))).len(), 1);
 }
@@ -87,7 +87,7 @@ fn masters_that_fail_together_do_not_come_back_in_step() {
     };
     let delays: Vec<Duration> = (0..100).map(delay).collect();
     let (least, most) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
-    // Less up to a quarter: both ends are drawn, nearly.
+    // At most a quarter less: nearly both ends of the range are drawn.
     assert!((0.75..0.77).contains(&least.div_duration_f64(backoff::BASE)), "{least:?}");
     assert!((0.98..1.0).contains(&most.div_duration_f64(backoff::BASE)), "{most:?}");
 }
@@ -145,7 +145,7 @@ fn a_graceful_stop_empties_then_signals_then_kills() {
     let (mut fleet, now, w) = ready(1);
     let actions = fleet.handle(now, Event::StopAsked(Stop::Graceful));
     assert_eq!(actions, [Action::CloseListeners]);
-    // Until the queues are empty the worker is needed.
+    // The worker is needed until the queues are empty.
     assert_eq!(fleet.handle(now, Event::ListenersClosed), [Action::Withdraw { worker: w[0] }]);
     assert_eq!(fleet.handle(now, Event::Emptied(w[0])), [Action::Terminate { worker: w[0] }]);
     assert_eq!(fleet.wakes_at(), Some(now + GRACE));
@@ -210,7 +210,7 @@ fn one_more_and_one_fewer() {
     assert_eq!(fleet.slots().len(), 1);
 }
 
-/// Tells the fleet that a worker is ready and returns what it does about that.
+/// Tells the fleet that a worker is ready and returns the resulting actions.
 fn is_ready(fleet: &mut Fleet, now: Moment, worker: WorkerId) -> Vec<Action> {
     fleet.handle(now, Event::Ready(worker))
 }
@@ -297,7 +297,7 @@ fn sizes_that_cannot_be_are_refused() {
 #[test]
 fn a_first_generation_that_goes_into_the_background_is_given_up_though_it_was_ready() {
     let (mut fleet, now, workers) = ready(2);
-    // The other one still looks as if it served.
+    // The other one still looks as if it serves.
     let actions = fleet.handle(now, Event::Daemonized(workers[0]));
     assert!(matches!(actions[..], [Action::Wait { failures: 1, .. }]), "{actions:?}");
     let actions = fleet.handle(now, Event::Daemonized(workers[1]));

@@ -1,4 +1,4 @@
-//! What is wished of the fleet: an end, a pause, another number of workers.
+//! Requests to the fleet: a stop, a pause, another number of workers.
 
 use super::event::{AbortReason, Action, Resize, Stop};
 use super::{Closing, Fleet, Wanted};
@@ -6,8 +6,8 @@ use crate::core::ids::WorkerId;
 use crate::core::moment::Moment;
 use std::time::Duration;
 
-/// A second request to stop that comes sooner than this is the same one: wrappers forward a signal
-/// that the whole group gets anyway (`timeout(1)` does).
+/// A second request to stop that comes sooner than this is the same one: wrappers forward a signal that the whole
+/// process group gets anyway (`timeout(1)` does).
 pub const SAME_REQUEST: Duration = Duration::from_millis(500);
 
 impl Fleet {
@@ -23,7 +23,7 @@ impl Fleet {
                 self.closing = Some(Closing { until: None });
                 first
             }
-            // The second request of any kind but QUIT means now.
+            // A second request of any kind but QUIT means: stop at once.
             (Wanted::Stopped(Stop::Graceful | Stop::Immediate), Stop::Graceful | Stop::Immediate) => {
                 actions.push(Action::StopAtOnce);
                 Stop::Immediate
@@ -59,7 +59,7 @@ impl Fleet {
         }
     }
 
-    /// Somebody looked after the fleet: slots that rest get another chance.
+    /// Someone has taken action: slots that rest get another chance.
     pub(super) fn wake_resting(&mut self) {
         for state in &mut self.slots {
             if std::mem::take(&mut state.rests) {

@@ -1,16 +1,16 @@
-//! The slot with the fewest open connections for its weight; those that are equal take turns.
+//! The slot with the fewest open connections for its weight; equal slots take turns.
 
 use super::View;
 
-/// Where the search begins, so that equals take turns.
+/// Where the search begins, so that equal slots take turns.
 #[derive(Clone, Debug, Default)]
 pub struct LeastConnections {
     start: usize,
 }
 
 impl LeastConnections {
-    /// The slot among those that may for which `(load + 1) / weight` is least: what it would be with one
-    /// connection more, so that weights count among idle slots, too.
+    /// The eligible slot for which `(load + 1) / weight` is least: its load with one more connection, so that weights
+    /// count among idle slots, too.
     #[inline]
     pub fn choose(&self, view: &impl View) -> Option<usize> {
         let slots = view.slots();
@@ -33,22 +33,22 @@ impl LeastConnections {
         self.start
     }
 
-    /// Lets the search begin behind `slot`, which was chosen.
+    /// Moves the start of the search behind `slot`, which was chosen.
     #[inline]
     pub fn served(&mut self, slot: usize) {
         self.start = slot + 1;
     }
 }
 
-/// The slot that nobody beats, from `start` on; `beats` is given a slot's load, its number and the best score
-/// so far, and gives a score if that is better.
+/// The slot with the best score, searched from `start` on; `beats` gets a slot's load, its number and the best score
+/// so far, and returns a score if it is better.
 #[inline]
 fn least<S: Copy>(view: &impl View, start: usize, beats: impl Fn(u32, usize, Option<S>) -> Option<S>) -> Option<usize> {
     let mut best: Option<(usize, S)> = None;
     // Two ranges instead of a chain of them, which costs a branch for each slot.
     for range in [start..view.slots(), 0..start] {
         for slot in range {
-            // Whether it may is asked last, since that may cost something.
+            // Eligibility is checked last, since that check may cost something.
             if let Some(score) = beats(view.load(slot), slot, best.map(|(_, score)| score))
                 && view.may(slot)
             {
@@ -105,7 +105,7 @@ mod tests {
         ) {
             let mut shown = Shown::weighing(&weights);
             let (mut policy, mut open) = (LeastConnections::default(), Vec::new());
-            // Four come for each that goes.
+            // Four connections come for each that goes.
             for (step, index) in steps.iter().enumerate() {
                 if step % 5 == 4 {
                     let slot: usize = open.swap_remove(index.index(open.len()));
@@ -115,7 +115,7 @@ mod tests {
                     policy.served(slot);
                     shown.load[slot] += 1;
                     open.push(slot);
-                    // Whoever gets one has no more for its weight than another would have with one more.
+                    // The chosen slot has no more for its weight than any other would have with one more.
                     let part = |slot: usize, more| f64::from(shown.load[slot] + more) / f64::from(weights[slot]);
                     prop_assert!((0..weights.len()).all(|other| part(slot, 0) <= part(other, 1) + 1e-9));
                 }

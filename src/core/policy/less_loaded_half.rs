@@ -1,20 +1,19 @@
-//! For whoever gives connections by what was seen a while ago: the less loaded half of the slots. Among those
-//! the kernel takes turns until the next look. Never a single best one, to which everybody would run until then
-//! (Hermes, SIGCOMM 2025, which keeps a set for the same reason).
+//! The less loaded half of the slots, for distribution by figures that are slightly out of date. The kernel takes
+//! turns among these until the next look. It is never a single best slot, because all connections would go to that one
+//! until then (Hermes, SIGCOMM 2025, which keeps a set for the same reason).
 
 use super::View;
 
-/// The fewest slots that are kept: below that a stale look makes a crowd.
+/// The fewest slots that are kept: with fewer, a stale look would crowd them.
 const FEWEST: usize = 2;
 
-/// Those among the slots that may whose load for their weight is least, in the order of their numbers: half of
-/// them, rounded up, at least two, and all that are as little loaded as the least of all. So while all are equal
-/// that is everybody; others that are equal to the last of the half are not in it, or one slot that has less than
-/// the rest would never catch up.
+/// The eligible slots with the least load for their weight, in the order of their numbers: half of them, rounded up,
+/// at least two, and all that are equal to the least loaded. So while all are equal, all are kept. Others that are
+/// equal to the last of the half are left out; otherwise one slot that has less than the rest would never catch up.
 #[must_use]
 pub fn less_loaded_half(view: &impl View) -> Vec<usize> {
     let mut slots: Vec<usize> = (0..view.slots()).filter(|slot| view.may(*slot)).collect();
-    // load / weight, compared without dividing.
+    // Compares load / weight without dividing.
     let part = |slot: usize, other: usize| u64::from(view.load(slot)) * u64::from(view.weight(other));
     slots.sort_by(|a, b| part(*a, *b).cmp(&part(*b, *a)));
     let equal = slots.iter().take_while(|slot| part(**slot, slots[0]) == part(slots[0], **slot)).count();
@@ -86,12 +85,12 @@ mod tests {
             rounds in 1u32..40,
         ) {
             let mut shown = Shown { load: begin[..slots].to_vec(), ..Shown::all(slots) };
-            // Whoever is not kept falls back by a round at every second look.
+            // A slot that is not kept falls back by a round at every second look.
             for _ in 0..2 * 200 / rounds + 2 * slots as u32 {
                 less_loaded_half(&shown).into_iter().for_each(|slot| shown.load[slot] += rounds);
             }
             let (most, least) = (shown.load.iter().max().unwrap(), shown.load.iter().min().unwrap());
-            // What comes between two looks goes to half of them.
+            // The connections between two looks go to half of the slots.
             prop_assert!(most - least <= 2 * rounds, "{:?}", shown.load);
         }
     }

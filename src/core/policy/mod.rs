@@ -1,8 +1,8 @@
-//! Which worker is next. One file per policy; each is a pure function over what it is shown, and remembers
-//! at most whose turn it is.
+//! Chooses the next worker. One file per policy; each is a pure function of what it is shown, and remembers at most
+//! whose turn it is.
 //!
-//! A policy never chooses a slot that may get nothing; what it chooses among the others, each file says.
-//! Weights count for all of them: a slot with weight 3 should get three times what one with weight 1 gets.
+//! A policy never chooses an ineligible slot; each file says how it chooses among the others. Weights count for all
+//! policies: a slot with weight 3 should get three times what one with weight 1 gets.
 
 mod least_connections;
 mod less_loaded_half;
@@ -20,11 +20,11 @@ use super::chance::Chance;
 use super::source::Source;
 use serde::{Deserialize, Serialize};
 
-/// What a policy is shown of the slots `0..slots()`.
+/// What a policy sees of the slots `0..slots()`.
 pub trait View {
     /// How many slots there are, served or not.
     fn slots(&self) -> usize;
-    /// Whether a slot may get a connection now. Asked as seldom as possible: it may cost a system call.
+    /// Whether a slot may get a connection now. Called as seldom as possible: it may cost a system call.
     fn may(&self, slot: usize) -> bool;
     /// Connections that the slot's worker has open, waiting ones included.
     fn load(&self, slot: usize) -> u32;
@@ -34,21 +34,21 @@ pub trait View {
     fn weights_are_equal(&self) -> bool;
 }
 
-/// A policy with what it remembers.
+/// A policy with its memory.
 #[derive(Clone, Debug)]
 pub enum Policy {
-    /// Each in turn, as often as its weight says.
+    /// The slots in turn, each as often as its weight says.
     RoundRobin(RoundRobin),
-    /// The one with the fewest open connections for its weight.
+    /// The slot with the fewest open connections for its weight.
     LeastConnections(LeastConnections),
-    /// The less loaded of two that are drawn.
+    /// The less loaded of two randomly drawn slots.
     RandomTwo(Chance),
-    /// The same for a client's address each time. Clients that have none take turns.
+    /// The same slot for a client's address each time. Clients without an address take turns.
     SourceHash(RoundRobin),
 }
 
 impl Policy {
-    /// The slot that gets a connection from `source`; none when no slot may get one.
+    /// The slot that gets a connection from `source`; none when no slot is eligible.
     #[inline]
     pub fn choose(&mut self, view: &impl View, source: Option<Source>) -> Option<usize> {
         match (self, source) {
@@ -59,7 +59,7 @@ impl Policy {
         }
     }
 
-    /// Says that the slot which was chosen got the connection; whose turn it is moves only then.
+    /// Confirms that the chosen slot got the connection; only then the turn moves.
     #[inline]
     pub fn served(&mut self, slot: usize, source: Option<Source>) {
         match (self, source) {
@@ -69,7 +69,7 @@ impl Policy {
         }
     }
 
-    /// What it remembers, for another program that goes on.
+    /// The policy's memory, for another program that continues.
     #[must_use]
     pub fn memory(&self) -> Memory {
         match self {
@@ -79,7 +79,7 @@ impl Policy {
         }
     }
 
-    /// Goes on from there.
+    /// Restores this memory.
     pub fn remember(&mut self, memory: Memory) {
         match self {
             Policy::RoundRobin(turn) | Policy::SourceHash(turn) => *turn = memory.turn,
@@ -89,7 +89,7 @@ impl Policy {
     }
 }
 
-/// What a policy remembers, as it is passed on.
+/// A policy's memory, in the form that is passed on.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Memory {
@@ -101,7 +101,7 @@ mod tests {
     use super::shown::Shown;
     use super::*;
 
-    /// Slots that a policy gives connections to, of so many that come without a source.
+    /// The slots that a policy chooses for `times` connections without a source.
     fn chosen(policy: &mut Policy, view: &Shown, times: usize) -> Vec<usize> {
         let one = |_| {
             let slot = policy.choose(view, None).unwrap();

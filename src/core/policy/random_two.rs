@@ -1,14 +1,14 @@
-//! The less loaded of two slots that are drawn ("the power of two choices", Mitzenmacher 2001): nearly as
-//! even as asking all, and several masters in front of the same machine do not all run to the same slot.
+//! The less loaded of two randomly drawn slots ("the power of two choices", Mitzenmacher 2001): nearly as even as
+//! comparing all slots, and several masters in front of the same machine do not all send to the same slot.
 
 use super::View;
 use crate::core::chance::Chance;
 
-/// Draws that may meet a slot which may not, before those that may are counted.
+/// Draws that may hit an ineligible slot before the eligible ones are counted.
 const TRIES: u32 = 8;
 
-/// Draws two different slots among those that may, each by its weight, and gives the one with fewer open
-/// connections for its weight; the first if they are equal.
+/// Draws two different eligible slots, each by its weight, and returns the one with fewer open connections for its
+/// weight; the first if they are equal.
 #[inline]
 pub fn random_two(view: &impl View, chance: &mut Chance) -> Option<usize> {
     let first = draw(view, chance, None)?;
@@ -17,7 +17,7 @@ pub fn random_two(view: &impl View, chance: &mut Chance) -> Option<usize> {
     Some(if part(second, first) < part(first, second) { second } else { first })
 }
 
-/// Draws one slot that may and that is not `except`.
+/// Draws one eligible slot other than `except`.
 #[inline]
 fn draw(view: &impl View, chance: &mut Chance, except: Option<usize>) -> Option<usize> {
     let fits = |slot: usize| Some(slot) != except && view.may(slot);
@@ -34,7 +34,7 @@ fn draw(view: &impl View, chance: &mut Chance, except: Option<usize>) -> Option<
     weighted(view, chance, fits)
 }
 
-/// Draws one of those that fit by weight, looking at all of them.
+/// Draws one of the matching slots by weight, looking at all of them.
 fn weighted(view: &impl View, chance: &mut Chance, fits: impl Fn(usize) -> bool) -> Option<usize> {
     let weight = |slot: usize| if fits(slot) { view.weight(slot) } else { 0 };
     let total: u32 = (0..view.slots()).map(weight).sum();
@@ -61,10 +61,10 @@ mod tests {
 
     #[test]
     fn weights_are_honoured_among_equals() {
-        // By weight the first is drawn half of the time, and is worth more of two.
+        // By weight, the first slot is drawn half of the time, and it counts more in a comparison.
         let shown = Shown { load: vec![3, 1, 1, 1], ..Shown::weighing(&[2, 1, 1, 1]) };
         let counts = serve(&shown, 1, 20_000);
-        // Drawn first in 2/5, or second after another, and (3 + 1) / 2 = (1 + 1) / 1 is equal: 2/5.
+        // It is drawn first in 2/5, or second after another, and (3 + 1) / 2 = (1 + 1) / 1 is equal: 2/5.
         assert!((7_500..8_500).contains(&counts[0]), "{counts:?}");
     }
 
@@ -105,7 +105,7 @@ mod tests {
 
         #[test]
         fn nobody_who_may_starves(slots in 1usize..20, seed: u64) {
-            // Loads follow the choices, as they do where connections stay.
+            // Loads follow the choices, as with connections that stay.
             let (mut shown, mut chance) = (Shown::all(slots), Chance::new(seed));
             for _ in 0..slots * 60 {
                 let slot = random_two(&shown, &mut chance).unwrap();

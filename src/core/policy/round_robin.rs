@@ -1,25 +1,25 @@
-//! Each in turn: the next slot after the last one that was served, passing over those that may not. With
-//! weights, each as often as its weight says, and spread out: 3,1,1 gives `0 1 0 2 0` and not `0 0 0 1 2`.
+//! The slots in turn: the next slot after the last one that was served, skipping ineligible ones. With weights, each
+//! slot as often as its weight says, and spread out: 3,1,1 gives `0 1 0 2 0` and not `0 0 0 1 2`.
 
 use super::View;
 use serde::{Deserialize, Serialize};
 
-/// The turn. It moves only when a connection was really given, so that an accept that found
-/// nothing costs nobody a turn.
+/// The turn. It moves only when a connection was really given, so that an accept that found nothing costs no slot its
+/// turn.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RoundRobin {
     next: usize,
-    /// With weights: how much each slot has to get ("smooth weighted" round-robin of nginx: each adds its
-    /// weight, the highest is served and pays what all have added).
+    /// With weights: how much each slot is owed ("smooth weighted" round-robin of nginx: each slot adds its weight,
+    /// the highest is served and pays the sum of all that was added).
     #[serde(default)]
     due: Vec<i64>,
-    /// The weights of those that might have been served in the last choice, 0 for the others.
+    /// The weights of the slots that were eligible in the last choice, 0 for the others.
     #[serde(default)]
     added: Vec<u32>,
 }
 
 impl RoundRobin {
-    /// The turn of `slot`.
+    /// Starts with the turn of `slot`.
     #[must_use]
     pub fn at(slot: usize) -> RoundRobin {
         RoundRobin { next: slot, ..RoundRobin::default() }
@@ -31,10 +31,10 @@ impl RoundRobin {
         self.next.saturating_sub(1)
     }
 
-    /// The slot whose turn it is among those that may.
+    /// The eligible slot whose turn it is.
     ///
-    /// While nobody is passed over, every run of choices as long as the sum of the weights gives each slot
-    /// exactly its weight.
+    /// While no slot is skipped, every sequence of choices as long as the sum of the weights gives each slot exactly
+    /// its weight.
     #[inline]
     pub fn choose(&mut self, view: &impl View) -> Option<usize> {
         if view.weights_are_equal() { self.next_of(view.slots(), |slot| view.may(slot)) } else { self.weighted(view) }
@@ -57,7 +57,7 @@ impl RoundRobin {
             let added = if view.may(slot) { view.weight(slot) } else { 0 };
             self.added.push(added);
             let due = due + i64::from(added);
-            // The first of those that are equally due.
+            // The first of the slots that are equally due.
             if added > 0 && best.is_none_or(|(_, best)| due > best) {
                 best = Some((slot, due));
             }
@@ -132,7 +132,7 @@ mod tests {
             for window in served.windows(round as usize).step_by(7) {
                 let mut counts = vec![0u32; weights.len()];
                 window.iter().for_each(|&slot| counts[slot] += 1);
-                // A window that begins in the middle of a round is off by one at most.
+                // A window that begins in the middle of a round is off by at most one.
                 let off = counts.iter().zip(&weights).all(|(count, weight)| count.abs_diff(*weight) <= 1);
                 prop_assert!(off, "{:?} instead of {:?}", counts, weights);
             }

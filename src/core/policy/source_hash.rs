@@ -1,28 +1,28 @@
-//! The same slot for a client's address each time: the one that wins a lottery which depends on nothing but
-//! the address and the slot's number ("rendezvous" or "highest random weight" hashing, Thaler and
-//! Ravishankar 1998). When a slot may get nothing, each of its clients goes to the one that came second, and
-//! nobody else moves; a slot more takes its share from all others. It needs no table.
+//! The same slot for a client's address each time: the winner of a lottery that depends only on the address and the
+//! slot's number ("rendezvous" or "highest random weight" hashing, Thaler and Ravishankar 1998). When a slot becomes
+//! ineligible, each of its clients goes to the slot that came second, and no other client moves; an additional slot
+//! takes its share from all others. No table is needed.
 
 use super::View;
 use crate::core::chance::GOLDEN;
 use crate::core::source::Source;
 
-/// The slot that wins among those that may.
+/// The eligible slot that wins.
 #[inline]
 pub fn source_hash(view: &impl View, source: Source) -> Option<usize> {
     highest(view, source.key())
 }
 
-/// The slot that wins the lottery of `key` among those that may.
+/// The eligible slot that wins the lottery of `key`.
 ///
-/// Of a draw `u` in (0, 1], the least `-ln(u) / weight` wins, since the least of exponentially distributed
-/// numbers is that of a slot with a probability in the ratio of its rate ("weighted rendezvous hashing",
-/// Schindelhauer and Schomaker 2005).
+/// Given a draw `u` in (0, 1], the least `-ln(u) / weight` wins: the least of exponentially distributed numbers
+/// belongs to a slot with a probability in proportion to its rate ("weighted rendezvous hashing", Schindelhauer and
+/// Schomaker 2005).
 #[inline]
 #[must_use]
 pub fn highest(view: &impl View, key: u64) -> Option<usize> {
     if view.weights_are_equal() {
-        // Without a branch first: usually the winner of all may.
+        // First without a branch: usually the overall winner is eligible.
         let all = (0..view.slots()).map(|slot| (lottery(key, slot), slot));
         let (_, first) = all.reduce(|best, other| if other.0 < best.0 { other } else { best })?;
         if view.may(first) {
@@ -34,7 +34,7 @@ pub fn highest(view: &impl View, key: u64) -> Option<usize> {
         });
     }
     least(view, |slot, best: Option<f64>| {
-        // 1 - u is at most -ln(u), and tells most slots at once that they lost.
+        // 1 - u is at most -ln(u), and rules out most slots at once.
         let rest = (lottery(key, slot) >> 11) as i64 as f64 * (1.0 / (1u64 << 53) as f64);
         let weight = f64::from(view.weight(slot));
         if best.is_some_and(|best| rest >= best * weight) {
@@ -45,8 +45,7 @@ pub fn highest(view: &impl View, key: u64) -> Option<usize> {
     })
 }
 
-/// The slot with the least score among those that may; `beats` gives a score only if it is less than the
-/// best so far.
+/// The eligible slot with the least score; `beats` returns a score only if it is less than the best so far.
 #[inline]
 fn least<S: Copy>(view: &impl View, beats: impl Fn(usize, Option<S>) -> Option<S>) -> Option<usize> {
     let mut best: Option<(usize, S)> = None;
@@ -60,15 +59,15 @@ fn least<S: Copy>(view: &impl View, beats: impl Fn(usize, Option<S>) -> Option<S
     best.map(|(slot, _)| slot)
 }
 
-/// A slot's draw for a key, which is well mixed already: the two halves of a product, one over the other (the
-/// "mum" of Wang Yi's wyhash), a multiplication where [`mix`](crate::core::chance::mix) takes two.
+/// A slot's draw for a key, which is already well mixed: the two halves of a product, one over the other (the "mum" of
+/// Wang Yi's wyhash). This takes one multiplication where [`mix`](crate::core::chance::mix) takes two.
 #[inline]
 fn lottery(key: u64, slot: usize) -> u64 {
     let product = u128::from(key ^ (slot as u64 + 1).wrapping_mul(GOLDEN)) * u128::from(MULTIPLIER);
     (product >> 64) as u64 ^ product as u64
 }
 
-/// An odd number with as many ones as zeros, one of wyhash's.
+/// An odd number with as many ones as zeros; one of wyhash's constants.
 const MULTIPLIER: u64 = 0xa076_1d64_78bd_642f;
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! The border to the kernel and to the worker's own libc: system calls, their numbers and
-//! structures, and the next definition of each function that [`super::hooks`] stands before.
+//! The interface to the kernel and to the worker's own libc: system calls, their numbers and structures, and the next
+//! definition of each function that [`super::hooks`] intercepts.
 //!
-//! System calls are made directly, so that the shim works under any libc and inside signal
-//! handlers. Where a call may block (accept, connect, recvmsg) the worker's libc makes it, because
-//! that keeps thread cancellation and other preloaded objects working.
+//! System calls are made directly, so that the shim works under any libc and inside signal handlers. A call that may
+//! block (accept, connect, recvmsg) is made by the worker's libc, because that keeps thread cancellation and other
+//! preloaded objects working.
 
 mod numbers;
 mod structs;
@@ -140,13 +140,13 @@ unsafe extern "C" {
     fn fflush(stream: *mut c_void) -> c_int;
     static environ: *const *const c_char;
 }
-// Before glibc 2.34 `dlsym` lives in libdl, which the worker may not load: then the address is
-// null and the shim falls back on system calls.
+// Before glibc 2.34 `dlsym` is in libdl, which the worker may not load: then the address is null and the shim falls
+// back on system calls.
 core::arch::global_asm!(".weak dlsym");
-// One is glibc's, the other musl's.
+// The first is glibc's, the second musl's.
 core::arch::global_asm!(".weak __register_atfork", ".weak pthread_atfork");
 
-/// The process's environment, as `NAME=value` strings, ended by null.
+/// The environment of the process, as `NAME=value` strings, terminated by null.
 pub fn environment() -> *const *const c_char {
     // SAFETY: both libcs define `environ` and set it before constructors run.
     unsafe { environ }
@@ -170,7 +170,7 @@ pub fn outcome(ret: c_long) -> c_int {
     if ret < 0 { fail(-ret as c_int) } else { ret as c_int }
 }
 
-/// libc's own `recvmsg`: it may block, and is a cancellation point as `accept` is.
+/// libc's own `recvmsg`: it may block, and is a cancellation point like `accept`.
 ///
 /// # Safety
 /// `message` must describe valid buffers.
@@ -200,7 +200,7 @@ pub fn inode(fd: c_int) -> Option<u64> {
     (kernel!(nr::FSTAT, fd, stat.as_mut_ptr()) == 0).then_some(stat[1])
 }
 
-/// An integer socket option, or `None` if the descriptor is no socket.
+/// An integer socket option, or `None` if the descriptor is not a socket.
 pub fn socket_option(fd: c_int, option: c_int) -> Option<c_int> {
     let mut value: c_int = 0;
     let mut len: c_uint = 4;
@@ -208,7 +208,7 @@ pub fn socket_option(fd: c_int, option: c_int) -> Option<c_int> {
     (ret == 0).then_some(value)
 }
 
-/// The functions for which the shim stands in, as the next object in load order defines them.
+/// The intercepted functions, as the next object in load order defines them.
 macro_rules! next {
     ($($name:ident ( $($arg:ident : $ty:ty),* ) -> $ret:ty, else $fallback:expr;)*) => {
         pub mod next {
@@ -235,7 +235,7 @@ macro_rules! next {
         /// Finds the next definitions. Called once, while the process has a single thread.
         pub fn resolve() {
             let dlsym_at = dlsym as *const ();
-            // Hidden from the optimiser, which takes a function's address for never null.
+            // Hidden from the optimiser, which assumes that a function's address is never null.
             if core::hint::black_box(dlsym_at).is_null() {
                 return;
             }
@@ -274,7 +274,7 @@ next! {
     fclose(stream: *mut c_void) -> c_int, else close_stream(stream);
 }
 
-/// Closes a stream where the next `fclose` cannot be asked for: its buffer is written, and its descriptor closed.
+/// Closes a stream when there is no next `fclose`: its buffer is written, and its descriptor closed.
 fn close_stream(stream: *mut c_void) -> c_long {
     // SAFETY: the program's own stream, which it gives up.
     let (flushed, fd) = unsafe { (fflush(stream), fileno(stream)) };
@@ -300,9 +300,9 @@ pub unsafe fn number_of(stream: *mut c_void) -> c_int {
 /// Has libc call a function in each child that it forks, by whatever name (`pthread_atfork(3)`).
 pub fn at_fork(child: extern "C" fn()) {
     let (glibc, musl) = (__register_atfork as *const (), pthread_atfork as *const ());
-    // Hidden from the optimiser, which takes a function's address for never null.
+    // Hidden from the optimiser, which assumes that a function's address is never null.
     let [glibc, musl] = core::hint::black_box([glibc, musl]);
-    // SAFETY: the libc that has the symbol has it with this signature; null stands for nothing, and for an object
+    // SAFETY: the libc that has the symbol has it with this signature; null stands for no handler, and for an object
     // that is never unloaded.
     unsafe {
         if !glibc.is_null() {

@@ -1,9 +1,8 @@
-//! Talking to the master: a request with its answer, and notes that need none.
+//! Communication with the master: requests with answers, and notes without.
 //!
-//! The inherited control channel is one socket for all processes and threads of a worker, so an
-//! answer that came back on it could be taken by the wrong one. Each request therefore brings the
-//! socket on which its answer shall come. When a wrapper has closed the channel, the master is
-//! reached through its rendezvous, an abstract socket, with the worker's token.
+//! The inherited control channel is one socket for all processes and threads of a worker, so the wrong one could
+//! receive an answer on it. Each request therefore carries the socket for its answer. If a wrapper has closed the
+//! channel, the shim reaches the master through its rendezvous, an abstract socket, with the worker's token.
 
 use super::abi::*;
 use super::settings;
@@ -11,18 +10,19 @@ use super::text::{PACKET_MAX, Packet, value};
 use core::ffi::{c_int, c_long, c_void};
 use core::ptr::null_mut;
 
-/// How long `bind` or `listen` waits for the master. It answers within a loop turn; longer means
-/// that it is stopped, and the program then gets `ETIMEDOUT`.
+/// How long `bind` or `listen` waits for the master. The master answers within a loop turn; longer means that it is
+/// stopped, and the program then gets `ETIMEDOUT`.
 const ANSWER_SECONDS: i64 = 30;
-/// Attempts at a request whose descriptors the kernel does not let through, and the pause between two, in nanoseconds.
+/// Attempts at a request whose descriptors the kernel refuses to pass, and the pause between two attempts, in
+/// nanoseconds.
 const IN_FLIGHT_ATTEMPTS: u32 = 250;
 const IN_FLIGHT_PAUSE: i64 = 20_000_000;
 
-/// What the master answered.
+/// The master's answer.
 pub struct Answer {
     bytes: [u8; PACKET_MAX],
     len: usize,
-    /// The descriptors that came with it, or -1.
+    /// The descriptors that came with it, or -1 each.
     pub fds: [c_int; 2],
 }
 
@@ -31,19 +31,18 @@ impl Answer {
         &self.bytes[..self.len]
     }
 
-    /// The errno that the master refuses with.
+    /// The errno of a refusal.
     pub fn error(&self) -> Option<c_int> {
         value(self.text(), "ERROR").and_then(|errno| errno.parse().ok())
     }
 
-    /// Closes what came with an answer that is of no use.
+    /// Closes the descriptors of an answer that is not used.
     pub fn discard(&self) {
         self.fds.into_iter().filter(|fd| *fd >= 0).for_each(close);
     }
 }
 
-/// Sends a request, with the program's own socket if there is one, and waits for the answer. Errors are
-/// errnos.
+/// Sends a request, with the program's own socket if there is one, and waits for the answer. Errors are errno values.
 pub fn request(packet: &mut Packet, own: Option<c_int>) -> Result<Answer, c_int> {
     if let Some(channel) = settings::channel() {
         let mut pair = [-1 as c_int; 2];
@@ -68,10 +67,10 @@ pub fn request(packet: &mut Packet, own: Option<c_int>) -> Result<Answer, c_int>
     answer
 }
 
-/// Tells the master something; what cannot be told is not worth failing the program's call for.
+/// Sends the master a note; a failure to send is not worth failing the program's call.
 pub fn tell(packet: &mut Packet) {
     match settings::channel() {
-        // A note must not hold up the program when the master is slow: it is dropped instead.
+        // A note must not block the program when the master is slow: it is dropped instead.
         Some(channel) => drop(send(channel, packet, &[], MSG_DONTWAIT)),
         None => {
             if let Ok(rendezvous) = open_rendezvous(packet, &[]) {
@@ -97,7 +96,7 @@ fn open_rendezvous(packet: &mut Packet, fds: &[c_int]) -> Result<c_int, c_int> {
     packet.push(b"TOKEN=");
     packet.push(token);
     packet.push(b"\n");
-    // While as many connect as fit, the next one waits (unix_stream_connect in net/unix/af_unix.c).
+    // When the backlog is full, the next connect waits (unix_stream_connect in net/unix/af_unix.c).
     let patience = TimeSpec { seconds: ANSWER_SECONDS, nanos: 0 };
     kernel!(nr::SETSOCKOPT, fd, SOL_SOCKET, SO_SNDTIMEO, &raw const patience, size_of::<TimeSpec>());
     let connected = kernel!(nr::CONNECT, fd, addr.as_ptr(), 3 + name.len());
@@ -136,7 +135,7 @@ fn send(socket: c_int, packet: &Packet, fds: &[c_int], flags: c_int) -> Result<(
         match kernel!(nr::SENDMSG, socket, &raw const message, flags | MSG_NOSIGNAL) as c_int {
             n if n >= 0 => return Ok(()),
             n if -n == EINTR => {}
-            // The user has too many descriptors under way at this moment (unix(7)).
+            // The user has too many descriptors in flight at this moment (unix(7)).
             n if -n == ETOOMANYREFS && attempts < IN_FLIGHT_ATTEMPTS => {
                 attempts += 1;
                 let mut pause = TimeSpec { seconds: 0, nanos: IN_FLIGHT_PAUSE };
@@ -150,7 +149,7 @@ fn send(socket: c_int, packet: &Packet, fds: &[c_int], flags: c_int) -> Result<(
 /// Waits for one packet.
 fn wait(socket: c_int) -> Result<Answer, c_int> {
     let mut poll = PollFd { fd: socket, events: POLLIN, revents: 0 };
-    // ppoll writes the time that is left into this, so an interrupted wait does not start over.
+    // ppoll writes the remaining time into this, so an interrupted wait does not start over.
     let mut left = TimeSpec { seconds: ANSWER_SECONDS, nanos: 0 };
     loop {
         match kernel!(nr::PPOLL, &raw mut poll, 1, &raw mut left, 0) as c_int {
@@ -185,6 +184,6 @@ fn wait(socket: c_int) -> Result<Answer, c_int> {
         return Err(EMFILE);
     }
     answer.len = n as usize;
-    // End of file: the master closed the socket without a word, which it does only when it ends.
+    // End of file: the master closed the socket without an answer, which it does only when it ends.
     if n == 0 { Err(ENOTCONN) } else { Ok(answer) }
 }

@@ -1,4 +1,4 @@
-//! The end of a listening socket: closed, shut down, or a client's after all.
+//! The end of a listening socket: closed, shut down, or turned into a client's socket.
 
 use super::abi::*;
 use super::channel::request;
@@ -8,7 +8,7 @@ use super::table::{Entry, State, find, lock};
 use super::text::Packet;
 use core::ffi::c_int;
 
-/// `connect` on a bound socket: it was a client's after all. `Some` is a failure.
+/// `connect` on a bound socket: it turns out to be a client's socket. `Some` is a failure.
 ///
 /// # Safety
 /// As for `connect(2)`.
@@ -16,13 +16,13 @@ pub unsafe fn give_up_for_client(fd: c_int, entry: &'static Entry) -> Option<c_i
     let mut locked = lock();
     let detail = locked.detail(entry);
     let (name, len, own) = (detail.name, detail.name_len, detail.own);
-    // Bound to a port of the kernel's choice by the program itself, or by the master for it.
+    // Bound to a port that the kernel chose, by the program itself or by the master for it.
     let is_bound = detail.ephemeral || detail.adopted;
     let was = entry.state();
     drop(locked);
     match was {
         State::Ephemeral | State::Bound | State::SharedBound => {}
-        // It listens (`__inet_stream_connect` in net/ipv4/af_inet.c; a Unix socket says something else).
+        // It listens (`__inet_stream_connect` in net/ipv4/af_inet.c; a Unix socket gives another error).
         State::Handoff if entry.family() != AF_UNIX => return Some(fail(EISCONN)),
         _ => return None,
     }
@@ -32,8 +32,8 @@ pub unsafe fn give_up_for_client(fd: c_int, entry: &'static Entry) -> Option<c_i
         set_nonblocking(fd, flags);
     }
     if was != State::Ephemeral {
-        // At once: nobody can listen where a client is. The master's copy of the socket is closed when this is
-        // answered, be it by the end of the connection that brings the answer.
+        // Done at once: an address that a client uses cannot have a listener. The master's copy of the socket is
+        // closed when this is answered, even if the answer is only the end of the connection that should bring it.
         let id = lock().detail(entry).id;
         let mut packet = Packet::default();
         if about(entry, &mut packet, "CLOSE", id)
@@ -51,7 +51,8 @@ pub unsafe fn give_up_for_client(fd: c_int, entry: &'static Entry) -> Option<c_i
     (ret < 0).then_some(ret)
 }
 
-/// The end of a pipe that the master watches, to be closed after the socket: it then looks who still has that.
+/// The end of a pipe that the master watches, to be closed after the socket: the master then checks which processes
+/// still have the socket.
 #[must_use]
 pub struct Hold(c_int);
 
@@ -63,7 +64,7 @@ impl Drop for Hold {
     }
 }
 
-/// Forgets one number of a listening socket; with the last one the master is told.
+/// Forgets one descriptor number of a listening socket; after the last one it tells the master.
 pub fn forget(fd: c_int) -> Hold {
     let Some(entry) = find(fd).filter(|_| owns_memory()) else { return Hold(-1) };
     let mut locked = lock();
@@ -77,8 +78,8 @@ pub fn forget(fd: c_int) -> Hold {
         locked.discard(own);
     }
     drop(locked);
-    // Where the master does not see who has it: a forked child that closes its copy does not end the
-    // listening of the worker.
+    // Without a pipe, the master does not see which processes have the socket: a forked child that closes its copy
+    // does not end the listening of the worker.
     if hold < 0 && mine && known {
         note(entry, "CLOSE", id);
     }
@@ -86,14 +87,14 @@ pub fn forget(fd: c_int) -> Hold {
     Hold(hold)
 }
 
-/// Moves a descriptor of the shim's own out of the way of one that the program puts there.
+/// Moves one of the shim's own descriptors away from a number that the program is about to use.
 pub fn make_way(fd: c_int) {
     let copy = high_copy(fd);
     lock().moved(fd, copy);
 }
 
-/// The program shut its listener down: nothing more comes, and what waits goes to other workers.
-/// True when the descriptor is the listening socket of all workers, which must stay open.
+/// The program shut its listener down: no new connections come, and the waiting ones go to other workers. True when
+/// the descriptor is the listening socket of all workers, which must stay open.
 pub fn shut(entry: &'static Entry) -> bool {
     let id = lock().detail(entry).id;
     let shared = entry.state() == State::Shared;

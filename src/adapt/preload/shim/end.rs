@@ -1,8 +1,8 @@
-//! Asking this process and those around it to end, when the master is gone.
+//! Asks this process and those around it to end when the master is gone.
 //!
-//! Once, and not once for each process: a server whose first process forks others starts a new one for each
-//! that ends, and would do so for ever (nginx does, hundreds of times a second). So all processes that were
-//! forked from one program share what was asked, and the whole group is asked, its first process included.
+//! This happens once, not once per process: a server whose first process forks others replaces each one that ends, and
+//! would do so forever (nginx does, hundreds of times a second). So all processes forked from one program share the
+//! record of the request, and the whole group is asked, its first process included.
 
 use super::abi::{SIGTERM, getpid, kernel, nr, raw};
 use super::settings;
@@ -11,21 +11,21 @@ use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering::Relaxed};
 
 const PAGE: usize = 4096;
 
-/// The group that was asked last, shared by all forks.
+/// The process group that was asked last, shared by all forks.
 static ASKED: AtomicPtr<AtomicI32> = AtomicPtr::new(null_mut());
-/// The group that the master was in, or -1.
+/// The process group of the master, or -1.
 static GROUP_OF_MASTER: AtomicI32 = AtomicI32::new(-1);
 
-/// Whether somebody was asked to end.
+/// When the request to end was made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Requested {
     /// Just now.
     Now,
-    /// By an earlier call, of whichever process.
+    /// By an earlier call, in this or another process.
     Before,
 }
 
-/// Prepares the memory that forks share, while the program has not begun.
+/// Prepares the memory that forks share, before the program begins.
 pub fn start() {
     const PROT_READ_WRITE: i32 = 3;
     const MAP_SHARED_ANONYMOUS: i32 = 0x21;
@@ -39,8 +39,8 @@ pub fn start() {
     }
 }
 
-/// Asks the process group to end, unless it was asked before. Only this process where the group is none of
-/// ours: its own master's, say, of a worker that went there.
+/// Asks the process group to end, unless it was asked before. If the group is not the worker's own, it asks only this
+/// process: the worker may have moved into the master's group, for example.
 pub fn ask() -> Requested {
     static ALONE: AtomicI32 = AtomicI32::new(0);
     let group = kernel!(nr::GETPGID, 0) as i32;

@@ -1,9 +1,9 @@
 //! Moves a program's epoll registrations from its own listening socket to the hand-off socket.
 //!
-//! epoll remembers the open file, not the number, so a program that registers its socket before
-//! `listen` would wait for ever on a file that nobody connects to. Watching every `epoll_ctl` would
-//! cost each connection something. Instead the kernel is asked once, at `listen`: `/proc` tells
-//! for each epoll descriptor what it watches, with events and data.
+//! epoll remembers the open file, not the number, so a program that registers its socket before `listen` would wait
+//! forever on a file that gets no connections. Intercepting every `epoll_ctl` would cost each connection something.
+//! Instead the shim asks the kernel once, at `listen`: `/proc` lists for each epoll descriptor what it watches, with
+//! events and data.
 
 use super::abi::*;
 use super::numbers;
@@ -13,7 +13,7 @@ use core::fmt::Write;
 
 /// Registrations of one socket that are moved; a program has one, rarely two.
 const REGISTRATIONS: usize = 32;
-/// Room for a line-wise file, read piece by piece.
+/// Buffer for a line-oriented file, which is read in pieces.
 const PIECE: usize = 2048;
 
 /// Where a socket was registered, and how.
@@ -33,7 +33,7 @@ pub fn take(fd: c_int) -> Registrations {
 }
 
 impl Registrations {
-    /// Registers what is now under the number `fd` wherever the old socket was.
+    /// Registers the descriptor that now has the number `fd` wherever the old socket was registered.
     pub fn restore(&self, fd: c_int) {
         for (set, event) in &self.found[..self.len] {
             kernel!(nr::EPOLL_CTL, *set, EPOLL_CTL_ADD, fd, &raw const *event);
@@ -59,7 +59,7 @@ impl Registrations {
                 self.note(set, fd, &buffer[start..start + line]);
                 start += line + 1;
             }
-            // A line longer than the buffer is none of the kernel's; give up rather than spin.
+            // A line longer than the buffer is not from the kernel; give up rather than spin.
             if n <= 0 || (start == 0 && end == PIECE) {
                 break;
             }

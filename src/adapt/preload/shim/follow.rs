@@ -1,9 +1,9 @@
-//! Listening sockets that this program did not make itself: what its predecessor had when it was executed,
-//! or what another process of the worker sent.
+//! Listening sockets that this program did not create itself: those that its predecessor had open at `exec`, or that
+//! another process of the worker sent.
 //!
-//! The descriptor carries its own identity. The other end of a hand-off socket bears a name, which
-//! `getpeername` tells; a shared listening socket is one that is bound and not connected. The master knows
-//! by its inode which request it belongs to, and whether `listen` was called.
+//! The descriptor carries its own identity. The other end of a hand-off socket has a name, which `getpeername`
+//! returns; a shared listening socket is bound and not connected. The master knows by the inode which request the
+//! socket belongs to, and whether `listen` was called.
 
 use super::abi::*;
 use super::channel::request;
@@ -15,7 +15,7 @@ use super::text::{Packet, name_of, value};
 use super::{numbers, paths, settings, taken};
 use core::ffi::{c_int, c_uint};
 
-/// Looks at everything that this program has open at its beginning.
+/// Checks every descriptor that this program has open when it begins.
 pub fn start() {
     if settings::active() {
         numbers::each(|fd| {
@@ -39,7 +39,7 @@ pub fn recognise(fd: c_int) -> Option<&'static Entry> {
     entry
 }
 
-/// Whether it is worth asking: the end of a hand-off socket, or a socket that could be listened on.
+/// Whether it is worth asking the master: the end of a hand-off socket, or a socket that could listen.
 fn may_be_ours(fd: c_int) -> bool {
     match socket_option(fd, SO_TYPE) {
         Some(SOCK_SEQPACKET) => {
@@ -72,8 +72,8 @@ fn name_by(call: i64, fd: c_int) -> Result<([u8; ADDRESS_MAX], usize), c_int> {
     }
 }
 
-/// Enters what the master says about the socket: in hand-off mode it brings a socket with the options and
-/// the end of a pipe, else the end of a pipe only.
+/// Records the master's answer about the socket: in hand-off mode it brings a socket with the options and the end of a
+/// pipe, otherwise only the end of a pipe.
 fn enter(fd: c_int, text: &[u8], [first, second]: [c_int; 2]) -> Option<&'static Entry> {
     let name = value(text, "FOLLOWS").and_then(name_of)?;
     let id = value(text, "ID")?.parse().ok()?;
@@ -89,7 +89,8 @@ fn enter(fd: c_int, text: &[u8], [first, second]: [c_int; 2]) -> Option<&'static
     };
     let mut locked = lock();
     if let Some(entry) = locked.named(id) {
-        // Another number of the same socket, which this process has by its first; or another thread was faster.
+        // Another number of a socket that this process already knows by its first number; or another thread was
+        // faster.
         if find(fd).is_none() {
             locked.alias(entry, fd);
         }
@@ -102,7 +103,7 @@ fn enter(fd: c_int, text: &[u8], [first, second]: [c_int; 2]) -> Option<&'static
     [own, hold].into_iter().filter(|fd| *fd >= 0).for_each(|fd| locked.protect(fd));
     let detail = locked.detail(entry);
     (detail.id, detail.own, detail.hold) = (id, own, hold);
-    // Others have the socket: without a pipe the master looks itself who still does.
+    // Other processes have the socket, too: without a pipe the master checks itself which ones still do.
     detail.owner = 0;
     (detail.name, detail.name_len, detail.ephemeral) = (name.bytes, name.len as c_uint, false);
     drop(locked);

@@ -1,8 +1,8 @@
-//! The functions that stand before libc's. Each asks [`find`] whether the descriptor is one of
-//! ours, which costs a descriptor that is not a single load, and otherwise passes the call on.
+//! The functions that intercept libc's. Each asks [`find`] whether the descriptor is one of ours, which costs a single
+//! load for any other descriptor, and otherwise passes the call on.
 //!
-//! Which functions there are, and what becomes of the others that take or make a descriptor, is in
-//! `src/adapt/preload/entry_points`, and checked against the libc that is there.
+//! The list of these functions, and the decisions about all others that take or create a descriptor, are in
+//! `src/adapt/preload/entry_points`, and are checked against the installed libc.
 
 #![allow(clippy::missing_safety_doc, reason = "each is as safe as libc's function of its name")]
 
@@ -50,7 +50,7 @@ pub unsafe extern "C" fn accept4(fd: c_int, addr: *mut u8, len: *mut c_uint, fla
     unsafe { accept_from(fd, addr, len, flags, || next::accept4(fd, addr, len, flags)) }
 }
 
-/// Takes a connection; `kernel` is what takes it from a socket that is a listening one itself.
+/// Takes a connection; `kernel` takes it from a socket that really listens.
 ///
 /// # Safety
 /// As for `accept4(2)`.
@@ -60,12 +60,12 @@ unsafe fn accept_from(fd: c_int, addr: *mut u8, len: *mut c_uint, flags: c_int, 
         // SAFETY: the program's own arguments.
         Some((entry, State::Handoff | State::Shut)) => unsafe { taking::take(fd, entry, addr, len, flags) },
         Some((_, State::Shared)) => taken::count(kernel()),
-        // Others may listen there, but this program does not.
+        // Others may listen on this address, but this program does not.
         Some((_, State::Bound | State::SharedBound)) => fail(EINVAL),
         Some((_, State::Free | State::Ephemeral)) | None => {
             inherited::used(fd);
             let connection = inherited::count(kernel());
-            // What a hand-off socket answers that this program has from elsewhere (`SCM_RIGHTS`).
+            // The answer of a hand-off socket that this program received from another process (`SCM_RIGHTS`).
             if connection < 0
                 && errno() == EINVAL
                 && let Some(entry) = follow::recognise(fd).filter(|entry| entry.state() == State::Handoff)
@@ -95,7 +95,7 @@ pub unsafe extern "C" fn __connect(fd: c_int, addr: *const u8, len: c_uint) -> c
     unsafe { connect(fd, addr, len) }
 }
 
-/// With `MSG_FASTOPEN` it connects.
+/// With `MSG_FASTOPEN`, `sendto` also connects.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sendto(
     fd: c_int,
@@ -136,7 +136,7 @@ pub unsafe extern "C" fn sendmmsg(fd: c_int, messages: *mut c_void, count: c_uin
     }
 }
 
-/// A bound socket that is sent from with `MSG_FASTOPEN` was a client's after all (tcp(7)). `Some` is a failure.
+/// A bound socket that sends with `MSG_FASTOPEN` turns out to be a client's (tcp(7)). `Some` is a failure.
 unsafe fn becomes_client(fd: c_int, flags: c_int) -> Option<c_int> {
     if flags & MSG_FASTOPEN == 0 {
         return None;
@@ -151,7 +151,7 @@ pub unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
     const SHUT_RDWR: c_int = 2;
     let entry = find(fd).filter(|_| (SHUT_RD..=SHUT_RDWR).contains(&how));
     match entry.map(|entry| (entry, entry.state())) {
-        // A Unix socket only notes it (`unix_shutdown` in net/unix/af_unix.c).
+        // A Unix socket only records it (`unix_shutdown` in net/unix/af_unix.c).
         Some((entry, State::Bound | State::SharedBound)) => {
             if entry.family() == AF_UNIX {
                 0
@@ -159,7 +159,7 @@ pub unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
                 fail(ENOTCONN)
             }
         }
-        // Only the other direction brings connections (`inet_shutdown` in net/ipv4/af_inet.c).
+        // Only the other direction carries connections (`inet_shutdown` in net/ipv4/af_inet.c).
         Some((_, State::Handoff | State::Shared)) if how != SHUT_RD && how != SHUT_RDWR => 0,
         Some((entry, State::Handoff | State::Shared)) if closing::shut(entry) => 0,
         // SAFETY: no pointers.
@@ -189,8 +189,7 @@ pub unsafe extern "C" fn getsockname(fd: c_int, addr: *mut u8, len: *mut c_uint)
     }
 }
 
-/// Whether a name is that of a Unix socket without one, as a hand-off socket is that was received from
-/// another process.
+/// Whether the name is that of an unnamed Unix socket, such as a hand-off socket received from another process.
 ///
 /// # Safety
 /// `addr` and `len` as `getsockname(2)` has filled them.
@@ -251,7 +250,7 @@ pub unsafe extern "C" fn setsockopt(
     };
     let timeout = [SO_RCVTIMEO, SO_SNDTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO_NEW].contains(&option);
     if matches!(entry.state(), State::Bound | State::Handoff) && level == SOL_SOCKET && timeout {
-        // A timeout bounds a blocking accept, which now is a receive on the hand-off socket.
+        // A timeout limits a blocking accept, which is now a receive on the hand-off socket.
         // SAFETY: the program's own arguments.
         unsafe { next::setsockopt(fd, level, option, value, len) };
     }

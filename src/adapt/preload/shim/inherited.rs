@@ -1,5 +1,5 @@
-//! A program may use the listening socket that it inherits instead of one of its own. It works without
-//! us, but the master wants to know when: before that the worker is not ready.
+//! A program may use the listening socket that it inherits instead of one of its own. It works without the shim, but
+//! the master needs to know when: before that the worker is not ready.
 
 use super::abi::{SO_ACCEPTCONN, socket_option};
 use super::channel::tell;
@@ -8,11 +8,11 @@ use super::{settings, taken};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// Whether a socket that was inherited was seen in use.
+/// Whether an inherited socket was seen in use.
 static IN_USE: AtomicBool = AtomicBool::new(false);
 
-/// The program listens on, looks at or accepts from `fd`, which is not one of ours. If it is a
-/// listening socket, it can only be inherited: the master learns that the program has got that far.
+/// The program listens on, inspects or accepts from `fd`, which is not one of ours. If it is a listening socket, it
+/// must be inherited: the master learns that the program has come this far.
 pub fn used(fd: c_int) {
     let expected = settings::has_inherited() && !IN_USE.load(Relaxed);
     if expected && socket_option(fd, SO_ACCEPTCONN) == Some(1) {
@@ -26,7 +26,7 @@ pub fn used(fd: c_int) {
     }
 }
 
-/// Counts a connection that came by a socket which is not one of ours.
+/// Counts a connection that came through a socket that is not one of ours.
 pub fn count(connection: c_int) -> c_int {
     if IN_USE.load(Relaxed) { taken::count(connection) } else { connection }
 }

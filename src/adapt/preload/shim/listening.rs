@@ -1,5 +1,5 @@
-//! The life of a listening socket: asked for and put in place at `bind`, served from `listen` on, emptied
-//! by `accept`, given up at `close`.
+//! The lifecycle of a listening socket: requested and put in place at `bind`, served from `listen` on, emptied by
+//! `accept`, given up at `close`.
 
 use super::abi::*;
 use super::channel::{request, tell};
@@ -10,21 +10,21 @@ use super::{epoll, paths, settings, taken};
 use core::ffi::{c_int, c_uint};
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
 
-/// The shim's own descriptors go here and above, out of the way of the program's low numbers; lower
-/// where the limit of descriptors leaves no room up there.
+/// The shim's own descriptors go here and above, away from the program's low numbers; lower if the descriptor limit
+/// leaves no room there.
 const HIGH_FDS: [c_int; 3] = [200, 32, 3];
-/// A packet received without a free number for its descriptor would lose the connection. So when any
-/// connection's number ever came this near to the limit of descriptors, and always where the limit is
-/// no larger, each `accept` first makes sure that a number is free, which takes two system calls.
+/// If a packet is received without a free number for its descriptor, the connection is lost. So once any connection's
+/// number has come this near to the descriptor limit, and always if the limit is no larger, each `accept` first makes
+/// sure that a number is free, which takes two system calls.
 const FD_MARGIN: u64 = 1024;
 
-/// The highest number of an accepted connection. Numbers are given lowest first, so a table that is
-/// nearly full shows here.
+/// The highest number of an accepted connection. Numbers are given lowest first, so this shows when a table is nearly
+/// full.
 pub static HIGHEST_FD: AtomicI32 = AtomicI32::new(0);
-/// Number from which on `accept` is careful; learnt at `listen`.
+/// The number from which on `accept` is careful; determined at `listen`.
 pub static CAREFUL_FROM: AtomicI32 = AtomicI32::new(0);
 
-/// `bind`: `Some` is the result, `None` means that the address is not ours to manage.
+/// `bind`: `Some` is the result, `None` means that the shim does not manage the address.
 ///
 /// # Safety
 /// `addr` must be readable for `len` bytes.
@@ -33,8 +33,8 @@ pub unsafe fn bind(fd: c_int, addr: *const u8, len: c_uint) -> Option<c_int> {
         return None;
     }
     if let Some(entry) = find(fd) {
-        // It is bound; the kernel would look at the hand-off socket in its place, and of a file it first looks
-        // whether that is there (`unix_bind_bsd` in net/unix/af_unix.c).
+        // It is already bound. The kernel would check the hand-off socket in its place; for a file it first checks
+        // whether the path exists (`unix_bind_bsd` in net/unix/af_unix.c).
         let errno = if entry.family() == AF_UNIX { EADDRINUSE } else { EINVAL };
         return if entry.state() == State::Ephemeral { None } else { Some(fail(errno)) };
     }
@@ -49,8 +49,8 @@ pub unsafe fn bind(fd: c_int, addr: *const u8, len: c_uint) -> Option<c_int> {
         if !settings::shares_port_zero() {
             return None;
         }
-        // The port is the kernel's choice, so nothing can be taken yet: bind for real, and ask the
-        // master only when it turns out that this is a listener and not a client.
+        // The kernel chooses the port, so nothing can be requested yet: bind for real, and ask the master only when
+        // the socket turns out to be a listener and not a client.
         // SAFETY: the arguments are the program's own.
         let ret = unsafe { next::bind(fd, addr, len) };
         if ret == 0 {
@@ -96,8 +96,7 @@ unsafe fn remember(fd: c_int, family: u16, state: State, addr: *const u8, len: c
     Some(entry)
 }
 
-/// A name for a request that no other process of the worker uses, and that the program which this process
-/// ran before did not use either.
+/// An id for a request, used by no other process of the worker, nor by the program that this process ran before.
 fn next_id() -> u64 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     if NEXT.load(Relaxed) == 0 {
@@ -109,7 +108,7 @@ fn next_id() -> u64 {
     (getpid() as u64) << 32 | u64::from(NEXT.fetch_add(1, Relaxed))
 }
 
-/// Who serves an address.
+/// What serves an address.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Served {
     /// The master, for all workers.
@@ -118,10 +117,10 @@ enum Served {
     Privately,
 }
 
-/// Asks the master for the address and puts in place what it gives: from then on the descriptor means the
-/// same to a program that inherits it.
+/// Asks the master for the address and puts the result in place: from then on the descriptor means the same to a
+/// program that inherits it.
 fn ask(fd: c_int, entry: &'static Entry, asked: &Requested) -> Result<Served, c_int> {
-    // From the answer on the master may change this for its own purposes.
+    // Once the master has answered, it may change this flag for its own purposes.
     let nonblocking = kernel!(nr::FCNTL, fd, F_GETFL) & O_NONBLOCK != 0;
     let id = lock().detail(entry).id;
     let mut packet = Packet::default();
@@ -173,7 +172,7 @@ fn ask(fd: c_int, entry: &'static Entry, asked: &Requested) -> Result<Served, c_
                 copy_timeouts(own, given);
             }
             if !adopted && entry.family() == AF_INET6 && !is_unspecified(&locked.detail(entry).name) {
-                // As `bind` to an address of that family only has it (`__inet6_bind` in net/ipv6/af_inet6.c).
+                // As `bind` does with an address that is only of that family (`__inet6_bind` in net/ipv6/af_inet6.c).
                 let on: c_int = 1;
                 kernel!(nr::SETSOCKOPT, own, IPPROTO_IPV6, IPV6_V6ONLY, &raw const on, size_of::<c_int>());
             }
@@ -193,7 +192,7 @@ fn is_unspecified(name: &[u8; ADDRESS_MAX]) -> bool {
     name[8..24].iter().all(|byte| *byte == 0)
 }
 
-/// A timeout bounds a blocking `accept`, which is a receive on the hand-off socket.
+/// Copies timeouts: they limit a blocking `accept`, which is a receive on the hand-off socket.
 fn copy_timeouts(from: c_int, to: c_int) {
     for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
         let (mut time, mut len) = ([0i64; 2], size_of::<[i64; 2]>() as c_uint);
@@ -204,8 +203,8 @@ fn copy_timeouts(from: c_int, to: c_int) {
     }
 }
 
-/// Asks for an address whose port the kernel chose, now that it is known to be a listener. What nobody
-/// shares is forgotten.
+/// Asks for an address whose port the kernel chose, now that it is known to be a listener. An address that is not
+/// shared is forgotten.
 fn settle(fd: c_int, entry: &'static Entry) -> Result<Served, c_int> {
     if entry.state() != State::Ephemeral {
         return Ok(Served::ByMaster);
@@ -226,7 +225,7 @@ fn settle(fd: c_int, entry: &'static Entry) -> Result<Served, c_int> {
     Ok(served)
 }
 
-/// `listen`: connections come from now on, if the master agrees.
+/// `listen`: connections arrive from now on, if the master agrees.
 pub fn listen(fd: c_int, entry: &'static Entry, backlog: c_int) -> c_int {
     match settle(fd, entry) {
         Ok(Served::ByMaster) => {}
@@ -241,12 +240,12 @@ pub fn listen(fd: c_int, entry: &'static Entry, backlog: c_int) -> c_int {
     let listens = match entry.state() {
         State::Bound => State::Handoff,
         State::SharedBound => State::Shared,
-        // Called again, to change the backlog.
+        // Called again to change the backlog.
         // SAFETY: no pointers.
         _ => return if own >= 0 && adopted { unsafe { next::listen(own, backlog) } } else { 0 },
     };
-    // A listener that is this program's own socket listens here and now, so that a client which the program
-    // starts next is not refused. So does one that is shared.
+    // A listener that is this program's own socket starts listening right here, so that a client which the program
+    // starts next is not refused. So does a shared one.
     let really = if listens == State::Shared { fd } else { own };
     if listens == State::Shared || adopted {
         // SAFETY: no pointers.
@@ -258,7 +257,7 @@ pub fn listen(fd: c_int, entry: &'static Entry, backlog: c_int) -> c_int {
     let mut limit = [0u64; 2];
     kernel!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, 0, limit.as_mut_ptr());
     CAREFUL_FROM.store(limit[0].saturating_sub(FD_MARGIN).min(1 << 30) as c_int, Relaxed);
-    // Before the master is told: it may hand over at once.
+    // Before the request to the master, which may hand over connections at once.
     entry.set_state(listens);
     let mut packet = Packet::default();
     if !about(entry, &mut packet, "ACCEPTING", id) {
@@ -274,8 +273,8 @@ pub fn listen(fd: c_int, entry: &'static Entry, backlog: c_int) -> c_int {
     }
 }
 
-/// Puts `given` under the number `fd` and under every copy of it, keeping the flags and the epoll
-/// registrations that the program set.
+/// Puts `given` under the number `fd` and under each of its copies, and keeps the flags and the epoll registrations
+/// that the program set.
 pub fn put_in_place(fd: c_int, entry: &'static Entry, given: c_int) {
     let mut locked = lock();
     let mut number = if entry.refs() > 1 { locked.next_alias(entry, -1) } else { Some(fd) };
@@ -293,7 +292,7 @@ pub fn set_nonblocking(fd: c_int, on: bool) {
     kernel!(nr::IOCTL, fd, FIONBIO, &raw const on);
 }
 
-/// Moves a descriptor out of the low numbers, which programs expect to be dense.
+/// Moves a descriptor out of the low numbers, which programs expect to be without gaps.
 pub fn move_up(fd: c_int) -> c_int {
     let high = high_copy(fd);
     if high < 0 {
@@ -309,13 +308,13 @@ pub fn high_copy(fd: c_int) -> c_int {
     HIGH_FDS.into_iter().map(copy).find(|copy| *copy >= 0).unwrap_or(-1)
 }
 
-/// Makes sure that the name of a listening socket is known and copies it as `getsockname` does.
+/// Makes sure that the name of a listening socket is known, and copies it like `getsockname`.
 ///
 /// # Safety
 /// As for `getsockname(2)`.
 pub unsafe fn name(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_uint) -> c_int {
     if entry.state() == State::Ephemeral && !owns_memory() {
-        // Whether it is a listener is its parent's affair, and bound it is.
+        // Only the parent can decide whether it is a listener; it is bound in any case.
         // SAFETY: as the caller vouches.
         return unsafe { next::getsockname(fd, addr, len) };
     }
@@ -339,8 +338,8 @@ pub unsafe fn name(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_
     0
 }
 
-/// The program's own socket, which carries its options while the hand-off socket is in its place;
-/// otherwise `fd` itself.
+/// The program's own socket, which carries its options while the hand-off socket takes its place; otherwise `fd`
+/// itself.
 pub fn options_of(fd: c_int, entry: &'static Entry) -> c_int {
     match (entry.state(), lock().detail(entry).own) {
         (State::Bound | State::Handoff | State::Shut, own) if own >= 0 => own,
@@ -355,7 +354,7 @@ pub fn note(entry: &'static Entry, key: &str, id: u64) {
     }
 }
 
-/// Begins a packet about a socket. False when it has no name that could be written.
+/// Begins a packet about a socket. False when its name cannot be written.
 pub fn about(entry: &'static Entry, packet: &mut Packet, key: &str, id: u64) -> bool {
     let mut locked = lock();
     let detail = locked.detail(entry);

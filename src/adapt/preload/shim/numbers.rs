@@ -1,13 +1,13 @@
-//! Which descriptors this process has open, as `/proc` tells.
+//! Lists the open descriptors of this process from `/proc`.
 
 use super::abi::{AT_FDCWD, O_DIRECTORY, O_RDONLY_CLOEXEC, close, kernel, nr, raw};
 use core::ffi::c_int;
 
-/// Room for a piece of a directory listing.
+/// Buffer for a piece of a directory listing.
 const PIECE: usize = 2048;
 
-/// Calls `act` with the number of each open descriptor, one that this needs itself included. Without
-/// `/proc` there is none.
+/// Calls `act` with the number of each open descriptor, including the one used for reading. Without `/proc` it calls
+/// nothing.
 pub fn each(mut act: impl FnMut(c_int)) {
     let dir = kernel!(nr::OPENAT, AT_FDCWD, c"/proc/self/fdinfo".as_ptr(), O_RDONLY_CLOEXEC | O_DIRECTORY) as c_int;
     if dir < 0 {

@@ -1,14 +1,14 @@
 //! Unix socket paths that the master holds for all workers.
 //!
-//! Servers remove a stale socket file before they bind and their own file when they end. Alone that
-//! is right; as one of N workers it would take the path from the others, so for a path that the
-//! master holds the removal is only pretended. The master removes the file at its own end.
+//! Servers remove a stale socket file before they bind, and their own file when they end. For a single server that is
+//! right; one of N workers would take the path from the others. So the shim only pretends to remove a path that the
+//! master holds. The master removes the file when it ends.
 
 use super::settings;
 use super::table::lock;
 use core::cell::UnsafeCell;
 
-/// Paths of this process that are remembered; more are simply removed when the program says so.
+/// Paths of this process that are remembered; further ones are really removed when the program asks.
 const REMEMBERED: usize = 16;
 /// Longest path of a Unix socket (`unix(7)`).
 const PATH_MAX: usize = 108;

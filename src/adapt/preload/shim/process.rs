@@ -1,10 +1,9 @@
-//! Whose memory this is.
+//! Which process owns this memory.
 //!
-//! After `fork` a child has the table for itself and may change it. After `vfork` it runs in its
-//! parent's memory until it executes something: the descriptors that it closes and duplicates are
-//! its own, but the table is its parent's and must not be touched. CPython and the JVM start
-//! programs that way. The kernel tells the two apart: it empties a page marked `MADV_WIPEONFORK` in
-//! a forked child (`madvise(2)`), and a borrowed memory is not a forked one.
+//! After `fork` a child has its own copy of the table and may change it. After `vfork` it runs in its parent's memory
+//! until it executes a program: the descriptors that it closes and duplicates are its own, but the table is its
+//! parent's and must not be changed. CPython and the JVM start programs that way. The kernel distinguishes the two: it
+//! empties a page marked `MADV_WIPEONFORK` in a forked child (`madvise(2)`), but not in borrowed memory.
 
 use super::abi::{AT_FDCWD, O_RDONLY_CLOEXEC, at_fork, close, getpid, kernel, nr, raw};
 use core::ffi::c_int;
@@ -33,13 +32,13 @@ pub fn start() {
     at_fork(forked);
 }
 
-/// The process whose memory this one runs in: itself, or between `vfork` and `exec` its parent.
+/// The process that owns this memory: this one, or between `vfork` and `exec` its parent.
 pub fn owner() -> c_int {
     if owns_memory() { getpid() } else { OWNER.load(Relaxed) }
 }
 
-/// A forked child takes its memory over at once, before it may lend it to a child of its own by `vfork`: it would
-/// find nothing in the page, as a forked child does.
+/// A forked child takes ownership of its memory at once, before it can lend it to a child of its own by `vfork`: that
+/// child would find the page empty, like a forked child does.
 extern "C" fn forked() {
     owns_memory();
 }
@@ -53,7 +52,8 @@ pub fn owns_memory() -> bool {
     let mark = MARK.load(Relaxed);
     // SAFETY: null, or the page that `start` made and that is never unmapped.
     let marked = !mark.is_null() && unsafe { (*mark).load(Relaxed) } == 1;
-    // An empty page says that it was forked from the owner, or borrows from one who was and did nothing yet.
+    // An empty page means that this process was forked from the owner, or borrows memory from a forked process that
+    // has done nothing yet.
     let borrowed = marked || shares_memory_with_parent(me);
     if !borrowed {
         OWNER.store(me, Relaxed);
@@ -65,17 +65,16 @@ pub fn owns_memory() -> bool {
     !borrowed
 }
 
-/// Whether the kernel says that this process's memory is its parent's (`kcmp(2)`); it may be built without that, or
-/// forbid it.
+/// Whether the kernel says that this process shares its parent's memory (`kcmp(2)`); the kernel may be built without
+/// that call, or forbid it.
 fn shares_memory_with_parent(me: c_int) -> bool {
     const KCMP_VM: c_int = 1;
     kernel!(nr::KCMP, me, kernel!(nr::GETPPID), KCMP_VM, 0, 0) == 0
 }
 
-/// The file mode mask, as `/proc` tells it (Linux 4.7): `umask(2)` tells it only to those who change it, for all
-/// threads.
+/// The file mode mask from `/proc` (Linux 4.7): `umask(2)` returns it only by changing it, for all threads.
 pub fn umask() -> Option<u32> {
-    // It stands behind the name, which has at most 64 bytes, all of them escaped.
+    // It comes after the name, which has at most 64 bytes, even with all of them escaped.
     let mut text = [0u8; 512];
     let file = kernel!(nr::OPENAT, AT_FDCWD, c"/proc/self/status".as_ptr(), O_RDONLY_CLOEXEC) as c_int;
     if file < 0 {

@@ -1,4 +1,4 @@
-//! What the master told this process through its environment, read once before the program starts.
+//! The settings that the master passed to this process through its environment, read once before the program starts.
 
 use super::abi::{environment, inode};
 use super::environment::{
@@ -19,7 +19,7 @@ static RENDEZVOUS_TEXT: Text<256> = Text::new();
 static COUNT_TEXT: Text<64> = Text::new();
 static PATHS_TEXT: Text<4096> = Text::new();
 
-/// A copy of a variable: programs that set their process title write over the original.
+/// A copy of a variable: programs that set their process title overwrite the original.
 struct Text<const MAX: usize> {
     bytes: UnsafeCell<[u8; MAX]>,
     len: AtomicUsize,
@@ -33,10 +33,10 @@ impl<const MAX: usize> Text<MAX> {
         Text { bytes: UnsafeCell::new([0; MAX]), len: AtomicUsize::new(0) }
     }
 
-    /// Keeps a copy; what does not fit is as if it were not there.
+    /// Keeps a copy; a value that does not fit is treated as absent.
     fn keep(&self, value: &[u8]) {
         if value.len() <= MAX {
-            // SAFETY: called by `read` only, before there is anybody who reads.
+            // SAFETY: called by `read` only, before any other code reads.
             unsafe { (&mut *self.bytes.get())[..value.len()].copy_from_slice(value) };
             self.len.store(value.len(), Relaxed);
         }
@@ -81,24 +81,24 @@ pub fn read() {
         } else if value_of(text, INHERITED).is_some() {
             HAS_INHERITED.store(true, Relaxed);
         }
-        // SAFETY: the entry was not null, so the array goes on.
+        // SAFETY: the entry was not null, so the array continues.
         at = unsafe { at.add(1) };
     }
     let reachable = CHANNEL_FD.load(Relaxed) >= 0 || !RENDEZVOUS_TEXT.get().is_empty();
     ACTIVE.store(reachable && MASTER_PID.load(Relaxed) > 0, Relaxed);
 }
 
-/// Whether a master stands behind this process.
+/// Whether this process has a master.
 pub fn active() -> bool {
     ACTIVE.load(Relaxed)
 }
 
-/// Whether there are sockets that this program inherited.
+/// Whether this program inherited sockets.
 pub fn has_inherited() -> bool {
     HAS_INHERITED.load(Relaxed)
 }
 
-/// Whether the master hands connections over; otherwise listening sockets are shared.
+/// Whether the master hands connections over; otherwise workers share listening sockets.
 pub fn by_handoff() -> bool {
     BY_HANDOFF.load(Relaxed)
 }
@@ -108,13 +108,13 @@ pub fn shares_port_zero() -> bool {
     SHARES_PORT_ZERO.load(Relaxed)
 }
 
-/// The master's process.
+/// The master's process id.
 pub fn master() -> c_int {
     MASTER_PID.load(Relaxed)
 }
 
-/// The control channel's descriptor, if that number still is the channel: a wrapper may have closed
-/// it and opened something else there.
+/// The control channel's descriptor, if that number is still the channel: a wrapper may have closed it and opened
+/// something else under that number.
 pub fn channel() -> Option<c_int> {
     let fd = CHANNEL_FD.load(Relaxed);
     (fd >= 0 && inode(fd) == Some(CHANNEL_INO.load(Relaxed))).then_some(fd)

@@ -1,9 +1,8 @@
-//! Which descriptor numbers of this process are listening sockets that maitred serves.
+//! The descriptor numbers of this process that are listening sockets served by maitred.
 //!
-//! [`find`] is what every hooked call pays for a descriptor that is not ours: one load of a byte.
-//! Everything that changes the table is rare (a handful of calls in a worker's life) and happens
-//! under one lock with signals blocked, so a signal handler that closes descriptors cannot
-//! deadlock with the code that it interrupted.
+//! [`find`] is the cost of every hooked call on a descriptor that is not ours: one load of a byte. All changes to the
+//! table are rare (a handful in a worker's life) and happen under one lock with signals blocked, so a signal handler
+//! that closes descriptors cannot deadlock with the code that it interrupted.
 
 use super::abi::{ADDRESS_MAX, getpid, kernel, nr, raw};
 use super::process::owner;
@@ -11,29 +10,30 @@ use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_uint};
 use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU16, AtomicU32, Ordering::*};
 
-/// Descriptor numbers above this are left alone: the listener then works without maitred.
+/// Descriptor numbers above this are not handled: the listener then works without maitred.
 const DESCRIPTORS: usize = 65_536;
 /// Listening sockets that one process can have through the shim.
 const ENTRIES: usize = 250;
-/// Marks a descriptor that the shim itself holds: the program must not close it by accident, as
-/// daemons do that close every number.
+/// Marks a descriptor that belongs to the shim: the program must not close it by accident, as daemons do that close
+/// every number.
 const INTERNAL: u8 = 255;
 
 static SLOT: [AtomicU8; DESCRIPTORS] = [const { AtomicU8::new(0) }; DESCRIPTORS];
 static POOL: [Entry; ENTRIES] = [const { Entry::new() }; ENTRIES];
-/// Whose memory the holder of the lock runs in, 0 when free. A forked child may inherit it held by its parent,
-/// whose id is not its own: that lock is void. A child that borrows its parent's memory waits like a thread of it.
+/// The owner of the memory in which the holder of the lock runs, 0 when free. A forked child may inherit the lock
+/// while its parent, whose id is not its own, holds it: that lock is void. A child that borrows its parent's memory
+/// waits like one of its threads.
 static LOCK: AtomicI32 = AtomicI32::new(0);
 
-/// How far a listening socket has come.
+/// The state of a listening socket.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum State {
     Free = 0,
-    /// Really bound to a port that the kernel chose; the master was not asked yet, because it may
-    /// become a client's socket.
+    /// Really bound to a port that the kernel chose; the master has not been asked yet, because it may become a
+    /// client's socket.
     Ephemeral = 1,
-    /// The hand-off socket is in place; `listen` was not called yet.
+    /// The hand-off socket is in place; `listen` has not been called yet.
     Bound = 2,
     /// Connections come through the hand-off socket.
     Handoff = 3,
@@ -41,16 +41,16 @@ pub enum State {
     Shared = 4,
     /// The program shut it down.
     Shut = 5,
-    /// The shared socket is in place; this program did not call `listen` yet.
+    /// The shared socket is in place; this program has not called `listen` yet.
     SharedBound = 6,
 }
 
-/// What the shim knows of one listening socket.
+/// What the shim knows about one listening socket.
 pub struct Entry {
     state: AtomicU8,
-    /// Descriptor numbers that mean this socket.
+    /// The number of descriptors that refer to this socket.
     refs: AtomicU32,
-    /// Family that the program asked for, which accepted addresses must have.
+    /// The address family that the program asked for; accepted addresses must have it.
     family: AtomicU16,
     detail: UnsafeCell<Detail>,
 }
@@ -59,23 +59,23 @@ pub struct Entry {
 // `Entry::name` when the entry is past the state in which it changes.
 unsafe impl Sync for Entry {}
 
-/// The part of an [`Entry`] that is guarded by the lock.
+/// The part of an [`Entry`] that the lock protects.
 pub struct Detail {
     /// `ID` in the packets to the master.
     pub id: u64,
-    /// Process that called `bind`; without [`Detail::hold`] only its `close` ends the listening, not a forked
-    /// child's.
+    /// The process that called `bind`; without [`Detail::hold`] only this process's `close` ends the listening, not a
+    /// forked child's.
     pub owner: c_int,
     /// The program's own socket, kept for its options, or -1.
     pub own: c_int,
-    /// An end of a pipe that this process has as long as the socket, or -1: the master sees at the other end
-    /// when no process has it any more.
+    /// An end of a pipe that this process keeps as long as the socket, or -1: at the other end the master sees when
+    /// the last process has closed it.
     pub hold: c_int,
-    /// Whether the program bound it for real, to a port that the kernel chose.
+    /// Whether the program really bound it, to a port that the kernel chose.
     pub ephemeral: bool,
     /// Whether the master made the program's own socket the listener.
     pub adopted: bool,
-    /// The address as the program asked for it, with the real port.
+    /// The address that the program asked for, with the real port.
     pub name: [u8; ADDRESS_MAX],
     pub name_len: c_uint,
 }
@@ -119,7 +119,7 @@ impl Entry {
         self.family.load(Relaxed)
     }
 
-    /// How many descriptor numbers mean this socket.
+    /// The number of descriptors that refer to this socket.
     pub fn refs(&self) -> u32 {
         self.refs.load(Relaxed)
     }
@@ -132,19 +132,19 @@ pub fn find(fd: c_int) -> Option<&'static Entry> {
     POOL.get(usize::from(slot.checked_sub(1)?))
 }
 
-/// Whether the shim itself holds this descriptor.
+/// Whether this descriptor belongs to the shim.
 #[inline]
 pub fn is_internal(fd: c_int) -> bool {
     usize::try_from(fd).ok().and_then(|fd| SLOT.get(fd)).is_some_and(|s| s.load(Relaxed) == INTERNAL)
 }
 
-/// The lowest number from this one on that is a listening socket of ours, or that the shim holds.
+/// The lowest number from this one on that is a listening socket of ours or belongs to the shim.
 pub fn next_special(from: c_uint) -> Option<c_uint> {
     let rest = SLOT.get(from as usize..)?;
     rest.iter().position(|slot| slot.load(Relaxed) != 0).map(|more| from + more as c_uint)
 }
 
-/// The lock, held. All changes go through it.
+/// The held lock. All changes go through it.
 pub struct Locked {
     signals: u64,
 }
@@ -205,12 +205,12 @@ impl Locked {
         Some(entry)
     }
 
-    /// The entry with this name, if there is one.
+    /// The entry with this id, if there is one.
     pub fn named(&mut self, id: u64) -> Option<&'static Entry> {
         POOL.iter().find(|entry| entry.state() != State::Free && self.detail(entry).id == id)
     }
 
-    /// Makes `copy` another number of `entry`'s socket.
+    /// Makes `copy` another descriptor of `entry`'s socket.
     pub fn alias(&mut self, entry: &'static Entry, copy: c_int) {
         let index = (core::ptr::from_ref(entry) as usize - POOL.as_ptr() as usize) / size_of::<Entry>();
         if let Some(slot) = usize::try_from(copy).ok().and_then(|fd| SLOT.get(fd)) {
@@ -219,8 +219,8 @@ impl Locked {
         }
     }
 
-    /// Forgets one number; returns true when it was the socket's last. The entry then is the
-    /// caller's to clean and to free with [`Locked::free`].
+    /// Forgets one number; returns true if it was the socket's last. The caller must then clean up the entry and free
+    /// it with [`Locked::free`].
     pub fn forget(&mut self, fd: c_int) -> bool {
         let Some(entry) = find(fd) else { return false };
         if let Some(slot) = usize::try_from(fd).ok().and_then(|fd| SLOT.get(fd)) {
@@ -233,19 +233,19 @@ impl Locked {
         entry.set_state(State::Free);
     }
 
-    /// Other numbers than `fd` that mean the same socket, lowest first, from `after` upwards.
+    /// The next descriptor above `after` that refers to the same socket.
     pub fn next_alias(&mut self, entry: &'static Entry, after: c_int) -> Option<c_int> {
         (after + 1..DESCRIPTORS as c_int).find(|&n| find(n).is_some_and(|e| core::ptr::eq(e, entry)))
     }
 
-    /// Guards a descriptor of the shim's own against the program's `close`.
+    /// Protects one of the shim's own descriptors against the program's `close`.
     pub fn protect(&mut self, fd: c_int) {
         if let Some(slot) = usize::try_from(fd).ok().and_then(|fd| SLOT.get(fd)) {
             slot.store(INTERNAL, Relaxed);
         }
     }
 
-    /// Ends the guard of [`Locked::protect`] and closes the descriptor.
+    /// Ends the protection of [`Locked::protect`] and closes the descriptor.
     pub fn discard(&mut self, fd: c_int) {
         if let Some(slot) = usize::try_from(fd).ok().and_then(|fd| SLOT.get(fd)) {
             slot.store(0, Relaxed);
@@ -253,7 +253,7 @@ impl Locked {
         }
     }
 
-    /// Notes that a descriptor of the shim's own has another number now, or -1 when it could not be kept.
+    /// Records that one of the shim's own descriptors has another number now, or -1 if it could not be kept.
     pub fn moved(&mut self, from: c_int, to: c_int) {
         for entry in POOL.iter().filter(|entry| entry.state() != State::Free) {
             let detail = self.detail(entry);

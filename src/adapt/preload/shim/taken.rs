@@ -1,5 +1,5 @@
-//! Counting what is accepted on a shared listening socket: nobody but this process sees it. The master
-//! names a file in memory with a counter for each slot.
+//! Counts the connections accepted on a shared listening socket, which only this process sees. The master names a file
+//! in memory with a counter for each slot.
 
 use super::abi::{AT_FDCWD, O_RDWR_CLOEXEC, PATH_MAX, close, kernel, nr, raw};
 use core::ffi::c_int;
@@ -8,8 +8,8 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
 
 static COUNTER: AtomicPtr<AtomicU64> = AtomicPtr::new(null_mut());
 
-/// Takes over the counter that `COUNT=PLACE PATH` names. Whatever is wrong with it, nothing is counted
-/// and all else goes on.
+/// Starts using the counter that `COUNT=PLACE PATH` names. If anything is wrong with it, nothing is counted and
+/// everything else continues.
 pub fn start(count: &str) {
     const PROT_READ_WRITE: c_int = 3;
     const MAP_SHARED: c_int = 1;
@@ -29,7 +29,7 @@ pub fn start(count: &str) {
     if file < 0 {
         return;
     }
-    // The name may be another process's by now: only memory whose size nobody can change is ever written to.
+    // The name may belong to another process by now: only memory whose size is sealed is ever written to.
     let seals = kernel!(nr::FCNTL, file, F_GET_SEALS) as c_int;
     if seals < 0 || seals & F_SEAL_SHRINK == 0 {
         close(file);
@@ -47,8 +47,8 @@ pub fn start(count: &str) {
 pub fn count(fd: c_int) -> c_int {
     let counter = COUNTER.load(Relaxed);
     if fd >= 0 && !counter.is_null() {
-        // SAFETY: the slot's place in a mapping that is never undone; the master made the file large
-        // enough for every slot and sealed its size.
+        // SAFETY: the slot's place in a mapping that is never unmapped; the master made the file large enough for
+        // every slot and sealed its size.
         unsafe { (*counter).fetch_add(1, Relaxed) };
     }
     fd

@@ -1,4 +1,4 @@
-//! `accept` on a hand-off socket, to its end.
+//! `accept` on a hand-off socket, including its end.
 
 use super::abi::*;
 use super::listening::{CAREFUL_FROM, HIGHEST_FD, high_copy, note, set_nonblocking};
@@ -12,7 +12,7 @@ use core::sync::atomic::Ordering::Relaxed;
 /// `accept`: takes one connection from the hand-off socket.
 ///
 /// # Safety
-/// `addr` and `len` must be null or as `accept(2)` wants them.
+/// `addr` and `len` must be null or as `accept(2)` requires.
 pub unsafe fn take(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_uint, flags: c_int) -> c_int {
     if flags & !(SOCK_NONBLOCK | SOCK_CLOEXEC) != 0 {
         return fail(EINVAL);
@@ -20,7 +20,7 @@ pub unsafe fn take(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_
     if HIGHEST_FD.load(Relaxed) >= CAREFUL_FROM.load(Relaxed) {
         let spare = kernel!(nr::FCNTL, fd, F_DUPFD_CLOEXEC, 0) as c_int;
         if spare < 0 {
-            // The connection stays where it is, as with the kernel's own accept.
+            // The connection stays in the queue, as with the kernel's own accept.
             return fail(-spare);
         }
         close(spare);
@@ -54,7 +54,7 @@ pub unsafe fn take(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_
             if n == 0 {
                 return ended(fd, entry);
             }
-            // Not a hand-off; nobody but the master can have sent it, and it means nothing.
+            // Not a hand-off; only the master can have sent it, and it has no meaning.
             continue;
         }
         let connection = rights.fds[0];
@@ -66,7 +66,7 @@ pub unsafe fn take(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_
         }
         if !addr.is_null() && !len.is_null() {
             let (peer, peer_len) = in_family(&peer[..n as usize], entry.family());
-            // SAFETY: as the caller vouches; `accept(2)` says that what does not fit is cut.
+            // SAFETY: as the caller vouches; `accept(2)` says that an address that does not fit is cut.
             unsafe {
                 let room = (*len as usize).min(peer_len);
                 addr.copy_from_nonoverlapping(peer.as_ptr(), room);
@@ -77,18 +77,18 @@ pub unsafe fn take(fd: c_int, entry: &'static Entry, addr: *mut u8, len: *mut c_
     }
 }
 
-/// End of file on a hand-off socket: shut down by the program itself, or the master is gone, or has ended
+/// End of file on a hand-off socket: the program itself shut it down, the master is gone, or the master has finished
 /// with this process's first ancestor.
 fn ended(fd: c_int, entry: &'static Entry) -> c_int {
     if entry.state() != State::Shut {
-        // Nobody outlives the master, and its guard sees to that. But should that be gone as well, nothing here
-        // may burn a core: the socket is at its end for ever and would wake its reader again and again. So the
-        // program waits from now on at one that never becomes readable, asked once to end together with those
-        // who would start it again.
+        // No worker outlives the master; its guard ensures that. But if the guard is gone as well, nothing here may
+        // burn a core: the socket stays at end of file and would wake its reader again and again. So from now on the
+        // program waits on a socket that never becomes readable, and is asked once to end, together with the processes
+        // that would start it again.
         let asleep = put_to_sleep(fd, entry);
         match end::ask() {
             end::Requested::Now => {}
-            // It slept already, or nothing lets it sleep: this is no request.
+            // It was already put to sleep, or cannot be: this is not a request.
             end::Requested::Before if !asleep => {
                 kernel!(nr::KILL, getpid(), SIGKILL);
                 kernel!(nr::EXIT_GROUP, 1);
@@ -102,8 +102,8 @@ fn ended(fd: c_int, entry: &'static Entry) -> c_int {
     fail(EINVAL)
 }
 
-/// Puts a socket that never becomes readable under all numbers of a hand-off socket; false when none can be
-/// had.
+/// Puts a socket that never becomes readable under all numbers of a hand-off socket; false if no such socket can be
+/// created.
 fn put_to_sleep(fd: c_int, entry: &'static Entry) -> bool {
     let mut pair = [-1 as c_int; 2];
     if kernel!(nr::SOCKETPAIR, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair.as_mut_ptr()) < 0 {
@@ -117,12 +117,12 @@ fn put_to_sleep(fd: c_int, entry: &'static Entry) -> bool {
     }
     let nonblocking = kernel!(nr::FCNTL, fd, F_GETFL) & O_NONBLOCK != 0;
     let mut locked = lock();
-    // Open for good: its end would be one for the sleeper, too.
+    // Stays open for good: if it closed, the sleeping socket would be at end of file, too.
     locked.protect(other);
     let mut number = if entry.refs() > 1 { locked.next_alias(entry, -1) } else { Some(fd) };
     while let Some(fd) = number {
         let cloexec = kernel!(nr::FCNTL, fd, F_GETFD) & FD_CLOEXEC;
-        // A process that this one was forked from may have the old socket, too: epoll then goes on watching it.
+        // The process that this one was forked from may have the old socket, too: epoll would then go on watching it.
         let registrations = epoll::take(fd);
         kernel!(nr::DUP3, asleep, fd, if cloexec != 0 { SOCK_CLOEXEC } else { 0 });
         registrations.restore(fd);

@@ -1,7 +1,7 @@
-//! Packets of the control channel and socket addresses, to bytes and back.
+//! Encodes and decodes packets of the control channel and socket addresses.
 //!
-//! A packet is UTF-8 text with one `KEY=VALUE` a line. An address is `tcp:127.0.0.1:80`,
-//! `tcp:[::1]:80` or `unix:/path`.
+//! A packet is UTF-8 text with one `KEY=VALUE` per line. An address is `tcp:127.0.0.1:80`, `tcp:[::1]:80` or
+//! `unix:/path`.
 
 use super::abi::{ADDRESS_MAX, AF_INET, AF_INET6, AF_UNIX, AT_FDCWD, kernel, nr, raw};
 use core::fmt::Write;
@@ -13,7 +13,7 @@ const UNIX_MAX: usize = 110;
 /// Longest packet.
 pub const PACKET_MAX: usize = 1024;
 
-/// A packet being written; what does not fit is cut and noticed by [`Packet::complete`].
+/// A packet being written; text that does not fit is cut, and [`Packet::complete`] reports it.
 pub struct Packet {
     bytes: [u8; PACKET_MAX],
     len: usize,
@@ -38,7 +38,7 @@ impl Packet {
     pub fn line(&mut self, key: &str, value: core::fmt::Arguments<'_>) {
         self.push(key.as_bytes());
         self.push(b"=");
-        // Writing to a Packet cannot fail; what is cut is recorded in it.
+        // Writing to a Packet cannot fail; truncation is recorded in it.
         let _ = self.write_fmt(value);
         self.push(b"\n");
     }
@@ -80,15 +80,15 @@ pub unsafe fn family_of(addr: *const u8, len: u32) -> Option<u16> {
 #[allow(clippy::large_enum_variant, reason = "lives on the stack for one call; there is no heap here")]
 pub enum Requested {
     Ip(SocketAddr),
-    /// Absolute path, in a buffer ended by its length.
+    /// Absolute path, in a buffer with its length.
     Path([u8; ADDRESS_MAX * 3], usize),
     /// Abstract name without its leading zero byte.
     Abstract([u8; ADDRESS_MAX], usize),
 }
 
 impl Requested {
-    /// Reads a `sockaddr`. `None` for what maitred leaves alone: other families, unnamed Unix
-    /// sockets, names that do not fit into a line of text.
+    /// Reads a `sockaddr`. `None` for addresses that maitred leaves alone: other families, unnamed Unix sockets, names
+    /// that do not fit into a line of text.
     ///
     /// # Safety
     /// `addr` must be readable for `len` bytes.
@@ -163,7 +163,7 @@ impl Requested {
     }
 }
 
-/// `path`, with the working directory before it when it is relative.
+/// `path`, prefixed with the working directory if it is relative.
 pub fn absolute(path: &[u8]) -> Option<([u8; ADDRESS_MAX * 3], usize)> {
     let mut buffer = [0u8; ADDRESS_MAX * 3];
     let mut len = 0;
@@ -200,7 +200,7 @@ pub struct Name {
     pub family: u16,
 }
 
-/// The `sockaddr` of an address as the master writes it.
+/// The `sockaddr` of an address in the master's notation.
 pub fn name_of(address: &str) -> Option<Name> {
     let mut bytes = [0u8; ADDRESS_MAX];
     let (family, len) = if let Some(name) = address.strip_prefix("unix:") {
@@ -241,13 +241,13 @@ pub fn set_port(name: &mut [u8; ADDRESS_MAX], family: u16, port: u16) {
     }
 }
 
-/// The port of `tcp:HOST:PORT` as the master writes it.
+/// The port of `tcp:HOST:PORT` in the master's notation.
 pub fn port_of(address: &str) -> Option<u16> {
     address.strip_prefix("tcp:")?.parse::<SocketAddr>().ok().map(|a| a.port())
 }
 
-/// A peer's address in the family that the program's socket has: a dual-stack listener and a
-/// worker that bound `0.0.0.0` (or the other way round) see the same peer differently.
+/// A peer's address in the family of the program's socket: a dual-stack listener and a worker that bound `0.0.0.0` (or
+/// the other way round) see the same peer differently.
 pub fn in_family(peer: &[u8], family: u16) -> ([u8; ADDRESS_MAX], usize) {
     let mut out = [0u8; ADDRESS_MAX];
     let n = peer.len().min(ADDRESS_MAX);

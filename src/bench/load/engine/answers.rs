@@ -1,4 +1,4 @@
-//! What follows from what a server sent.
+//! Handles what a server sent.
 
 use super::connection::Phase;
 use super::*;
@@ -24,7 +24,7 @@ impl Engine<'_> {
                 }
                 progress => progress,
             },
-            // It was asked nothing: only an end may come.
+            // No request is open: only the end may come.
             (Phase::Free | Phase::Pausing(_), 0) => {
                 self.close(key, Ending::NotKept);
                 return Ok(());
@@ -47,7 +47,7 @@ impl Engine<'_> {
         let now = Instant::now();
         let connection = &mut self.connections[key];
         let head = connection.reader.head();
-        // An error is no answer whose time would count: to send somebody away is quickly done.
+        // The time of an error does not count: turning a connection away is fast.
         if let Some(since) = connection.since.take().filter(|_| head.status < 400) {
             self.tally.answer((now - since).as_micros() as u64);
         }

@@ -1,4 +1,4 @@
-//! One client's connection, and what it asks.
+//! One client's connection, and its requests.
 
 use crate::bench::load::answer::Reader;
 use crate::bench::load::tally::Ending;
@@ -10,28 +10,28 @@ use std::time::Instant;
 /// Bytes of an echo.
 const ECHO: usize = 64;
 
-/// A client's connection; its room is used again by the next.
+/// A client's connection; its entry is reused by the next one.
 #[derive(Default)]
 pub(super) struct Connection {
     pub(super) socket: Option<Socket>,
     pub(super) reader: Reader,
-    /// What the latency of the exchange counts from.
+    /// The instant from which the latency of the exchange counts.
     pub(super) since: Option<Instant>,
     pub(super) phase: Phase,
     /// Exchanges still to come, after the one under way.
     pub(super) left: u32,
     pub(super) path: usize,
-    /// How much of the question was sent.
+    /// How many bytes of the request were sent.
     pub(super) sent: usize,
-    /// Whether epoll was asked to tell when more can be sent.
+    /// Whether epoll should report when more can be sent.
     pub(super) watches_room: bool,
     pub(super) slot: Option<u16>,
     pub(super) mixed: bool,
-    /// Which of the clients' addresses it comes from.
+    /// The index of its source address.
     pub(super) source: usize,
 }
 
-/// What a connection waits for. The number tells this time from the room's earlier ones.
+/// What a connection waits for. The number distinguishes this use of the entry from earlier ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Nothing.

@@ -1,9 +1,9 @@
-//! What a fleet promises whatever happens, checked against what the world has seen of it.
+//! What a fleet promises in all circumstances, checked against what the simulated world has seen of it.
 
 use super::super::reload::GENERATIONS_MAX;
 use super::*;
 
-/// What is to be known of the fleet before an event, to judge what it makes of it.
+/// The state of the fleet before an event, needed to judge its reaction.
 struct Before {
     serving: BTreeSet<usize>,
     surge: usize,
@@ -58,7 +58,7 @@ impl World {
             }
             self.carry_out(action, &event, &mut excused);
         }
-        // Before that nobody could know.
+        // Before that the fleet could not know.
         let turns = |a: &Action| matches!(a, Action::ReloadBegun { .. } | Action::CanaryServes { .. });
         let since = &actions[actions.iter().rposition(turns).unwrap_or(0)..];
         let forked = |worker| since.iter().any(|a| matches!(a, Action::Fork { worker: w, .. } if *w == worker));
@@ -78,14 +78,14 @@ impl World {
         if runs && !begun && !before.paused && self.reload.is_none() {
             self.must(self.fleet.wanted() == self.number, "another number of workers than was asked for");
         }
-        // When one event makes the fleet smaller and larger again, nobody can serve yet in what was added.
+        // When one event makes the fleet smaller and then larger again, the added slots cannot be served yet.
         let resized =
             actions.iter().filter_map(|a| if let Action::Resized { workers } = a { Some(*workers) } else { None });
         let least = resized.fold(self.fleet.wanted(), u32::min) as usize;
         self.check(&event, &before.serving, (&excused, least));
     }
 
-    /// Slots in which a worker serves and another one is about to.
+    /// Slots in which one worker serves and another one is about to.
     fn surging(&self) -> usize {
         let surges = |slot: usize| {
             let here = || self.alive.values().filter(move |p| p.slot == slot);
@@ -271,7 +271,7 @@ impl World {
             let serves = self.fleet.occupant(*id).is_some_and(Occupant::serves);
             self.must(process.serves() == serves, "who serves is admitted and not withdrawn");
         }
-        // Nobody leaves for the fleet's own reasons before there is another, but for an allowed gap.
+        // No worker leaves for the fleet's own reasons before its replacement is there, except for an allowed gap.
         let now_serving = self.serving_slots();
         let gaps: Vec<_> =
             before.iter().filter(|s| **s < wanted && !now_serving.contains(s) && !excused.contains(s)).collect();
@@ -291,7 +291,7 @@ impl World {
         }
     }
 
-    /// While somebody serves somebody gets connections: one that is well, if there is one.
+    /// While any worker serves, at least one gets connections: a healthy one, if there is one.
     fn nobody_starves(&self) {
         let serving = || self.alive.values().filter(|process| process.serves());
         let gets = serving().any(|process| !process.excluded);

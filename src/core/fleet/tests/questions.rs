@@ -1,4 +1,4 @@
-//! What the fleet answers when it is asked, and what it takes over from a changed configuration.
+//! What the fleet answers to queries, and what it takes over from a changed configuration.
 
 use super::*;
 

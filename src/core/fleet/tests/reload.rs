@@ -1,4 +1,4 @@
-//! The stories of reloads: what replaces what, and what gives a new generation up.
+//! The stories of reloads: what replaces what, and what makes a new generation fail.
 
 use super::*;
 use crate::core::fleet::reload::GENERATIONS_MAX;
@@ -42,7 +42,7 @@ fn a_new_generation_that_fails_leaves_the_old_one_serving() {
     assert_eq!(actions, [Action::ReloadAborted { generation: Generation(2), because }]);
     assert!(fleet.all_ready());
     assert_eq!(fleet.generation(), Generation(1));
-    // The next try gets a number of its own.
+    // The next attempt gets a new number.
     let actions = fleet.handle(now, Event::ReloadAsked(Manner::Rolling, Workers::Same));
     assert_eq!(actions[0], Action::ReloadBegun { generation: Generation(3), manner: Manner::Rolling });
 }
@@ -81,7 +81,7 @@ fn a_reload_during_a_reload_waits_and_generations_are_bounded() {
     let mut next = forked(&fleet.handle(now, Event::ReloadAsked(Manner::Rolling, Workers::Same)))[0];
     let actions = fleet.handle(now, Event::ReloadAsked(Manner::Rolling, Workers::Same));
     assert_eq!(actions, [Action::ReloadWaits { because: WaitReason::AnotherRuns }]);
-    // Nobody of the old generations ends, until there are as many as may be.
+    // No worker of the old generations ends, until the limit is reached.
     for _ in 2..GENERATIONS_MAX {
         next = forked(&is_ready(&mut fleet, now, next))[0];
         fleet.handle(now, Event::ReloadAsked(Manner::Rolling, Workers::Same));
@@ -119,7 +119,7 @@ fn a_new_generation_that_crashes_again_and_again_is_given_up() {
     let (mut fleet, mut now, _) = ready(2);
     fleet.plan.max_restarts = 2;
     let mut worker = forked(&fleet.handle(now, Event::ReloadAsked(Manner::Rolling, Workers::Same)))[0];
-    // The second slot's new worker never gets ready; the first one's crashes meanwhile.
+    // The second slot's new worker never becomes ready; the first one's crashes meanwhile.
     is_ready(&mut fleet, now, worker);
     for _ in 0..2 {
         let mut actions = fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
@@ -154,7 +154,7 @@ fn a_worn_worker_is_replaced_during_a_reload_of_the_whole_fleet_too() {
     let (mut fleet, now, _) = ready(2);
     let new = forked(&fleet.handle(now, Event::ReloadAsked(Manner::Fleet, Workers::Same)));
     is_ready(&mut fleet, now, new[0]);
-    // The old worker of the second slot dies, so its new one serves at once, and had its time already.
+    // The old worker of the second slot dies, so its new one serves at once, and then reaches a limit.
     let old = fleet.slots()[1].serving().unwrap().worker;
     fleet.handle(now, Event::Exited(old, Exit::Code(1)));
     is_ready(&mut fleet, now, new[1]);
@@ -171,7 +171,7 @@ fn a_new_generation_that_goes_into_the_background_never_takes_down_the_good_one(
     assert!(fleet.is_wanted(workers[0]) && !fleet.is_stopping());
 }
 
-/// A fleet of two of which the first slot fails again and again, and the moment at which it waits.
+/// A fleet of two whose first slot fails again and again, and the moment at which that slot waits.
 fn one_of_two_fails(surge: u32, unavailable: u32, succession: Succession) -> (Fleet, Moment, WorkerId) {
     let (mut fleet, mut now, w) = ready(2);
     (fleet.plan.max_surge, fleet.plan.max_unavailable) = (surge, unavailable);
@@ -188,7 +188,7 @@ fn one_of_two_fails(surge: u32, unavailable: u32, succession: Succession) -> (Fl
     (fleet, now, worker)
 }
 
-/// Lets every worker do what it should until the reload is over; says what came of it.
+/// Lets every worker behave until the reload is over; returns the resulting actions.
 fn carry_on(fleet: &mut Fleet, now: Moment) -> Vec<Action> {
     let mut done = Vec::new();
     for _ in 0..20 {
@@ -251,7 +251,7 @@ fn of_several_empty_slots_one_tries_the_new_generation() {
         generation: Generation(generation),
     };
     assert_eq!(actions[1..], [fork(0, 6, 2), fork(1, 7, 1)]);
-    // It is proven: what still starts of the old generation where nobody serves makes room.
+    // It is proven: an old worker that still starts in a slot where none serves makes room.
     let actions = is_ready(&mut fleet, now, WorkerId(6));
     assert!(actions.contains(&Action::Kill { worker: WorkerId(7), because: KillReason::Outdated }), "{actions:?}");
     assert!(actions.contains(&fork(1, 8, 2)), "{actions:?}");
@@ -277,7 +277,7 @@ fn an_old_worker_that_fails_too_often_does_not_end_the_reload() {
         worker = forked(&actions)[0];
     }
     assert!(rested && fleet.reloading().is_some(), "the slot rests, and the canary goes on");
-    // It serves: the slot gets one of the new generation.
+    // It serves: the slot gets a worker of the new generation.
     let new = forked(&is_ready(&mut fleet, now, canary));
     assert!(new.iter().any(|worker| fleet.slots()[2].occupants.iter().any(|o| o.worker == *worker)), "{new:?}");
     let actions = carry_on(&mut fleet, now);
@@ -289,7 +289,7 @@ fn a_reload_ends_while_new_workers_of_two_slots_never_serve_at_the_same_time() {
     for manner in [Manner::Rolling, Manner::Fleet] {
         let (mut fleet, mut now, w) = ready(2);
         fleet.plan.restart_window = Duration::from_secs(1);
-        // Nobody serves when the reload begins, so both slots get the new generation at once.
+        // No worker serves when the reload begins, so both slots get the new generation at once.
         for worker in w {
             let next = forked(&fleet.handle(now, Event::Exited(worker, Exit::Code(1))))[0];
             fleet.handle(now, Event::Exited(next, Exit::Code(1)));
@@ -300,7 +300,7 @@ fn a_reload_ends_while_new_workers_of_two_slots_never_serve_at_the_same_time() {
         for turn in 0..100 {
             let worker = new[turn % 2];
             done |= is_ready(&mut fleet, now, worker).contains(&Action::ReloadDone { generation: Generation(2) });
-            // As soon as it serves it fails, and the other one starts meanwhile.
+            // It fails as soon as it serves, and the other one starts meanwhile.
             let mut actions = fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
             while forked(&actions).is_empty() {
                 now = fleet.wakes_at().unwrap();
@@ -321,7 +321,7 @@ fn a_new_generation_that_fails_slowly_and_leaves_no_gap_for_the_others_is_given_
         let next = forked(&fleet.handle(now, Event::Exited(worker, Exit::Code(1))))[0];
         fleet.handle(now, Event::Exited(next, Exit::Code(1)));
     }
-    // The first two slots serve for a moment only, and never both; the third one still has its old worker.
+    // The first two slots serve only for a moment, and never both; the third one still has its old worker.
     fleet.handle(now, Event::ReloadAsked(Manner::Rolling, Workers::Same));
     for _ in 0..100 {
         let starting = fleet.slots().iter().flat_map(|state| &state.occupants).find(|o| o.is_starting());
@@ -347,7 +347,7 @@ fn a_new_worker_that_ends_while_it_waits_for_its_generation_ends_the_reload() {
     assert!(actions.contains(&Action::ReloadAborted { generation: Generation(2), because }), "{actions:?}");
 }
 
-/// A reload whose configuration asks for so many workers.
+/// A reload whose configuration asks for this many workers.
 fn reload_to(workers: u32) -> Event {
     Event::ReloadAsked(Manner::Rolling, Workers::Configured(workers))
 }
@@ -395,7 +395,7 @@ fn a_reload_that_is_given_up_leaves_the_number_of_workers() {
         assert_eq!((fleet.slots().len(), fleet.all_ready()), (2, true));
         assert_eq!(fleet.generations().into_iter().collect::<Vec<_>>(), [Generation(1)], "{asked} {proven}");
         assert_eq!(fleet.is_wanted(w[0]), proven == 0);
-        // The next one that asks for as many still has to change something.
+        // The next reload that asks for the same number still has to change something.
         let actions = [fleet.handle(now, reload_to(asked)), carry_on(&mut fleet, now)].concat();
         assert!(actions.contains(&Action::Resized { workers: asked }), "{actions:?}");
     }
@@ -409,7 +409,7 @@ fn a_number_chosen_by_hand_outlives_reloads_that_ask_for_no_other() {
     fleet.handle(now, reload_to(2));
     carry_on(&mut fleet, now);
     assert_eq!((fleet.generation(), fleet.wanted()), (Generation(2), 3));
-    // Also one that comes while a reload adds some.
+    // The same holds for a choice made while a reload adds slots.
     let canary = forked(&fleet.handle(now, reload_to(5)))[0];
     let next = forked(&is_ready(&mut fleet, now, canary))[0];
     fleet.handle(now, Event::Resize(Resize::To(4)));
@@ -417,7 +417,7 @@ fn a_number_chosen_by_hand_outlives_reloads_that_ask_for_no_other() {
     assert_eq!((fleet.reloading(), fleet.wanted()), (None, 4));
 }
 
-/// Lets whoever starts in a slot fail until the slot rests.
+/// Lets each worker that starts in a slot fail until the slot rests.
 fn until_it_rests(fleet: &mut Fleet, mut now: Moment, slot: usize) -> Moment {
     for _ in 0..100 {
         let starting = fleet.slots()[slot].occupants.iter().find(|o| o.is_starting()).map(|o| o.worker);
@@ -435,7 +435,7 @@ fn until_it_rests(fleet: &mut Fleet, mut now: Moment, slot: usize) -> Moment {
 
 #[test]
 fn who_served_on_while_its_replacements_failed_is_followed_when_it_ends() {
-    // One that had its time, and one of a generation that was given up.
+    // A worker that reached a limit, and one of a generation that was given up.
     for given_up in [false, true] {
         let (mut fleet, now, w) = ready(2);
         fleet.plan.max_restarts = 3;

@@ -1,4 +1,4 @@
-//! What the kernel and libc take by address.
+//! Structures that the kernel and libc take by address.
 
 use core::ffi::{c_int, c_void};
 

@@ -1,4 +1,5 @@
-//! `syscall(2)`: libuv closes descriptors this way, Go programs with C parts do everything so, and others accept.
+//! `syscall(2)`: libuv closes descriptors this way, Go programs with C parts make all calls this way, and others
+//! accept.
 
 use super::super::abi::*;
 use super::super::process::owns_memory;
@@ -17,9 +18,9 @@ pub unsafe extern "C" fn syscall(
     e: c_long,
     f: c_long,
 ) -> c_long {
-    // The kernel reads as many bits of each as its type has (syscall(2)).
+    // The kernel reads only as many bits of each argument as its type has (syscall(2)).
     let (fd, second) = (a as c_int, b as c_int);
-    // SAFETY: the program's own arguments, in the meaning of the call with that number.
+    // SAFETY: the program's own arguments, with the meaning of the call with that number.
     unsafe {
         c_long::from(match number {
             nr::CLOSE => close(fd),
@@ -50,7 +51,7 @@ pub unsafe extern "C" fn syscall(
             _ => {
                 let answer = raw(number, [a, b, c, d, e, f]);
                 if answer == 0 && nr::FORKS.contains(&number) {
-                    // Before it can lend its memory to a child of its own.
+                    // Before this process can lend its memory to a child of its own.
                     owns_memory();
                 }
                 return match answer {

@@ -9,7 +9,7 @@ use core::ffi::{c_int, c_long, c_uint, c_void};
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn close(fd: c_int) -> c_int {
     if is_internal(fd) {
-        // As if it were not there.
+        // As if the descriptor were not open.
         return fail(EBADF);
     }
     let _hold = closing::forget(fd);
@@ -30,14 +30,14 @@ pub unsafe extern "C" fn posix_close(fd: c_int, _flags: c_int) -> c_int {
     unsafe { close(fd) }
 }
 
-/// The stream's descriptor goes with it.
+/// The stream's descriptor is closed with it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fclose(stream: *mut c_void) -> c_int {
     // SAFETY: the program's own argument, which `fclose` would use as well.
     let fd = unsafe { number_of(stream) };
     // SAFETY: as above.
     let closed = unsafe { next::fclose(stream) };
-    // It is closed in any case (fclose(3)).
+    // The descriptor is closed in any case (fclose(3)).
     drop(closing::forget(fd));
     closed
 }
@@ -57,7 +57,7 @@ pub unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) 
 pub unsafe extern "C" fn closefrom(first: c_int) {
     let first = first.max(0);
     if close_numbers(first.cast_unsigned(), c_uint::MAX, 0) < 0 {
-        // A kernel before 5.9.
+        // A kernel before 5.9 lacks the call.
         numbers::each(|fd| {
             if fd >= first {
                 // SAFETY: no pointers.
@@ -67,13 +67,14 @@ pub unsafe extern "C" fn closefrom(first: c_int) {
     }
 }
 
-/// `close_range(2)`, around what the shim keeps; the kernel's answer.
+/// `close_range(2)`, except for the shim's own descriptors; returns the kernel's value.
 pub(super) fn close_numbers(first: c_uint, last: c_uint, flags: c_int) -> c_long {
     const CLOSE_RANGE_UNSHARE: c_int = 2;
     const CLOSE_RANGE_CLOEXEC: c_int = 4;
     const CLONE_FILES: c_int = 0x400;
     let kernel = |first: c_uint, last: c_uint, flags: c_int| kernel!(nr::CLOSE_RANGE, first, last, flags);
-    // What the shim keeps does close on exec. Between `vfork` and `exec` the numbers are not those of the table.
+    // The shim's descriptors may become close-on-exec. Between `vfork` and `exec` the numbers are not those of the
+    // table.
     if flags & CLOSE_RANGE_CLOEXEC != 0 || first > last || !owns_memory() {
         return kernel(first, last, flags);
     }
@@ -98,7 +99,7 @@ pub(super) fn close_numbers(first: c_uint, last: c_uint, flags: c_int) -> c_long
     if from <= last { kernel(from, last, flags) } else { 0 }
 }
 
-/// After a successful `dup*` the copy means what the original means.
+/// After a successful `dup*` the copy has the same meaning as the original.
 fn copied(fd: c_int, copy: c_int) -> c_int {
     if copy >= 0
         && copy != fd
@@ -110,7 +111,7 @@ fn copied(fd: c_int, copy: c_int) -> c_int {
     copy
 }
 
-/// A `dup*` that closes what was there before, if it succeeds.
+/// A `dup*` that closes what was at the target before, if it succeeds.
 fn copied_onto(fd: c_int, to: c_int, dup: impl FnOnce() -> c_int) -> c_int {
     if fd == to {
         return dup();
@@ -150,8 +151,8 @@ pub unsafe extern "C" fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
     copied_onto(fd, to, || unsafe { next::dup3(fd, to, flags) })
 }
 
-/// `fcntl(2)`. It is variadic in C; its one optional argument is passed in a register like any
-/// other on the machines that the shim is built for.
+/// `fcntl(2)`. It is variadic in C; its one optional argument is passed in a register like any other on the machines
+/// that the shim supports.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fcntl(fd: c_int, command: c_int, arg: c_long) -> c_int {
     // SAFETY: the program's own arguments.

@@ -1,4 +1,4 @@
-//! Functions that take files away: the master's Unix sockets stay.
+//! Functions that remove files: the master's Unix sockets stay.
 
 use super::super::abi::*;
 use super::super::text::{absolute, absolute_at};
@@ -28,7 +28,7 @@ unsafe fn kept(dir: c_int, path: *const c_char) -> bool {
     if path.is_null() || !settings::active() {
         return false;
     }
-    // SAFETY: not null, and terminated as `unlink(2)` wants it.
+    // SAFETY: not null, and terminated as `unlink(2)` requires.
     let path = unsafe { CStr::from_ptr(path) }.to_bytes();
     let full = if dir == AT_FDCWD { absolute(path) } else { absolute_at(dir, path) };
     full.is_some_and(|(path, len)| paths::holds(&path[..len]))
