@@ -124,6 +124,10 @@ mod tests {
         check("unix:/run/a.sock?mode=660", Ok(Bind::Unix { path: "/run/a.sock".into(), mode: Some(0o660) }));
         check("unix:@name", Ok(Bind::Abstract("name".into())));
         check("fd://3", Ok(Bind::Inherited(3)));
+        let path = format!("/{}", "x".repeat(106));
+        check(&format!("unix:{path}"), Ok(Bind::Unix { path: path.into(), mode: None }));
+        let Ok(Bind::Tcp(addresses)) = "localhost:80".parse() else { panic!("localhost has addresses") };
+        assert!(!addresses.is_empty() && addresses.iter().all(|a| a.ip().is_loopback() && a.port() == 80));
     }
 
     #[test]
@@ -135,6 +139,7 @@ mod tests {
         check("127.0.0.1:http", Err(BindError::Port("http".into())));
         check("::1:80", Err(BindError::Brackets));
         check("unix:relative", Err(BindError::Path));
+        check(&format!("unix:/{}", "x".repeat(107)), Err(BindError::Path));
         check("unix:/a?mode=999", Err(BindError::Mode));
         check("unix:/a?umask=7", Err(BindError::Mode));
         check("fd://x", Err(BindError::Descriptor("x".into())));

@@ -176,6 +176,7 @@ mod tests {
         assert_eq!("listen".parse(), Ok(Ready::Listen));
         assert_eq!("http:/up".parse(), Ok(Ready::Http("/up".to_owned())));
         assert_eq!("delay:250ms".parse(), Ok(Ready::Delay(Duration::from_millis(250))));
+        assert_eq!("notify".parse(), Ok(Ready::Notify));
         assert_eq!("fd".parse(), Ok(Ready::Fd(None)));
         assert_eq!("fd:7".parse(), Ok(Ready::Fd(Some(7))));
         assert_eq!("fd:2".parse::<Ready>(), Err(LifeError::Descriptor));
@@ -190,6 +191,15 @@ mod tests {
         assert_eq!("tcp".parse(), Ok(Probe::Tcp));
         assert_eq!("http:/health?x=1".parse(), Ok(Probe::Http("/health?x=1".to_owned())));
         assert_eq!("icmp".parse::<Probe>(), Err(LifeError::Probe));
+    }
+
+    #[test]
+    fn a_duration_has_a_unit_and_at_most_a_hundred_years() {
+        assert_eq!((duration("0"), duration("1500ms")), (Ok(Duration::ZERO), Ok(Duration::from_millis(1500))));
+        assert_eq!(duration("36500days"), Ok(Duration::from_secs(3_153_600_000)));
+        for text in ["36501days", "7", "", "soon", "-1s"] {
+            assert_eq!(duration(text), Err(LifeError::Duration(text.to_owned())));
+        }
     }
 
     #[test]

@@ -84,6 +84,15 @@ mod tests {
     }
 
     #[test]
+    fn usable_cores_are_those_that_this_process_may_use() {
+        let mask = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).unwrap();
+        let allowed = (0..nix::sched::CpuSet::count()).filter(|cpu| mask.is_set(*cpu) == Ok(true)).count() as u32;
+        let usable = usable_cores();
+        // A quota may allow fewer.
+        assert!(usable >= 1 && usable <= allowed, "{usable} of {allowed}");
+    }
+
+    #[test]
     fn mistakes_are_named() {
         assert_eq!("0".parse::<Workers>(), Err(WorkersError::Zero));
         assert_eq!("1025".parse::<Workers>(), Err(WorkersError::TooMany(1025)));

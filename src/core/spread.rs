@@ -171,6 +171,27 @@ mod tests {
     }
 
     #[test]
+    fn the_busiest_is_compared_with_the_mean() {
+        let spread = Spread::of(&[2, 4, 6]).unwrap();
+        assert_eq!((spread.max_over_mean, spread.min, spread.max), (1.5, 2.0, 6.0));
+        near(spread.top2_share, 10.0 / 12.0, 1e-9);
+    }
+
+    #[test]
+    fn a_throw_gives_each_connection_to_one_worker() {
+        let mut random = SmallRng::seed_from_u64(3);
+        // Below the limit one after the other is thrown, from there on the counts are drawn.
+        for (connections, whole) in [(100, true), (119, true), (120, false), (4_000, false)] {
+            let mut counts = [0.0; 4];
+            throw(&mut counts, connections, &mut random);
+            near(counts.iter().sum(), connections as f64, 1e-6);
+            assert_eq!(counts.iter().all(|count| count.fract() == 0.0), whole, "{connections}: {counts:?}");
+            let spread = Spread::of_real(&counts).unwrap();
+            assert!(spread.max > spread.min && spread.cv < 0.5, "{counts:?}");
+        }
+    }
+
+    #[test]
     fn one_worker_has_all_and_that_is_no_surprise() {
         let spread = Spread::of(&[7]).unwrap();
         assert_eq!((spread.jain, spread.top2_share, spread.as_uneven), (1.0, 1.0, 1.0));

@@ -304,3 +304,8 @@ fn a_first_generation_that_goes_into_the_background_is_given_up_though_it_was_re
     let [Action::GiveUp { slot: Slot(1), worker, .. }, Action::Finish] = actions[..] else { panic!("{actions:?}") };
     assert_eq!(worker, workers[1]);
 }
+
+#[test]
+fn an_end_is_told_as_the_shell_has_it() {
+    assert_eq!([Exit::Code(3), Exit::Signal(9)].map(|exit| exit.to_string()), ["exit status 3", "signal 9"]);
+}
