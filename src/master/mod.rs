@@ -16,8 +16,3 @@ pub mod signals;
 pub mod status;
 mod steering;
 pub mod upgrade;
-
-#[cfg(fuzzing)]
-pub(crate) fn read_probe(bytes: &[u8]) {
-    let _ = crate::workers::probe::status(bytes);
-}

@@ -126,7 +126,7 @@ async fn answer(connection: OwnedFd, path: &str) -> Result<(), Unwell> {
 }
 
 /// The status of an answer, when its head is complete. What comes before the real one (1xx) is skipped.
-pub(super) fn status(mut head: &[u8]) -> Result<Option<u16>, Unwell> {
+pub fn status(mut head: &[u8]) -> Result<Option<u16>, Unwell> {
     loop {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut answer = httparse::Response::new(&mut headers);

@@ -13,7 +13,7 @@ mod text;
 
 use abi::ADDRESS_MAX;
 use libfuzzer_sys::fuzz_target;
-use text::{Asked, Packet, absolute, family_of, in_family, name_of, port_of, value};
+use text::{Packet, Requested, absolute, family_of, in_family, name_of, port_of, value};
 
 fuzz_target!(|bytes: &[u8]| {
     // A packet of the master.
@@ -23,8 +23,8 @@ fuzz_target!(|bytes: &[u8]| {
             if let Some(name) = name_of(value) {
                 assert!(name.len <= ADDRESS_MAX);
                 // SAFETY: as many bytes are there, by the line above.
-                let again = unsafe { Asked::read(name.bytes.as_ptr(), name.len as u32) };
-                if let (Some(Asked::Ip(read)), Ok(meant)) = (again, value.trim_start_matches("tcp:").parse()) {
+                let again = unsafe { Requested::read(name.bytes.as_ptr(), name.len as u32) };
+                if let (Some(Requested::Ip(read)), Ok(meant)) = (again, value.trim_start_matches("tcp:").parse()) {
                     let meant: std::net::SocketAddr = meant;
                     assert_eq!((read.ip(), read.port()), (meant.ip(), meant.port()));
                 }
@@ -38,8 +38,9 @@ fuzz_target!(|bytes: &[u8]| {
     }
     // What a program passes to bind.
     // SAFETY: a slice, and its length.
-    let asked =
-        unsafe { family_of(bytes.as_ptr(), bytes.len() as u32).and(Asked::read(bytes.as_ptr(), bytes.len() as u32)) };
+    let asked = unsafe {
+        family_of(bytes.as_ptr(), bytes.len() as u32).and(Requested::read(bytes.as_ptr(), bytes.len() as u32))
+    };
     if let Some(asked) = asked {
         let mut packet = Packet::default();
         asked.write(&mut packet, "LISTEN");

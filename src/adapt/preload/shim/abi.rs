@@ -5,7 +5,10 @@
 //! block (accept, connect, recvmsg) is made by the worker's libc, because that keeps thread cancellation and other
 //! preloaded objects working.
 
+// By path, since a fuzz target includes this file from elsewhere.
+#[path = "abi/numbers.rs"]
 mod numbers;
+#[path = "abi/structs.rs"]
 mod structs;
 
 use core::ffi::{c_char, c_int, c_long, c_uint, c_void};
