@@ -3,6 +3,7 @@
 use super::*;
 use crate::core::backoff;
 
+mod failure;
 mod questions;
 mod reload;
 

@@ -1,0 +1,58 @@
+//! The stories of failures: what counts as one, and for how long.
+
+use super::*;
+
+/// A fleet of one worker that was ready and then crashed so many times, each time at once after it was ready.
+fn crashed(times: u32) -> (Fleet, Moment, WorkerId) {
+    let (mut fleet, mut now, workers) = ready(1);
+    let mut worker = workers[0];
+    for _ in 0..times {
+        let mut actions = fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
+        if forked(&actions).is_empty() {
+            now = fleet.wakes_at().unwrap();
+            actions = fleet.handle(now, Event::Tick);
+        }
+        worker = forked(&actions)[0];
+        is_ready(&mut fleet, now, worker);
+    }
+    (fleet, now, worker)
+}
+
+#[test]
+fn a_first_worker_that_goes_into_the_background_counts_as_every_attempt_to_boot() {
+    let (mut fleet, now, worker) = crashed(BOOT_ATTEMPTS - 1);
+    let actions = fleet.handle(now, Event::Daemonized(worker));
+    assert_eq!(actions, [Action::GiveUp { slot: Slot(0), worker, attempts: BOOT_ATTEMPTS }, Action::Finish]);
+}
+
+#[test]
+fn one_that_was_forked_often_before_it_went_into_the_background_is_no_failed_boot() {
+    let (mut fleet, now, worker) = crashed(BOOT_ATTEMPTS);
+    let actions = fleet.handle(now, Event::Daemonized(worker));
+    assert!(matches!(actions[..], [Action::Wait { .. }]), "{actions:?}");
+    assert!(!fleet.was_never_ready());
+}
+
+#[test]
+fn a_failure_counts_until_the_window_is_over() {
+    for (later, rests) in [(Duration::from_secs(10), true), (Duration::from_millis(10_001), false)] {
+        let (mut fleet, now, workers) = ready(2);
+        (fleet.plan.max_restarts, fleet.plan.restart_window) = (1, Duration::from_secs(10));
+        let next = forked(&fleet.handle(now, Event::Exited(workers[0], Exit::Code(1))))[0];
+        is_ready(&mut fleet, now, next);
+        fleet.handle(now + later, Event::Exited(next, Exit::Code(1)));
+        assert_eq!(fleet.resting().next().is_some(), rests, "{later:?}");
+    }
+}
+
+#[test]
+fn a_worker_that_is_killed_while_it_waits_for_its_generation_ends_the_reload() {
+    let (mut fleet, now, _) = ready(2);
+    let new = forked(&fleet.handle(now, Event::ReloadAsked(Manner::Fleet, Workers::Same)));
+    assert_eq!(fleet.reload_manner(), Some(Manner::Fleet));
+    assert_eq!(is_ready(&mut fleet, now, new[0]), []);
+    let actions = fleet.handle(now, Event::Condemned(new[0], KillReason::Watchdog));
+    let because = AbortReason::Waiting(new[0]);
+    assert!(actions.contains(&Action::ReloadAborted { generation: Generation(2), because }), "{actions:?}");
+    assert_eq!(fleet.reload_manner(), None);
+}
