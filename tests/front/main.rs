@@ -30,6 +30,7 @@
 //! - `paths`: the shim's file, the control socket, and what is trusted on the way there
 //! - `rights`: workers get what their own user may have, and no more
 //! - `refusals`: what cannot be started, and what is said about it
+//! - `manual`: the README and the manual do what they say
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -50,6 +51,7 @@ mod left_behind;
 mod limits;
 mod lives;
 mod loops;
+mod manual;
 mod mending;
 mod messages;
 mod misbehaviour;
