@@ -469,3 +469,30 @@ fn who_served_on_while_its_replacements_failed_is_followed_when_it_ends() {
         }
     }
 }
+
+#[test]
+fn a_reload_that_waits_is_dropped_at_a_stop_and_said_to_wait_for_old_generations() {
+    let (mut fleet, now, _) = ready(1);
+    for _ in 1..GENERATIONS_MAX {
+        let new = forked(&fleet.handle(now, Event::ReloadAsked(Manner::Rolling, Workers::Same)))[0];
+        is_ready(&mut fleet, now, new);
+    }
+    let actions = fleet.handle(now, Event::ReloadAsked(Manner::Rolling, Workers::Same));
+    assert_eq!(actions, [Action::ReloadWaits { because: WaitReason::OldGenerations }]);
+    let actions = fleet.handle(now, Event::StopAsked(Stop::Graceful));
+    assert!(actions.contains(&Action::ReloadDropped), "{actions:?}");
+    // It is answered once.
+    assert!(!fleet.handle(now, Event::Tick).contains(&Action::ReloadDropped));
+}
+
+#[test]
+fn a_slot_of_the_old_generation_that_fails_too_often_gets_the_new_one_and_no_rest() {
+    let (mut fleet, now, old) = ready(3);
+    fleet.plan.max_restarts = 0;
+    let canary = forked(&fleet.handle(now, Event::ReloadAsked(Manner::Rolling, Workers::Same)))[0];
+    is_ready(&mut fleet, now, canary);
+    let actions = fleet.handle(now, Event::Exited(old[2], Exit::Code(1)));
+    let replaced = |a: &Action| matches!(a, Action::Fork { slot: Slot(2), generation: Generation(2), .. });
+    assert!(actions.iter().any(replaced), "{actions:?}");
+    assert_eq!(fleet.resting().next(), None);
+}
