@@ -115,7 +115,11 @@ pub fn inspect(
     Ok(found)
 }
 
-fn find(command: &OsStr, path_variable: Option<&OsStr>, cwd: Option<&Path>) -> Result<PathBuf, NotExecutable> {
+/// Finds a program as a shell would: by its path, or by its name in one of the directories of `path_variable`.
+///
+/// # Errors
+/// [`NotExecutable`].
+pub fn find(command: &OsStr, path_variable: Option<&OsStr>, cwd: Option<&Path>) -> Result<PathBuf, NotExecutable> {
     if command.as_bytes().contains(&b'/') {
         let path = cwd.unwrap_or(Path::new(".")).join(command);
         let path = std::path::absolute(&path).unwrap_or(path);

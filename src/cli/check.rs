@@ -23,7 +23,7 @@ pub struct CheckArgs {
     cwd: Option<PathBuf>,
 
     /// The server and its arguments; without it, what holds for any server
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 

@@ -18,15 +18,16 @@ mod status;
 mod stop;
 mod tell;
 mod upgrade;
+mod words;
 mod workers;
 
 #[cfg(fuzzing)]
 pub(crate) use run::meaning_of_file;
 
-use clap::{CommandFactory, Parser, Subcommand};
-use std::ffi::OsString;
+use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
+use words::with_run;
 
 /// Exit code for wrong usage.
 const USAGE: u8 = 2;
@@ -98,7 +99,7 @@ fn command() -> ExitCode {
     let cli = match Cli::try_parse_from(with_run(std::env::args_os().collect())) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
-            say::message(&error.to_string());
+            say::message(&words::explained(&error));
             return ExitCode::from(USAGE);
         }
         // The help or the version.
@@ -122,30 +123,15 @@ fn command() -> ExitCode {
     }
 }
 
-/// Inserts the word `run` where it was left out.
-fn with_run(mut words: Vec<OsString>) -> Vec<OsString> {
-    let known = Cli::command();
-    let first = words.get(1).and_then(|word| word.to_str());
-    let flags = ["-h", "--help", "-V", "--version"];
-    let is_known = |word| flags.contains(&word) || known.find_subcommand(word).is_some();
-    if words.len() > 1 && !first.is_some_and(is_known) {
-        words.insert(1, "run".into());
-    }
-    words
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
+    use std::ffi::OsString;
 
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    fn check(typed: &str, meant: &str) {
-        let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
-        assert_eq!(with_run(words(typed)), words(meant));
     }
 
     /// The commands that a text shows, in indented lines and fenced blocks. Lines with placeholders or alternatives
@@ -173,15 +159,5 @@ mod tests {
     #[test]
     fn the_readme_is_short() {
         assert!(include_str!("../../README.md").lines().count() <= 250);
-    }
-
-    #[test]
-    fn run_may_be_left_out() {
-        check("maitred node server.js", "maitred run node server.js");
-        check("maitred -w 4 -- node server.js", "maitred run -w 4 -- node server.js");
-        check("maitred run node", "maitred run node");
-        check("maitred status x", "maitred status x");
-        check("maitred --help", "maitred --help");
-        check("maitred", "maitred");
     }
 }

@@ -5,7 +5,8 @@ use super::life::LifeArgs;
 use super::logging::{self, LogFormat};
 use super::say::{self, complain};
 use super::workers::WorkerArgs;
-use super::{CANNOT_START, FAILED, USAGE, panic, with_run};
+use super::{CANNOT_START, FAILED, USAGE, panic, words};
+use crate::adapt::inspect;
 use crate::config::bind::Bind;
 use crate::config::life::{Ready, duration};
 use crate::config::private::Private;
@@ -104,13 +105,16 @@ pub struct RunArgs {
     life: LifeArgs,
 
     /// The server and its arguments; {slot}, {worker}, {generation}, {port} and {fd} are replaced
-    #[arg(
-        required_unless_present = "config",
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "COMMAND"
-    )]
+    #[arg(required_unless_present = "config", trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
+}
+
+impl RunArgs {
+    /// The server and its arguments, as typed.
+    #[cfg(test)]
+    pub(super) fn command(&self) -> &[OsString] {
+        &self.command
+    }
 }
 
 /// A premature end: the last message, and the exit code.
@@ -205,6 +209,11 @@ fn go_back(fallback: &Fallback, failure: Failure) -> Result<ExitCode, Failure> {
 
 /// Starts workers.
 fn start(args: RunArgs) -> Result<ExitCode, Failure> {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let is_program = |word: &OsStr| inspect::find(word, std::env::var_os("PATH").as_deref(), None).is_ok();
+    if let Some(meant) = words::is_misunderstood(&words, &args.command, is_program) {
+        return Err(Failure::usage(meant));
+    }
     let (log, config) = load(args, &typed(), None).map_err(Failure::usage)?;
     config.is_possible().map_err(Failure::usage)?;
     panic::end_at_once();
@@ -249,7 +258,7 @@ fn run(
 
 /// The words after `run`, as typed.
 fn typed() -> Vec<OsString> {
-    with_run(std::env::args_os().collect()).into_iter().skip(2).collect()
+    words::with_run(std::env::args_os().collect()).into_iter().skip(2).collect()
 }
 
 /// The settings of the log, which do not change while the master runs.

@@ -4,6 +4,7 @@
 use super::options::{self, InFile};
 use std::ffi::OsString;
 use std::path::Path;
+use toml::de::DeTable;
 use toml::{Table, Value};
 
 /// Longest file that is read.
@@ -27,6 +28,18 @@ pub enum FileError {
         path: String,
         /// The place and the error.
         why: String,
+    },
+    /// A key that is no option.
+    #[error("{path}:{line}: unknown key {key:?}{}", .meant.map(|name| format!("; did you mean {name:?}?")).unwrap_or_default())]
+    Key {
+        /// The file.
+        path: String,
+        /// The line of the key, from 1.
+        line: usize,
+        /// The key.
+        key: String,
+        /// The option that was probably meant.
+        meant: Option<&'static str>,
     },
     /// A key has a value of a type that no option takes.
     #[error("{path}: {key} has a value that no option takes; {expected}")]
@@ -89,8 +102,11 @@ pub fn words(text: &str, path: &Path) -> Result<Words, FileError> {
             words.command = parts.collect::<Option<_>>().ok_or_else(|| fail("it is a list of texts"))?;
             continue;
         }
-        // The command line's parser refuses keys that are not options.
-        match (options::find(&key).map_or(InFile::Values, |option| option.in_file), value) {
+        let Some(known) = options::find(&key) else {
+            let meant = options::nearest(&key, options::OPTIONS.iter().map(|option| option.name).chain(["command"]));
+            return Err(FileError::Key { path: shown(), line: line_of(text, &key), key, meant });
+        };
+        match (known.in_file, value) {
             (InFile::Not, _) => return Err(fail("one file cannot name another")),
             (InFile::Table, Value::Table(variables)) => {
                 for (name, value) in variables {
@@ -116,6 +132,13 @@ pub fn words(text: &str, path: &Path) -> Result<Words, FileError> {
         }
     }
     Ok(words)
+}
+
+/// The line in which a key of the top level stands, from 1.
+fn line_of(text: &str, key: &str) -> usize {
+    let keys = DeTable::parse(text).map(toml::Spanned::into_inner).unwrap_or_default();
+    let start = keys.keys().find(|known| known.get_ref() == key).map_or(0, |known| known.span().start);
+    text.bytes().take(start).filter(|&byte| byte == b'\n').count() + 1
 }
 
 fn scalar(value: &Value) -> Option<String> {
@@ -180,5 +203,8 @@ mod tests {
             "m.toml: command has a value that no option takes; it is a list: the program, then each argument"
         );
         assert!(error("grace = 1.5").contains("grace"));
+        let unknown = "# the site\ncommand = [\"a\"]\n\nworkrs = 2\n";
+        assert_eq!(error(unknown), "m.toml:4: unknown key \"workrs\"; did you mean \"workers\"?");
+        assert_eq!(error("[servers]\na = 1\n"), "m.toml:1: unknown key \"servers\"");
     }
 }

@@ -156,3 +156,27 @@ pub const OPTIONS: &[RunOption] = &[
 pub fn find(name: &str) -> Option<&'static RunOption> {
     OPTIONS.iter().find(|option| option.name == name)
 }
+
+/// How alike two words are that differ by a slip of the finger (Jaro's similarity, 0 to 1).
+const ALIKE: f64 = 0.8;
+
+/// The name that was probably meant by `word`, if one is close to it.
+#[must_use]
+pub fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let alike = names.map(|name| (strsim::jaro(word, name), name)).filter(|(alike, _)| *alike >= ALIKE);
+    alike.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_finger_is_known_and_another_word_is_not() {
+        let near = |word| nearest(word, OPTIONS.iter().map(|option| option.name));
+        assert_eq!(near("workrs"), Some("workers"));
+        assert_eq!(near("polcy"), Some("policy"));
+        assert_eq!(near("max_open_per_source"), Some("max-open-per-source"));
+        assert_eq!(near("instances"), None);
+    }
+}

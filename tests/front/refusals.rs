@@ -38,6 +38,23 @@ fn wrong_usage() {
 }
 
 #[test]
+fn what_others_would_type_is_wrong_usage_and_no_program() {
+    check(&run(&["-w2", "--polcy", "x", "--", "true"]), 2, &["unexpected argument '--polcy'"]);
+    check(&run(&["--daemon", "--", "true"]), 2, &["--daemon", "foreground"]);
+    check(&run(&["-i", "max", "--", "true"]), 2, &["-w auto"]);
+    check(&run(&["bench", "--conections", "9", "--", "true"]), 2, &["unexpected argument '--conections'"]);
+    check(&run(&["check", "--adaptor", "none", "--", "true"]), 2, &["unexpected argument '--adaptor'"]);
+    check(&run(&["top"]), 2, &["maitred status NAME", "maitred -- top"]);
+    check(&run(&["-w", "2", "ps"]), 2, &["maitred list", "maitred -- ps"]);
+    check(&run(&["relaod", "web"]), 2, &["did you mean reload?"]);
+    let file = scratch("app.toml");
+    std::fs::write(&file, "command = [\"true\"]\nworkrs = 2\n").unwrap();
+    let file = file.to_str().unwrap();
+    let said = format!("{file}:2: unknown key \"workrs\"; did you mean \"workers\"?");
+    check(&run(&[&format!("-c{file}")]), 2, &[&said]);
+}
+
+#[test]
 fn a_port_that_is_taken() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

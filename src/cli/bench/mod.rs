@@ -163,7 +163,7 @@ pub struct BenchArgs {
     svg: Option<PathBuf>,
 
     /// The server to measure, as for `maitred run`
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 

@@ -123,7 +123,7 @@ mod tests {
             ("=--depth 1", "NAME=OPTIONS"),
             ("x=--depth 0", "--depth"),
             ("x='", "not closed"),
-            ("x=--nonsense", "\"--nonsense\" is no option"),
+            ("x=--nonsense", "unexpected argument '--nonsense'"),
             ("x=--depth 1 node", "\"node\" is no option"),
             ("x=--name y", "--name is the lab's own affair"),
         ] {
