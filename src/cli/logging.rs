@@ -15,6 +15,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
+/// Refines the level, in the words of `tracing_subscriber`'s `EnvFilter`. It is not `RUST_LOG`, which servers written in
+/// Rust read for themselves.
+const LEVELS: &str = "MAITRED_LOG";
 /// How long the log is still written when the program ends, or when another program takes its place.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -37,24 +40,29 @@ pub fn flush() {
     }
 }
 
-/// Starts the log. `RUST_LOG` refines the level.
+/// Starts the log. `MAITRED_LOG` refines the level.
 ///
 /// # Errors
 /// When no thread can be created.
 pub fn start(format: LogFormat, level: Level) -> io::Result<()> {
     let scribe = Scribe::start()?;
     let scribe = LOG.get_or_init(|| scribe);
-    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
+    let filter = EnvFilter::builder().with_default_directive(level.into()).with_env_var(LEVELS).from_env_lossy();
     let lines = move || Lines { scribe, format };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines).with_target(false);
     match format {
         LogFormat::Text => {
             let fields = debug_fn(field).delimited(" ");
-            log.with_ansi(io::stderr().is_terminal()).fmt_fields(fields).init();
+            log.with_ansi(may_colour()).fmt_fields(fields).init();
         }
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
     Ok(())
+}
+
+/// Colours are for terminals, unless `NO_COLOR` is set and not empty (<https://no-color.org>).
+fn may_colour() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Writes one field as text: the message as it is, other fields as `name=value`.

@@ -3,8 +3,10 @@
 use super::event::{Event, Events};
 use crate::core::fleet::Stop;
 use nix::sys::signal::SigSet;
-use std::io::{self, IsTerminal};
+use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::mpsc;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -129,12 +131,17 @@ fn hangup() -> Event {
     }
 }
 
-/// `WINCH` ends the workers and keeps the master, as nginx has it; on a terminal it only says that the
-/// window has another size.
+/// `WINCH` drains the workers and keeps the master, as nginx has it. To all that a terminal controls it only says that
+/// the window has another size, wherever their input and output go.
 fn window_change() -> Event {
-    let terminal = std::io::stdin().is_terminal() || std::io::stderr().is_terminal();
-    match terminal {
+    match has_terminal() {
         true => Event::Unheeded { signal: "WINCH", because: "the terminal's window changed its size" },
         false => Event::Pause,
     }
+}
+
+/// Whether a terminal controls this process: only then `/dev/tty` can be opened (`tty(4)`).
+fn has_terminal() -> bool {
+    let terminal = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open("/dev/tty");
+    terminal.is_ok()
 }

@@ -87,7 +87,7 @@ sys.stdin.read()";
 
     fn starts(&self, args: &[&str]) -> Maitred {
         let mut command = limited(256);
-        command.uid(self.user).gid(self.user).env("RUST_LOG", "debug");
+        command.uid(self.user).gid(self.user).env("MAITRED_LOG", "debug");
         Maitred::start_as(command, &[&["-w", "1"], args].concat())
     }
 

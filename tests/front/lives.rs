@@ -292,7 +292,8 @@ fn when_all_slots_rest_the_master_ends() {
 
 #[test]
 fn winch_ends_the_workers_and_hup_or_ttin_brings_them_back() {
-    let maitred = Maitred::start(&["-w", "2", "--", &server(), "poll", "0"]).ready(2);
+    // In a session of its own, which no terminal controls.
+    let maitred = Maitred::start_as(maitred_by(&["setsid"]), &["-w", "2", "--", &server(), "poll", "0"]).ready(2);
     let address = maitred.address();
     for (signal, ready, workers) in [(SIGHUP, 4, 2), (SIGTTIN, 7, 3)] {
         let before = maitred.pids();
@@ -315,6 +316,29 @@ fn winch_ends_the_workers_and_hup_or_ttin_brings_them_back() {
         });
     }
     maitred.stop();
+}
+
+#[test]
+fn a_window_that_changes_its_size_drains_nobody_wherever_input_and_output_go() {
+    // Python makes the terminal, which controls the master, and ends with it.
+    let terminal = "import ctypes, os, pty, signal, sys
+os.dup2(0, 8); os.dup2(2, 9)
+pid, _ = pty.fork()
+if pid == 0:
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    os.dup2(8, 0); os.dup2(9, 1); os.dup2(9, 2)
+    os.execv(sys.argv[1], sys.argv[1:])
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))";
+    let command = maitred_by(&["python3", "-c", terminal]);
+    let maitred = Maitred::start_as(command, &["-w", "2", "--", &server(), "poll", "0"]).ready(2);
+    let master = i32::try_from(maitred.status()["pid"].as_i64().unwrap()).unwrap();
+    kill(master, SIGWINCH);
+    let said = maitred.wait_for("signal without effect", 1);
+    assert_eq!(said[0]["signal"], "WINCH");
+    assert!(matches!(request(maitred.address()), Reply::Body(_)));
+    kill(master, SIGTERM);
+    assert!(maitred.wait().0.success());
 }
 
 /// Another master that wants this control socket.

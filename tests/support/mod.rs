@@ -33,7 +33,18 @@ pub fn root() -> &'static Path {
 pub fn maitred() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_maitred"));
     // What the caller's shell has set must not change what is tested.
-    for name in ["WEB_CONCURRENCY", "RUST_LOG", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"] {
+    for name in ["WEB_CONCURRENCY", "MAITRED_LOG", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// The same, executed by another program.
+pub fn maitred_by(program: &[&str]) -> Command {
+    let plain = maitred();
+    let mut command = Command::new(program[0]);
+    command.args(&program[1..]).arg(plain.get_program());
+    for (name, _) in plain.get_envs().filter(|(_, value)| value.is_none()) {
         command.env_remove(name);
     }
     command
