@@ -496,3 +496,42 @@ fn a_slot_of_the_old_generation_that_fails_too_often_gets_the_new_one_and_no_res
     assert!(actions.iter().any(replaced), "{actions:?}");
     assert_eq!(fleet.resting().next(), None);
 }
+
+#[test]
+fn a_worker_serves_before_its_generation_only_where_nobody_else_serves() {
+    let (mut fleet, now, old) = ready(3);
+    let new = forked(&fleet.handle(now, Event::ReloadAsked(Manner::Fleet, Workers::Same)));
+    assert_eq!(is_ready(&mut fleet, now, new[0]), []);
+    let actions = fleet.handle(now, Event::Exited(old[0], Exit::Code(1)));
+    let serves = [Action::Admit { worker: new[0] }, Action::CanaryServes { generation: Generation(2) }];
+    assert_eq!(actions[..2], serves);
+    assert_eq!(is_ready(&mut fleet, now, new[1]), []);
+    assert!(fleet.occupant(new[1]).is_some_and(Occupant::waits) && fleet.is_wanted(old[1]));
+}
+
+#[test]
+fn a_number_that_was_already_chosen_by_hand_is_not_said_again() {
+    let (mut fleet, now, _) = ready(2);
+    let third = forked(&fleet.handle(now, Event::Resize(Resize::To(3))))[0];
+    is_ready(&mut fleet, now, third);
+    let mut actions = fleet.handle(now, Event::ReloadAsked(Manner::Rolling, Workers::Configured(3)));
+    actions.extend(carry_on(&mut fleet, now));
+    assert!(actions.contains(&Action::ReloadDone { generation: Generation(2) }), "{actions:?}");
+    assert!(!actions.iter().any(|action| matches!(action, Action::Resized { .. })), "{actions:?}");
+}
+
+#[test]
+fn a_slot_that_waited_for_the_new_generation_gets_the_old_one_when_the_reload_is_given_up() {
+    let (mut fleet, now, old) = ready(2);
+    (fleet.plan.max_surge, fleet.plan.max_unavailable, fleet.plan.max_restarts) = (0, 1, 0);
+    fleet.plan.succession = Succession::AfterEnd;
+    fleet.handle(now, Event::ReloadAsked(Manner::Rolling, Workers::Same));
+    let canary = forked(&fleet.handle(now, Event::Exited(old[0], Exit::Code(0))))[0];
+    let actions = is_ready(&mut fleet, now, canary);
+    assert!(actions.contains(&Action::Withdraw { worker: old[1] }), "{actions:?}");
+    let actions = fleet.handle(now, Event::Exited(canary, Exit::Code(1)));
+    let because = AbortReason::Again(canary);
+    assert!(actions.contains(&Action::ReloadAborted { generation: Generation(2), because }), "{actions:?}");
+    let actions = fleet.handle(now, Event::Exited(old[1], Exit::Code(0)));
+    assert!(matches!(actions[..], [Action::Fork { slot: Slot(1), generation: Generation(1), .. }]), "{actions:?}");
+}
