@@ -12,6 +12,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// The state of a worker that serves.
+const READY: &str = "ready";
+
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Name of the maitred; may be left out when only one runs
@@ -20,6 +23,10 @@ pub struct StatusArgs {
     /// Print one JSON object, for scripts
     #[arg(long)]
     json: bool,
+
+    /// Exit with 0 only if a worker serves, for readiness checks of scripts and containers
+    #[arg(long)]
+    ready: bool,
 
     /// Path of the control socket, if it is not where the name says
     #[arg(long, value_name = "PATH")]
@@ -30,11 +37,13 @@ pub struct StatusArgs {
 pub fn main(args: &StatusArgs) -> ExitCode {
     let shown = client::find(args.name.as_deref(), args.control.as_deref())
         .and_then(|(name, path)| client::ask(&name, &path, &Request::Status, Patience::Short))
-        .and_then(|answer| match args.json {
-            true => Ok(say::json(&answer, ExitCode::SUCCESS)),
-            false => serde_json::from_str(&answer)
-                .map(|status| say::lines(&table(&status), ExitCode::SUCCESS))
-                .map_err(client::ClientError::Answer),
+        .and_then(|answer| {
+            let status = || serde_json::from_str(&answer).map_err(client::ClientError::Answer);
+            let code = if args.ready && !serves(&status()?) { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            Ok(match args.json {
+                true => say::json(&answer, code),
+                false => say::lines(&table(&status()?), code),
+            })
         });
     match shown {
         Ok(code) => code,
@@ -43,6 +52,11 @@ pub fn main(args: &StatusArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether somebody takes connections.
+fn serves(status: &Status) -> bool {
+    status.workers.iter().any(|worker| worker.state == READY)
 }
 
 fn table(status: &Status) -> String {

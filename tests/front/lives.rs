@@ -301,6 +301,7 @@ fn winch_ends_the_workers_and_hup_or_ttin_brings_them_back() {
         before.iter().for_each(|&pid| wait_gone(pid));
         let status = maitred.status_until(|s| s["workers"].as_array().unwrap().iter().all(|w| w["state"] == "stopped"));
         assert_eq!(status["workers"][0]["pid"], Value::Null);
+        assert_eq!(maitred.tell(&["status", "--ready"]).status.code(), Some(1));
         // Who comes now waits.
         std::thread::scope(|scope| {
             let client = scope.spawn(|| request(address));
@@ -309,6 +310,7 @@ fn winch_ends_the_workers_and_hup_or_ttin_brings_them_back() {
             });
             maitred.signal(signal);
             maitred.wait_for("worker ready", ready);
+            assert_eq!(maitred.tell(&["status", "--ready"]).status.code(), Some(0));
             assert!(matches!(client.join().unwrap(), Reply::Body(_)));
         });
         maitred.status_until(|s| {
