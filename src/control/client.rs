@@ -31,7 +31,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// No name was given, so it is unclear which master is meant.
-    #[error("{}; name one of them", running_ones(.0))]
+    #[error("{}; {}", running_ones(.0), which(.0))]
     Which(Vec<String>),
     /// The connection broke.
     #[error("the maitred behind {} did not answer", path.display())]
@@ -80,8 +80,16 @@ pub enum ClientError {
 
 fn running_ones(names: &[String]) -> String {
     match names {
-        [] => "none runs for this user".to_owned(),
+        [] => "no maitred runs for this user".to_owned(),
         names => format!("running: {}", names.join(", ")),
+    }
+}
+
+/// What to do where no master was named.
+fn which(names: &[String]) -> &'static str {
+    match names {
+        [] => "start one with `maitred -- COMMAND`, or give --control",
+        _ => "name one of them",
     }
 }
 
