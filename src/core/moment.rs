@@ -30,3 +30,9 @@ impl Add<Duration> for Moment {
         Moment(self.0.saturating_add(time))
     }
 }
+
+/// A time in whole milliseconds, for the log: as 64 bits, which stay a number in JSON.
+#[must_use]
+pub fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

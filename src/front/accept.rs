@@ -16,7 +16,7 @@ use super::rescue::{await_room, place_waiting};
 use super::worker_set::{Arrival, Offered};
 use crate::clock;
 use crate::config::admission::WhenFull;
-use crate::core::moment::Moment;
+use crate::core::moment::{Moment, millis};
 use crate::sys::kick::Kicker;
 use crate::sys::listen::{self, Accepted, Waiting};
 use crate::sys::watch;
@@ -207,7 +207,7 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> Result<(u32, Next),
                 }
             }
             Accepted::Exhausted(error) => {
-                let pause_ms = EXHAUSTED_PAUSE.as_millis();
+                let pause_ms = millis(EXHAUSTED_PAUSE);
                 // One line for the whole time in which nothing is accepted.
                 if !listener.exhausted.replace(true) {
                     warn!(listener = %listener.address, %error, pause_ms, "cannot accept, pausing; raise the limit with ulimit -n");

@@ -14,7 +14,7 @@ use crate::aside::Aside;
 use crate::clock;
 use crate::config::{Config, Mode};
 use crate::core::ids::WorkerId;
-use crate::core::moment::Moment;
+use crate::core::moment::{Moment, millis};
 use crate::core::notice::{ASK_EVERY, Notice};
 use crate::core::source::Source;
 use crate::core::sources::{Limits, Sources};
@@ -134,7 +134,7 @@ impl Opens {
                 tokio::task::spawn_local(noticing::hear(Rc::clone(self), closes, bell));
             }
             Err(error) => {
-                let every_ms = LOOK_UNHEARD.as_millis();
+                let every_ms = millis(LOOK_UNHEARD);
                 warn!(%error, every_ms, "the kernel does not tell of closed connections here; looking for them instead");
             }
         }

@@ -6,6 +6,7 @@ use crate::adapt::daemons;
 use crate::config::{Config, PortZero};
 use crate::core::fleet::{self, Exit, Fleet, KillReason, Occupant};
 use crate::core::ids::WorkerId;
+use crate::core::moment::millis;
 use crate::front::accounts::Front;
 use crate::sys::descent::{self, Kin, left_its_group};
 use crate::sys::guard::Detached;
@@ -114,7 +115,7 @@ pub fn ended(
     // It was reaped elsewhere, so how it ended is unknown.
     let seen = reap::how_it_ended(worker.pidfd.get_ref().as_fd()).ok().flatten().map(Exit::from);
     let exit = seen.unwrap_or(Exit::Code(0));
-    let (slot, pid, uptime_ms) = (worker.slot.0, worker.pid.as_raw(), worker.age().as_millis());
+    let (slot, pid, uptime_ms) = (worker.slot.0, worker.pid.as_raw(), millis(worker.age()));
     let untaken: u64 = front.listeners.iter().map(|l| l.workers.queued_of(id)).sum();
     let state = fleet.occupant(id).map_or("", |o| o.name());
     if state == "draining" {

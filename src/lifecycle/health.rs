@@ -12,7 +12,7 @@ use crate::core::fleet::{self, Fleet, KillReason, Occupant, Sign};
 use crate::core::health::{Facts, Limits, Verdict, stood_still};
 use crate::core::ids::WorkerId;
 use crate::core::jitter;
-use crate::core::moment::Moment;
+use crate::core::moment::{Moment, millis};
 use crate::core::probes::{Answer, Condition, Probes};
 use crate::front::accounts::Front;
 use crate::kernel::shares::Counted;
@@ -115,7 +115,7 @@ impl Checks {
         let gap = now.since(std::mem::replace(&mut self.looked_at, now));
         let quiet = std::mem::take(&mut self.looked_at_rest);
         if stood_still(gap, self.rhythm.get(), if quiet { BEAT } else { Duration::ZERO }) {
-            let gap_ms = gap.as_millis();
+            let gap_ms = millis(gap);
             warn!(gap_ms, "maitred itself was stopped for a while");
             workers.values_mut().for_each(|worker| worker.health.excuse(gap));
             return Vec::new();
@@ -252,7 +252,7 @@ fn look_at(occupant: &Occupant, now: Moment, workers: &mut Pool, front: &Front) 
                 events.push(fleet::Event::Stalled(id, sign));
             }
             Verdict::Stalled(sign, still) => {
-                let for_ms = still.as_millis();
+                let for_ms = millis(still);
                 warn!(slot, worker = id.0, waiting, for_ms, "a worker takes none of the connections that wait for it");
                 events.push(fleet::Event::Stalled(id, sign));
             }
@@ -266,7 +266,7 @@ fn look_at(occupant: &Occupant, now: Moment, workers: &mut Pool, front: &Front) 
             }
             Verdict::Ping(number) => worker.tell(&ToWorker::Ping(number)),
             Verdict::MissedWatchdog { limit, silent } => {
-                let (limit_ms, for_ms) = (limit.as_millis(), silent.as_millis());
+                let (limit_ms, for_ms) = (millis(limit), millis(silent));
                 warn!(slot, worker = id.0, limit_ms, for_ms, "a worker missed its watchdog");
                 events.push(fleet::Event::Condemned(id, KillReason::Watchdog));
             }

@@ -7,6 +7,7 @@ use crate::config::Mode;
 use crate::config::life::{Probe, Ready};
 use crate::core::fleet::{self, Fleet, KillReason, Manner, Occupant};
 use crate::core::ids::WorkerId;
+use crate::core::moment::millis;
 use crate::front::accounts::Front;
 use crate::front::listener::Listener;
 use crate::workers::pool::Pool;
@@ -116,7 +117,7 @@ pub fn may_serve(
     if (signal != Signal::Waited || worker.may_be_deaf()) && see_whether_it_stays(worker, fleet, front, events) {
         return false;
     }
-    let (slot, uptime_ms) = (worker.slot.0, worker.age().as_millis());
+    let (slot, uptime_ms) = (worker.slot.0, millis(worker.age()));
     match (&worker.config.life.ready, signal) {
         (_, Signal::Listens) => {}
         // It went on listening for a moment.

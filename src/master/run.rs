@@ -11,6 +11,7 @@ use crate::control;
 use crate::control::server::ControlSocket;
 use crate::core::fleet::{self, Action, Fleet, Resize, Stop, WaitReason};
 use crate::core::ids::{Generation, Slot, WorkerId};
+use crate::core::moment::millis;
 use crate::front;
 use crate::front::accounts::Front;
 use crate::kernel::shares::Shares;
@@ -224,7 +225,7 @@ impl Master {
                 warn!(
                     slot = slot.0,
                     failures,
-                    delay_ms = delay.as_millis(),
+                    delay_ms = millis(delay),
                     "a slot waits before its worker is forked again"
                 );
             }

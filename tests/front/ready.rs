@@ -62,8 +62,7 @@ fn a_worker_that_must_live_for_a_while_gets_nothing_before() {
     let switches = Switches::new();
     let maitred = Maitred::start(&[&["-w", "1", "--ready", "delay:2s", "--"], &*switches.pages(&[])].concat());
     client_before_readiness(&maitred, || {});
-    let uptime = maitred.logged("worker counts as ready")[0]["uptime_ms"].as_str().unwrap().to_owned();
-    let uptime: u64 = uptime.parse().unwrap();
+    let uptime = maitred.logged("worker counts as ready")[0]["uptime_ms"].as_u64().unwrap();
     assert!((2000..12_000).contains(&uptime), "{uptime}");
     maitred.stop();
 }

@@ -5,6 +5,7 @@ use super::event::Event;
 use super::rights::in_name_of;
 use crate::clock;
 use crate::core::ids::WorkerId;
+use crate::core::moment::millis;
 use crate::front::handoff::Handoff;
 use crate::front::listener::{Listener, Phase};
 use crate::front::returned;
@@ -62,7 +63,7 @@ impl Master {
         let Some(worker) = self.workers.get_mut(id) else { return };
         worker.listened = true;
         worker.deaf_moment.take().iter().for_each(JoinHandle::abort);
-        let (slot, uptime_ms) = (worker.slot.0, worker.age().as_millis());
+        let (slot, uptime_ms) = (worker.slot.0, millis(worker.age()));
         if let Some(handoff) = handoff {
             tokio::task::spawn_local(returned::serve(Rc::clone(&listener), handoff));
         }
