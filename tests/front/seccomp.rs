@@ -5,7 +5,7 @@ use crate::support::*;
 use nix::sys::signal::Signal::*;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn start(mode: &str, workers: &str, server: &[&str]) -> Maitred {
     let workers_wanted = workers.parse().unwrap();
@@ -135,25 +135,7 @@ fn a_dynamic_program_can_be_supervised_as_well() {
 #[test]
 fn killed_workers_lose_only_what_they_had_taken() {
     let maitred = start("handoff", "4", &[&static_server(), "epoll", "0"]);
-    let (address, stop) = (maitred.address(), AtomicBool::new(false));
-    let (tally, kills) = std::thread::scope(|scope| {
-        let clients = scope.spawn(|| load_until(address, 32, &stop));
-        let begun = Instant::now();
-        let mut kills = 0usize;
-        while begun.elapsed() < Duration::from_secs(5) {
-            // The rhythm of the kills; it synchronises nothing.
-            std::thread::sleep(Duration::from_millis(400));
-            let status = maitred.status();
-            let victims: Vec<_> =
-                status["workers"].as_array().unwrap().iter().filter_map(|w| w["pid"].as_i64()).collect();
-            if let Some(&pid) = victims.get(kills % victims.len().max(1)) {
-                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), SIGKILL);
-                kills += 1;
-            }
-        }
-        stop.store(true, Ordering::Relaxed);
-        (clients.join().unwrap(), kills)
-    });
+    let (tally, kills) = maitred.with_kills(32, Duration::from_millis(400), Duration::from_secs(5));
     let status = maitred.status_until(|s| per_worker(s, "queued").iter().all(|&q| q == 0));
     assert_eq!((tally.hung, &status["totals"]["lost"]), (0, &0.into()), "{status:#}");
     // Taken one at a time, so each kill costs one that was just taken at most.

@@ -58,26 +58,7 @@ fn open_connections_are_counted_while_they_are_open() {
 #[test]
 fn a_killed_worker_loses_only_what_it_had_taken() {
     let maitred = Maitred::start(&["-w", "4", "--", &server(), "epoll", "0"]).ready(4);
-    let address = maitred.address();
-    let stop = AtomicBool::new(false);
-    let (tally, kills) = std::thread::scope(|scope| {
-        let clients = scope.spawn(|| load_until(address, 64, &stop));
-        let begun = Instant::now();
-        let mut kills = 0usize;
-        while begun.elapsed() < Duration::from_secs(15) {
-            // The rhythm of the kills, one a second; it synchronises nothing.
-            std::thread::sleep(Duration::from_secs(1));
-            let status = maitred.status();
-            let victims: Vec<_> =
-                status["workers"].as_array().unwrap().iter().filter_map(|w| w["pid"].as_i64()).collect();
-            if let Some(&pid) = victims.get(kills % victims.len().max(1)) {
-                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), SIGKILL);
-                kills += 1;
-            }
-        }
-        stop.store(true, Ordering::Relaxed);
-        (clients.join().unwrap(), kills)
-    });
+    let (tally, kills) = maitred.with_kills(64, Duration::from_secs(1), Duration::from_secs(15));
     let status = maitred.status_until(|s| per_worker(s, "queued").iter().all(|&q| q == 0));
     assert_eq!(tally.hung, 0, "a client hung");
     assert_eq!(status["totals"]["lost"], 0, "{status:#}");

@@ -374,6 +374,30 @@ impl Maitred {
         })
     }
 
+    /// The same while one worker after the other is killed. Also returns how many were.
+    pub fn with_kills(&self, clients: usize, every: Duration, length: Duration) -> (Tally, usize) {
+        self.with_load(clients, || {
+            let begun = Instant::now();
+            let mut kills = 0usize;
+            while begun.elapsed() < length {
+                // The rhythm of the kills; it synchronises nothing.
+                std::thread::sleep(every);
+                let status = self.status();
+                let victims: Vec<_> =
+                    status["workers"].as_array().unwrap().iter().filter_map(|w| w["pid"].as_i64()).collect();
+                if let Some(&pid) = victims.get(kills % victims.len().max(1)) {
+                    // It may have ended by itself.
+                    let _ = nix::sys::signal::kill(
+                        nix::unistd::Pid::from_raw(pid as i32),
+                        nix::sys::signal::Signal::SIGKILL,
+                    );
+                    kills += 1;
+                }
+            }
+            kills
+        })
+    }
+
     /// The address of the first listener.
     pub fn address(&self) -> SocketAddr {
         tcp(&self.status()["listeners"][0]["address"])

@@ -33,6 +33,16 @@ fn forked(actions: &[Action]) -> Vec<WorkerId> {
     actions.iter().filter_map(worker).collect()
 }
 
+/// The worker crashes. Returns the next one of its slot, and lets the time pass until that is forked.
+fn crash(fleet: &mut Fleet, now: &mut Moment, worker: WorkerId) -> WorkerId {
+    let mut actions = fleet.handle(*now, Event::Exited(worker, Exit::Code(1)));
+    if forked(&actions).is_empty() {
+        *now = fleet.wakes_at().unwrap();
+        actions = fleet.handle(*now, Event::Tick);
+    }
+    forked(&actions)[0]
+}
+
 /// A fleet of `n` ready workers, and the moment at which they became ready.
 fn ready(n: u32) -> (Fleet, Moment, Vec<WorkerId>) {
     let now = Moment::default();

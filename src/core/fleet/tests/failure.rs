@@ -7,12 +7,7 @@ fn crashed(times: u32) -> (Fleet, Moment, WorkerId) {
     let (mut fleet, mut now, workers) = ready(1);
     let mut worker = workers[0];
     for _ in 0..times {
-        let mut actions = fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
-        if forked(&actions).is_empty() {
-            now = fleet.wakes_at().unwrap();
-            actions = fleet.handle(now, Event::Tick);
-        }
-        worker = forked(&actions)[0];
+        worker = crash(&mut fleet, &mut now, worker);
         is_ready(&mut fleet, now, worker);
     }
     (fleet, now, worker)

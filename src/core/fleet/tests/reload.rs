@@ -99,12 +99,7 @@ fn a_slot_that_fails_too_often_rests_until_somebody_cares() {
     fleet.plan.max_restarts = 3;
     let mut worker = w[0];
     for _ in 0..3 {
-        let mut actions = fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
-        if forked(&actions).is_empty() {
-            now = fleet.wakes_at().unwrap();
-            actions = fleet.handle(now, Event::Tick);
-        }
-        worker = forked(&actions)[0];
+        worker = crash(&mut fleet, &mut now, worker);
         fleet.handle(now, Event::Ready(worker));
     }
     let actions = fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
@@ -122,12 +117,7 @@ fn a_new_generation_that_crashes_again_and_again_is_given_up() {
     // The second slot's new worker never becomes ready; the first one's crashes meanwhile.
     is_ready(&mut fleet, now, worker);
     for _ in 0..2 {
-        let mut actions = fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
-        if forked(&actions).is_empty() {
-            now = fleet.wakes_at().unwrap();
-            actions = fleet.handle(now, Event::Tick);
-        }
-        worker = forked(&actions)[0];
+        worker = crash(&mut fleet, &mut now, worker);
         is_ready(&mut fleet, now, worker);
     }
     let actions = fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
@@ -178,12 +168,7 @@ fn one_of_two_fails(surge: u32, unavailable: u32, succession: Succession) -> (Fl
     fleet.plan.succession = succession;
     let mut worker = w[0];
     for _ in 0..4 {
-        let mut actions = fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
-        if forked(&actions).is_empty() {
-            now = fleet.wakes_at().unwrap();
-            actions = fleet.handle(now, Event::Tick);
-        }
-        worker = forked(&actions)[0];
+        worker = crash(&mut fleet, &mut now, worker);
     }
     (fleet, now, worker)
 }
