@@ -38,11 +38,14 @@ pub fn main(args: &StatusArgs) -> ExitCode {
     let shown = client::find(args.name.as_deref(), args.control.as_deref())
         .and_then(|(name, path)| client::ask(&name, &path, &Request::Status, Patience::Short))
         .and_then(|answer| {
-            let status = || serde_json::from_str(&answer).map_err(client::ClientError::Answer);
-            let code = if args.ready && !serves(&status()?) { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            if args.json && !args.ready {
+                return Ok(say::json(&answer, ExitCode::SUCCESS));
+            }
+            let status: Status = serde_json::from_str(&answer).map_err(client::ClientError::Answer)?;
+            let code = if args.ready && !serves(&status) { ExitCode::FAILURE } else { ExitCode::SUCCESS };
             Ok(match args.json {
                 true => say::json(&answer, code),
-                false => say::lines(&table(&status()?), code),
+                false => say::lines(&table(&status), code),
             })
         });
     match shown {

@@ -76,18 +76,23 @@ pub(super) fn is_misunderstood(
 ) -> Option<String> {
     let first = command.first()?;
     let before = words.len().checked_sub(command.len() + 1)?;
-    if !is_run_left_out(words) || words.get(before).is_some_and(|word| word == END) {
+    let word = first.to_str()?;
+    let verb = VERBS.iter().find(|(verbs, _)| verbs.contains(&word));
+    // Whether `run` was left out is asked last: that takes the whole definition of the command line.
+    if words.get(before).is_some_and(|word| word == END)
+        || (verb.is_none() && is_program(first))
+        || !is_run_left_out(words)
+    {
         return None;
     }
-    let word = first.to_str()?;
     let to_run = format!("to run a program of that name: maitred -- {word}");
-    if let Some((_, advice)) = VERBS.iter().find(|(verbs, _)| verbs.contains(&word)) {
+    if let Some((_, advice)) = verb {
         return Some(format!("{word} is no command of maitred: {advice}; {to_run}"));
     }
     let cli = Cli::command();
     let ours = cli.get_subcommands().filter(|command| !command.is_hide_set()).map(clap::Command::get_name);
     let near = options::nearest(word, ours)?;
-    (!is_program(first)).then(|| format!("{word} is no command of maitred; did you mean {near}? {to_run}"))
+    Some(format!("{word} is no command of maitred; did you mean {near}? {to_run}"))
 }
 
 /// The error of the parser as it is shown, with the option that users of another manager look for.
