@@ -123,8 +123,11 @@ fn when_all_workers_are_full_the_kernels_queue_holds_the_rest() {
         let depth: u64 = depth.parse().unwrap();
         std::thread::scope(|scope| {
             let clients = scope.spawn(|| load(address, 30, 30));
-            let status = maitred.status_until(|s| s["listeners"][0]["queued"].as_u64() == Some(30 - 2 * depth));
-            assert_eq!(per_worker(&status, "queued"), [depth, depth], "{status:#}");
+            // On its way to thirty, the kernel's queue may pass that number before anything is accepted.
+            let status = maitred.status_until(|s| {
+                s["listeners"][0]["queued"].as_u64() == Some(30 - 2 * depth)
+                    && per_worker(s, "queued") == [depth, depth]
+            });
             assert_eq!(status["totals"]["accepted"], 2 * depth);
             pids.iter().for_each(|&pid| kill(pid, SIGCONT));
             let tally = clients.join().unwrap();
