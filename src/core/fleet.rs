@@ -261,7 +261,7 @@ impl Fleet {
     /// Forks into a wanted slot in which no worker serves or is about to.
     fn fill(&mut self, now: Moment, index: usize, actions: &mut Vec<Action>) {
         let state = &self.slots[index];
-        let free = match self.plan.succession {
+        let free = match self.succession() {
             Succession::Overlapping => state.occupants.iter().all(Occupant::is_leaving),
             Succession::AfterEnd => state.occupants.is_empty(),
         };
@@ -269,6 +269,13 @@ impl Fleet {
             let generation = state.next.unwrap_or_else(|| self.generation_to_fork());
             self.fork(now, index, generation, actions);
         }
+    }
+
+    /// When a slot may get its next worker. A restart promises that the old one leaves first, and so does a plan that
+    /// allows no surge: two at a time might want the same lock or the same file.
+    fn succession(&self) -> Succession {
+        let old_first = self.reload_manner() == Some(Manner::Restart) || self.plan.max_surge == 0;
+        if old_first { Succession::AfterEnd } else { self.plan.succession }
     }
 
     fn fork(&mut self, now: Moment, index: usize, generation: Generation, actions: &mut Vec<Action>) {

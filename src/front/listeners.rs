@@ -7,21 +7,30 @@ use super::{accept, mend};
 use crate::clock;
 use crate::config::Mode;
 use crate::core::ids::{Slot, WorkerId};
+use crate::core::moment::Moment;
 use crate::kernel::{Kind, Steering, Wanted};
-use crate::sys::dispose::Foreign;
+use crate::sys::dispose::{self, Foreign};
 use crate::sys::listen::{self, Sharing};
 use crate::wire::address::Address;
 use crate::wire::packet::{Listen, Ownership};
 use nix::errno::Errno;
-use std::cell::Cell;
+use socket2::Socket;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
 use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
 /// Addresses that may be held at once; a worker that asks for one more gets `EMFILE`.
 pub const LISTENERS_MAX: usize = 1024;
+
+/// Sockets of given-up addresses whose close is followed; with more, the oldest ones are not.
+const CLOSED_MAX: usize = 64;
+/// How long the close of such a socket may hold up a request for the same port.
+const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 
 /// All listeners.
 #[derive(Debug)]
@@ -31,6 +40,22 @@ pub struct Listeners {
     all: Vec<Entry>,
     /// Whether the log already says that steering is not exact.
     complained: Cell<bool>,
+    /// The ports that were given up lately, the newest last.
+    closed: RefCell<VecDeque<Closed>>,
+}
+
+/// A port whose socket may still be open in another thread, or in a task that is about to end.
+#[derive(Debug)]
+struct Closed {
+    port: u16,
+    since: Moment,
+    socket: Weak<Socket>,
+}
+
+impl Closed {
+    fn may_be_open(&self) -> bool {
+        clock::now().since(self.since) < CLOSED_WITHIN && (self.socket.strong_count() > 0 || dispose::is_busy())
+    }
 }
 
 #[derive(Debug)]
@@ -63,7 +88,7 @@ impl Listeners {
     /// No listeners yet.
     #[must_use]
     pub fn new(mode: Mode, common: Rc<Common>) -> Listeners {
-        Listeners { mode, common, all: Vec::new(), complained: Cell::new(false) }
+        Listeners { mode, common, all: Vec::new(), complained: Cell::new(false), closed: RefCell::default() }
     }
 
     /// What all listeners share.
@@ -279,7 +304,30 @@ impl Listeners {
     /// Forgets a listener on which no worker ever listened.
     pub fn discard(&mut self, listener: &Rc<Listener>) {
         self.all.retain(|entry| !Rc::ptr_eq(&entry.listener, listener));
+        self.close(listener);
+    }
+
+    /// Closes the socket of a listener that was given up, and remembers its port until that is done.
+    fn close(&self, listener: &Listener) {
+        if let (Address::Tcp(address), Some(socket)) = (&listener.address, listener.socket()) {
+            let mut closed = self.closed.borrow_mut();
+            if closed.len() == CLOSED_MAX {
+                closed.pop_front();
+            }
+            let (port, since, socket) = (address.port(), clock::now(), Rc::downgrade(&socket));
+            closed.push_back(Closed { port, since, socket });
+        }
         listener.close();
+    }
+
+    /// Whether this address has no listener, and a socket that was closed lately may still be in its way: the thread
+    /// that closes it is not done. It is soon, or does not matter any more after a second.
+    #[must_use]
+    pub fn is_closing(&self, asked: &Address) -> bool {
+        let Address::Tcp(asked) = asked else { return false };
+        let mut closed = self.closed.borrow_mut();
+        closed.retain(Closed::may_be_open);
+        closed.iter().any(|closed| closed.port == asked.port()) && !self.serves(&Address::Tcp(*asked))
     }
 
     /// Closes the listeners that workers gave up and that are not the operator's; returns them.
@@ -308,15 +356,12 @@ impl Listeners {
     }
 
     fn drop_those(&mut self, which: impl FnMut(&mut Entry) -> bool) -> Vec<Rc<Listener>> {
-        let dropped = self.all.extract_if(.., which);
-        dropped
-            .map(|entry| {
-                if let Some(serving) = &entry.serving {
-                    serving.abort();
-                }
-                entry.listener.close();
-                Rc::clone(&entry.listener)
-            })
-            .collect()
+        let dropped: Vec<Entry> = self.all.extract_if(.., which).collect();
+        let dropped = dropped.iter().map(|entry| {
+            entry.serving.iter().for_each(JoinHandle::abort);
+            self.close(&entry.listener);
+            Rc::clone(&entry.listener)
+        });
+        dropped.collect()
     }
 }

@@ -87,6 +87,12 @@ pub async fn after_the_others(fds: Vec<Foreign>) {
     drop(fds);
 }
 
+/// Waits until nothing waits to be closed, or for `WAIT_MAX`.
+#[cfg(feature = "tokio")]
+pub async fn until_all_closed() {
+    until_at_most(0).await;
+}
+
 /// Waits until at most `few` descriptors wait to be closed, but no longer than [`WAIT_MAX`].
 #[cfg(feature = "tokio")]
 async fn until_at_most(few: usize) {

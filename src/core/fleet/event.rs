@@ -50,7 +50,7 @@ pub enum Manner {
     Rolling,
     /// All new workers are started; when all are ready they serve, and all old ones drain.
     Fleet,
-    /// All old workers drain, and new ones start as the old ones leave.
+    /// Slot by slot, `max_unavailable` at a time: the old worker leaves before the new one starts.
     Restart,
 }
 

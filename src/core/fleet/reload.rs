@@ -62,7 +62,7 @@ impl Fleet {
 
     /// Whether a worker of the new generation may be started now; the first one starts alone.
     fn may_bring(&self, reload: Reload) -> bool {
-        reload.proven || reload.manner != Manner::Rolling || !self.is_on_its_way(reload.target)
+        reload.proven || reload.manner == Manner::Fleet || !self.is_on_its_way(reload.target)
     }
 
     /// Whether the generation that a reload brings may take an empty slot now.
@@ -213,7 +213,7 @@ impl Fleet {
         let mut missing = self.slots[..wanted].iter().filter(|state| state.serving().is_none()).count();
         let (surge, unavailable) = match reload.map(|reload| reload.manner) {
             Some(Manner::Fleet) => (wanted, 0),
-            Some(Manner::Restart) => (0, wanted),
+            Some(Manner::Restart) => (0, self.plan.max_unavailable.max(1) as usize),
             Some(Manner::Rolling) | None => (self.plan.max_surge as usize, self.plan.max_unavailable as usize),
         };
         let span = self.span();

@@ -27,6 +27,8 @@ enum Verdict {
     Pass,
     /// Return this.
     Return(Result<i64, Errno>),
+    /// Wait until a socket is closed that was given up lately, then try again.
+    Wait,
 }
 
 impl From<io::Error> for Verdict {
@@ -50,6 +52,7 @@ impl Master {
         match verdict {
             Verdict::Pass => supervised.notifier().pass(&call),
             Verdict::Return(result) => supervised.notifier().answer(&call, result),
+            Verdict::Wait => self.wait_for_close(id, Deferred::Called(call)),
         }
     }
 
@@ -92,6 +95,11 @@ impl Master {
         if let Err(error) = self.may(&asker, &address) {
             self.refused(id, &address, &error);
             return error.into();
+        }
+        self.forget_closed(id);
+        self.make_way(&address);
+        if self.must_wait_for_close(id, &address) {
+            return Verdict::Wait;
         }
         match (&address, own) {
             // The kernel chooses the port. Whether the socket is a listener shows when the worker calls `listen`.

@@ -2,6 +2,7 @@
 //! handles a worker's processes that let go of a listening socket.
 
 use super::answer::Answer;
+use super::deferred::may_conflict;
 use super::event::Event;
 use crate::clock;
 use crate::config::PortZero;
@@ -74,12 +75,15 @@ impl Master {
         };
         let is_held = |other: &Request| !other.holders.are_gone() || may_be_open(other);
         let mut gone = Vec::new();
-        for other in worker.requests.iter().filter(|other| other.id != request && is_taken(asks, other, whether)) {
-            if is_held(other) {
+        for other in worker.requests.iter().filter(|other| other.id != request && may_conflict(asks.0, &other.address))
+        {
+            if !is_held(other) {
+                // Even if the worker's two sockets could share the port, the master's listeners might not.
+                gone.push(other.id);
+            } else if is_taken(asks, other, whether) {
                 debug!(worker = id.0, address = %other.address, "a worker has the address already");
                 return Err(Errno::EADDRINUSE.into());
             }
-            gone.push(other.id);
         }
         gone.into_iter().for_each(|request| self.close_what_is_gone(id, request));
         Ok(())

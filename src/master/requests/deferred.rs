@@ -1,11 +1,12 @@
 //! Requests that depend on what processes have open: whether a socket that has an address is still there. That is read
-//! from `/proc`. Reading takes long if much is open, so it happens in the background, and the request waits for it.
+//! from `/proc`. Reading takes long if much is open, so it happens in the background, and the request waits for it. It
+//! also waits for the close of a socket that was given up.
 
 use super::event::{Deferred, Event};
 use crate::core::ids::WorkerId;
 use crate::master::run::Master;
 use crate::sys::seccomp::{Call, Name};
-use crate::sys::{descent, process};
+use crate::sys::{descent, dispose, process};
 use crate::wire::address::Address;
 use crate::wire::packet::{self, Packet, RequestId};
 use crate::workers::looks::Seen;
@@ -80,6 +81,41 @@ impl Master {
         });
     }
 
+    /// Whether a request for this address waits until a socket is closed that was given up lately.
+    pub(in crate::master) fn must_wait_for_close(&self, id: WorkerId, asked: &Address) -> bool {
+        self.workers.get(id).is_some_and(|worker| !worker.looks.under_way) && self.front.listeners.is_closing(asked)
+    }
+
+    /// Lets the sockets be closed that were given up; [`Master::closed`] goes on then.
+    pub(in crate::master) fn wait_for_close(&mut self, id: WorkerId, deferred: Deferred) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        worker.looks.under_way = true;
+        let (common, events) = (Rc::clone(&self.front.common), self.request_events());
+        common.deferred.set(common.deferred.get() + 1);
+        tokio::task::spawn_local(async move {
+            // Tasks that had the socket and were told to end do so first.
+            tokio::task::yield_now().await;
+            dispose::until_all_closed().await;
+            let _ = events.send(Event::Closed { worker: id, deferred }).await;
+            common.deferred.set(common.deferred.get() - 1);
+        });
+    }
+
+    /// The sockets are closed, or that takes too long: handles what waited for it.
+    pub(in crate::master) async fn closed(&mut self, id: WorkerId, deferred: Deferred) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        worker.looks.under_way = false;
+        self.go_on(id, deferred).await;
+    }
+
+    async fn go_on(&mut self, id: WorkerId, deferred: Deferred) {
+        match deferred {
+            Deferred::Packet(from) => self.heard(from).await,
+            Deferred::Called(call) => self.called(id, call).await,
+            Deferred::Ready(signal) => self.readiness(id, signal).await,
+        }
+    }
+
     /// The look is done: handles what waited for it.
     pub(in crate::master) async fn looked_first(
         &mut self,
@@ -95,11 +131,7 @@ impl Master {
             open.extend(supervised.inodes().difference(&seen.had));
         }
         worker.looks.seen = Some(seen);
-        match deferred {
-            Deferred::Packet(from) => self.heard(from).await,
-            Deferred::Called(call) => self.called(id, call).await,
-            Deferred::Ready(signal) => self.readiness(id, signal).await,
-        }
+        self.go_on(id, deferred).await;
         if let Some(worker) = self.workers.get_mut(id) {
             worker.looks.seen = None;
         }
@@ -117,7 +149,7 @@ impl Master {
 }
 
 /// Whether two addresses may conflict; [`super::claims`] knows exactly.
-fn may_conflict(one: &Address, other: &Address) -> bool {
+pub(in crate::master) fn may_conflict(one: &Address, other: &Address) -> bool {
     match (one, other) {
         (Address::Tcp(one), Address::Tcp(other)) => one.port() == other.port(),
         (Address::Abstract(one), Address::Abstract(other)) => one == other,

@@ -17,16 +17,18 @@ pub enum Event {
     Looked { worker: WorkerId, request: RequestId, held: bool },
     /// The look that a request waited for is done.
     LookedFirst { worker: WorkerId, seen: Seen, again: std::time::Instant, deferred: Deferred },
+    /// What was in the way of a request is closed now, or took too long.
+    Closed { worker: WorkerId, deferred: Deferred },
     /// The sockets that processes had open (`open`) when a supervised worker had those in `had`.
     SocketsOpen { worker: WorkerId, had: HashSet<u64>, open: HashSet<u64> },
     /// The time is over in which a worker could ask again for an address on which none listens any more.
     GivenUp,
 }
 
-/// What waits for a look.
+/// What waits until something else is known or done.
 #[derive(Debug)]
 pub enum Deferred {
-    /// What a worker said, starting with the request that needs the look.
+    /// What a worker said, starting with the request that has to wait.
     Packet(FromWorker),
     /// A call of a supervised worker.
     Called(Call),

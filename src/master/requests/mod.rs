@@ -12,6 +12,7 @@ mod rights;
 use super::run::Master;
 use crate::clock;
 use crate::config::Mode;
+use crate::core::claim::Claim;
 use crate::core::ids::WorkerId;
 use crate::front::counters::count;
 use crate::front::handoff::{Handoff, Whose};
@@ -48,6 +49,10 @@ impl Master {
                 self.looked_first(worker, seen, again, deferred).await;
                 self.tell_guard_of_sockets();
             }
+            Event::Closed { worker, deferred } => {
+                self.closed(worker, deferred).await;
+                self.tell_guard_of_sockets();
+            }
             Event::SocketsOpen { worker, had, open } => self.sockets_open(worker, &had, open),
             Event::GivenUp => self.drop_unused_listeners(),
         }
@@ -70,6 +75,15 @@ impl Master {
                 let packet = deferred::rest(said, says);
                 return self
                     .look_first(id, Deferred::Packet(FromWorker { worker: id, packet, fds, sender, rendezvous }));
+            }
+            if let packet::FromWorker::Listen(listen) = &said
+                && let own = own_of(listen, &fds)
+                && self.clear_the_way(id, listen, claim_of(own)).is_ok()
+                && self.must_wait_for_close(id, &listen.address)
+            {
+                let packet = deferred::rest(said, says);
+                let deferred = Deferred::Packet(FromWorker { worker: id, packet, fds, sender, rendezvous });
+                return self.wait_for_close(id, deferred);
             }
             debug!(worker = id.0, said = name_of(&said), "heard");
             match said {
@@ -218,6 +232,28 @@ impl Master {
         }
     }
 
+    /// Closes what is in the way of an address that a worker asks for and that nobody uses any more.
+    ///
+    /// # Errors
+    /// `EADDRINUSE` when the worker itself has a socket in the way.
+    fn clear_the_way(&mut self, id: WorkerId, listen: &Listen, claim: Claim) -> io::Result<()> {
+        // The same id again means that the old socket is gone, with the program that had it.
+        self.close(id, listen.id);
+        self.check_claim(id, listen.id, (&listen.address, claim), Whether::MayBind)?;
+        self.make_way(&listen.address);
+        Ok(())
+    }
+
+    /// Closes addresses that nobody uses any more and that overlap with a new one.
+    fn make_way(&mut self, asked: &Address) {
+        if !self.front.listeners.serves(asked) {
+            let workers = &self.workers;
+            let in_use = |listener: &Listener| workers.values().any(|worker| worker.holds(listener));
+            let dropped = self.front.listeners.make_way(asked, in_use);
+            dropped.iter().for_each(|dropped| self.front.close_account(dropped));
+        }
+    }
+
     /// Finds or makes what a worker asks for: the socket, and the end of a pipe if it wants one.
     ///
     /// # Errors
@@ -229,10 +265,8 @@ impl Master {
         own: Option<Foreign>,
         asker: &Asker,
     ) -> io::Result<Answer> {
-        // The same id again means that the old socket is gone, with the program that had it.
-        self.close(id, listen.id);
         let claim = claim_of(own.as_ref());
-        self.check_claim(id, listen.id, (&listen.address, claim), Whether::MayBind)?;
+        self.clear_the_way(id, listen, claim)?;
         let worker = self.workers.get(id).ok_or(Errno::ESRCH)?;
         if self.is_private(worker, listen) {
             return Ok(ToWorker::Private { id: listen.id }.into());
@@ -242,12 +276,6 @@ impl Master {
         let worker = self.workers.get_mut(id).ok_or(Errno::ESRCH)?;
         if worker.requests.len() >= REQUESTS_MAX {
             return Err(Errno::EMFILE.into());
-        }
-        if !self.front.listeners.serves(&listen.address) {
-            let workers = &self.workers;
-            let in_use = |listener: &Listener| workers.values().any(|worker| worker.holds(listener));
-            let dropped = self.front.listeners.make_way(&listen.address, in_use);
-            dropped.iter().for_each(|dropped| self.front.close_account(dropped));
         }
         let (worker, starter) = self.workers.get_with_starter(id).ok_or(Errno::ESRCH)?;
         let found = in_name_of(asker, &listen.address, &mut self.front.listeners, |listeners| {
@@ -304,5 +332,14 @@ impl Master {
         let count = self.workers.get(id).and_then(|worker| self.count_of(worker));
         let message = ToWorker::Listening { address, id: listen.id, via, ownership: found.ownership, count };
         Ok(Answer { message, fds: [Some(socket), hold].into_iter().flatten().collect() })
+    }
+}
+
+/// The worker's own socket, among the descriptors that came with `LISTEN`.
+fn own_of<'a>(listen: &Listen, fds: &'a [Foreign]) -> Option<&'a Foreign> {
+    match listen.answer {
+        // The last one is for the answer.
+        AnswerTo::AttachedSocket => fds.split_last().and_then(|(_, before)| before.first()),
+        AnswerTo::Sender => fds.first(),
     }
 }

@@ -7,6 +7,7 @@ use super::*;
 struct Before {
     serving: BTreeSet<usize>,
     surge: usize,
+    unavailable: u32,
     stopping: bool,
     paused: bool,
 }
@@ -16,6 +17,7 @@ impl World {
         let before = Before {
             serving: self.serving_slots(),
             surge: self.most_surging(),
+            unavailable: self.most_unavailable(),
             stopping: self.fleet.is_stopping(),
             paused: matches!(self.fleet.wanted, Wanted::Paused(_)),
         };
@@ -82,7 +84,8 @@ impl World {
         let resized =
             actions.iter().filter_map(|a| if let Action::Resized { workers } = a { Some(*workers) } else { None });
         let least = resized.fold(self.fleet.wanted(), u32::min) as usize;
-        self.check(&event, &before.serving, (&excused, least));
+        let unavailable = before.unavailable.max(self.most_unavailable()) as usize;
+        self.check(&event, &before.serving, (&excused, least), unavailable);
     }
 
     /// Slots in which one worker serves and another one is about to.
@@ -100,6 +103,12 @@ impl World {
             Some(Manner::Restart) => 0,
             Some(Manner::Rolling) | None => self.fleet.plan.max_surge as usize,
         }
+    }
+
+    /// Slots that the fleet may leave without a worker.
+    fn most_unavailable(&self) -> u32 {
+        let restarts = self.reload.is_some_and(|reload| reload.manner == Manner::Restart);
+        self.fleet.plan.max_unavailable.max(u32::from(restarts))
     }
 
     fn process(&mut self, worker: WorkerId, event: &Event) -> &mut Process {
@@ -196,10 +205,17 @@ impl World {
 
     fn forked(&mut self, worker: WorkerId, slot: Slot, generation: Generation) {
         self.must(!self.fleet.is_stopping(), "fork while stopping");
-        let alone = self.reload.is_some_and(|reload| {
-            reload.manner == Manner::Rolling && !reload.proven && reload.generation == generation
-        });
+        let alone = self
+            .reload
+            .is_some_and(|reload| reload.manner != Manner::Fleet && !reload.proven && reload.generation == generation);
         let others = self.alive.values().any(|p| p.generation == generation && p.withdrawn.is_none());
+        let old_first = match self.reload.map(|reload| reload.manner) {
+            Some(Manner::Restart) => true,
+            Some(Manner::Rolling) | None => self.fleet.plan.max_surge == 0,
+            Some(Manner::Fleet) => false,
+        };
+        let beside = self.alive.values().any(|p| p.slot == slot.index());
+        self.must(!old_first || !beside, "a worker starts while the one before it is still there");
         self.must(!alone || !others, "the first worker of a new generation is not alone");
         let new = self.used.insert(worker);
         self.must(new, "an id used twice");
@@ -256,7 +272,13 @@ impl World {
         (0..self.fleet.slots().len().min(wanted)).filter(|&i| self.fleet.slots()[i].serving().is_some()).collect()
     }
 
-    fn check(&self, event: &Event, before: &BTreeSet<usize>, (excused, least): (&BTreeSet<usize>, usize)) {
+    fn check(
+        &self,
+        event: &Event,
+        before: &BTreeSet<usize>,
+        (excused, least): (&BTreeSet<usize>, usize),
+        unavailable: usize,
+    ) {
         let (seed, slots, wanted) = (self.seed, self.fleet.slots(), self.fleet.wanted() as usize);
         let placed: BTreeSet<WorkerId> = slots.iter().flat_map(|s| &s.occupants).map(|o| o.worker).collect();
         let alive: BTreeSet<WorkerId> = self.alive.keys().copied().collect();
@@ -275,11 +297,9 @@ impl World {
         let now_serving = self.serving_slots();
         let gaps: Vec<_> =
             before.iter().filter(|s| **s < wanted && !now_serving.contains(s) && !excused.contains(s)).collect();
-        let restarting = self.reload.is_some_and(|reload| reload.manner == Manner::Restart);
         let missing = (0..least.min(slots.len())).filter(|slot| !now_serving.contains(slot)).count();
-        if !gaps.is_empty() && !restarting {
-            let allowed = self.fleet.plan.max_unavailable as usize;
-            assert!(missing <= allowed, "history {seed}: {event:?} left slots {gaps:?} without a worker");
+        if !gaps.is_empty() {
+            assert!(missing <= unavailable, "history {seed}: {event:?} left slots {gaps:?} without a worker");
         }
         self.nobody_starves();
         self.must(slots.len() <= 8, "slots are bounded");
