@@ -1,6 +1,6 @@
 //! The options of `run` for the lifecycle of the workers.
 
-use crate::config::life::{Life, Probe, Probing, Ready, duration, size};
+use crate::config::life::{KillMode, Life, Probe, Probing, Ready, duration, size};
 use crate::sys::guard::Detached;
 use clap::Args;
 use std::time::Duration;
@@ -80,6 +80,11 @@ pub struct LifeArgs {
     #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = duration)]
     restart_window: Duration,
 
+    /// Which processes of a worker get its signals: its whole process group; only the first, and the rest is killed when
+    /// that has ended (mixed); or only the first, and the rest goes on (process)
+    #[arg(long, value_enum, value_name = "MODE", default_value = "group")]
+    kill_mode: KillMode,
+
     /// Let jobs that workers detached (a session of their own, none of our sockets) continue when this ends
     #[arg(long)]
     leave_children: bool,
@@ -126,6 +131,7 @@ impl LifeArgs {
             max_rss: self.max_rss,
             max_restarts: self.max_restarts,
             restart_window: self.restart_window,
+            kill_mode: self.kill_mode,
             detached: if self.leave_children { Detached::Stay } else { Detached::End },
         })
     }

@@ -19,6 +19,18 @@ pub enum Ready {
     Fd(Option<i32>),
 }
 
+/// Which processes of a worker get its signals; the names and meanings are systemd's (`KillMode=`, systemd.kill(5)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum KillMode {
+    /// The stop signal goes to its whole process group. It has ended when the group is empty.
+    #[default]
+    Group,
+    /// The stop signal goes to its first process. When that has ended, the rest of the group is killed.
+    Mixed,
+    /// All signals go to its first process. The rest of the group goes on, unless it has sockets of the master's.
+    Process,
+}
+
 /// The probe that a worker gets from time to time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
@@ -163,6 +175,8 @@ pub struct Life {
     pub max_restarts: u32,
     /// The window for `max_restarts`.
     pub restart_window: Duration,
+    /// Which processes of a worker get its signals.
+    pub kill_mode: KillMode,
     /// What happens to jobs that workers detached when the master ends.
     pub detached: Detached,
 }

@@ -292,6 +292,7 @@ mod tests {
                 max_rss: None,
                 max_restarts: 5,
                 restart_window: Duration::from_secs(60),
+                kill_mode: Default::default(),
                 detached: Default::default(),
             },
             command: vec!["true".into()],

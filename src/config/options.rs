@@ -148,6 +148,7 @@ pub const OPTIONS: &[RunOption] = &[
     option("max-rss", InFile::Value, Reload::Changes, Acts::Lifecycle),
     option("max-restarts", InFile::Value, Reload::Changes, Acts::Fleet),
     option("restart-window", InFile::Value, Reload::Changes, Acts::Fleet),
+    option("kill-mode", InFile::Value, Reload::Changes, Acts::Lifecycle),
     option("leave-children", InFile::Switch, stays!(life.detached), Acts::Lifecycle),
 ];
 

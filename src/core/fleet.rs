@@ -274,8 +274,13 @@ impl Fleet {
     /// When a slot may get its next worker. A restart promises that the old one leaves first, and so does a plan that
     /// allows no surge: two at a time might want the same lock or the same file.
     fn succession(&self) -> Succession {
-        let old_first = self.reload_manner() == Some(Manner::Restart) || self.plan.max_surge == 0;
-        if old_first { Succession::AfterEnd } else { self.plan.succession }
+        if self.is_old_first() { Succession::AfterEnd } else { self.plan.succession }
+    }
+
+    /// Whether a slot's old worker leaves before the next one starts.
+    #[must_use]
+    pub fn is_old_first(&self) -> bool {
+        self.reload_manner() == Some(Manner::Restart) || self.plan.max_surge == 0
     }
 
     fn fork(&mut self, now: Moment, index: usize, generation: Generation, actions: &mut Vec<Action>) {

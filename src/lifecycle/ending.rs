@@ -1,8 +1,10 @@
 //! How workers end: the master asks them, kills them, reaps them, and follows what is left of them to its end.
 
 use super::failures::Failures;
+use super::groups::Groups;
 use super::{Event, Events, look};
 use crate::adapt::daemons;
+use crate::config::life::KillMode;
 use crate::config::{Config, PortZero};
 use crate::core::fleet::{self, Exit, Fleet, KillReason, Occupant};
 use crate::core::ids::WorkerId;
@@ -12,13 +14,14 @@ use crate::sys::descent::{self, Kin, left_its_group};
 use crate::sys::guard::Detached;
 use crate::sys::sweep::Patience;
 use crate::sys::{fd, reap};
-use crate::workers::leftovers::{self, Dead, Left, Scene, TIME_TO_DIE, TIME_TO_END};
+use crate::workers::leftovers::{self, Dead, Left, Rest, Scene, TIME_TO_DIE, TIME_TO_END};
 use crate::workers::pool::Pool;
 use crate::workers::worker::{Executes, Worker};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::collections::HashSet;
 use std::os::fd::AsFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -56,11 +59,14 @@ impl Death {
 pub fn terminate(worker: &Worker) {
     let signal = worker.config.stop_signal;
     info!(slot = worker.slot.0, worker = worker.id.0, pid = worker.pid.as_raw(), %signal, "asking a worker to end");
+    let whole_group = worker.config.life.kill_mode == KillMode::Group;
     // A stopped worker could not receive it.
     for signal in [signal, Signal::SIGCONT] {
-        let _ = reap::signal_group(worker.pid, signal);
+        if whole_group {
+            let _ = reap::signal_group(worker.pid, signal);
+        }
         // Only once per process: a second signal means something else to many programs.
-        if left_its_group(worker.pid) {
+        if !whole_group || left_its_group(worker.pid) {
             let _ = reap::signal_process(worker.pidfd.get_ref().as_fd(), signal);
         }
     }
@@ -69,8 +75,10 @@ pub fn terminate(worker: &Worker) {
 /// Kills a worker, and checks again when it should be dead.
 pub fn kill(worker: &Worker, because: KillReason, events: &Events) {
     warn!(slot = worker.slot.0, worker = worker.id.0, pid = worker.pid.as_raw(), ?because, "killing a worker");
+    if worker.config.life.kill_mode != KillMode::Process {
+        let _ = reap::signal_group(worker.pid, Signal::SIGKILL);
+    }
     // It may have left the group that has its number.
-    let _ = reap::signal_group(worker.pid, Signal::SIGKILL);
     let _ = reap::signal_process(worker.pidfd.get_ref().as_fd(), Signal::SIGKILL);
     look_again_at_killed(worker.id, events);
 }
@@ -87,7 +95,8 @@ fn look_again_at_killed(worker: WorkerId, events: &Events) {
 /// stops, the master does not wait for it any longer, and this returns its death.
 pub fn unkillable(id: WorkerId, workers: &Pool, fleet: &Fleet, front: &Front, events: &Events) -> Option<Death> {
     let worker = workers.get(id)?;
-    if !matches!(reap::how_it_ended(worker.pidfd.get_ref().as_fd()), Ok(None)) {
+    let has_ended = !matches!(reap::how_it_ended(worker.pidfd.get_ref().as_fd()), Ok(None));
+    if has_ended && !worker.outlived {
         // The report of its end is on the way.
         return None;
     }
@@ -101,16 +110,25 @@ pub fn unkillable(id: WorkerId, workers: &Pool, fleet: &Fleet, front: &Front, ev
     Some(Death::by(id, Exit::Signal(Signal::SIGKILL as i32)))
 }
 
-/// The first process of a worker ended, and its number is not reused yet. If it may have gone into the background, the
-/// master looks for the processes that go on without it ([`crate::workers::Event::LeftBehind`]); else this returns its
+/// The first process of a worker ended, and its number is not reused yet. If it was told to leave, the rest of its group
+/// may still be at work: [`Event::GroupEnded`] reports the end of all. If it may have gone into the background, the
+/// master looks for the processes that go on without it ([`crate::workers::Event::LeftBehind`]). Else this returns its
 /// death.
 pub fn ended(
     id: WorkerId,
-    workers: &Pool,
+    workers: &mut Pool,
     fleet: &Fleet,
     front: &Front,
-    scene: impl FnOnce() -> Scene,
+    scene: impl FnOnce(&Pool) -> Scene,
+    groups: &Rc<Groups>,
+    events: &Events,
 ) -> Option<Death> {
+    let leaves = fleet.occupant(id).is_some_and(Occupant::is_leaving) && !fleet.is_killed(id);
+    let worker = workers.get_mut(id)?;
+    if leaves && worker.config.life.kill_mode == KillMode::Group && !std::mem::replace(&mut worker.outlived, true) {
+        groups.wait(worker.pid, id, worker.slot, &front.common.aside, events);
+        return None;
+    }
     let worker = workers.get(id)?;
     // It was reaped elsewhere, so how it ended is unknown.
     let seen = reap::how_it_ended(worker.pidfd.get_ref().as_fd()).ok().flatten().map(Exit::from);
@@ -128,7 +146,7 @@ pub fn ended(
     part_with(worker, workers, front);
     if may_be_daemon {
         // The group is left alone until then: a process in it may be going into the background.
-        workers.starter.leftovers.look(id, dead(worker), scene());
+        workers.starter.leftovers.look(id, dead(worker), scene(workers));
         return None;
     }
     Some(Death::by(id, exit))
@@ -194,8 +212,10 @@ pub fn bury(death: &Death, scene: Scene, workers: &mut Pool, fleet: &Fleet, fail
     let id = death.worker;
     let worker = workers.get(id)?;
     let (slot, dead, grace, executes) = (worker.slot, dead(worker), worker.config.grace, worker.executes);
-    // While the dead process still holds the group's number.
-    let _ = reap::signal_group(worker.pid, Signal::SIGKILL);
+    if worker.config.life.kill_mode != KillMode::Process {
+        // While the dead process still holds the group's number.
+        let _ = reap::signal_group(worker.pid, Signal::SIGKILL);
+    }
     workers.starter.guard.remove(worker.pid);
     let _ = reap::reap(worker.pidfd.get_ref().as_fd());
     let advice = death.daemons.is_some().then(|| daemons::advice(&worker.config.command));
@@ -288,5 +308,9 @@ pub fn our_sockets(workers: &Pool, front: &Front) -> HashSet<u64> {
 }
 
 fn dead(worker: &Worker) -> Dead {
-    Dead { pid: worker.pid, channel: worker.channel_inode }
+    let rest = match worker.config.life.kill_mode {
+        KillMode::Group | KillMode::Mixed => Rest::Ends,
+        KillMode::Process => Rest::GoesOn,
+    };
+    Dead { pid: worker.pid, channel: worker.channel_inode, rest }
 }

@@ -134,14 +134,15 @@ impl Failures {
             // What prevented that is known already.
             return;
         }
-        let said = said(&worker.last_words.now());
+        let said = said(worker);
         let ended = match background {
             None => format!("`{}` ended with {exit}", command_of(worker)),
             Some(advice) => format!("`{}` went into the background, which ends it here: {advice}", command_of(worker)),
         };
         self.last_words.insert(worker.slot, format!("{ended}; {said}"));
         if starting && fleet.reloading() == Some(worker.generation) {
-            self.failed_because = Some(format!("{ended}; {said}"));
+            let advice = if fleet.is_old_first() { "" } else { old_first_advice(worker) };
+            self.failed_because = Some(format!("{ended}; {said}{advice}"));
         }
         if starting && (background.is_some() || fleet.was_never_ready()) {
             let bypass = bypass.map(|found| format!("\n{found}")).unwrap_or_default();
@@ -168,7 +169,7 @@ impl Failures {
             | KillReason::Aborted
             | KillReason::Outdated => return,
         };
-        let failed = format!("`{}` {why} and was killed; {}", command_of(worker), said(&worker.last_words.now()));
+        let failed = format!("`{}` {why} and was killed; {}", command_of(worker), said(worker));
         let late = because == KillReason::BootTimeout;
         if late && worker.generation != fleet.generation() {
             self.failed_because = Some(failed.clone());
@@ -213,11 +214,39 @@ fn command_of(worker: &Worker) -> String {
 }
 
 /// What a worker wrote last, in words.
-fn said(words: &[String]) -> String {
-    match words.is_empty() {
-        true => "it wrote nothing to its standard error".to_owned(),
-        false => format!("its last words:\n  {}", words.join("\n  ")),
+fn said(worker: &Worker) -> String {
+    let (words, out) = (worker.last_words.now(), worker.last_out.now());
+    match (words.is_empty(), out.is_empty()) {
+        (true, true) => "it wrote nothing to its standard error".to_owned(),
+        (false, true) => format!("its last words:\n  {}", words.join("\n  ")),
+        (true, false) => format!("its last words, on its standard output:\n  {}", out.join("\n  ")),
+        (false, false) => {
+            format!("its last words:\n  {}\non its standard output:\n  {}", words.join("\n  "), out.join("\n  "))
+        }
     }
+}
+
+/// Words by which servers say that another of their kind runs, or has their lock or pid file.
+const ONE_AT_A_TIME: [&str; 7] =
+    ["already running", "another instance", "lock", "locked", "lockfile", "pid", "pidfile"];
+
+/// What to do if the old and the new worker cannot run at the same time.
+fn old_first_advice(worker: &Worker) -> &'static str {
+    let words = worker.last_words.now().into_iter().chain(worker.last_out.now());
+    match words.into_iter().any(|line| says_one_at_a_time(&line)) {
+        true => {
+            "\nif two of it cannot run at once, let the old one leave first: `maitred restart`, or start maitred with --max-surge 0 --max-unavailable 1"
+        }
+        false => "",
+    }
+}
+
+fn says_one_at_a_time(line: &str) -> bool {
+    let line = line.to_lowercase();
+    let words = || line.split(|c: char| !c.is_alphanumeric());
+    ONE_AT_A_TIME
+        .iter()
+        .any(|known| if known.contains(' ') { line.contains(known) } else { words().any(|w| w == *known) })
 }
 
 /// What to do about an address that cannot be bound.
@@ -237,5 +266,26 @@ pub fn advice(address: &str, error: &io::Error) -> String {
         Some(libc::EBADF) => "; no such descriptor was passed to maitred".to_owned(),
         _ if error.kind() == io::ErrorKind::AlreadyExists => "; there is a file that is no socket".to_owned(),
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_servers_say_when_another_one_runs_is_known() {
+        for line in [
+            "httpd (pid 12) already running",
+            "unable to open /run/x.pid: File exists",
+            "Can't acquire lock on data directory",
+            "FATAL: Another instance of this program runs",
+            "/var/lib/x is locked",
+        ] {
+            assert!(says_one_at_a_time(line), "{line}");
+        }
+        for line in ["the block is too rapid", "clock skew", "cannot open configuration"] {
+            assert!(!says_one_at_a_time(line), "{line}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! they have had their time. The fleet decides what follows.
 
 use super::drain::Drains;
+use super::groups::Groups;
 use super::{Event, Events};
 use crate::activity::BEAT;
 use crate::adapt::Chosen;
@@ -62,6 +63,8 @@ pub struct Checks {
     pub memory_looked_at: Moment,
     /// The workers that drain.
     pub drains: Rc<Drains>,
+    /// The groups of leaving workers whose first process has ended.
+    pub groups: Rc<Groups>,
     /// Where findings are reported.
     pub events: Events,
 }
@@ -72,7 +75,15 @@ impl Checks {
     pub fn new(config: &Config, events: Events) -> Checks {
         let now = clock::now();
         let rhythm = Rc::new(Cell::new(rhythm(&config.life)));
-        Checks { rhythm, looked_at: now, looked_at_rest: false, memory_looked_at: now, drains: Rc::default(), events }
+        Checks {
+            rhythm,
+            looked_at: now,
+            looked_at_rest: false,
+            memory_looked_at: now,
+            drains: Rc::default(),
+            groups: Rc::default(),
+            events,
+        }
     }
 
     /// Begins to look after the workers.

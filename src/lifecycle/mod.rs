@@ -9,6 +9,7 @@ pub mod deaf;
 pub mod drain;
 pub mod ending;
 pub mod failures;
+pub mod groups;
 pub mod guard;
 pub mod health;
 pub mod look;
@@ -70,6 +71,11 @@ pub enum Event {
         worker: WorkerId,
         /// What it found.
         seen: look::Seen,
+    },
+    /// No process of a leaving worker's group runs any more.
+    GroupEnded {
+        /// The worker.
+        worker: WorkerId,
     },
     /// The last output of a worker that ended while it started was read.
     WordsHeard(ending::Death),

@@ -12,6 +12,7 @@ use crate::lifecycle::ready::{Readiness, Signal};
 use crate::lifecycle::{self, deaf, ending, health, look, ready};
 use crate::sys::descent::Kin;
 use crate::workers::leftovers::{self, Scene};
+use crate::workers::pool::Pool;
 use std::rc::Rc;
 use tracing::{error, warn};
 
@@ -40,6 +41,7 @@ impl Master {
                 }
                 None
             }
+            Event::GroupEnded { worker } => return self.ended(worker).await,
             Event::WordsHeard(death) => return self.bury(death).await,
             Event::Unkillable { worker } => {
                 let death = ending::unkillable(worker, &self.workers, &self.fleet, &self.front, &self.checks.events);
@@ -112,8 +114,10 @@ impl Master {
 
     /// The first process of a worker ended.
     pub(super) async fn ended(&mut self, id: WorkerId) {
-        let scene = || self.scene(Some(id));
-        if let Some(death) = ending::ended(id, &self.workers, &self.fleet, &self.front, scene) {
+        let (sockets, checking) = (self.end.sockets.clone(), self.checking());
+        let (fleet, front, groups, events) = (&self.fleet, &self.front, &self.checks.groups, &self.checks.events);
+        let scene = |workers: &Pool| ending::scene(Some(id), workers, front, &sockets, checking);
+        if let Some(death) = ending::ended(id, &mut self.workers, fleet, front, scene, groups, events) {
             self.died(death).await;
         }
     }

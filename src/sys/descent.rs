@@ -9,7 +9,7 @@ use crate::wire::environment;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -126,6 +126,24 @@ pub fn descendants(of: Pid, without: &HashSet<Pid>) -> io::Result<Vec<Kin>> {
         }
     }
     Ok(found)
+}
+
+/// The descendants of a process that are in one of these groups, by group.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn members(of: Pid, groups: &HashSet<Pid>) -> io::Result<HashMap<Pid, Vec<Kin>>> {
+    let mut found: HashMap<Pid, Vec<Kin>> = HashMap::new();
+    for kin in descendants(of, &HashSet::new())?.into_iter().filter(|kin| groups.contains(&kin.group)) {
+        found.entry(kin.group).or_default().push(kin);
+    }
+    Ok(found)
+}
+
+impl From<Held> for OwnedFd {
+    fn from(held: Held) -> OwnedFd {
+        held.pidfd
+    }
 }
 
 impl Kin {

@@ -173,6 +173,15 @@ pub fn duplicate_above(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd>
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
+/// Lets a pipe hold this many bytes (`F_SETPIPE_SZ`, fcntl(2)).
+///
+/// # Errors
+/// `EPERM` when that is more than this user may have.
+pub fn enlarge_pipe(pipe: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    nix::fcntl::fcntl(pipe, nix::fcntl::FcntlArg::F_SETPIPE_SZ(i32::try_from(bytes).unwrap_or(i32::MAX)))?;
+    Ok(())
+}
+
 /// Makes an open file non-blocking, for every process that has it.
 ///
 /// # Errors

@@ -57,6 +57,17 @@ pub struct Dead {
     pub pid: Pid,
     /// The inode of its end of the control channel.
     pub channel: u64,
+    /// What happens to its other processes.
+    pub rest: Rest,
+}
+
+/// What happens to the other processes of a worker whose first process has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// They end, unless they were detached on purpose.
+    Ends,
+    /// They go on, unless they have our sockets.
+    GoesOn,
 }
 
 /// A process that is left.
@@ -291,7 +302,8 @@ fn is_of_the_dead(kin: &Kin, dead: Option<Dead>, scene: &Scene) -> bool {
 
 fn to_clean(master: Pid, session: Pid, dead: Option<Dead>, scene: &Scene) -> io::Result<Vec<Kin>> {
     let left = look(master, session, dead, scene)?;
-    Ok(left.into_iter().filter(|left| left.holds || !left.detached).map(|left| left.kin).collect())
+    let goes_on = |left: &Left| left.detached || dead.is_some_and(|dead| dead.rest == Rest::GoesOn);
+    Ok(left.into_iter().filter(|left| left.holds || !goes_on(left)).map(|left| left.kin).collect())
 }
 
 fn to_end(master: Pid, session: Pid, detached: Detached, scene: &Scene) -> io::Result<Vec<Kin>> {

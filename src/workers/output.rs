@@ -8,7 +8,7 @@
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::visible;
 use crate::sys::exec::{Number, Passing, Taking};
-use crate::sys::outlet;
+use crate::sys::{fd, outlet, spawn};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -20,14 +20,21 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
+/// What the pipes of all workers together may hold. Beyond `pipe-user-pages-soft` (pipe(7)), 64 MiB by default, an
+/// ordinary user's next pipes would hold two pages each.
+const PIPES_HOLD: usize = 32 << 20;
+/// What one pipe may hold at least and at most: the kernel's default, and `pipe-max-size` by default.
+const PIPE_HOLDS: (usize, usize) = (64 << 10, 1 << 20);
+/// What is read from a pipe at once.
+const CHUNK: usize = 64 << 10;
 /// Lines of error output that are remembered for each worker.
 pub const LAST_WORDS: usize = 10;
 /// A longer line is passed on in pieces.
 const LINE_MAX: usize = 8192;
 /// How long to wait for the rest of the output when the master ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
-/// Enough for one line and a few calls.
-const STACK: usize = 128 * 1024;
+/// Enough for one chunk and a few calls.
+const STACK: usize = 256 * 1024;
 
 /// Which of the two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +144,22 @@ impl Stream {
         let (slot, kind, pipe, partial) = (passed.slot, passed.kind, taking.take(passed.pipe)?, passed.partial);
         Ok(Stream { slot, kind, pipe, prefixed, last_words, partial })
     }
+}
+
+/// A pipe for a worker's output; the reading end does not block. A program whose writes do not block either (Node)
+/// loses at its exit what the pipe has no room for, so it holds as much as is allowed.
+///
+/// # Errors
+/// When no descriptor is free.
+pub fn pipe(workers: u32) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = spawn::output_pipe()?;
+    let (least, most) = PIPE_HOLDS;
+    let mut holds = (PIPES_HOLD / (2 * workers.max(1) as usize)).clamp(least, most);
+    // The kernel refuses what is more than this user may have.
+    while holds > least && fd::enlarge_pipe(write.as_fd(), holds).is_err() {
+        holds /= 2;
+    }
+    Ok((read, write))
 }
 
 /// What the thread is told.
@@ -290,7 +313,7 @@ impl Pump {
 impl Open {
     /// Passes on what is there; false when the stream has ended.
     fn pass_on(&mut self) -> bool {
-        let mut buffer = [0; LINE_MAX];
+        let mut buffer = [0; CHUNK];
         let read = match nix::unistd::read(&self.0.pipe, &mut buffer) {
             Ok(0) => None,
             Ok(n) => buffer.get(..n),

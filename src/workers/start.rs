@@ -6,7 +6,7 @@ use super::environment::{arguments, how, is_scrubbed, lookup, replaced, unix_pat
 use super::leftovers::Leftovers;
 use super::looks::Looks;
 use super::notify;
-use super::output::{Kind, LastWords, Output, Prefixed, Stream};
+use super::output::{self, Kind, LastWords, Output, Prefixed, Stream};
 use super::rendezvous::Rendezvous;
 use super::supervised::Supervised;
 use super::unclaimed::Unclaimed;
@@ -131,7 +131,7 @@ impl Starter {
         let channel_inode = fd::inode(theirs.as_fd())?;
         let token = secret()?;
         let (notify_name, notify_socket) = notify::open()?;
-        let last_words = Arc::new(LastWords::default());
+        let (last_words, last_out) = (Arc::new(LastWords::default()), Arc::new(LastWords::default()));
         let (inherited, offered) = match config.mode {
             Mode::Shared | Mode::Kernel => operator_sockets(listeners, slot)?,
             Mode::Handoff => (Vec::new(), Vec::new()),
@@ -146,9 +146,9 @@ impl Starter {
         if additions.nonblocking {
             inherited.iter().try_for_each(|socket| fd::set_nonblocking(socket.as_fd()))?;
         }
-        let (error_read, error_write) = spawn::output_pipe()?;
+        let (error_read, error_write) = output::pipe(config.workers)?;
         let (out_read, out_write) = match self.prefixed {
-            Prefixed::WithSlot => spawn::output_pipe().map(|(r, w)| (Some(r), spawn::Stream::Pipe(w)))?,
+            Prefixed::WithSlot => output::pipe(config.workers).map(|(r, w)| (Some(r), spawn::Stream::Pipe(w)))?,
             Prefixed::Plain => (None, spawn::Stream::Inherit),
         };
 
@@ -236,7 +236,7 @@ impl Starter {
         let stream = |kind, pipe, last_words| Stream { slot, kind, pipe, prefixed, last_words, partial: Vec::new() };
         self.output.add(stream(Kind::Err, error_read, Some(Arc::clone(&last_words))));
         if let Some(pipe) = out_read {
-            self.output.add(stream(Kind::Out, pipe, None));
+            self.output.add(stream(Kind::Out, pipe, Some(Arc::clone(&last_out))));
         }
         fd::set_nonblocking(ours.as_fd())?;
         let channel = Rc::new(watch::readable(Foreign::from(ours))?);
@@ -254,12 +254,14 @@ impl Starter {
             channel_inode,
             channel,
             last_words,
+            last_out,
             pidfd,
             notify: Arc::new(Foreign::from(notify_socket)),
             notification,
             requests: Vec::new(),
             deaf_moment: None,
             looks: Looks::default(),
+            outlived: false,
             listened: false,
             tasks: Vec::new(),
             supervised: None,

@@ -55,6 +55,8 @@ pub struct Worker {
     pub channel: Rc<AsyncFd<Foreign>>,
     /// The last lines that it wrote to its standard error.
     pub last_words: Arc<LastWords>,
+    /// The last lines that it wrote to its standard output, if that comes through this process.
+    pub last_out: Arc<LastWords>,
     /// Readable when its process has ended.
     pub pidfd: Rc<AsyncFd<OwnedFd>>,
     /// Its notification socket.
@@ -73,6 +75,8 @@ pub struct Worker {
     pub uses_inherited: bool,
     /// Looks at what it has open, for requests that depend on that.
     pub looks: Looks,
+    /// Whether its first process ended as it should, and others of its group go on for now.
+    pub outlived: bool,
     /// Whether the log says already that it does not take part as it should.
     pub reported: bool,
     /// The time that it has to listen again after it stopped.

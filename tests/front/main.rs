@@ -68,3 +68,4 @@ mod steering;
 mod strangers;
 mod supervision;
 mod upgrade;
+mod wrappers;

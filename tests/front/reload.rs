@@ -383,3 +383,52 @@ fn one_slot_after_the_other_is_replaced_with_a_surge_or_with_a_gap() {
         maitred.stop();
     }
 }
+
+/// A server of which one at a time can run, as its lock says.
+fn locked() -> (Vec<String>, PathBuf) {
+    let lock = scratch("lock");
+    let line = format!(
+        "exec 9>{}; flock -n 9 || {{ echo 'another server is already running' >&2; exit 1; }}; exec {} poll 0",
+        lock.display(),
+        server()
+    );
+    (vec!["sh".to_owned(), "-c".to_owned(), line], lock)
+}
+
+#[test]
+fn a_server_with_a_lock_can_be_restarted_and_a_refused_reload_says_how() {
+    let (command, lock) = locked();
+    let words: Vec<&str> = ["-w", "1", "--"].into_iter().chain(command.iter().map(String::as_str)).collect();
+    let maitred = Maitred::start(&words).ready(1);
+    let why = maitred.refused(&["reload", "--wait"]);
+    for word in ["already running", "maitred restart", "--max-surge 0 --max-unavailable 1", "serve on"] {
+        assert!(why.contains(word), "{why}");
+    }
+    maitred.under_load(4, || assert_eq!(maitred.told(&["restart", "--wait"]), "generation 3 serves"));
+    maitred.stop();
+    let old_first = [&["--max-surge", "0", "--max-unavailable", "1"], &words[..]].concat();
+    let maitred = Maitred::start(&old_first).ready(1);
+    maitred.under_load(4, || assert_eq!(maitred.told(&["reload", "--wait"]), "generation 2 serves"));
+    maitred.stop();
+    std::fs::remove_file(lock).unwrap();
+}
+
+#[test]
+fn a_restart_takes_one_slot_at_a_time() {
+    let maitred = Maitred::start(&["-w", "3", "--", &server(), "poll", "0"]).ready(3);
+    let before = maitred.pids();
+    maitred.under_load(4, || {
+        assert_eq!(maitred.told(&["restart", "--wait"]), "generation 2 serves");
+    });
+    // As the log has it: each old one ends before the next one is asked to.
+    let log = maitred.log();
+    let of = |entry: &serde_json::Value| entry["pid"].as_i64().map(|pid| pid as i32);
+    let ends = |entry: &&serde_json::Value| {
+        let message = entry["message"].as_str().unwrap_or_default();
+        ["asking a worker to end", "worker ended"].contains(&message)
+            && of(entry).is_some_and(|pid| before.contains(&pid))
+    };
+    let order: Vec<i32> = log.iter().filter(ends).filter_map(of).collect();
+    assert_eq!(order, before.iter().flat_map(|pid| [*pid, *pid]).collect::<Vec<_>>());
+    maitred.stop();
+}

@@ -188,7 +188,7 @@ fn wait_children(pid: i32) -> Vec<i32> {
     }
 }
 
-fn children_of(pid: i32) -> Vec<i32> {
+pub fn children_of(pid: i32) -> Vec<i32> {
     let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     list.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
@@ -514,4 +514,24 @@ fn list_and_status_find_a_master_by_its_name() {
     assert!(said.contains("runs already") && said.contains("--name"), "{said}");
     kill(child.id() as i32, SIGTERM);
     assert_eq!(wait_child(&mut child).code(), Some(0));
+}
+
+#[test]
+fn all_that_node_writes_before_its_end_arrives() {
+    const LINES: usize = 20_000;
+    let script = format!(
+        "require('http').createServer((_, answer) => answer.end()).listen(0, '127.0.0.1');\n\
+         process.on('SIGTERM', () => {{\n\
+         for (let i = 0; i < {LINES}; i++) console.error(`last word ${{i}} ${{'x'.repeat(40)}}`);\n\
+         process.exit(0) }})"
+    );
+    for prefix in ["never", "always"] {
+        let args = ["-w", "1", "--share-port-zero", "--prefix", prefix, "--", "node", "-e", &script];
+        let maitred = Maitred::start(&args).ready(1);
+        maitred.signal(SIGTERM);
+        let (status, output) = maitred.wait();
+        assert_eq!(status.code(), Some(0), "{prefix}");
+        let arrived = output.lines().filter(|line| line.contains("last word ")).count();
+        assert_eq!(arrived, LINES, "{prefix}");
+    }
 }

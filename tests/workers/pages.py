@@ -5,6 +5,8 @@ know, too (sd_notify, s6), and ends at once on TERM.
 
 OPTION: notify   says READY=1 when DIR/ready-SLOT is there
         fd       writes a line to the notification descriptor then
+        tidy     notes each TERM in DIR/terms-SLOT, and ends when DIR/tidy is there, after making DIR/tidied-SLOT
+        deaf     does not heed TERM
         watchdog says WATCHDOG=1 once before it listens, then again and again, unless DIR/mute-SLOT is there
 
 Files in DIR switch what it does while it runs:
@@ -17,6 +19,7 @@ Files in DIR switch what it does while it runs:
 
 import os
 import pathlib
+import signal
 import socket
 import sys
 import threading
@@ -102,6 +105,24 @@ def feed_watchdog():
         time.sleep(pause)  # the rhythm of a watchdog, which synchronises nothing
 
 
+def note_term(*_):
+    with open(home / f"terms-{slot}", "a") as file:
+        file.write(f"TERM {os.getpid()}\n")
+
+
+def tidy(*_):
+    note_term()
+    signal.signal(signal.SIGTERM, note_term)
+    (home / f"tidying-{slot}").touch()
+    wait_for("tidy")
+    (home / f"tidied-{slot}").touch()
+    os._exit(0)
+
+
+if "tidy" in options:
+    signal.signal(signal.SIGTERM, tidy)
+if "deaf" in options:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if "watchdog" in options:
     notify("WATCHDOG=1")
 server = socket.create_server((host, int(port)), backlog=512)
