@@ -1,6 +1,7 @@
 //! Makes unmodified programs take part: inspects the executable, then chooses an adapter.
 
 pub mod daemons;
+pub mod draining;
 pub mod elf;
 pub mod inspect;
 pub mod preload;

@@ -1,6 +1,6 @@
 //! The options of `run` for the lifecycle of the workers.
 
-use crate::config::life::{KillMode, Life, Probe, Probing, Ready, duration, size};
+use crate::config::life::{KillMode, Life, Probe, Probing, Ready, StopFirst, duration, size};
 use crate::sys::guard::Detached;
 use clap::Args;
 use std::time::Duration;
@@ -85,6 +85,16 @@ pub struct LifeArgs {
     #[arg(long, value_enum, value_name = "MODE", default_value = "group")]
     kill_mode: KillMode,
 
+    /// How long an open connection must have been silent after an answer so that a leaving worker gets its stop signal
+    /// anyway; 0 for never
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    idle_after: Duration,
+
+    /// Send a leaving worker its stop signal at once, because it answers what it has and then ends; auto knows some
+    /// servers
+    #[arg(long, value_enum, value_name = "HOW", default_value = "auto", default_missing_value = "signal", num_args = 0..=1, require_equals = true)]
+    stop_first: StopFirst,
+
     /// Let jobs that workers detached (a session of their own, none of our sockets) continue when this ends
     #[arg(long)]
     leave_children: bool,
@@ -132,6 +142,8 @@ impl LifeArgs {
             max_restarts: self.max_restarts,
             restart_window: self.restart_window,
             kill_mode: self.kill_mode,
+            idle_after: given(self.idle_after),
+            stop_first: self.stop_first,
             detached: if self.leave_children { Detached::Stay } else { Detached::End },
         })
     }

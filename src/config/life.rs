@@ -31,6 +31,18 @@ pub enum KillMode {
     Process,
 }
 
+/// Whether a worker gets its stop signal at the beginning of its drain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum StopFirst {
+    /// If it is a server that is known to answer what it has and then to end.
+    #[default]
+    Auto,
+    /// Yes.
+    Signal,
+    /// No: only when its connections are closed or idle.
+    No,
+}
+
 /// The probe that a worker gets from time to time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
@@ -177,6 +189,10 @@ pub struct Life {
     pub restart_window: Duration,
     /// Which processes of a worker get its signals.
     pub kill_mode: KillMode,
+    /// How long a connection must have been silent to hold up a drain no longer; if not given, each open one does.
+    pub idle_after: Option<Duration>,
+    /// Whether it gets its stop signal at the beginning of its drain.
+    pub stop_first: StopFirst,
     /// What happens to jobs that workers detached when the master ends.
     pub detached: Detached,
 }

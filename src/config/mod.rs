@@ -293,6 +293,8 @@ mod tests {
                 max_restarts: 5,
                 restart_window: Duration::from_secs(60),
                 kill_mode: Default::default(),
+                idle_after: None,
+                stop_first: Default::default(),
                 detached: Default::default(),
             },
             command: vec!["true".into()],

@@ -149,6 +149,8 @@ pub const OPTIONS: &[RunOption] = &[
     option("max-restarts", InFile::Value, Reload::Changes, Acts::Fleet),
     option("restart-window", InFile::Value, Reload::Changes, Acts::Fleet),
     option("kill-mode", InFile::Value, Reload::Changes, Acts::Lifecycle),
+    option("idle-after", InFile::Value, Reload::Changes, Acts::Lifecycle),
+    option("stop-first", InFile::SwitchOrValue, Reload::Changes, Acts::Lifecycle),
     option("leave-children", InFile::Switch, stays!(life.detached), Acts::Lifecycle),
 ];
 

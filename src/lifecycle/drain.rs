@@ -1,8 +1,11 @@
-//! Waits until a worker that gets nothing new has no connection open any more, without its help. The kernel says which
-//! connections it has, and reports when each is closed ([`crate::sys::closes`]).
+//! Waits until a worker that gets nothing new has no connection open any more except idle ones, without its help. The
+//! kernel says which connections it has and what went over them last, and reports when each is closed
+//! ([`crate::sys::closes`]).
 
 use super::{Event, Events};
+use crate::adapt::draining;
 use crate::config::Mode;
+use crate::config::life::StopFirst;
 use crate::front::accounts::Front;
 use crate::front::listener::Listener;
 use crate::sys::closes::{Closes, Heard};
@@ -135,18 +138,32 @@ async fn hear(drains: Rc<Drains>, closes: Rc<AsyncFd<Closes>>) {
 }
 
 impl Drains {
-    /// Reports the worker as empty when it has no connection left: neither one that waits for it nor an open one.
+    /// Reports the worker as empty when it has no connection left, except idle ones: neither one that waits for it nor
+    /// an open one. One that is told to stop first counts as empty at once.
     pub fn watch_worker(self: &Rc<Self>, worker: &mut Worker, front: &Front, events: &Events) {
+        let stops_first = match worker.config.life.stop_first {
+            StopFirst::Signal => true,
+            StopFirst::Auto => draining::drains_itself(&worker.config.command),
+            StopFirst::No => false,
+        };
+        if stops_first {
+            let (id, events) = (worker.id, events.clone());
+            tokio::task::spawn_local(async move {
+                let _ = events.send(Event::Drained { worker: id }).await;
+            });
+            return;
+        }
         let (ports, families, paths) = served(front);
         // In kernel mode connections may wait at the slot's own socket.
         let listeners: Vec<Rc<Listener>> = front.listeners.iter().filter(|l| l.group.is_some()).cloned().collect();
         let (id, events, drains, mode) = (worker.id, events.clone(), Rc::clone(self), front.mode());
         let (slot, group) = (worker.slot, worker.pid);
+        let idle_after = worker.config.life.idle_after;
         let aside = front.common.aside.clone();
         let task = async move {
             let under_way = drains.begin(&ports);
-            let mut looking = Looking::new(group, ports, families, paths);
-            let (mut quiet, mut announced) = (0, false);
+            let mut looking = Looking::new(group, ports, families, paths, idle_after);
+            let (mut quiet, mut announced, mut idle) = (0, false, 0);
             while quiet < QUIET_LOOKS {
                 let queued: u64 = listeners.iter().filter_map(|l| l.group.as_ref()).map(|g| g.queued_at(slot)).sum();
                 if mode == Mode::Kernel && queued > 0 {
@@ -164,8 +181,8 @@ impl Drains {
                     Err(error) => return debug!(%error, "nobody looks any more"),
                 };
                 match open {
-                    Ok(open) if open.is_empty() => {
-                        quiet += 1;
+                    Ok(open) if open.is_quiet() => {
+                        (quiet, idle) = (quiet + 1, open.idle);
                         sleep(QUIET_PAUSE).await;
                     }
                     Ok(open) => {
@@ -182,6 +199,9 @@ impl Drains {
                         return;
                     }
                 }
+            }
+            if idle > 0 {
+                info!(slot = slot.0, worker = id.0, idle, "drained, except for idle connections");
             }
             let _ = events.send(Event::Drained { worker: id }).await;
         };

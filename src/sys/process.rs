@@ -1,11 +1,12 @@
 //! What `/proc` tells about the workers, read only on request.
 
-use super::sock_diag::{self, Family};
+use super::sock_diag::{self, Family, Talk};
 use nix::unistd::Pid;
 use procfs::WithCurrentSystemInfo;
 use procfs::process::{FDTarget, Process, Stat, all_processes};
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -50,20 +51,22 @@ pub fn open_connections(groups: &[Pid], ports: &HashSet<u16>) -> HashMap<Pid, u6
     }
 }
 
-/// The connections that a worker has open.
+/// The connections that a worker has open, without those between its own processes.
 #[derive(Clone, Debug, Default)]
 pub struct Open {
     /// Cookies of those over TCP.
     pub cookies: HashSet<u64>,
+    /// How many of these wait for a next request, and have for long enough.
+    pub idle: usize,
     /// How many there are over Unix sockets, whose close nothing reports.
     pub unix: usize,
 }
 
 impl Open {
-    /// Whether there are none.
+    /// Whether there are none, except idle ones.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.cookies.is_empty() && self.unix == 0
+    pub fn is_quiet(&self) -> bool {
+        self.cookies.len() == self.idle && self.unix == 0
     }
 }
 
@@ -74,6 +77,8 @@ pub struct Looking {
     ports: HashSet<u16>,
     families: Vec<Family>,
     paths: HashSet<PathBuf>,
+    /// How long a connection must have been silent to be idle; none ever is if not given.
+    idle_after: Option<Duration>,
     /// Sockets that are known to be no such connections: while there are no others, the costly query to the kernel
     /// can be left out.
     others: HashSet<u64>,
@@ -84,8 +89,19 @@ pub struct Looking {
 impl Looking {
     /// Starts with nothing seen.
     #[must_use]
-    pub fn new(group: Pid, ports: HashSet<u16>, families: Vec<Family>, paths: HashSet<PathBuf>) -> Looking {
-        Looking { group, ports, families, paths, others: HashSet::new(), missing_once: HashSet::new() }
+    pub fn new(
+        group: Pid,
+        ports: HashSet<u16>,
+        mut families: Vec<Family>,
+        paths: HashSet<PathBuf>,
+        idle_after: Option<Duration>,
+    ) -> Looking {
+        if families == [Family::V6] {
+            // The other end of a connection that came in as an IPv4 one.
+            families.push(Family::V4);
+        }
+        let (others, missing_once) = Default::default();
+        Looking { group, ports, families, paths, idle_after, others, missing_once }
     }
 
     /// Checks once.
@@ -94,19 +110,31 @@ impl Looking {
     /// When the kernel does not tell which connections there are, or which process has them: then nothing is known.
     pub fn look(&mut self) -> io::Result<Open> {
         // A connection that closes in between counts as closed, as it should.
-        let mut mine = sockets_of(self.group)?;
-        mine.retain(|inode| !self.others.contains(inode));
+        let all = sockets_of(self.group)?;
+        let mut mine: HashSet<u64> = all.difference(&self.others).copied().collect();
         if mine.is_empty() {
             return Ok(Open::default());
         }
         let ports = !self.ports.is_empty();
-        let tcp = if ports { sock_diag::connections_of(&self.families, &self.ports)? } else { HashMap::new() };
+        let talks = if ports { sock_diag::talks_on(&self.families, &self.ports)? } else { Vec::new() };
         let unix = if self.paths.is_empty() { HashSet::new() } else { accepted_on(&self.paths)? };
-        let cookies = tcp.iter().filter(|(inode, _)| mine.contains(inode)).map(|(_, cookie)| *cookie).collect();
-        let open = Open { cookies, unix: mine.intersection(&unix).count() };
+        let ends: HashSet<(SocketAddr, SocketAddr)> =
+            talks.iter().filter(|talk| all.contains(&talk.inode)).map(|talk| (talk.local, talk.peer)).collect();
+        let came_in = || talks.iter().filter(|talk| self.ports.contains(&talk.local.port()));
+        // One process of the worker talks to another: its end is theirs to decide.
+        let is_own = |talk: &&Talk| ends.contains(&(talk.peer, talk.local));
+        let open = || came_in().filter(|talk| mine.contains(&talk.inode) && !is_own(talk));
+        let cookies = open().map(|talk| talk.cookie).collect();
+        let is_idle = |talk: &&Talk| {
+            let silent = self.idle_after.zip(talk.activity);
+            silent.is_some_and(|(after, activity)| activity.is_idle(after))
+        };
+        let idle = open().filter(is_idle).count();
+        let open = Open { cookies, idle, unix: mine.intersection(&unix).count() };
         // The kernel writes its answer piece by piece and may leave out a socket that moved meanwhile, so a socket
         // must be missing twice.
-        mine.retain(|inode| !tcp.contains_key(inode) && !unix.contains(inode));
+        let tcp: HashSet<u64> = came_in().map(|talk| talk.inode).collect();
+        mine.retain(|inode| !tcp.contains(inode) && !unix.contains(inode));
         self.others.extend(mine.intersection(&self.missing_once));
         self.missing_once = mine;
         Ok(open)

@@ -4,13 +4,15 @@
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
-use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
+use netlink_packet_sock_diag::inet::nlas::Nla;
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
 use netlink_packet_sock_diag::unix;
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The kernel fills at most 32 KiB of a dump at a time (`NLMSG_GOODSIZE`, netlink(7)).
 const BUFFER: usize = 32 * 1024;
@@ -46,6 +48,90 @@ pub fn connections_of(families: &[Family], ports: &HashSet<u16>) -> io::Result<H
     Ok(found)
 }
 
+/// A connection with a served port at one of its ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Talk {
+    /// Its inode.
+    pub inode: u64,
+    /// Its cookie.
+    pub cookie: u64,
+    /// The address of this end; an IPv4 address is always given as one.
+    pub local: SocketAddr,
+    /// The address of the other end.
+    pub peer: SocketAddr,
+    /// What went over it, if the kernel tells.
+    pub activity: Option<Activity>,
+}
+
+/// What went over a connection (`struct tcp_info`, `tcp_diag_get_info` in net/ipv4/tcp_diag.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Activity {
+    /// The time since this end last sent data, or since it was made. The kernel counts in jiffies, 1 to 10 ms long.
+    pub sent: Duration,
+    /// The same for what it received.
+    pub received: Duration,
+    /// Bytes that came in over its whole life.
+    pub bytes_received: u64,
+    /// Bytes that the other end has acknowledged.
+    pub bytes_acked: u64,
+    /// Bytes that the program has not read, and that the other end has not acknowledged.
+    pub queues: (u32, u32),
+}
+
+impl Activity {
+    /// Whether the connection waits for its next request, and has for this long: nothing is unread or on its way, and
+    /// what went over it last was an answer, if anything ever came in. A quick answer leaves in the jiffy in which its
+    /// request came, so a tie counts as answered; a request that is answered in pieces with a pause looks the same.
+    #[must_use]
+    pub fn is_idle(&self, after: Duration) -> bool {
+        let answered = self.bytes_received == 0 || (self.bytes_acked > 0 && self.sent <= self.received);
+        self.queues == (0, 0) && answered && self.sent.min(self.received) >= after
+    }
+}
+
+/// All connections that have one of these ports at either end, with what went over them.
+///
+/// # Errors
+/// As for [`connections_on`].
+pub fn talks_on(families: &[Family], ports: &HashSet<u16>) -> io::Result<Vec<Talk>> {
+    let mut found = Vec::new();
+    for family in families {
+        let (code, socket_id) = match family {
+            Family::V4 => (AF_INET, SocketId::new_v4()),
+            Family::V6 => (AF_INET6, SocketId::new_v6()),
+        };
+        ask_about_tcp(code, socket_id, connected(), ExtensionFlags::INFO, &mut |answer| {
+            let id = &answer.header.socket_id;
+            if !ports.contains(&id.source_port) && !ports.contains(&id.destination_port) {
+                return;
+            }
+            let plain = |address: IpAddr, port| SocketAddr::new(address.to_canonical(), port);
+            found.push(Talk {
+                inode: u64::from(answer.header.inode),
+                cookie: u64::from_ne_bytes(id.cookie),
+                local: plain(id.source_address, id.source_port),
+                peer: plain(id.destination_address, id.destination_port),
+                activity: activity(answer),
+            });
+        })?;
+    }
+    Ok(found)
+}
+
+fn activity(answer: &InetResponse) -> Option<Activity> {
+    let info = answer.nlas.iter().find_map(|nla| if let Nla::TcpInfo(info) = nla { Some(info) } else { None })?;
+    let u32_at = |offset: usize| Some(u32::from_ne_bytes(info.get(offset..offset + 4)?.try_into().ok()?));
+    let u64_at = |offset: usize| Some(u64::from_ne_bytes(info.get(offset..offset + 8)?.try_into().ok()?));
+    // The offsets are those of `struct tcp_info` in include/uapi/linux/tcp.h, which only grows at its end.
+    Some(Activity {
+        sent: Duration::from_millis(u32_at(44)?.into()),
+        received: Duration::from_millis(u32_at(52)?.into()),
+        bytes_acked: u64_at(120)?,
+        bytes_received: u64_at(128)?,
+        queues: (answer.header.recv_queue, answer.header.send_queue),
+    })
+}
+
 /// The cookies of the same connections; also of those that no process has open any more and that the kernel is
 /// ending.
 ///
@@ -59,19 +145,23 @@ pub fn cookies_on(families: &[Family], ports: &HashSet<u16>) -> io::Result<HashS
     Ok(found)
 }
 
-fn dump_connections(families: &[Family], ports: &HashSet<u16>, mut each: impl FnMut(u64, u64)) -> io::Result<()> {
-    let states = StateFlags::ESTABLISHED
+/// The states of a connection that a process may have open.
+fn connected() -> StateFlags {
+    StateFlags::ESTABLISHED
         | StateFlags::FIN_WAIT1
         | StateFlags::FIN_WAIT2
         | StateFlags::CLOSE_WAIT
         | StateFlags::LAST_ACK
-        | StateFlags::CLOSING;
+        | StateFlags::CLOSING
+}
+
+fn dump_connections(families: &[Family], ports: &HashSet<u16>, mut each: impl FnMut(u64, u64)) -> io::Result<()> {
     let mut each = |inode, cookie, local: SocketAddr| {
         if ports.contains(&local.port()) {
             each(inode, cookie);
         }
     };
-    families.iter().try_for_each(|family| dump_one(*family, states.clone(), &mut each))
+    families.iter().try_for_each(|family| dump_one(*family, connected(), &mut each))
 }
 
 /// All listening TCP sockets: inode and address.
@@ -103,12 +193,24 @@ fn dump_family(
     states: StateFlags,
     each: &mut impl FnMut(u64, u64, SocketAddr),
 ) -> io::Result<()> {
-    let request = InetRequest { family, protocol: IPPROTO_TCP, extensions: ExtensionFlags::empty(), states, socket_id };
+    ask_about_tcp(family, socket_id, states, ExtensionFlags::empty(), &mut |found| {
+        let id = &found.header.socket_id;
+        let cookie = u64::from_ne_bytes(id.cookie);
+        each(u64::from(found.header.inode), cookie, (id.source_address, id.source_port).into());
+    })
+}
+
+fn ask_about_tcp(
+    family: u8,
+    socket_id: SocketId,
+    states: StateFlags,
+    extensions: ExtensionFlags,
+    each: &mut impl FnMut(&InetResponse),
+) -> io::Result<()> {
+    let request = InetRequest { family, protocol: IPPROTO_TCP, extensions, states, socket_id };
     ask_for_all(SockDiagMessage::InetRequest(request), &mut |answer| {
         if let SockDiagMessage::InetResponse(found) = answer {
-            let id = found.header.socket_id;
-            let cookie = u64::from_ne_bytes(id.cookie);
-            each(u64::from(found.header.inode), cookie, (id.source_address, id.source_port).into());
+            each(&found);
         }
     })
 }
@@ -332,6 +434,45 @@ mod tests {
             expected.sort_unstable();
             assert_eq!(gone, expected, "{address}");
         }
+    }
+
+    #[test]
+    fn a_connection_is_idle_between_an_answer_and_the_next_request() {
+        use std::io::{Read, Write};
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let inode = crate::sys::fd::inode(std::os::fd::AsFd::as_fd(&server)).unwrap();
+        let ports = HashSet::from([address.port()]);
+        let is_idle = || {
+            let talks = talks_on(&[Family::V4], &ports).unwrap();
+            // The other end has the port as its peer's.
+            assert_eq!(talks.iter().filter(|talk| talk.peer == address).count(), 1);
+            let talk = talks.iter().find(|talk| talk.inode == inode).unwrap();
+            assert_eq!(talk.local, address);
+            talk.activity.unwrap().is_idle(Duration::ZERO)
+        };
+        assert!(is_idle(), "nothing was ever asked");
+        client.write_all(b"request").unwrap();
+        assert!(!is_idle(), "a request waits");
+        server.read_exact(&mut [0; 7]).unwrap();
+        assert!(!is_idle(), "a request is being answered");
+        server.write_all(b"answer").unwrap();
+        client.read_exact(&mut [0; 6]).unwrap();
+        assert!(is_idle(), "it was answered");
+        let silent = Activity {
+            sent: Duration::from_millis(900),
+            received: Duration::from_millis(904),
+            bytes_received: 7,
+            bytes_acked: 6,
+            queues: (0, 0),
+        };
+        assert!(!silent.is_idle(Duration::from_secs(1)));
+        assert!(silent.is_idle(Duration::from_millis(900)));
+        assert!(!Activity { queues: (0, 1), ..silent }.is_idle(Duration::ZERO));
+        // The next request has come.
+        assert!(!Activity { received: Duration::from_millis(800), ..silent }.is_idle(Duration::ZERO));
     }
 
     #[test]

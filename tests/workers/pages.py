@@ -7,6 +7,7 @@ OPTION: notify   says READY=1 when DIR/ready-SLOT is there
         fd       writes a line to the notification descriptor then
         tidy     notes each TERM in DIR/terms-SLOT, and ends when DIR/tidy is there, after making DIR/tidied-SLOT
         deaf     does not heed TERM
+        self     has a connection to its own address, over which a request comes that has no end
         watchdog says WATCHDOG=1 once before it listens, then again and again, unless DIR/mute-SLOT is there
 
 Files in DIR switch what it does while it runs:
@@ -129,6 +130,10 @@ server = socket.create_server((host, int(port)), backlog=512)
 if there("crash"):
     sys.exit("there is a file that says crash")
 threading.Thread(target=become_ready, daemon=True).start()
+if "self" in options:
+    own = socket.create_connection(server.getsockname())
+    own.sendall(b"GET /half HTTP/1.1\r\n")
+    (home / f"self-{slot}").touch()
 if "watchdog" in options:
     threading.Thread(target=feed_watchdog, daemon=True).start()
 while True:
