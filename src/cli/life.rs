@@ -8,13 +8,17 @@ use std::time::Duration;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Life of the workers")]
 pub struct LifeArgs {
-    /// When a worker counts as ready: listen, notify (READY=1), http:/PATH, delay:DURATION, fd or fd:N
+    /// When a worker counts as ready: listen (anywhere that is shared), listen:ADDR, notify (READY=1), http:/PATH, delay:DURATION, fd or fd:N
     #[arg(long, value_name = "HOW", default_value = "listen")]
     ready: Ready,
 
     /// How long a worker may take to be ready before it is killed
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     boot_timeout: Duration,
+
+    /// How long a worker must go on listening to have been ready: one that ends sooner counts as never ready
+    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = duration)]
+    min_ready: Duration,
 
     /// Workers that a reload may start beyond the wanted number
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -80,6 +84,10 @@ pub struct LifeArgs {
     #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = duration)]
     restart_window: Duration,
 
+    /// How long to go on serving after TERM while `status --ready` says no, so that a load balancer notices
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = duration)]
+    stop_delay: Duration,
+
     /// Which processes of a worker get its signals: its whole process group; only the first, and the rest is killed when
     /// that has ended (mixed); or only the first, and the rest goes on (process)
     #[arg(long, value_enum, value_name = "MODE", default_value = "group")]
@@ -141,6 +149,8 @@ impl LifeArgs {
             max_rss: self.max_rss,
             max_restarts: self.max_restarts,
             restart_window: self.restart_window,
+            min_ready: self.min_ready,
+            stop_delay: self.stop_delay,
             kill_mode: self.kill_mode,
             idle_after: given(self.idle_after),
             stop_first: self.stop_first,

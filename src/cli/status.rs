@@ -57,9 +57,9 @@ pub fn main(args: &StatusArgs) -> ExitCode {
     }
 }
 
-/// Whether somebody takes connections.
+/// Whether somebody takes connections, and will for a while.
 fn serves(status: &Status) -> bool {
-    status.workers.iter().any(|worker| worker.state == READY)
+    !status.stopping && status.workers.iter().any(|worker| worker.state == READY)
 }
 
 fn table(status: &Status) -> String {

@@ -1,5 +1,6 @@
 //! Settings for the lifecycle of the workers: readiness, drain, reload, stalls, recycling, restarts.
 
+use super::private::{Private, PrivateError};
 use crate::sys::guard::Detached;
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use std::time::Duration;
 pub enum Ready {
     /// When it listens.
     Listen,
+    /// When it listens on this address.
+    ListenOn(Private),
     /// When it sends `READY=1` (sd_notify).
     Notify,
     /// When it answers this path with a status of 2xx or 3xx.
@@ -56,8 +59,11 @@ pub enum Probe {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LifeError {
     /// Not a known form of `--ready`.
-    #[error("expected listen, notify, http:/PATH, delay:DURATION, fd or fd:N")]
+    #[error("expected listen, notify, http:/PATH, delay:DURATION, fd, fd:N or listen:ADDR")]
     Ready,
+    /// Not an address.
+    #[error("{0}")]
+    Address(PrivateError),
     /// Not a known form of `--probe`.
     #[error("expected http:/PATH or tcp")]
     Probe,
@@ -104,6 +110,7 @@ impl FromStr for Ready {
     fn from_str(text: &str) -> Result<Ready, LifeError> {
         match text.split_once(':') {
             None if text == "listen" => Ok(Ready::Listen),
+            Some(("listen", rest)) => rest.parse().map(Ready::ListenOn).map_err(LifeError::Address),
             None if text == "notify" => Ok(Ready::Notify),
             None if text == "fd" => Ok(Ready::Fd(None)),
             Some(("http", rest)) => path(rest).map(Ready::Http),
@@ -187,6 +194,10 @@ pub struct Life {
     pub max_restarts: u32,
     /// The window for `max_restarts`.
     pub restart_window: Duration,
+    /// How long a worker must go on listening to have been ready.
+    pub min_ready: Duration,
+    /// How long the fleet goes on serving after it was asked to stop.
+    pub stop_delay: Duration,
     /// Which processes of a worker get its signals.
     pub kill_mode: KillMode,
     /// How long a connection must have been silent to hold up a drain no longer; if not given, each open one does.
@@ -214,6 +225,11 @@ mod tests {
         assert_eq!("http:/a b".parse::<Ready>(), Err(LifeError::Path));
         assert_eq!("delay:soon".parse::<Ready>(), Err(LifeError::Duration("soon".to_owned())));
         assert_eq!("listens".parse::<Ready>(), Err(LifeError::Ready));
+        let on = |address: &str| Ok(Ready::ListenOn(address.parse().unwrap()));
+        assert_eq!("listen::8080".parse(), on(":8080"));
+        assert_eq!("listen:127.0.0.1:8080".parse(), on("127.0.0.1:8080"));
+        assert_eq!("listen:unix:/run/x".parse(), on("unix:/run/x"));
+        assert_eq!("listen:8080".parse::<Ready>(), Err(LifeError::Address(PrivateError::Form)));
     }
 
     #[test]

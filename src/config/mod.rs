@@ -243,6 +243,8 @@ impl Config {
             succession,
             max_restarts: life.max_restarts,
             restart_window: life.restart_window,
+            min_ready: life.min_ready,
+            stop_delay: life.stop_delay,
             stall_kill: life.stall_kill,
             seed: u64::from(std::process::id()),
         }
@@ -292,6 +294,8 @@ mod tests {
                 max_rss: None,
                 max_restarts: 5,
                 restart_window: Duration::from_secs(60),
+                min_ready: Duration::from_millis(500),
+                stop_delay: Duration::ZERO,
                 kill_mode: Default::default(),
                 idle_after: None,
                 stop_first: Default::default(),

@@ -27,6 +27,9 @@ pub struct Status {
     pub admission: Admission,
     /// Seconds since the master started.
     pub uptime_s: f64,
+    /// Whether the master was asked to stop.
+    #[serde(default)]
+    pub stopping: bool,
     /// Every address that the master holds.
     pub listeners: Vec<Listener>,
     /// Every slot.

@@ -60,6 +60,12 @@ pub struct Plan {
     pub max_restarts: u32,
     /// The window in which `max_restarts` counts failures.
     pub restart_window: Duration,
+    /// How long a worker must have been ready to count as one that ever was.
+    #[serde(default)]
+    pub min_ready: Duration,
+    /// How long the fleet goes on serving after it was asked to stop.
+    #[serde(default)]
+    pub stop_delay: Duration,
     /// How long a worker may be stalled before it is killed; never if not given.
     pub stall_kill: Option<Duration>,
     /// Seed of the jitter.
@@ -93,6 +99,13 @@ struct Closing {
     until: Option<Moment>,
 }
 
+/// A stop that begins later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Delayed {
+    stop: Stop,
+    until: Moment,
+}
+
 /// All slots, and their wanted state.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Fleet {
@@ -114,6 +127,9 @@ pub struct Fleet {
     random: Chance,
     /// While the fleet stops: until when workers still get the connections that waited in the accept queues.
     closing: Option<Closing>,
+    /// A stop that was asked for and has not begun.
+    #[serde(default)]
+    delayed: Option<Delayed>,
     /// When the last request to stop arrived that was not a repetition of the same one.
     stop_asked: Option<Moment>,
     /// Whether any worker was ever ready; if so, the master never gives up.
@@ -138,6 +154,7 @@ impl Fleet {
             next_worker: 1,
             random: Chance::new(plan.seed),
             closing: None,
+            delayed: None,
             stop_asked: None,
             was_ready: false,
             ended: false,
@@ -152,6 +169,7 @@ impl Fleet {
     /// Processes what happened; the caller must carry out the actions in order.
     pub fn handle(&mut self, now: Moment, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.was_ready |= self.slots.iter().flat_map(|state| &state.occupants).any(|o| self.has_lasted(o, now));
         self.take_in(now, event, &mut actions);
         self.reconcile(now, &mut actions);
         actions
@@ -171,7 +189,7 @@ impl Fleet {
     fn ready(&mut self, now: Moment, worker: WorkerId, actions: &mut Vec<Action>) {
         let Some(occupant) = self.occupant_mut(worker) else { return };
         occupant.life = Life::Ready { since: now, admitted: Admitted::NotYet };
-        self.was_ready = true;
+        self.was_ready |= self.plan.min_ready.is_zero();
         if !self.is_stopping() && !self.waits_for_its_generation(worker) {
             self.admit(now, worker, actions);
         }
@@ -190,6 +208,11 @@ impl Fleet {
             drain(other, now, Some(grace), actions);
         }
         self.proven_by(worker, actions);
+    }
+
+    /// Whether this worker has been ready for as long as it takes to believe it.
+    fn has_lasted(&self, occupant: &Occupant, now: Moment) -> bool {
+        matches!(occupant.life, Life::Ready { since, .. } if now.since(since) >= self.plan.min_ready)
     }
 
     fn emptied(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {
@@ -224,6 +247,9 @@ impl Fleet {
     fn reconcile(&mut self, now: Moment, actions: &mut Vec<Action>) {
         if self.closing.is_some_and(|closing| closing.until.is_some_and(|until| until <= now)) {
             self.closing = None;
+        }
+        if let Some(Delayed { stop, .. }) = self.delayed.take_if(|delayed| delayed.until <= now) {
+            self.begin_stop(now, stop, actions);
         }
         for state in &mut self.slots {
             state.backoff = state.backoff.filter(|until| *until > now);

@@ -158,7 +158,7 @@ impl Failures {
     }
 
     /// The same for a worker that is killed because it failed.
-    pub fn remember_kill(&mut self, worker: &Worker, fleet: &Fleet, because: KillReason) {
+    pub fn remember_kill(&mut self, worker: &Worker, fleet: &Fleet, because: KillReason, elsewhere: Option<String>) {
         let why = match because {
             KillReason::BootTimeout => "was not ready within --boot-timeout",
             KillReason::Stalled => "was stalled for longer than --stall-kill",
@@ -172,7 +172,7 @@ impl Failures {
         let failed = format!("`{}` {why} and was killed; {}", command_of(worker), said(worker));
         let late = because == KillReason::BootTimeout;
         if late && worker.generation != fleet.generation() {
-            self.failed_because = Some(failed.clone());
+            self.failed_because = Some(elsewhere.unwrap_or_else(|| failed.clone()));
         }
         if late && fleet.was_never_ready() {
             self.boot_failure = Some(Failure::GaveUp(format!("no worker came up: {failed}")));

@@ -36,11 +36,6 @@ pub enum Event {
         /// What it said or did.
         signal: ready::Signal,
     },
-    /// A worker of a new generation had its moment to listen where the old one does.
-    Unfit {
-        /// The worker.
-        worker: WorkerId,
-    },
     /// A worker that stopped listening had its moment to listen again.
     Deaf {
         /// The worker.

@@ -1,25 +1,24 @@
 //! When a worker counts as ready, by the chosen measure.
 
-use super::failures::Failures;
 use super::{Event, Events};
 use crate::adapt::Chosen;
-use crate::config::Mode;
 use crate::config::life::{Probe, Ready};
-use crate::core::fleet::{self, Fleet, KillReason, Manner, Occupant};
+use crate::core::fleet::{Fleet, Manner, Occupant};
 use crate::core::ids::WorkerId;
 use crate::core::moment::millis;
-use crate::front::accounts::Front;
-use crate::front::listener::Listener;
+use crate::front::listener::{Listener, Origin};
+use crate::wire::address::Address;
 use crate::workers::pool::Pool;
 use crate::workers::probe::{self, Found};
 use crate::workers::worker::Worker;
 use nix::errno::Errno;
+use nix::unistd::Pid;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::time::sleep;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 /// How long a worker with inherited sockets must live to count as ready (einhorn's default too).
 const SETTLES: Duration = Duration::from_secs(1);
@@ -27,11 +26,9 @@ const SETTLES: Duration = Duration::from_secs(1);
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// How long one answer of a starting worker may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a worker of a new generation must go on listening to count as ready: some programs bind and listen, find
-/// out what is wrong, and close.
-const STAYS: Duration = Duration::from_millis(200);
-/// How long a worker of a new generation may listen on some of the old addresses and not on the others.
-const ALL_ADDRESSES: Duration = Duration::from_secs(2);
+/// How long a worker that listens, but on no address of `--bind`, may take to listen there as well. After that the other
+/// address is what it serves, and the log warns.
+const OPERATORS_ADDRESS: Duration = Duration::from_secs(1);
 
 /// What a worker said or did that may count as readiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +47,7 @@ pub fn await_readiness(worker: &mut Worker, events: &Events) {
     let lives_for = match &worker.config.life.ready {
         Ready::Delay(time) => Some(*time),
         Ready::Listen if worker.adapter == Chosen::Inherit => Some(SETTLES),
-        Ready::Listen | Ready::Notify | Ready::Http(_) | Ready::Fd(_) => None,
+        Ready::Listen | Ready::ListenOn(_) | Ready::Notify | Ready::Http(_) | Ready::Fd(_) => None,
     };
     if let Some(time) = lives_for {
         let events = events.clone();
@@ -76,12 +73,15 @@ pub enum Readiness {
 }
 
 /// Something happened that may count as readiness.
-pub fn counts(id: WorkerId, signal: Signal, workers: &mut Pool, fleet: &Fleet) -> Readiness {
+pub fn counts(id: WorkerId, signal: Signal, workers: &mut Pool, fleet: &Fleet, events: &Events) -> Readiness {
     let Some(worker) = workers.get_mut(id) else { return Readiness::NotYet };
     let counts = match (&worker.config.life.ready, signal) {
-        (_, Signal::Waited)
-        | (Ready::Listen, Signal::Listens | Signal::Notified)
-        | (Ready::Notify, Signal::Notified) => true,
+        (Ready::ListenOn(address), _) => {
+            let mut accepting = worker.requests.iter().filter(|request| request.accepting);
+            accepting.any(|request| address.covers(&request.address))
+        }
+        (Ready::Listen, Signal::Listens) => listens_where_it_should(worker, events),
+        (_, Signal::Waited) | (Ready::Listen | Ready::Notify, Signal::Notified) => true,
         (Ready::Notify | Ready::Http(_) | Ready::Delay(_) | Ready::Fd(_), _) => false,
     };
     worker.ready |= counts;
@@ -94,34 +94,47 @@ pub fn counts(id: WorkerId, signal: Signal, workers: &mut Pool, fleet: &Fleet) -
     Readiness::Ready
 }
 
+/// Whether a worker listens on an address of the operator's, if there are such: many servers first open one for their
+/// own purposes (a debugger, metrics). Otherwise it gets a moment.
+fn listens_where_it_should(worker: &mut Worker, events: &Events) -> bool {
+    let mut accepting = worker.requests.iter().filter(|request| request.accepting);
+    if worker.config.bind.is_empty() || accepting.any(|request| request.listener.origin == Origin::Operator) {
+        return true;
+    }
+    if !std::mem::replace(&mut worker.asked, true) {
+        let (id, events) = (worker.id, events.clone());
+        worker.tasks.push(tokio::task::spawn_local(async move {
+            sleep(OPERATORS_ADDRESS).await;
+            let _ = events.send(Event::Ready { worker: id, signal: Signal::Waited }).await;
+        }));
+    }
+    false
+}
+
 /// Whether a worker that is ready may serve now: it listens where the workers do whose place it takes, and goes on
-/// listening. If not, this begins something that leads to [`Event::Ready`] or [`Event::Unfit`], unless it listens
-/// nowhere.
-pub fn may_serve(
-    id: WorkerId,
-    signal: Signal,
-    workers: &mut Pool,
-    fleet: &Fleet,
-    front: &Front,
-    events: &Events,
-) -> bool {
+/// listening. If not, it has until its boot timeout to do so.
+pub fn may_serve(id: WorkerId, signal: Signal, workers: &mut Pool, fleet: &Fleet, events: &Events) -> bool {
     if workers.get(id).is_none_or(Worker::is_deaf) {
         return false;
     }
     let missing = addresses_missing(id, workers, fleet);
     let Some(worker) = workers.get_mut(id) else { return false };
     if !missing.is_empty() {
-        await_addresses(worker, &missing, events);
+        if !std::mem::replace(&mut worker.awaits_addresses, true) {
+            let addresses: Vec<_> = missing.iter().map(|l| l.address.to_string()).collect();
+            debug!(worker = id.0, ?addresses, "ready, but it does not serve all addresses yet");
+        }
         return false;
     }
-    if (signal != Signal::Waited || worker.may_be_deaf()) && see_whether_it_stays(worker, fleet, front, events) {
+    worker.awaits_addresses = false;
+    if (signal != Signal::Waited || worker.may_be_deaf()) && see_whether_it_stays(worker, fleet, events) {
         return false;
     }
     let (slot, uptime_ms) = (worker.slot.0, millis(worker.age()));
     match (&worker.config.life.ready, signal) {
         (_, Signal::Listens) => {}
         // It went on listening for a moment.
-        (Ready::Listen, Signal::Waited) if worker.listened => {
+        (Ready::Listen | Ready::ListenOn(_), Signal::Waited) if worker.listened => {
             for request in worker.requests.iter().filter(|request| request.accepting) {
                 let address = &request.listener.address;
                 info!(slot, worker = id.0, %address, uptime_ms, "worker ready");
@@ -132,27 +145,23 @@ pub fn may_serve(
     true
 }
 
-/// Lets the old generation serve a moment longer, in case a new worker closes what it has just listened on. Returns
-/// false when there is no old worker.
-fn see_whether_it_stays(worker: &mut Worker, fleet: &Fleet, front: &Front, events: &Events) -> bool {
-    let (id, events) = (worker.id, events.clone());
-    if fleet.reloading() != Some(worker.generation) {
-        return false;
-    }
-    // In kernel mode the old worker has left before; what comes meanwhile waits.
-    let others_serve = front.mode() == Mode::Kernel
-        || fleet.slots().get(worker.slot.index()).is_some_and(|slot| slot.serving().is_some());
-    if others_serve {
+/// During a reload, waits for `--min-ready`, in case a new worker closes what it has just listened on, or ends: some
+/// programs find out late what is wrong. The old worker serves on meanwhile, or what comes waits. Returns false when
+/// there is nothing to wait for.
+fn see_whether_it_stays(worker: &mut Worker, fleet: &Fleet, events: &Events) -> bool {
+    let (id, events, stays) = (worker.id, events.clone(), worker.config.life.min_ready);
+    let waits = fleet.reloading() == Some(worker.generation) && !stays.is_zero();
+    if waits {
         worker.tasks.push(tokio::task::spawn_local(async move {
-            sleep(STAYS).await;
+            sleep(stays).await;
             let _ = events.send(Event::Ready { worker: id, signal: Signal::Waited }).await;
         }));
     }
-    others_serve
+    waits
 }
 
-/// Addresses that the workers of the old generation serve and this worker of the new one does not. If it took their
-/// place, their clients would have no worker. A restart is the way to other addresses.
+/// Shared addresses that the workers of the old generation serve and this worker of the new one does not. If it took
+/// their place, their clients would have no worker. A restart is the way to other addresses.
 fn addresses_missing(id: WorkerId, workers: &Pool, fleet: &Fleet) -> Vec<Rc<Listener>> {
     let Some(worker) = workers.get(id).filter(|w| fleet.reloading() == Some(w.generation)) else {
         return Vec::new();
@@ -164,44 +173,47 @@ fn addresses_missing(id: WorkerId, workers: &Pool, fleet: &Fleet) -> Vec<Rc<List
     let old = fleet.slots().get(worker.slot.index()).and_then(|slot| slot.serving());
     let Some(old) = old.and_then(|o| workers.get(o.worker)) else { return Vec::new() };
     let accepting = old.requests.iter().filter(|r| r.accepting).map(|r| Rc::clone(&r.listener));
+    let accepting = accepting.filter(|listener| is_shared(listener, old, workers, fleet));
     let (occasional, chosen): (Vec<_>, Vec<_>) = accepting.partition(|listener| is_occasional(listener));
     let mut served = if chosen.is_empty() { occasional } else { chosen };
     served.retain(|l| !worker.serves(l));
     served
 }
 
-/// Gives a worker of a new generation a moment to listen where the old one does, then gives it up.
-fn await_addresses(worker: &mut Worker, missing: &[Rc<Listener>], events: &Events) {
-    let (id, events) = (worker.id, events.clone());
-    if !std::mem::replace(&mut worker.awaits_addresses, true) {
-        let addresses: Vec<_> = missing.iter().map(|l| l.address.to_string()).collect();
-        debug!(worker = id.0, ?addresses, "ready, but it does not serve all addresses yet");
-        worker.tasks.push(tokio::task::spawn_local(async move {
-            sleep(ALL_ADDRESSES).await;
-            let _ = events.send(Event::Unfit { worker: id }).await;
-        }));
+/// Whether an address is one for clients: the operator's, or one that several slots serve. With a single slot that
+/// cannot be seen; then any counts, except one that is named after a process.
+fn is_shared(listener: &Rc<Listener>, by: &Worker, workers: &Pool, fleet: &Fleet) -> bool {
+    if listener.origin == Origin::Operator {
+        return true;
+    }
+    let others = || workers.values().filter(|worker| worker.slot != by.slot);
+    match fleet.slots().len() {
+        0 | 1 => !is_named_after_a_process(&listener.address, by),
+        _ => others().any(|worker| worker.serves(listener)),
     }
 }
 
-/// A worker of a new generation has had its moment to listen where the old one does.
-pub fn unfit(id: WorkerId, workers: &Pool, fleet: &Fleet, failures: &mut Failures) -> Option<fleet::Event> {
+/// Whether a socket file has the number of one of the worker's processes in its name (`tsx` opens such a pipe).
+fn is_named_after_a_process(address: &Address, of: &Worker) -> bool {
+    let Address::Unix(path) = address else { return false };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut numbers = name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse::<i32>().ok());
+    numbers.any(|number| nix::unistd::getpgid(Some(Pid::from_raw(number))) == Ok(of.pid))
+}
+
+/// Why a worker was not ready in time, if it listens elsewhere than those whose place it should take.
+#[must_use]
+pub fn listens_elsewhere(id: WorkerId, workers: &Pool, fleet: &Fleet) -> Option<String> {
+    let worker = workers.get(id).filter(|worker| worker.awaits_addresses)?;
     let missing = addresses_missing(id, workers, fleet);
-    let starting = fleet.occupant(id).is_some_and(Occupant::is_starting);
-    let worker = workers.get(id).filter(|_| starting && !missing.is_empty())?;
-    let missing: Vec<_> = missing.iter().map(|l| l.address.to_string()).collect();
-    let listens_on: Vec<_> =
-        worker.requests.iter().filter(|r| r.accepting).map(|r| r.listener.address.to_string()).collect();
-    warn!(
-        slot = worker.slot.0,
-        worker = id.0,
-        ?missing,
-        ?listens_on,
-        "a new worker does not listen where the old ones do, so it cannot take their place; use restart to change addresses"
-    );
-    failures.failed_because = Some(format!(
-        "the new worker listens on {listens_on:?} and not on {missing:?}, where the old ones do; use `maitred restart` to change addresses"
-    ));
-    Some(fleet::Event::Condemned(id, KillReason::Elsewhere))
+    let names = |listeners: &mut dyn Iterator<Item = &Rc<Listener>>| {
+        listeners.map(|l| l.address.to_string()).collect::<Vec<_>>().join(", ")
+    };
+    let on = names(&mut worker.requests.iter().filter(|r| r.accepting).map(|r| &r.listener));
+    let missing = names(&mut missing.iter());
+    Some(format!(
+        "the new worker listens on {on} and not on {missing}, where the old ones do; use `maitred restart` to change addresses"
+    ))
 }
 
 /// A worker listens. If it must answer first, asks it until it does.

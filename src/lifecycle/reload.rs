@@ -56,7 +56,7 @@ impl Reloads {
         starter: &Starter,
         fleet: &Fleet,
     ) -> Result<fleet::Event, ReloadError> {
-        if fleet.is_stopping() {
+        if fleet.is_about_to_stop() {
             return Err(ReloadError::Stopping);
         }
         let mut next = config.again().map_err(ReloadError::Config)?;
@@ -109,7 +109,7 @@ impl Reloads {
 
     /// A reload begins. The limits of the new configuration hold for the reload that brings it.
     pub fn begun(&mut self, generation: Generation, manner: Manner, config: &Rc<Config>, fleet: &mut Fleet) {
-        info!(generation = generation.0, ?manner, "reload begins");
+        info!(generation = generation.0, manner = manner.name(), "reload begins");
         let next = self.next.take().unwrap_or_else(|| Rc::clone(config));
         fleet.replan(next.plan(self.max_workers));
         self.of.insert(generation, next);

@@ -21,7 +21,6 @@ impl Master {
         use lifecycle::Event;
         let followed = match event {
             Event::Ready { worker, signal } => return self.readiness(worker, signal).await,
-            Event::Unfit { worker } => ready::unfit(worker, &self.workers, &self.fleet, &mut self.failures),
             Event::Deaf { worker } => {
                 self.workers.get(worker).and_then(|worker| deaf::deaf(worker, &self.fleet, &mut self.failures))
             }
@@ -67,7 +66,7 @@ impl Master {
 
     /// Something happened that may count as readiness.
     pub(super) async fn readiness(&mut self, id: WorkerId, signal: Signal) {
-        match ready::counts(id, signal, &mut self.workers, &self.fleet) {
+        match ready::counts(id, signal, &mut self.workers, &self.fleet, &self.checks.events) {
             Readiness::NotYet => return,
             Readiness::LookFirst => return self.look_first(id, Deferred::Ready(signal)),
             Readiness::Ready => {}
@@ -75,7 +74,7 @@ impl Master {
         if signal == Signal::Waited {
             self.forget_closed(id);
         }
-        if ready::may_serve(id, signal, &mut self.workers, &self.fleet, &self.front, &self.checks.events) {
+        if ready::may_serve(id, signal, &mut self.workers, &self.fleet, &self.checks.events) {
             self.handle_fleet(fleet::Event::Ready(id)).await;
             self.drop_unused_listeners();
         }
@@ -108,7 +107,8 @@ impl Master {
     pub(super) fn kill(&mut self, id: WorkerId, because: KillReason) {
         if let Some(worker) = self.workers.get(id) {
             ending::kill(worker, because, &self.checks.events);
-            self.failures.remember_kill(worker, &self.fleet, because);
+            let elsewhere = ready::listens_elsewhere(id, &self.workers, &self.fleet);
+            self.failures.remember_kill(worker, &self.fleet, because, elsewhere);
         }
     }
 

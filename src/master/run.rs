@@ -127,7 +127,7 @@ impl Master {
             Event::Control(control::Event::Requested { request, answer }) => self.answer(request, answer).await,
             Event::Control(control::Event::UpgradeAsked { client }) => self.upgrade_asked(Some(client)),
             Event::Stop(stop) => {
-                info!(?stop, "stopping");
+                info!(how = stop.name(), "stopping");
                 self.handle_fleet(fleet::Event::StopAsked(stop)).await;
             }
             Event::More => self.handle_fleet(fleet::Event::Resize(Resize::By(1))).await,
@@ -233,6 +233,10 @@ impl Master {
             Action::Rest { slot, failures, .. } => self.failures.rest(slot, failures, self.config.life.restart_window),
             Action::NobodyLeft => self.failures.nobody_left(&self.fleet),
             Action::Finish => self.begin_end(),
+            Action::StopDelayed { delay } => {
+                let delay = humantime::format_duration(delay).to_string();
+                info!(delay, "asked to stop; serving on for --stop-delay");
+            }
             Action::StopAtOnce => warn!("asked to stop a second time, killing what still runs"),
             Action::SizeRefused(refused) => warn!(%refused, "the number of workers stays"),
             Action::ReloadBegun { generation, manner } => {

@@ -62,6 +62,7 @@ impl View<'_> {
             depth: self.config.depth,
             admission: self.admission(),
             uptime_s: clock::now().since(self.since).as_secs_f64(),
+            stopping: self.fleet.is_about_to_stop(),
             listeners: self
                 .front
                 .listeners

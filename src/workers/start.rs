@@ -190,7 +190,7 @@ impl Starter {
                 set(OsStr::new(env::READY_FD), number.to_string().into());
                 (Some(read), vec![(write, number)])
             }
-            Ready::Listen | Ready::Notify | Ready::Http(_) | Ready::Delay(_) => (None, Vec::new()),
+            Ready::Listen | Ready::ListenOn(_) | Ready::Notify | Ready::Http(_) | Ready::Delay(_) => (None, Vec::new()),
         };
         if adapter == Chosen::Preload {
             let present = lookup(config, OsStr::new(env::PRELOAD));

@@ -87,7 +87,7 @@ pub struct Worker {
     pub ready: bool,
     /// Whether it gets time to listen where the workers listen that it replaces.
     pub awaits_addresses: bool,
-    /// Whether it is being probed until it answers.
+    /// Whether something that was begun will lead to its readiness.
     pub asked: bool,
     /// Whether it may have connections.
     pub admitted: bool,

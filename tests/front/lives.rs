@@ -377,3 +377,37 @@ fn a_control_socket_of_a_master_that_was_killed_is_replaced() {
     assert_eq!(second.told(&["stop", "--wait"]), format!("{} has ended", control.display()));
     assert!(!control.exists());
 }
+
+#[test]
+fn with_a_stop_delay_clients_are_served_until_the_balancer_has_noticed() {
+    let maitred = Maitred::start(&["-w", "2", "--stop-delay", "1h", "--", &server(), "poll", "0"]).ready(2);
+    assert_eq!(maitred.tell(&["status", "--ready"]).status.code(), Some(0));
+    maitred.signal(SIGTERM);
+    maitred.wait_for("asked to stop; serving on for --stop-delay", 1);
+    let status = maitred.status();
+    assert_eq!((&status["stopping"], &status["workers"][0]["state"]), (&true.into(), &"ready".into()), "{status:#}");
+    assert_eq!(maitred.tell(&["status", "--ready"]).status.code(), Some(1));
+    check_exact_spread(&maitred, 10, 2);
+    // Who crashes meanwhile comes back.
+    kill(maitred.pid(0), SIGKILL);
+    maitred.status_until(|s| s["workers"][0]["restarts"] == 1 && s["workers"][0]["state"] == "ready");
+    for words in [&["reload"][..], &["scale", "3"]] {
+        let why = maitred.refused(words);
+        assert!(why.contains("stopping"), "{words:?}: {why}");
+    }
+    // Another signal ends the delay; a wrapper's copy of the first one does not.
+    let asked = Instant::now();
+    while asked.elapsed() < Duration::from_millis(600) {
+        std::thread::yield_now();
+    }
+    maitred.stop();
+}
+
+#[test]
+fn a_stop_delay_ends_by_itself() {
+    let maitred = Maitred::start(&["-w", "1", "--stop-delay", "300ms", "--", &server(), "poll", "0"]).ready(1);
+    maitred.signal(SIGTERM);
+    maitred.wait_for("stopped", 1);
+    let (status, output) = maitred.wait();
+    assert_eq!(status.code(), Some(0), "{output}");
+}

@@ -160,3 +160,32 @@ fn measures_that_make_no_sense_are_refused() {
     check(&with(&["--heartbeat", "0"]), 2, &["--heartbeat 0 makes no sense"]);
     check(&with(&["--watchdog", "0"]), 2, &["--watchdog 0 makes no sense"]);
 }
+
+#[test]
+fn the_address_that_matters_can_be_named() {
+    let switches = Switches::new();
+    let health = format!("listen:unix:{}/health.sock", switches.path());
+    let command = switches.pages(&["health"]);
+    let maitred = Maitred::start(&[&["-w", "1", "--ready", &health, "--"], &command[..]].concat()).ready(1);
+    let status = maitred.status();
+    assert_eq!(status["listeners"].as_array().unwrap().len(), 1, "{status:#}");
+    maitred.stop();
+}
+
+#[test]
+fn with_bind_the_first_listener_of_a_worker_is_not_yet_readiness() {
+    let switches = Switches::new();
+    let command: Vec<&str> = switches
+        .pages(&["health"])
+        .into_iter()
+        .map(|word| if word == "127.0.0.1:0" { "127.0.0.1:{port}" } else { word })
+        .collect();
+    let maitred = Maitred::start(&[&["-w", "1", "-b", "127.0.0.1:0", "--"], &command[..]].concat());
+    maitred.wait_for("worker forked", 1);
+    maitred.status_until(|s| s["listeners"].as_array().unwrap().len() == 2);
+    assert_eq!(maitred.status()["workers"][0]["state"], "starting");
+    switches.on("main");
+    let maitred = maitred.ready(1);
+    assert!(matches!(request(maitred.address()), Reply::Body(_)));
+    maitred.stop();
+}

@@ -432,3 +432,56 @@ fn a_restart_takes_one_slot_at_a_time() {
     assert_eq!(order, before.iter().flat_map(|pid| [*pid, *pid]).collect::<Vec<_>>());
     maitred.stop();
 }
+
+#[test]
+fn a_new_worker_may_take_its_time_for_the_second_address() {
+    let switches = Switches::new();
+    switches.on("main");
+    let maitred =
+        Maitred::start(&[&["-w", "2", "-b", "127.0.0.1:0", "--"], &on_port(&switches.pages(&["health"]))[..]].concat())
+            .ready(2);
+    switches.off("main");
+    std::thread::scope(|scope| {
+        let reload = scope.spawn(|| maitred.told(&["reload", "--wait"]));
+        // Longer than any program takes that opens its addresses one after the other.
+        maitred.wait_for("reload begins", 1);
+        let begun = std::time::Instant::now();
+        maitred.under_load(2, || while begun.elapsed() < std::time::Duration::from_millis(2500) {});
+        assert!(!reload.is_finished(), "the new worker has only one of two addresses");
+        switches.on("main");
+        assert_eq!(reload.join().unwrap(), "generation 2 serves");
+    });
+    maitred.stop();
+}
+
+fn on_port<'a>(command: &[&'a str]) -> Vec<&'a str> {
+    command.iter().map(|word| if *word == "127.0.0.1:0" { "127.0.0.1:{port}" } else { *word }).collect()
+}
+
+#[test]
+fn a_socket_that_is_named_after_its_process_is_not_expected_of_the_next() {
+    for workers in ["1", "2"] {
+        let switches = Switches::new();
+        let command = [&["-w", workers, "--share-port-zero", "--"], &switches.pages(&["pipe"])[..]].concat();
+        let maitred = Maitred::start(&command).ready(workers.parse().unwrap());
+        assert_eq!(maitred.told(&["reload", "--wait"]), "generation 2 serves", "{workers} workers");
+        maitred.stop();
+    }
+}
+
+#[test]
+fn who_ends_right_after_it_listened_was_never_ready() {
+    let server = server();
+    let options = "workers = 2\nmax-surge = 0\nmax-unavailable = 1\nmin-ready = \"2s\"\nbind = \"127.0.0.1:0\"";
+    let file = File::new(options, &[&server, "poll", "{port}"], "");
+    let maitred = file.run().ready(2);
+    // It listens, finds another one's pid file, and ends.
+    let brief = format!("{server} poll {{port}} & sleep 0.2; kill $!; echo 'there is a pid file' >&2; exit 1");
+    file.write(options, &["sh", "-c", &brief], "");
+    let why = maitred.refused(&["reload", "--wait"]);
+    assert!(why.contains("ended before it was ready") && why.contains("there is a pid file"), "{why}");
+    maitred.status_until(|s| s["workers"].as_array().unwrap().iter().all(|w| w["state"] == "ready"));
+    assert_eq!(generations(&maitred), [1, 1]);
+    assert!(matches!(request(maitred.address()), Reply::Body(_)));
+    maitred.stop();
+}

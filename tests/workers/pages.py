@@ -7,6 +7,8 @@ OPTION: notify   says READY=1 when DIR/ready-SLOT is there
         fd       writes a line to the notification descriptor then
         tidy     notes each TERM in DIR/terms-SLOT, and ends when DIR/tidy is there, after making DIR/tidied-SLOT
         deaf     does not heed TERM
+        health   first listens on DIR/health.sock, and on its address when DIR/main is there
+        pipe     also listens on DIR/PID.pipe, as tsx does
         self     has a connection to its own address, over which a request comes that has no end
         watchdog says WATCHDOG=1 once before it listens, then again and again, unless DIR/mute-SLOT is there
 
@@ -126,6 +128,15 @@ if "deaf" in options:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if "watchdog" in options:
     notify("WATCHDOG=1")
+if "pipe" in options:
+    pipe = socket.socket(socket.AF_UNIX)
+    pipe.bind(str(home / f"{os.getpid()}.pipe"))
+    pipe.listen()
+if "health" in options:
+    health = socket.socket(socket.AF_UNIX)
+    health.bind(str(home / "health.sock"))
+    health.listen()
+    wait_for("main")
 server = socket.create_server((host, int(port)), backlog=512)
 if there("crash"):
     sys.exit("there is a file that says crash")

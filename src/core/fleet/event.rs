@@ -42,6 +42,18 @@ pub enum Stop {
     Immediate,
 }
 
+impl Stop {
+    /// In a word, for the log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Stop::Graceful => "graceful",
+            Stop::Patient => "patient",
+            Stop::Immediate => "immediate",
+        }
+    }
+}
+
 /// How a new generation takes the place of the old.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -52,6 +64,18 @@ pub enum Manner {
     Fleet,
     /// Slot by slot, `max_unavailable` at a time: the old worker leaves before the new one starts.
     Restart,
+}
+
+impl Manner {
+    /// In a word, for the log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Manner::Rolling => "rolling",
+            Manner::Fleet => "fleet",
+            Manner::Restart => "restart",
+        }
+    }
 }
 
 /// A request for another number of workers.
@@ -188,6 +212,11 @@ pub enum Action {
     },
     /// All workers are gone, as asked or given up; end the master.
     Finish,
+    /// A stop was asked for; the fleet goes on serving for a while before.
+    StopDelayed {
+        /// For how long.
+        delay: Duration,
+    },
     /// The second request to stop: every worker that still runs is killed.
     StopAtOnce,
     /// The asked size was refused.

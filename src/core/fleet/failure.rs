@@ -1,14 +1,44 @@
 //! Workers that end or misbehave, and how long their slot waits.
 
 use super::slot::{Admitted, Drain, Life, Occupant, SlotState};
-use super::{AbortReason, Action, BOOT_ATTEMPTS, Fleet, KillReason, Stop, Wanted, kill, time_to_stop};
+use super::{AbortReason, Action, BOOT_ATTEMPTS, Exit, Fleet, KillReason, Stop, Wanted, kill, time_to_stop};
 use crate::core::backoff;
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
 
+/// How a worker went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// Its process ended.
+    Ended(Exit),
+    /// It never executed its command.
+    NeverStarted,
+}
+
+impl Gone {
+    /// Whether somebody else ended it: `KILL` comes from outside, from an operator or from the kernel.
+    fn is_from_outside(self) -> bool {
+        self == Gone::Ended(Exit::Signal(SIGKILL))
+    }
+}
+
+/// Signal 9 on every architecture (signal(7)).
+const SIGKILL: i32 = 9;
+
+/// Whether a worker that failed had served before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Served {
+    Yes,
+    No,
+}
+
 impl Fleet {
     /// A worker's process has ended.
-    pub(super) fn gone(&mut self, now: Moment, worker: WorkerId, because: AbortReason, actions: &mut Vec<Action>) {
+    pub(super) fn gone(&mut self, now: Moment, worker: WorkerId, gone: Gone, actions: &mut Vec<Action>) {
+        let because = match gone {
+            Gone::Ended(_) => AbortReason::Ended(worker),
+            Gone::NeverStarted => AbortReason::NotStarted(worker),
+        };
         let (stopping, target) = (self.is_stopping(), self.reloading());
         let Some((slot, state, index)) = self.slot_of(worker) else { return };
         let occupant = state.occupants.remove(index);
@@ -30,16 +60,19 @@ impl Fleet {
                 if now.since(since) >= backoff::HEALTHY {
                     state.failures = 0;
                 }
-                true
+                // One that ends right after it was ready never was: it found out late what was wrong.
+                now.since(since) >= self.plan.min_ready || gone.is_from_outside()
             }
         };
+        self.was_ready |= booted;
         if stopping {
             return;
         }
         if !booted && target == Some(occupant.generation) {
             return self.abort(now, because, actions);
         }
-        self.failed(now, slot, &occupant, actions);
+        let served = if booted { Served::Yes } else { Served::No };
+        self.failed(now, slot, &occupant, served, actions);
     }
 
     /// A worker went into the background. The process that was ready is gone, so it counts as a worker that was never
@@ -61,13 +94,15 @@ impl Fleet {
         {
             state.failures = state.failures.max(BOOT_ATTEMPTS - 1);
         }
-        self.gone(now, worker, AbortReason::Ended(worker), actions);
+        self.gone(now, worker, Gone::Ended(Exit::Code(0)), actions);
     }
 
     /// Counts a failure and decides how long the slot waits.
-    fn failed(&mut self, now: Moment, slot: Slot, who: &Occupant, actions: &mut Vec<Action>) {
-        let (worker, booted, is_new) = (who.worker, who.is_ready(), self.is_target(who.generation));
-        let (first_boot, random, plan) = (!self.was_ready, self.random.below(u32::MAX), self.plan);
+    fn failed(&mut self, now: Moment, slot: Slot, who: &Occupant, served: Served, actions: &mut Vec<Action>) {
+        let (worker, booted, is_new) = (who.worker, served == Served::Yes, self.is_target(who.generation));
+        let others = self.slots.iter().flat_map(|state| &state.occupants).any(Occupant::is_ready);
+        let first_boot = !self.was_ready && !others;
+        let (random, plan) = (self.random.below(u32::MAX), self.plan);
         let state = &mut self.slots[slot.index()];
         if booted && std::mem::take(&mut state.rests) {
             // Its replacements failed while it continued to serve. Now no worker serves, so the slot starts anew.
@@ -180,7 +215,8 @@ impl Fleet {
                 self.abort(now, AbortReason::Waiting(worker), actions);
             }
             Life::Starting { .. } | Life::Ready { .. } | Life::Draining { .. } => {
-                self.failed(now, slot, &was, actions);
+                let served = if was.is_ready() { Served::Yes } else { Served::No };
+                self.failed(now, slot, &was, served, actions);
             }
         }
     }

@@ -58,6 +58,12 @@ impl Fleet {
         matches!(self.wanted, Wanted::Stopped(_))
     }
 
+    /// Whether the fleet was asked to stop, also if it goes on serving for a while.
+    #[must_use]
+    pub fn is_about_to_stop(&self) -> bool {
+        self.is_stopping() || self.delayed.is_some()
+    }
+
     /// Whether every worker that still runs is to be killed.
     #[must_use]
     pub fn stops_at_once(&self) -> bool {
@@ -82,6 +88,9 @@ impl Fleet {
     /// [`SizeRefused`].
     pub fn size_after(&self, resize: Resize) -> Result<u32, SizeRefused> {
         let (Wanted::Running(now) | Wanted::Paused(now)) = self.wanted else { return Err(SizeRefused::Stopping) };
+        if self.delayed.is_some() {
+            return Err(SizeRefused::Stopping);
+        }
         let asked = match resize {
             Resize::To(workers) => i64::from(workers),
             Resize::By(more) => i64::from(now) + i64::from(more),
@@ -105,6 +114,7 @@ impl Fleet {
             Life::Draining { phase: Drain::Stopping, deadline, .. } => deadline,
             Life::Draining { phase: Drain::Killed, .. } => None,
         });
-        backoffs.chain(lives).chain(self.closing.and_then(|closing| closing.until)).min()
+        let delayed = self.delayed.map(|delayed| delayed.until);
+        backoffs.chain(lives).chain(self.closing.and_then(|closing| closing.until)).chain(delayed).min()
     }
 }

@@ -122,6 +122,8 @@ impl World {
             },
             // With the short window, failures come too slowly for the limit and can go on forever.
             restart_window: Duration::from_secs(if seed.is_multiple_of(3) { 1 } else { 900 }),
+            min_ready: Duration::from_millis(if (seed / 7).is_multiple_of(2) { 0 } else { 500 }),
+            stop_delay: Duration::from_secs(if (seed / 11).is_multiple_of(3) { 5 } else { 0 }),
             stall_kill: (seed / 200).is_multiple_of(2).then_some(Duration::from_secs(20)),
             seed,
             ..plan(1)
@@ -170,7 +172,7 @@ impl World {
     /// be served.
     fn calm_down(&mut self, curse: Curse) {
         let mends = matches!(curse, Curse::OldFails | Curse::OldHangs);
-        let stopped = self.fleet.is_stopping();
+        let stopped = self.fleet.is_about_to_stop();
         let old = self.fleet.newest;
         if curse != Curse::Nothing {
             self.tell(Event::ReloadAsked(Manner::Rolling, Workers::Same));
@@ -224,7 +226,8 @@ impl World {
         let plan = self.fleet.plan;
         let surges = plan.max_surge > 0 && plan.succession == Succession::Overlapping;
         let time = plan.max_restarts >= 2 * self.fleet.wanted() + 2;
-        let goes_on = curse == Curse::ServesBriefly && surges && time && !stopped;
+        let serves = plan.min_ready.is_zero();
+        let goes_on = curse == Curse::ServesBriefly && serves && surges && time && !stopped;
         self.must(!goes_on || self.last_reload.is_some(), "a slot that fails for good ends a reload");
         let brief = |slot: usize| curse == Curse::ServesBriefly && slot < 2;
         let wanted = self.fleet.wanted() as usize;
@@ -255,18 +258,24 @@ impl World {
         }
         if self.pick(2) == 0 {
             // No worker does what it is told.
-            while !self.alive.values().all(|process| process.killed) {
+            while !self.fleet.is_stopping() || !self.alive.values().all(|process| process.killed) {
                 let wakes = self.fleet.wakes_at();
                 self.must(wakes.is_some(), "a graceful stop has no deadline");
                 self.now = wakes.unwrap_or(self.now);
                 self.tell(Event::Tick);
             }
             let grace = self.fleet.plan.grace;
-            let latest = asked + grace * 2 + time_to_stop(grace);
+            let latest = asked + self.fleet.plan.stop_delay + grace * 2 + time_to_stop(grace);
             self.must(self.now <= latest, "a graceful stop is late");
         } else if !self.done {
             self.now = self.now + SAME_REQUEST;
             self.tell(Event::StopAsked(Stop::Graceful));
+            if self.alive.values().any(|process| !process.killed) {
+                // The second one ended the delay of the first.
+                self.must(!self.fleet.plan.stop_delay.is_zero(), "the second request to stop does nothing");
+                self.now = self.now + SAME_REQUEST;
+                self.tell(Event::StopAsked(Stop::Graceful));
+            }
             self.must(self.alive.values().all(|process| process.killed), "the second request to stop kills at once");
         }
         while let Some(&worker) = self.alive.keys().next() {

@@ -1,7 +1,7 @@
 //! Every event in every state that it can meet: how the fleet reacts, or why it does not.
 
 use super::slot::{Admitted, Drain, Life};
-use super::{AbortReason, Action, Event, Fleet, Wanted};
+use super::{Action, Event, Fleet, Wanted, failure};
 use crate::core::ids::WorkerId;
 use crate::core::moment::Moment;
 
@@ -42,9 +42,9 @@ impl Fleet {
                 // It was not told to leave: it is idle.
                 Starting | Waiting | Serving => {}
             },
-            Event::Exited(worker, _) => match self.standing(worker) {
+            Event::Exited(worker, exit) => match self.standing(worker) {
                 Starting | Waiting | Serving | Emptying | Told | Killed => {
-                    self.gone(now, worker, AbortReason::Ended(worker), actions);
+                    self.gone(now, worker, failure::Gone::Ended(exit), actions);
                 }
                 Gone => {}
             },
@@ -55,7 +55,7 @@ impl Fleet {
             Event::ForkFailed(worker) => match self.standing(worker) {
                 // States other than the first: something else was decided before the attempt was reported.
                 Starting | Waiting | Serving | Emptying | Told | Killed => {
-                    self.gone(now, worker, AbortReason::NotStarted(worker), actions);
+                    self.gone(now, worker, failure::Gone::NeverStarted, actions);
                 }
                 Gone => {}
             },
@@ -98,14 +98,16 @@ impl Fleet {
                 Wanted::Running(_) | Wanted::Paused(_) | Wanted::Stopped(_) => self.resize(resize, actions),
             },
             Event::Pause => match self.wanted {
-                Wanted::Running(_) => self.pause(now, actions),
-                // This state is what was asked for, or more.
-                Wanted::Paused(_) | Wanted::Stopped(_) => {}
+                Wanted::Running(_) if self.delayed.is_none() => self.pause(now, actions),
+                // This state is what was asked for, or more; or it is about to be.
+                Wanted::Running(_) | Wanted::Paused(_) | Wanted::Stopped(_) => {}
             },
             Event::ReloadAsked(manner, workers) => match self.wanted {
-                Wanted::Running(_) | Wanted::Paused(_) => self.ask_reload(manner, workers, actions),
+                Wanted::Running(_) | Wanted::Paused(_) if self.delayed.is_none() => {
+                    self.ask_reload(manner, workers, actions);
+                }
                 // The master has already refused it.
-                Wanted::Stopped(_) => {}
+                Wanted::Running(_) | Wanted::Paused(_) | Wanted::Stopped(_) => {}
             },
             // Time has the same effects in all states.
             Event::Begin | Event::Tick => match self.wanted {

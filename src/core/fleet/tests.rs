@@ -20,6 +20,8 @@ pub(super) fn plan(workers: u32) -> Plan {
         succession: Succession::Overlapping,
         max_restarts: 30,
         restart_window: Duration::from_secs(900),
+        min_ready: Duration::ZERO,
+        stop_delay: Duration::ZERO,
         stall_kill: None,
         seed: 7,
     }
@@ -303,6 +305,37 @@ fn sizes_that_cannot_be_are_refused() {
     assert_eq!(fleet.size_after(Resize::By(-2)), Err(SizeRefused::Zero));
     assert_eq!(fleet.size_after(Resize::To(10_000)), Err(SizeRefused::TooMany { asked: 10_000, most: 64 }));
     assert_eq!(fleet.size_after(Resize::By(3)), Ok(5));
+}
+
+#[test]
+fn a_delayed_stop_serves_on_and_begins_by_itself() {
+    let (mut fleet, now, workers) = ready(2);
+    fleet.plan.stop_delay = Duration::from_secs(5);
+    let actions = fleet.handle(now, Event::StopAsked(Stop::Graceful));
+    assert_eq!(actions, [Action::StopDelayed { delay: Duration::from_secs(5) }]);
+    assert!(fleet.is_about_to_stop() && !fleet.is_stopping() && fleet.all_ready());
+    // Neither a copy of the signal nor anything else changes that.
+    let soon = now + Duration::from_millis(100);
+    assert_eq!(fleet.handle(soon, Event::StopAsked(Stop::Graceful)), []);
+    assert_eq!(fleet.handle(soon, Event::Resize(Resize::By(1))), [Action::SizeRefused(SizeRefused::Stopping)]);
+    assert_eq!(fleet.handle(soon, Event::ReloadAsked(Manner::Rolling, Workers::Same)), []);
+    assert_eq!(fleet.handle(soon, Event::Pause), []);
+    assert_eq!(forked(&fleet.handle(soon, Event::Exited(workers[0], Exit::Code(1)))).len(), 1);
+    let then = now + Duration::from_secs(5);
+    assert_eq!(fleet.wakes_at(), Some(then));
+    assert!(fleet.handle(then, Event::Tick).contains(&Action::CloseListeners));
+    assert!(fleet.is_stopping());
+}
+
+#[test]
+fn a_second_request_ends_the_delay_and_a_third_one_everything() {
+    let (mut fleet, now, _) = ready(1);
+    fleet.plan.stop_delay = Duration::from_secs(5);
+    fleet.handle(now, Event::StopAsked(Stop::Graceful));
+    let then = now + SAME_REQUEST;
+    assert!(fleet.handle(then, Event::StopAsked(Stop::Graceful)).contains(&Action::CloseListeners));
+    assert!(fleet.is_stopping() && !fleet.stops_at_once());
+    assert!(fleet.handle(then + SAME_REQUEST, Event::StopAsked(Stop::Graceful)).contains(&Action::StopAtOnce));
 }
 
 #[test]

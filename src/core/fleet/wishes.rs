@@ -1,7 +1,7 @@
 //! Requests to the fleet: a stop, a pause, another number of workers.
 
 use super::event::{AbortReason, Action, Resize, Stop};
-use super::{Closing, Fleet, Wanted};
+use super::{Closing, Delayed, Fleet, Wanted};
 use crate::core::ids::WorkerId;
 use crate::core::moment::Moment;
 use std::time::Duration;
@@ -13,9 +13,22 @@ pub const SAME_REQUEST: Duration = Duration::from_millis(500);
 impl Fleet {
     pub(super) fn stop(&mut self, now: Moment, stop: Stop, actions: &mut Vec<Action>) {
         let repeated = self.stop_asked.is_some_and(|asked| now.since(asked) < SAME_REQUEST);
-        if self.wanted == Wanted::Stopped(Stop::Graceful) && stop == Stop::Graceful && repeated {
+        let delayed = self.delayed.map(|delayed| Wanted::Stopped(delayed.stop));
+        if delayed.unwrap_or(self.wanted) == Wanted::Stopped(Stop::Graceful) && stop == Stop::Graceful && repeated {
             return;
         }
+        let delay = self.plan.stop_delay;
+        if !delay.is_zero() && delayed.is_none() && !self.is_stopping() {
+            self.stop_asked = Some(now);
+            self.delayed = Some(Delayed { stop, until: now + delay });
+            return actions.push(Action::StopDelayed { delay });
+        }
+        self.begin_stop(now, stop, actions);
+    }
+
+    /// Stops now; a stop that was to begin later is this one.
+    pub(super) fn begin_stop(&mut self, now: Moment, stop: Stop, actions: &mut Vec<Action>) {
+        self.delayed = None;
         self.stop_asked = Some(now);
         let stop = match (self.wanted, stop) {
             (Wanted::Running(_) | Wanted::Paused(_), first) => {

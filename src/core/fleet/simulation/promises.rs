@@ -18,7 +18,7 @@ impl World {
             serving: self.serving_slots(),
             surge: self.most_surging(),
             unavailable: self.most_unavailable(),
-            stopping: self.fleet.is_stopping(),
+            stopping: self.fleet.is_about_to_stop(),
             paused: matches!(self.fleet.wanted, Wanted::Paused(_)),
         };
         let (mut excused, mut served) = (BTreeSet::new(), None);
@@ -198,6 +198,7 @@ impl World {
             | Action::CloseListeners
             | Action::Wait { .. }
             | Action::StopAtOnce
+            | Action::StopDelayed { .. }
             | Action::SizeRefused(_) => {}
             Action::Resized { workers } => excused.extend(workers as usize..self.fleet.plan.max_workers as usize),
         }

@@ -51,3 +51,49 @@ fn a_worker_that_is_killed_while_it_waits_for_its_generation_ends_the_reload() {
     assert!(actions.contains(&Action::ReloadAborted { generation: Generation(2), because }), "{actions:?}");
     assert_eq!(fleet.reload_manner(), None);
 }
+
+#[test]
+fn who_ends_before_min_ready_is_over_was_never_ready() {
+    let brief = Duration::from_millis(499);
+    let mut fleet = Fleet::new(Plan { min_ready: Duration::from_millis(500), ..plan(1) });
+    let mut now = Moment::default();
+    let mut worker = forked(&fleet.handle(now, Event::Begin))[0];
+    for attempt in 1..BOOT_ATTEMPTS {
+        is_ready(&mut fleet, now, worker);
+        assert!(fleet.was_never_ready());
+        now = now + brief;
+        let actions = fleet.handle(now, Event::Exited(worker, Exit::Code(1)));
+        assert!(matches!(actions[..], [Action::Wait { failures, .. }] if failures == attempt), "{actions:?}");
+        now = fleet.wakes_at().unwrap();
+        worker = forked(&fleet.handle(now, Event::Tick))[0];
+    }
+    is_ready(&mut fleet, now, worker);
+    let actions = fleet.handle(now + brief, Event::Exited(worker, Exit::Code(1)));
+    assert_eq!(actions, [Action::GiveUp { slot: Slot(0), worker, attempts: BOOT_ATTEMPTS }, Action::Finish]);
+}
+
+#[test]
+fn who_lasts_for_min_ready_was_ready_and_is_replaced_at_once() {
+    let mut fleet = Fleet::new(Plan { min_ready: Duration::from_millis(500), ..plan(1) });
+    let now = Moment::default();
+    let worker = forked(&fleet.handle(now, Event::Begin))[0];
+    is_ready(&mut fleet, now, worker);
+    let later = now + Duration::from_millis(500);
+    let actions = fleet.handle(later, Event::Exited(worker, Exit::Code(1)));
+    assert_eq!(forked(&actions).len(), 1, "{actions:?}");
+    assert!(!fleet.was_never_ready());
+}
+
+#[test]
+fn a_new_generation_that_ends_before_min_ready_is_given_up() {
+    let (mut fleet, now, workers) = ready(1);
+    fleet.plan.min_ready = Duration::from_millis(500);
+    let new = forked(&fleet.handle(now, Event::ReloadAsked(Manner::Restart, Workers::Same)));
+    assert!(new.is_empty(), "the old one leaves first");
+    fleet.handle(now, Event::Emptied(workers[0]));
+    let new = forked(&fleet.handle(now, Event::Exited(workers[0], Exit::Code(0))))[0];
+    // Had it been believed at once, the reload would be done.
+    fleet.handle(now, Event::Ready(new));
+    let actions = fleet.handle(now + Duration::from_millis(20), Event::Exited(new, Exit::Code(1)));
+    assert!(fleet.reloading().is_none(), "{actions:?}");
+}
