@@ -265,9 +265,19 @@ impl Listener {
 
     /// Gives the listener the options that the first worker set on its own socket.
     pub fn style_after(&self, own: &Foreign) {
-        if !self.styled.replace(true)
-            && let Some(socket) = self.socket()
-        {
+        if !self.styled.replace(true) {
+            self.take_options(own);
+        }
+    }
+
+    /// Its socket was a worker's own, and has that one's options.
+    pub fn has_style(&self) {
+        self.styled.set(true);
+    }
+
+    /// Gives the listener the options of a worker's own socket.
+    pub fn take_options(&self, own: &Foreign) {
+        if let Some(socket) = self.socket() {
             listen::copy_options(own.as_fd(), socket.as_fd());
             if let Err(error) = self.defer(&socket) {
                 tracing::warn!(address = %self.address, %error, "silent connections are not deferred any more");

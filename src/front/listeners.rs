@@ -161,6 +161,7 @@ impl Listeners {
         let mut listener = Listener::new(key, socket, Origin::Worker, Rc::clone(&self.common))?;
         if ownership == Ownership::Adopted {
             listener.held_by.set(HeldBy::Worker);
+            listener.has_style();
         }
         listener.own_path();
         if sharing == Sharing::Group {

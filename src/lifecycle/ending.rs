@@ -126,7 +126,7 @@ pub fn ended(
     let leaves = fleet.occupant(id).is_some_and(Occupant::is_leaving) && !fleet.is_killed(id);
     let worker = workers.get_mut(id)?;
     if leaves && worker.config.life.kill_mode == KillMode::Group && !std::mem::replace(&mut worker.outlived, true) {
-        groups.wait(worker.pid, id, worker.slot, &front.common.aside, events);
+        groups.wait(worker.pid, id, worker.slot, &front.common, events);
         return None;
     }
     let worker = workers.get(id)?;

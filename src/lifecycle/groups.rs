@@ -3,8 +3,8 @@
 //! does not cost a hundred looks.
 
 use super::{Event, Events};
-use crate::aside::Aside;
 use crate::core::ids::{Slot, WorkerId};
+use crate::front::common::Common;
 use crate::sys::descent::{self, Kin};
 use crate::sys::watch;
 use crate::workers::leftovers;
@@ -44,22 +44,22 @@ struct Waiting {
 
 impl Groups {
     /// Reports [`Event::GroupEnded`] when no process of the group runs any more.
-    pub fn wait(self: &Rc<Self>, group: Pid, worker: WorkerId, slot: Slot, aside: &Aside, events: &Events) {
+    pub fn wait(self: &Rc<Self>, group: Pid, worker: WorkerId, slot: Slot, common: &Rc<Common>, events: &Events) {
         self.waiting.borrow_mut().insert(group, Waiting { worker, slot, quiet: 0, announced: false });
         self.more.notify_one();
         if !self.runs.replace(true) {
-            tokio::task::spawn_local(Rc::clone(self).look(aside.clone(), events.clone()));
+            tokio::task::spawn_local(Rc::clone(self).look(Rc::clone(common), events.clone()));
         }
     }
 
-    async fn look(self: Rc<Self>, aside: Aside, events: Events) {
+    async fn look(self: Rc<Self>, common: Rc<Common>, events: Events) {
         loop {
             let groups: HashSet<Pid> = self.waiting.borrow().keys().copied().collect();
             if groups.is_empty() {
                 break;
             }
             let asked = groups.clone();
-            let found = match aside.run(move || descent::members(Pid::this(), &asked)).await {
+            let found = match common.aside.run(move || descent::members(Pid::this(), &asked)).await {
                 Ok(Ok(found)) => found,
                 Ok(Err(error)) => {
                     warn!(%error, "cannot see whether workers' other processes have ended; is /proc mounted?");

@@ -1,5 +1,6 @@
 //! What can be bound, by whom, and who may have it afterwards.
 
+use crate::calls::free_port;
 use crate::support::*;
 use nix::sys::signal::{SIGKILL, SIGTERM};
 use std::collections::HashSet;
@@ -160,16 +161,18 @@ fn a_new_master_has_the_address_of_a_killed_one_at_once() {
     maitred.stop();
 }
 
-#[test]
-fn options_that_a_worker_sets_reach_the_accepted_connections() {
-    let script = "import os, socket, sys
+/// A server that sets options of its listening socket before or after `listen`, and answers with those of the connection.
+const OPTIONS: &str = "import os, socket, sys
 server = socket.socket()
 server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-server.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 100000)
+def choose():
+    server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 100000)
+if sys.argv[2] == 'before': choose()
 server.bind(('127.0.0.1', int(sys.argv[1])))
 server.listen()
+if sys.argv[2] == 'after': choose()
 while True:
     c, _ = server.accept()
     c.recv(4096)
@@ -177,14 +180,24 @@ while True:
             c.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)]
     c.sendall(b'HTTP/1.1 200 OK\\r\\n\\r\\n' + repr(seen).encode())
     c.close()";
-    for bind in [&[][..], &["-b", "127.0.0.1:0"]] {
-        let port = if bind.is_empty() { "0" } else { "{port}" };
-        let args = [&["-w", "2"][..], bind, &["--", "python3", "-c", script, port]].concat();
-        let maitred = Maitred::start(&args).ready(2);
-        for _ in 0..4 {
-            assert_eq!(request(maitred.address()), Reply::Body("[1, 1, 200000]".into()));
+
+fn check_options(mode: &str, bind: &[&str], when: &str) {
+    let port = if bind.is_empty() { free_port().to_string() } else { "{port}".to_owned() };
+    let args = [&["--mode", mode, "-w", "2"], bind, &["--", "python3", "-c", OPTIONS, &port, when]].concat();
+    let maitred = Maitred::start(&args).ready(2);
+    for _ in 0..4 {
+        assert_eq!(request(maitred.address()), Reply::Body("[1, 1, 200000]".into()), "{mode} {bind:?} {when}");
+    }
+    maitred.stop();
+}
+
+#[test]
+fn options_that_a_worker_sets_before_or_after_listen_reach_the_accepted_connections() {
+    for mode in ["handoff", "shared", "kernel"] {
+        for when in ["before", "after"] {
+            check_options(mode, &["-b", "127.0.0.1:0"], when);
+            check_options(mode, &[], when);
         }
-        maitred.stop();
     }
 }
 

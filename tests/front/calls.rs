@@ -74,7 +74,7 @@ fn wait_for_lines(file: &Path, ended: &mut dyn FnMut() -> bool) -> Vec<String> {
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

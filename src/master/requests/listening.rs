@@ -14,6 +14,7 @@ use crate::lifecycle::ready;
 use crate::lifecycle::ready::Signal;
 use crate::master::run::Master;
 use crate::provoked::{Kind, Told};
+use crate::sys::dispose::Foreign;
 use crate::sys::listen::{BACKLOG, longest_queue};
 use crate::wire::packet::{AnswerTo, Holder, Listen, Otherwise, RequestId};
 use crate::workers::worker::MayProbe;
@@ -55,6 +56,14 @@ impl Master {
                 self.enter(id, index, backlog)
             }
             entered => entered,
+        }
+    }
+
+    /// A worker changed options of its own socket after `listen`: they are those of the listener.
+    pub(in crate::master) fn options_changed(&self, id: WorkerId, request: RequestId, own: &Foreign) {
+        let Some(worker) = self.workers.get(id) else { return };
+        if let Some(asked) = worker.requests.iter().find(|r| r.id == request && r.handoff.is_some()) {
+            asked.listener.take_options(own);
         }
     }
 

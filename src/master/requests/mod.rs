@@ -92,6 +92,10 @@ impl Master {
                     self.listen(id, listen, std::mem::take(&mut fds), rendezvous.as_ref(), asker);
                 }
                 packet::FromWorker::Accepting { id: request, backlog, answer } => {
+                    let reply = if answer == Some(AnswerTo::AttachedSocket) { fds.pop() } else { None };
+                    if let Some(own) = fds.pop() {
+                        self.options_changed(id, request, &own);
+                    }
                     let entered = self.accepting(id, request, backlog);
                     if let Err(error) = &entered
                         && let Some(told) = self.front.common.provoked.tell(id, Kind::NoPart)
@@ -99,9 +103,8 @@ impl Master {
                         warn!(worker = id.0, %error, left_out = told.left_out, "a worker cannot take part");
                     }
                     // The answer comes before the consequences: a program waits in `listen`.
-                    if let Some(answer) = answer {
+                    if answer.is_some() {
                         let done = entered.as_ref().map(|_| ToWorker::Accepted { id: request }.into());
-                        let reply = if answer == AnswerTo::AttachedSocket { fds.pop() } else { None };
                         self.answer_worker(id, request, done.map_err(errno_of), reply.as_ref().or(rendezvous.as_ref()));
                     }
                     if let Ok(Some(entered)) = entered {

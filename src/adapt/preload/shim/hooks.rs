@@ -255,5 +255,9 @@ pub unsafe extern "C" fn setsockopt(
         unsafe { next::setsockopt(fd, level, option, value, len) };
     }
     // SAFETY: the program's own arguments.
-    unsafe { next::setsockopt(listening::options_of(fd, entry), level, option, value, len) }
+    let done = unsafe { next::setsockopt(listening::options_of(fd, entry), level, option, value, len) };
+    if done == 0 && !timeout && entry.state() == State::Handoff {
+        listening::options_changed(entry);
+    }
+    done
 }

@@ -347,6 +347,19 @@ pub fn options_of(fd: c_int, entry: &'static Entry) -> c_int {
     }
 }
 
+/// The program changed an option of its listening socket. If the listener is another socket, it gets the option, too.
+pub fn options_changed(entry: &'static Entry) {
+    let mut locked = lock();
+    let detail = locked.detail(entry);
+    let (adopted, own, id) = (detail.adopted, detail.own, detail.id);
+    drop(locked);
+    let mut packet = Packet::default();
+    if !adopted && own >= 0 && about(entry, &mut packet, "ACCEPTING", id) {
+        // The program's call has succeeded in any case.
+        let _ = request(&mut packet, Some(own));
+    }
+}
+
 pub fn note(entry: &'static Entry, key: &str, id: u64) {
     let mut packet = Packet::default();
     if about(entry, &mut packet, key, id) {
