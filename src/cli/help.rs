@@ -4,6 +4,8 @@ mod blocks;
 mod man;
 mod terminal;
 
+pub use terminal::width;
+
 use super::{Cli, say};
 use crate::manual::{CHAPTERS, Chapter};
 use clap::{Args, CommandFactory};

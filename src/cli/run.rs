@@ -17,7 +17,7 @@ use crate::master::signals::hold_signals;
 use crate::master::upgrade::state::{self, State};
 use crate::master::upgrade::{self, Fallback, Prepared, Task};
 use crate::sys::inherited::{Inherited, NotInherited};
-use crate::sys::needs;
+use crate::sys::{directory, needs};
 use crate::{control, master};
 use clap::{Args, Parser};
 use std::ffi::{OsStr, OsString};
@@ -155,6 +155,7 @@ pub fn main(args: RunArgs) -> ExitCode {
 /// Says whether this binary understands the state of a running master.
 fn check(args: RunArgs, state: i32) -> Result<ExitCode, Failure> {
     let state = state::read(state).map_err(Failure::cannot_start)?;
+    directory::remember(state.directory.clone());
     let (_, config) = load(args, &typed(), state.text.clone()).map_err(Failure::usage)?;
     state.is_here().and_then(|()| state.is_understood(&config)).map_err(Failure::cannot_start)?;
     Ok(say::lines(&format!("{}\n", upgrade::handshake()), ExitCode::SUCCESS))
@@ -190,6 +191,7 @@ fn go_on(
     no_way_back: Option<&io::Error>,
 ) -> Result<ExitCode, Failure> {
     let state = state::read(state).map_err(Failure::cannot_start)?;
+    directory::remember(state.directory.clone());
     let (log, config) = load(args, &typed(), state.text.clone()).map_err(Failure::usage)?;
     begin_to_log(&log)?;
     if let Some(error) = no_way_back {
@@ -354,7 +356,8 @@ fn meant(args: RunArgs, source: Source) -> Result<(LogArgs, Config), String> {
         named,
         control,
         env: args.workers.env,
-        cwd: args.workers.cwd,
+        // The link is followed anew for each worker.
+        cwd: args.workers.cwd.or_else(directory::named),
         stop_signal: args.workers.stop_signal,
         grace: args.grace,
         prefix: args.prefix,

@@ -1,5 +1,6 @@
 //! `maitred status`: what a running master reports about itself, as a table or as JSON.
 
+use super::help;
 use super::say::{self, complain};
 use crate::control::Request;
 use crate::control::client::{self, Patience};
@@ -7,7 +8,8 @@ use crate::control::status::{Admission, Status};
 use crate::core::visible::line;
 use clap::Args;
 use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, ColumnConstraint, Table};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -45,7 +47,10 @@ pub fn main(args: &StatusArgs) -> ExitCode {
             let code = if args.ready && !serves(&status) { ExitCode::FAILURE } else { ExitCode::SUCCESS };
             Ok(match args.json {
                 true => say::json(&answer, code),
-                false => say::lines(&table(&status), code),
+                false => {
+                    let width = std::io::stdout().is_terminal().then(help::width);
+                    say::lines(&table(&status, width), code)
+                }
             })
         });
     match shown {
@@ -62,7 +67,7 @@ fn serves(status: &Status) -> bool {
     !status.stopping && status.workers.iter().any(|worker| worker.state == READY)
 }
 
-fn table(status: &Status) -> String {
+fn table(status: &Status, width: Option<usize>) -> String {
     let mut text = format!(
         "{}  pid {}  {} mode, {}, depth {}  up {}\n",
         line(&status.name),
@@ -106,6 +111,9 @@ fn table(status: &Status) -> String {
         ]);
     }
     let (t, f) = (&status.totals, &status.fairness);
+    if let Some(width) = width {
+        fit(&mut workers, &header, width);
+    }
     text += &format!("\n{listeners}\n\n{workers}\n\n");
     for (slot, state, reason) in status.workers.iter().filter_map(|w| Some((w.slot, &w.state, w.reason.as_ref()?))) {
         text += &format!("slot {slot} is {state}: {reason}\n");
@@ -180,6 +188,22 @@ fn right_aligned(header: &[&str], left: usize) -> Table {
         }
     }
     table
+}
+
+/// Columns that a narrow terminal does without, the least important first.
+const SPARED: [&str; 9] = ["ADAPTER", "CPU", "GEN", "ID", "TAKEN", "RSS", "RESTARTS", "UP", "QUEUED"];
+
+/// Hides columns until the table fits.
+fn fit(table: &mut Table, header: &[&str], width: usize) {
+    for spared in SPARED {
+        if table.lines().all(|line| line.trim_end().chars().count() <= width) {
+            return;
+        }
+        let index = header.iter().position(|title| *title == spared);
+        if let Some(column) = index.and_then(|index| table.column_mut(index)) {
+            column.set_constraint(ColumnConstraint::Hidden);
+        }
+    }
 }
 
 fn seconds(seconds: f64) -> String {

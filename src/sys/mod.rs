@@ -18,6 +18,8 @@ pub mod closes;
 pub mod credentials;
 #[cfg(feature = "cli")]
 pub mod descent;
+#[cfg(feature = "cli")]
+pub mod directory;
 pub mod dispose;
 #[cfg(feature = "cli")]
 pub mod exec;

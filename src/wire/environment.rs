@@ -37,6 +37,8 @@ pub const PORT_ZERO: &str = "port-zero";
 /// How the name of a hand-off socket's other end begins: a program that was executed recognises what it
 /// inherited by `getpeername(2)`.
 pub const HANDOFF_NAME: &str = "maitred-handoff-";
+/// The working directory, as the user named it (POSIX.1, "Environment Variables").
+pub const PWD: &str = "PWD";
 /// The slot again, under the name that PM2 users read.
 pub const NODE_APP_INSTANCE: &str = "NODE_APP_INSTANCE";
 /// Descriptor numbers of the listening sockets that the worker inherits, separated by spaces.

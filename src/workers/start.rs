@@ -182,6 +182,9 @@ impl Starter {
         if let Some(limit) = config.life.watchdog {
             set(OsStr::new(env::WATCHDOG_USEC), limit.as_micros().to_string().into());
         }
+        if let Some(directory) = config.cwd.as_ref().filter(|directory| directory.is_absolute()) {
+            set(OsStr::new(env::PWD), directory.into());
+        }
         let first_free = spawn::FIRST_LISTEN_FD + inherited.len() as RawFd;
         let (notification, placed) = match config.life.ready {
             Ready::Fd(number) => {

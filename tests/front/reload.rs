@@ -485,3 +485,36 @@ fn who_ends_right_after_it_listened_was_never_ready() {
     assert!(matches!(request(maitred.address()), Reply::Body(_)));
     maitred.stop();
 }
+
+#[test]
+fn a_reload_follows_the_link_through_which_the_working_directory_was_entered() {
+    let releases = scratch("releases");
+    let (one, two, current) = (releases.join("1"), releases.join("2"), releases.join("current"));
+    [&one, &two].into_iter().for_each(|dir| std::fs::create_dir_all(dir).unwrap());
+    std::os::unix::fs::symlink(&one, &current).unwrap();
+    let script = "import http.server, os
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = (os.getcwd() + ' ' + os.environ['PWD']).encode()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.HTTPServer(('127.0.0.1', 0), Answer).serve_forever()";
+    let mut command = maitred();
+    command.current_dir(&current).env("PWD", &current);
+    let maitred = Maitred::start_as(command, &["-w", "1", "--", "python3", "-c", script]).ready(1);
+    let seen = |release: &PathBuf| format!("{} {}", release.display(), current.display());
+    assert_eq!(body(&maitred), seen(&one));
+    let next = releases.join("next");
+    std::os::unix::fs::symlink(&two, &next).unwrap();
+    std::fs::rename(&next, &current).unwrap();
+    assert_eq!(maitred.told(&["reload", "--wait"]), "generation 2 serves");
+    assert_eq!(body(&maitred), seen(&two));
+    // The next binary knows it, too.
+    assert!(maitred.tell(&["upgrade"]).status.success());
+    kill(maitred.pid(0), SIGKILL);
+    maitred.status_until(|s| s["workers"][0]["state"] == "ready" && s["workers"][0]["restarts"] == 2);
+    assert_eq!(body(&maitred), seen(&two));
+    maitred.stop();
+}

@@ -24,6 +24,7 @@ use crate::workers::supervised::{self};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::path::PathBuf;
 
 /// Changes whenever a version could not read what another wrote.
 pub const FORMAT: u32 = 1;
@@ -39,6 +40,9 @@ pub struct State {
     pub since: Moment,
     pub upgrades: u32,
     pub name: String,
+    /// The working directory as the user named it.
+    #[serde(default)]
+    pub directory: Option<PathBuf>,
     /// The text of the configuration file at the start, whose `bind`, `mode` and so on stay.
     pub base_text: Option<String>,
     /// The text of the configuration file in force, of each generation, and of the next.

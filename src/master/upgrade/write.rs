@@ -5,7 +5,7 @@ use crate::front::listener::Listener;
 use crate::master::run::Master;
 use crate::sys::descent::Kin;
 use crate::sys::exec::Passing;
-use crate::sys::{limits, rights};
+use crate::sys::{directory, limits, rights};
 use crate::workers::output::{LastWords, Stream};
 use crate::workers::worker::{Request, Worker};
 use std::io::{self};
@@ -52,6 +52,7 @@ impl Master {
             since: self.program.since,
             upgrades: self.program.upgrades + 1,
             name: self.config.name.clone(),
+            directory: directory::named(),
             base_text: self.reloads.base_text.clone(),
             text: self.config.source.text.clone(),
             texts: self.reloads.of.iter().map(|(g, config)| (*g, config.source.text.clone())).collect(),
