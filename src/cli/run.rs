@@ -198,7 +198,7 @@ fn go_on(
         debug!(%error, "should this binary fail now, the old one will not go on");
     }
     // Its sockets come with the state.
-    run(config, Inherited::default(), Some(Box::new(state)), goes_on)
+    run(&log, config, Inherited::default(), Some(Box::new(state)), goes_on)
 }
 
 /// Executes the old binary, unless this one has already taken over.
@@ -227,7 +227,7 @@ fn start(args: RunArgs) -> Result<ExitCode, Failure> {
     // Before the event loop is created, whose errors would not name what is missing.
     needs::all_there().map_err(|missing| Failure::cannot_start(format_args!("cannot start: {missing}")))?;
     begin_to_log(&log)?;
-    run(config, inherited, None, Box::new(|| {}))
+    run(&log, config, inherited, None, Box::new(|| {}))
 }
 
 fn begin_to_log(log: &LogArgs) -> Result<(), Failure> {
@@ -236,6 +236,7 @@ fn begin_to_log(log: &LogArgs) -> Result<(), Failure> {
 }
 
 fn run(
+    log: &LogArgs,
     config: Config,
     inherited: Inherited,
     resume: Option<Box<State>>,
@@ -250,7 +251,10 @@ fn run(
     let settle_log = Box::new(logging::flush);
     let host = Host { executable: upgrade::executable(), settle_log, inherited, resume, goes_on };
     let ended = tokio::task::LocalSet::new().block_on(&runtime, master::run::run(config, host));
-    if let Err(failure) = &ended {
+    // Who reads text has the last message there; who collects JSON has it in the log, too.
+    if let Err(failure) = &ended
+        && log.log_format == LogFormat::Json
+    {
         error!("{}", failure.to_string().lines().next().unwrap_or_default());
     }
     // Writes the log first, so that the reason is the last thing on the screen.
