@@ -328,6 +328,25 @@ impl Listener {
         Ok(())
     }
 
+    /// Leaves the socket to the workers that accept on it, and lets nothing new in. It is not shut down: `accept` would
+    /// fail then, and a worker that takes its time to end would try again and again. One that a service manager passed
+    /// stays as it is for the next start.
+    pub fn leave(&self) {
+        if let Some(socket) = self.socket.borrow_mut().take() {
+            let is_ours = self.held_by.get() != HeldBy::Manager;
+            if is_ours
+                && matches!(self.address, Address::Tcp(_))
+                && let Err(error) = listen::drop_everything(&socket)
+            {
+                tracing::debug!(address = %self.address, %error, "new connections are let in until the workers end");
+            }
+            dispose::let_go(socket);
+        }
+        if let Some(file) = &*self.path.borrow() {
+            file.remove();
+        }
+    }
+
     /// Closes the socket. One that was a worker's own is shut down first, because the worker still has it (unless it
     /// never listened and is a client's by now). One that a service manager passed must stay as it is for the next
     /// start.

@@ -279,9 +279,9 @@ impl Listeners {
         }
     }
 
-    /// Tells every listener to take what waits and close. Those that the master does not accept on are closed at once,
-    /// except in kernel mode: there the workers still take what waits, and new clients are refused where that is
-    /// possible. Returns how many will report [`super::Event::ListenerClosed`].
+    /// Tells every listener to take what waits and close. Those that the master does not accept on are left to the
+    /// workers, which take what waits: in kernel mode new clients are refused where that is possible, and else they
+    /// wait until the last worker has closed its socket. Returns how many will report [`super::Event::ListenerClosed`].
     pub fn close_all(&self) -> usize {
         let mut closing = 0;
         for entry in &self.all {
@@ -295,7 +295,10 @@ impl Listeners {
                         closing += 1;
                         tokio::task::spawn_local(close_when_empty(Rc::clone(&entry.listener), after));
                     }
-                    None => entry.listener.close(),
+                    None => {
+                        entry.watching.iter().for_each(JoinHandle::abort);
+                        entry.listener.leave();
+                    }
                 },
             }
         }

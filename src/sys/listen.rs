@@ -342,6 +342,17 @@ const INHERITED: [(libc::c_int, libc::c_int); 14] = [
     (libc::IPPROTO_IP, libc::IP_TTL),
 ];
 
+/// Drops every packet that comes to a listening socket from now on: no new connection gets in, and what waits in its
+/// queue stays (`SO_ATTACH_FILTER`, socket(7); `tcp_v4_rcv` in net/ipv4/tcp_ipv4.c). Clients try again until the socket
+/// is closed, and are refused then.
+///
+/// # Errors
+/// That of `setsockopt(2)`.
+pub fn drop_everything(socket: &Socket) -> io::Result<()> {
+    // "Return 0": keep no byte of the packet.
+    socket.attach_filter(&[socket2::SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0)])
+}
+
 /// Copies those options of `from` that differ on `to`. An option that the kernel refuses is skipped: the listener
 /// works without it.
 pub fn copy_options(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {

@@ -535,3 +535,39 @@ fn all_that_node_writes_before_its_end_arrives() {
         assert_eq!(arrived, LINES, "{prefix}");
     }
 }
+
+#[test]
+fn in_shared_mode_a_worker_that_takes_its_time_to_end_does_not_spin() {
+    let script = "import os, select, signal, socket, sys
+host, port, home = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+signal.signal(signal.SIGTERM, lambda *_: open(home + '/asked', 'w').close())
+server = socket.create_server((host, port))
+failures = 0
+while not os.path.exists(home + '/end'):
+    if select.select([server], [], [], 0.02)[0]:
+        try:
+            connection, _ = server.accept()
+            connection.recv(4096)
+            connection.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok')
+            connection.close()
+        except OSError:
+            failures += 1
+print('accept failed', failures, 'times', flush=True)";
+    for bind in [&["-b", "127.0.0.1:0"][..], &[]] {
+        let switches = Switches::new();
+        let port = if bind.is_empty() { crate::calls::free_port().to_string() } else { "{port}".to_owned() };
+        let command = ["--", "python3", "-c", script, "127.0.0.1", &port, switches.path()];
+        let maitred = Maitred::start(&[&["--mode", "shared", "-w", "1"], bind, &command].concat()).ready(1);
+        assert!(matches!(request(maitred.address()), Reply::Body(_)));
+        let address = maitred.address();
+        maitred.signal(SIGTERM);
+        switches.wait_for("asked");
+        // Nobody gets in any more, and nobody is let down who was.
+        let late = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300));
+        assert!(late.is_err(), "{bind:?}");
+        switches.on("end");
+        let (status, output) = maitred.wait();
+        assert_eq!(status.code(), Some(0), "{output}");
+        assert!(output.contains("accept failed 0 times"), "{bind:?}: {output}");
+    }
+}
