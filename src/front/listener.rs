@@ -135,7 +135,11 @@ impl Listener {
     /// # Errors
     /// When no descriptor is free.
     pub fn new(key: Key, socket: Socket, origin: Origin, common: Rc<Common>) -> io::Result<Listener> {
-        let address = listen::local_address(&socket).unwrap_or_else(|_| key.asked.clone());
+        let address = match &key.asked {
+            // It may have been bound by a shorter name.
+            Address::Unix(_) => key.asked.clone(),
+            asked => listen::local_address(&socket).unwrap_or_else(|_| asked.clone()),
+        };
         let workers = common.worker_set(&address, Some(&socket))?;
         Ok(Listener {
             path: RefCell::default(),

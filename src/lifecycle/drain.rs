@@ -9,6 +9,7 @@ use crate::config::life::StopFirst;
 use crate::front::accounts::Front;
 use crate::front::listener::Listener;
 use crate::sys::closes::{Closes, Heard};
+use crate::sys::listen;
 use crate::sys::process::{Looking, Open};
 use crate::sys::sock_diag::Family;
 use crate::sys::watch;
@@ -218,7 +219,13 @@ fn served(front: &Front) -> (HashSet<u16>, Vec<Family>, HashSet<PathBuf>) {
                 ports.insert(address.port());
                 families.insert(if address.is_ipv4() { Family::V4 } else { Family::V6 });
             }
-            Address::Unix(path) => drop(paths.insert(path.clone())),
+            Address::Unix(path) => {
+                paths.insert(path.clone());
+                // What was accepted there has the name by which it was bound.
+                if let Some(Ok(Address::Unix(bound))) = listener.socket().map(|socket| listen::local_address(&socket)) {
+                    paths.insert(bound);
+                }
+            }
             Address::Abstract(name) => drop(paths.insert(format!("@{name}").into())),
         }
     }

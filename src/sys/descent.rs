@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// Most bytes of an environment that are read. A command's arguments and variables together may be longer, but the
 /// master's are short, and those that the kernel puts last are the ones that were set last.
@@ -180,6 +181,34 @@ pub fn sockets_below(of: Pid, except: &HashSet<Pid>) -> Option<HashSet<u64>> {
     Some(sockets)
 }
 
+/// Whether descriptors are on their way to a process that descends from one (`SCM_RIGHTS`, unix(7)), except over these
+/// sockets and to these process groups. A kernel before 5.6 does not tell (`scm_fds`, `unix_show_fdinfo` in
+/// net/unix/af_unix.c); then the answer is no.
+#[must_use]
+pub fn descriptors_on_their_way(below: Pid, except: &HashSet<Pid>, over: &HashSet<u64>) -> bool {
+    let all = descendants(below, &HashSet::new()).unwrap_or_default();
+    all.into_iter().filter(|kin| !except.contains(&kin.group)).any(|kin| {
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", kin.pid)).into_iter().flatten().flatten();
+        let sockets = entries.filter(|entry| {
+            let target = std::fs::read_link(entry.path()).unwrap_or_default();
+            socket_inode(&target).is_some_and(|inode| !over.contains(&inode))
+        });
+        let info = |entry: std::fs::DirEntry| {
+            let path = Path::new("/proc").join(kin.pid.to_string()).join("fdinfo").join(entry.file_name());
+            std::fs::read_to_string(path).unwrap_or_default()
+        };
+        let waiting = |info: String| {
+            let mut lines = info.lines().filter_map(|line| line.strip_prefix("scm_fds:"));
+            lines.any(|count| count.trim() != "0")
+        };
+        sockets.map(info).any(waiting)
+    })
+}
+
+fn socket_inode(target: &Path) -> Option<u64> {
+    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
 /// The children of all threads of a process (`/proc/PID/task/TID/children`, proc(5)). Where the kernel has no such
 /// file (`CONFIG_PROC_CHILDREN`), the parent of every process is read.
 fn children(of: Pid) -> io::Result<Vec<Pid>> {
@@ -243,10 +272,8 @@ pub fn mark_of(pid: Pid, family: &str) -> Mark {
 /// # Errors
 /// When it ended, or this process may not look.
 pub fn sockets_of(pid: Pid) -> io::Result<HashSet<u64>> {
-    let inode =
-        |target: std::path::PathBuf| target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok();
     let entries = std::fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
-    Ok(entries.filter_map(|entry| inode(std::fs::read_link(entry.path()).ok()?)).collect())
+    Ok(entries.filter_map(|entry| socket_inode(&std::fs::read_link(entry.path()).ok()?)).collect())
 }
 
 /// The session of a process.
@@ -284,6 +311,26 @@ mod tests {
         let stat = |threads: u32| format!("12 (x) Z 7 8 9 0 -1 0 1 0 0 0 5 6 0 0 20 0 {threads} 0 4242 1 2");
         assert!(parse(&stat(3)).unwrap().runs());
         assert!(!parse(&stat(1)).unwrap().runs());
+    }
+
+    #[test]
+    fn a_descriptor_on_its_way_is_seen() {
+        use std::os::fd::AsRawFd;
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("1000").stdin(OwnedFd::from(theirs)).spawn().unwrap();
+        let on_their_way = |over: &HashSet<u64>| descriptors_on_their_way(Pid::this(), &HashSet::new(), over);
+        let inode = *sockets_of(Pid::from_raw(child.id() as i32)).unwrap().iter().next().unwrap();
+        let others: HashSet<u64> = HashSet::new();
+        let before = on_their_way(&others);
+        let rights = [nix::sys::socket::ControlMessage::ScmRights(&[ours.as_raw_fd()])];
+        let bytes = [io::IoSlice::new(b"x")];
+        nix::sys::socket::sendmsg::<()>(ours.as_raw_fd(), &bytes, &rights, nix::sys::socket::MsgFlags::empty(), None)
+            .unwrap();
+        // Other tests of this process may have children, too.
+        assert!(on_their_way(&others));
+        assert!(before || !on_their_way(&HashSet::from([inode])));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

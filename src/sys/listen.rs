@@ -232,6 +232,21 @@ fn name_of(address: &Address) -> io::Result<SockAddr> {
     }
 }
 
+/// Bytes of a path in a socket's name (unix(7)); one of them is for the zero at its end.
+const SUN_PATH: usize = 108;
+
+/// The name of a socket file for the kernel, which takes 107 bytes (`sun_path`, unix(7)). A program with a long working
+/// directory uses a relative name; here the directory is opened instead, and must stay open while the name is used.
+fn name_of_file(path: &Path) -> io::Result<(SockAddr, Option<OwnedFd>)> {
+    if path.as_os_str().len() < SUN_PATH {
+        return Ok((SockAddr::unix(path)?, None));
+    }
+    let directory = super::socket_file::open_directory(path)?;
+    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string());
+    let name = SockAddr::unix(short.join(path.file_name().unwrap_or_default()))?;
+    Ok((name, Some(directory)))
+}
+
 /// Where a socket is really bound, as the control channel names it.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Where a listener listens.
@@ -88,7 +88,8 @@ impl FromStr for Address {
             ("tcp", addr) => addr.parse().map(Address::Tcp).map_err(|_| wrong()),
             ("unix", name) => match (name.strip_prefix('@'), name.starts_with('/')) {
                 (Some(name), _) if !name.is_empty() => Ok(Address::Abstract(name.to_owned())),
-                (None, true) => Ok(Address::Unix(name.into())),
+                // Without `.` and doubled slashes, so that one file has one name.
+                (None, true) => Ok(Address::Unix(Path::new(name).components().collect())),
                 _ => Err(wrong()),
             },
             _ => Err(wrong()),

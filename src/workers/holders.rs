@@ -30,6 +30,8 @@ pub struct Holders {
     watched: Cell<bool>,
     /// Whether a process was seen that has the socket and no pipe.
     pub unwatched: Cell<bool>,
+    /// Looks in a row that found it nowhere while it might be on its way to another process.
+    pub looks: Cell<u32>,
 }
 
 #[derive(Debug)]

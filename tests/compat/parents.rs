@@ -5,6 +5,7 @@ use crate::sockets::{descendants, free_ports, listening, local};
 use crate::support::*;
 use nix::sys::signal::Signal::SIGTERM;
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 pub fn all() -> Vec<Case> {
     [
@@ -18,6 +19,7 @@ pub fn all() -> Vec<Case> {
         }),
         in_each_mode("bound by one child, sent to another", &[], BOTH, |way| python(way, "sent.py", &[])),
         in_each_mode("listened on by one child, sent to another", &[], BOTH, |way| python(way, "sent.py", &["listen"])),
+        in_each_mode("Node, a server sent to a child and closed by its parent", &[NODE], BOTH, node_handle),
         in_each_mode("options asked and set between bind and listen", &[], &["preload"], |way| {
             python(way, "exec.py", &["execv", "options"])
         }),
@@ -41,6 +43,25 @@ fn haproxy(way: Way, how: &str) -> String {
 fn python(way: Way, script: &str, words: &[&str]) -> String {
     let port = free_ports(1);
     serves(way, port, "as it was asked", &[&["python3", &program(script), &port.to_string()], words].concat())
+}
+
+fn node_handle(way: Way) -> String {
+    let port = free_ports(1);
+    let maitred = start(way, &["-w", "3"], &["node", &program("handle.js"), &port.to_string()]);
+    for _ in 0..2 {
+        all_ready(&maitred, 3);
+        // Until its child has the server, the parent accepts, and answers nothing; it would alone.
+        let deadline = Instant::now() + PATIENCE;
+        let mut row = 0;
+        while row < REQUESTS {
+            assert!(Instant::now() < deadline, "{row} answers in a row; {:?}", maitred.log());
+            let answered = matches!(request(local(port)), Reply::Body(said) if said == "as it was asked");
+            row = if answered { row + 1 } else { 0 };
+        }
+        reload(&maitred);
+    }
+    maitred.stop();
+    "as the kernel".to_owned()
 }
 
 /// Every slot is ready and answers, at the address that was asked for and nowhere else; a reload works, and

@@ -369,3 +369,42 @@ fn a_signal_ends_a_master_whose_control_socket_is_gone() {
     assert_eq!(status.code(), Some(0), "{output}");
     UnixStream::connect(path).expect("the other one still listens");
 }
+
+#[test]
+fn a_relative_path_under_a_long_directory_is_shared_too() {
+    let mut long = scratch("long");
+    (0..3).for_each(|_| long.push("d".repeat(60)));
+    std::fs::create_dir_all(&long).unwrap();
+    let script = "import os, socket
+server = socket.socket(socket.AF_UNIX)
+server.bind('./app.sock')
+server.listen()
+while True:
+    connection, _ = server.accept()
+    connection.recv(4096)
+    connection.sendall(b'HTTP/1.1 200 OK\\r\\n\\r\\nslot ' + os.environ['MAITRED_SLOT'].encode())
+    connection.close()";
+    for mode in ["handoff", "shared"] {
+        let args = ["--mode", mode, "-w", "2", "--cwd", long.to_str().unwrap(), "--", "python3", "-c", script];
+        let maitred = Maitred::start(&args).ready(2);
+        let status = maitred.status();
+        assert_eq!(status["listeners"][0]["address"], format!("unix:{}/app.sock", long.display()));
+        // As a client with the same working directory would.
+        let client = "import socket
+for _ in range(4):
+    client = socket.socket(socket.AF_UNIX)
+    client.connect('app.sock')
+    client.sendall(b'GET / HTTP/1.1\\r\\n\\r\\n')
+    print(client.makefile('rb').read().split(b'slot ')[1].decode())";
+        let seen = std::process::Command::new("python3").args(["-c", client]).current_dir(&long).output().unwrap();
+        let mut seen: Vec<&str> = std::str::from_utf8(&seen.stdout).unwrap().lines().collect();
+        seen.sort_unstable();
+        match mode {
+            "handoff" => assert_eq!(seen, ["0", "0", "1", "1"]),
+            _ => assert_eq!(seen.len(), 4),
+        }
+        assert_eq!(maitred.told(&["reload", "--wait"]), "generation 2 serves");
+        maitred.stop();
+        assert!(!long.join("app.sock").exists(), "{mode}");
+    }
+}

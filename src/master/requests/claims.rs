@@ -3,12 +3,13 @@
 
 use super::answer::Answer;
 use super::deferred::may_conflict;
-use super::event::Event;
+use super::event::{Event, Found};
 use crate::clock;
 use crate::config::PortZero;
 use crate::core::claim::{Claim, Held, conflicts};
 use crate::core::ids::WorkerId;
 use crate::front::listener::Origin;
+use crate::lifecycle::ending;
 use crate::master::run::Master;
 use crate::provoked::Kind;
 use crate::sys::dispose::Foreign;
@@ -25,10 +26,15 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::time::sleep;
 use tracing::{debug, info};
 
 /// How long an address of a dead worker stays while all workers serve and none has asked for it.
 const ABANDONED_AFTER: Duration = Duration::from_secs(5);
+/// A socket that is on its way from one process of a worker to another is in none of them. How often the master looks
+/// again where it is, and after which pause each time: a minute together.
+const IN_FLIGHT_LOOKS: u32 = 240;
+const IN_FLIGHT: Duration = Duration::from_millis(250);
 /// From this age on, an address that a ready worker opens counts as one for a client, even if nothing else says so.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
@@ -147,30 +153,50 @@ impl Master {
         let Some(worker) = self.workers.get(id) else { return };
         let Some(request) = worker.requests.iter().find(|r| r.id == request) else { return };
         if request.holders.are_gone() {
-            self.look_who_holds(worker, request);
+            self.look_who_holds(worker, request, Duration::ZERO);
         }
     }
 
     /// Checks whether a process still has the socket: a program that was executed, and has not asked for a pipe yet or
     /// never will.
-    fn look_who_holds(&self, worker: &Worker, request: &Request) {
+    fn look_who_holds(&self, worker: &Worker, request: &Request, after: Duration) {
         let Some(inode) = inode(worker, request) else { return };
         let (id, request, events) = (worker.id, request.id, self.request_events());
         let (aside, beside) = (self.front.common.aside.clone(), self.workers.groups_beside(worker.id));
+        // What the master sends over these is on its way all the time.
+        let mut ours = ending::our_sockets(&self.workers, &self.front);
+        ours.extend(self.workers.values().map(|worker| worker.channel_inode));
         tokio::task::spawn_local(async move {
-            let look = move || is_among(Some(inode), descent::sockets_below(Pid::this(), &beside).as_ref());
-            let held = aside.run(look).await.unwrap_or(true);
-            let _ = events.send(Event::Looked { worker: id, request, held }).await;
+            let look = move || {
+                if is_among(Some(inode), descent::sockets_below(Pid::this(), &beside).as_ref()) {
+                    Found::Held
+                } else if descent::descriptors_on_their_way(Pid::this(), &beside, &ours) {
+                    Found::PerhapsOnItsWay
+                } else {
+                    Found::Closed
+                }
+            };
+            sleep(after).await;
+            let found = aside.run(look).await.unwrap_or(Found::Held);
+            let _ = events.send(Event::Looked { worker: id, request, found }).await;
         });
     }
 
     /// The check is done.
-    pub(in crate::master) fn looked(&mut self, id: WorkerId, request: RequestId, held: bool) {
+    pub(in crate::master) fn looked(&mut self, id: WorkerId, request: RequestId, found: Found) {
         let Some(worker) = self.workers.get(id) else { return };
         let Some(asked) = worker.requests.iter().find(|r| r.id == request && r.holders.are_gone()) else { return };
-        asked.holders.unwatched.set(held);
-        if !held {
-            self.close_what_is_gone(id, request);
+        asked.holders.unwatched.set(found == Found::Held);
+        let looks = asked.holders.looks.replace(if found == Found::PerhapsOnItsWay {
+            asked.holders.looks.get() + 1
+        } else {
+            0
+        });
+        match found {
+            Found::Held => {}
+            // For a server that is sent to a child which has just been started.
+            Found::PerhapsOnItsWay if looks < IN_FLIGHT_LOOKS => self.look_who_holds(worker, asked, IN_FLIGHT),
+            Found::PerhapsOnItsWay | Found::Closed => self.close_what_is_gone(id, request),
         }
     }
 
@@ -192,7 +218,7 @@ impl Master {
     pub(in crate::master) fn look_at_unwatched(&self, id: WorkerId) {
         let Some(worker) = self.workers.get(id) else { return };
         for request in worker.requests.iter().filter(|r| r.holders.unwatched.get() && r.holders.are_gone()) {
-            self.look_who_holds(worker, request);
+            self.look_who_holds(worker, request, Duration::ZERO);
         }
     }
 

@@ -14,7 +14,7 @@ pub enum Event {
     /// What a worker asked for could not be answered, even after all attempts.
     Unanswered { worker: WorkerId, request: RequestId, error: std::io::Error },
     /// The check whether a process of a worker has a listening socket is done.
-    Looked { worker: WorkerId, request: RequestId, held: bool },
+    Looked { worker: WorkerId, request: RequestId, found: Found },
     /// The look that a request waited for is done.
     LookedFirst { worker: WorkerId, seen: Seen, again: std::time::Instant, deferred: Deferred },
     /// What was in the way of a request is closed now, or took too long.
@@ -23,6 +23,17 @@ pub enum Event {
     SocketsOpen { worker: WorkerId, had: HashSet<u64>, open: HashSet<u64> },
     /// The time is over in which a worker could ask again for an address on which none listens any more.
     GivenUp,
+}
+
+/// What a check whether a process has a listening socket found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A process has it.
+    Held,
+    /// No process has it, but descriptors are on their way from one process to another.
+    PerhapsOnItsWay,
+    /// It is closed.
+    Closed,
 }
 
 /// What waits until something else is known or done.

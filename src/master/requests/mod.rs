@@ -44,7 +44,7 @@ impl Master {
     pub(in crate::master) async fn handle_request(&mut self, event: Event) {
         match event {
             Event::Unanswered { worker, request, error } => self.unanswered(worker, request, &error),
-            Event::Looked { worker, request, held } => self.looked(worker, request, held),
+            Event::Looked { worker, request, found } => self.looked(worker, request, found),
             Event::LookedFirst { worker, seen, again, deferred } => {
                 self.looked_first(worker, seen, again, deferred).await;
                 self.tell_guard_of_sockets();

@@ -87,7 +87,10 @@ pub fn adopt(own: &Foreign, address: &Address, umask: Option<u32>, sharing: Shar
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(sharing == Sharing::Group)?;
     } else {
-        let name = name_of(address)?;
+        let (name, _directory) = match address {
+            Address::Unix(path) => name_of_file(path)?,
+            Address::Tcp(_) | Address::Abstract(_) => (name_of(address)?, None),
+        };
         match umask {
             Some(mask) => with_umask(mask, || bind_socket(&socket, &name, sharing))?,
             None => bind_socket(&socket, &name, sharing)?,
@@ -175,7 +178,7 @@ fn remove_dead(path: &Path, file: (u64, u64)) -> io::Result<()> {
 /// `AddrInUse` when something is there, whatever it is: a link is not followed there (`bind(2)`).
 pub fn bind_unix_new(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    let name = SockAddr::unix(path)?;
+    let (name, _directory) = name_of_file(path)?;
     match mode {
         None => socket.bind(&name)?,
         // By the mask and not by chmod, which a link put there meanwhile could redirect.
@@ -200,7 +203,8 @@ pub enum Peer {
 /// # Errors
 /// When that cannot be found out, for example without the right to connect.
 pub fn peer_at(path: &Path) -> io::Result<Peer> {
-    let connected = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?.connect(&SockAddr::unix(path)?);
+    let (name, _directory) = name_of_file(path)?;
+    let connected = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?.connect(&name);
     match connected {
         Ok(()) => Ok(Peer::Somebody),
         Err(error) => match error.raw_os_error() {
