@@ -174,7 +174,7 @@ fn addresses_missing(id: WorkerId, workers: &Pool, fleet: &Fleet) -> Vec<Rc<List
     let Some(old) = old.and_then(|o| workers.get(o.worker)) else { return Vec::new() };
     let accepting = old.requests.iter().filter(|r| r.accepting).map(|r| Rc::clone(&r.listener));
     let accepting = accepting.filter(|listener| is_shared(listener, old, workers, fleet));
-    let (occasional, chosen): (Vec<_>, Vec<_>) = accepting.partition(|listener| is_occasional(listener));
+    let (occasional, chosen): (Vec<_>, Vec<_>) = accepting.partition(|listener| is_occasional(listener, fleet));
     let mut served = if chosen.is_empty() { occasional } else { chosen };
     served.retain(|l| !worker.serves(l));
     served
@@ -246,9 +246,9 @@ pub fn ask_until_ready(worker: &mut Worker, events: &Events) {
 }
 
 /// Whether a worker opened an address for a purpose of its own, so that the next need not open it: at a port of the
-/// kernel's choice, or when it had served for a while.
-fn is_occasional(listener: &Listener) -> bool {
-    listener.key.asked.is_ephemeral() || listener.opened_late.get()
+/// kernel's choice, or when it had served for a while and there is no other slot that did the same.
+fn is_occasional(listener: &Listener, fleet: &Fleet) -> bool {
+    listener.key.asked.is_ephemeral() || (fleet.slots().len() <= 1 && listener.opened_late.get())
 }
 
 /// Waits for a line on the notification descriptor (s6's `notification-fd`).
