@@ -40,6 +40,13 @@ pub fn conflicts(asks: (SocketAddr, Claim), has: (SocketAddr, Claim, Held)) -> b
     !(both_reuse_port || both_reuse_address && held == Held::Bound)
 }
 
+/// The same for two UDP sockets (`inet_rcv_saddr_equal` and `udp_lib_lport_inuse` in net/ipv4/udp.c).
+#[must_use]
+pub fn datagrams_conflict((asked, new): (SocketAddr, Claim), (bound, old): (SocketAddr, Claim)) -> bool {
+    let shared = new.reuse_port && old.reuse_port || new.reuse_address && old.reuse_address;
+    overlaps((asked, new.only_v6), (bound, old.only_v6)) && !shared
+}
+
 /// Whether a client could reach both sockets (`ipv6_rcv_saddr_equal` in net/ipv4/inet_hashtables.c).
 fn overlaps((a, a_only_v6): (SocketAddr, bool), (b, b_only_v6): (SocketAddr, bool)) -> bool {
     let receives = |wide: SocketAddr, only_v6: bool, narrow: SocketAddr, narrow_only_v6: bool| match wide.ip() {
@@ -55,6 +62,24 @@ fn overlaps((a, a_only_v6): (SocketAddr, bool), (b, b_only_v6): (SocketAddr, boo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_datagram_sockets_share_an_address_by_either_option() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let (plain, address, port) = (
+            Claim::default(),
+            Claim { reuse_address: true, ..Claim::default() },
+            Claim { reuse_port: true, ..Claim::default() },
+        );
+        let one = at("127.0.0.1:53");
+        assert!(datagrams_conflict((one, plain), (one, plain)));
+        assert!(datagrams_conflict((one, plain), (at("0.0.0.0:53"), address)));
+        assert!(datagrams_conflict((one, port), (one, address)));
+        assert!(!datagrams_conflict((one, address), (one, address)));
+        assert!(!datagrams_conflict((one, port), (one, port)));
+        assert!(!datagrams_conflict((one, plain), (at("127.0.0.2:53"), plain)));
+        assert!(!datagrams_conflict((one, plain), (at("127.0.0.1:54"), plain)));
+    }
     use socket2::{Domain, Socket, Type};
     use std::net::{Ipv4Addr, Ipv6Addr};
 

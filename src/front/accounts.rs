@@ -2,6 +2,7 @@
 
 use super::common::Common;
 use super::counters::Counters;
+use super::datagrams::Datagrams;
 use super::listener::Listener;
 use super::listeners::Listeners;
 use super::returned;
@@ -25,6 +26,8 @@ pub struct Front {
     pub common: Rc<Common>,
     /// The addresses.
     pub listeners: Listeners,
+    /// The UDP addresses.
+    pub datagrams: Datagrams,
     /// What was handed to each slot and what came back, by slot.
     pub counters: Vec<Rc<Counters>>,
     /// Connections accepted on listeners that are closed by now.
@@ -37,9 +40,15 @@ pub struct Front {
 impl Front {
     /// Addresses, with what was counted there before.
     #[must_use]
-    pub fn new(mode: Mode, listeners: Listeners, counters: Vec<Rc<Counters>>, accepted_before: u64) -> Front {
+    pub fn new(
+        mode: Mode,
+        listeners: Listeners,
+        datagrams: Datagrams,
+        counters: Vec<Rc<Counters>>,
+        accepted_before: u64,
+    ) -> Front {
         let common = Rc::clone(listeners.common());
-        Front { common, listeners, counters, accepted_before, mode, unaccounted: Cell::new(0) }
+        Front { common, listeners, datagrams, counters, accepted_before, mode, unaccounted: Cell::new(0) }
     }
 
     /// How connections reach the workers.

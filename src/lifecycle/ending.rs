@@ -304,7 +304,8 @@ pub fn our_sockets(workers: &Pool, front: &Front) -> HashSet<u64> {
     let listening = listening.filter_map(|socket| fd::inode(socket.as_fd()).ok());
     let requests = workers.values().flat_map(|worker| &worker.requests);
     let handoffs = requests.filter_map(|request| request.handoff.as_ref());
-    listening.chain(handoffs.filter_map(|handoff| fd::inode(handoff.receiver()).ok())).collect()
+    let datagrams = front.datagrams.sockets().filter_map(|socket| fd::inode(socket.as_fd()).ok());
+    listening.chain(datagrams).chain(handoffs.filter_map(|handoff| fd::inode(handoff.receiver()).ok())).collect()
 }
 
 fn dead(worker: &Worker) -> Dead {

@@ -111,6 +111,17 @@ fn listens_where_it_should(worker: &mut Worker, events: &Events) -> bool {
     false
 }
 
+/// A worker shares a UDP address. If it listens on nothing else, that is its readiness a moment later.
+pub fn await_datagrams(worker: &mut Worker, events: &Events) {
+    if worker.config.life.ready == Ready::Listen && !worker.ready && !std::mem::replace(&mut worker.asked, true) {
+        let (id, events) = (worker.id, events.clone());
+        worker.tasks.push(tokio::task::spawn_local(async move {
+            sleep(OPERATORS_ADDRESS).await;
+            let _ = events.send(Event::Ready { worker: id, signal: Signal::Waited }).await;
+        }));
+    }
+}
+
 /// Whether a worker that is ready may serve now: it listens where the workers do whose place it takes, and goes on
 /// listening. If not, it has until its boot timeout to do so.
 pub fn may_serve(id: WorkerId, signal: Signal, workers: &mut Pool, fleet: &Fleet, events: &Events) -> bool {

@@ -27,6 +27,7 @@ impl Master {
             Event::Drained { worker } => Some(fleet::Event::Emptied(worker)),
             Event::Probed { worker, now } => self.workers.get(worker).map(|worker| health::probed(worker, now)),
             Event::LookAfter => {
+                self.give_up_unheld_datagrams();
                 let found = self.checks.look(&mut self.workers, &self.fleet, &self.front);
                 return self.handle_all(found).await;
             }

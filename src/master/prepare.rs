@@ -15,6 +15,7 @@ use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode,
 use crate::core::fleet::{Fleet, OCCUPANTS_MAX};
 use crate::front::accounts::Front;
 use crate::front::common::Common;
+use crate::front::datagrams::Datagrams;
 use crate::front::listeners::Listeners;
 use crate::kernel::shares::Shares;
 use crate::lifecycle::failures::{Failure, Failures};
@@ -109,7 +110,7 @@ impl Master {
             reloads: Reloads::new(max_workers, config.source.text.clone()),
             fleet,
             workers: Pool::new(starter),
-            front: Front::new(config.mode, listeners, Vec::new(), 0),
+            front: Front::new(config.mode, listeners, Datagrams::new(config.mode), Vec::new(), 0),
             shares: Shares::new(Reports::wrapped(&sender, Event::Shares)),
             checks: Checks::new(&config, Reports::wrapped(&sender, Event::Lifecycle)),
             failures: Failures::default(),

@@ -192,6 +192,7 @@ impl Master {
             Action::Fork { slot, worker, generation } => return self.fork(slot, worker, generation),
             Action::CloseListeners => {
                 self.end.sockets = ending::our_sockets(&self.workers, &self.front);
+                self.front.datagrams.leave();
                 self.end.closing = self.front.listeners.close_all();
                 if self.end.closing == 0 {
                     return Some(fleet::Event::ListenersClosed);

@@ -19,6 +19,7 @@ use crate::workers::pool::Pool;
 use nix::unistd::Pid;
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Everything that a status is made of.
@@ -69,6 +70,7 @@ impl View<'_> {
                 .iter()
                 .filter(|l| l.phase.get() != Phase::GivenUp)
                 .map(|l| listener(l))
+                .chain(self.front.datagrams.addresses().map(datagrams))
                 .collect(),
             workers,
             leaving: self.leaving(),
@@ -203,6 +205,10 @@ fn listener(listener: &crate::front::listener::Listener) -> status::Listener {
         accepted: listener.accepted.get() + listener.group.as_ref().map_or(0, Group::steered),
         queued: listener.queued(),
     }
+}
+
+fn datagrams(address: SocketAddr) -> status::Listener {
+    status::Listener { address: format!("udp:{address}"), backlog: 0, accepted: 0, queued: 0 }
 }
 
 /// Fills in what `/proc` tells; what is counted stays.

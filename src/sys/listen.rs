@@ -3,7 +3,10 @@
 mod bind;
 mod settings;
 
-pub use bind::{Peer, Sharing, adopt, bind, bind_beside, bind_instead, bind_unix, bind_unix_new, claim, peer_at};
+pub use bind::{
+    Peer, Sharing, adopt, adopt_datagram, bind, bind_beside, bind_instead, bind_unix, bind_unix_new, claim,
+    is_free_for_datagrams, peer_at,
+};
 pub use settings::{BACKLOG, ephemeral_ports, longest_queue};
 
 use super::dispose::Foreign;

@@ -5,6 +5,7 @@
 
 use super::address::Address;
 use std::fmt::{self, Write};
+use std::net::SocketAddr;
 
 /// Longest packet that either side sends or reads; what is longer arrives cut and is malformed.
 pub const PACKET_MAX: usize = 4096;
@@ -17,6 +18,8 @@ pub type RequestId = u64;
 pub enum FromWorker {
     /// I want to serve this address.
     Listen(Listen),
+    /// I want to serve this UDP address.
+    Datagram(Datagram),
     /// `listen` was called: hand me connections from now on.
     Accepting { id: RequestId, backlog: Option<u32>, answer: Option<AnswerTo> },
     /// A program that was executed found this socket among those it inherited: what is it?
@@ -60,6 +63,19 @@ pub struct Listen {
     pub umask: Option<u32>,
     /// Whether the worker would bind the address by itself if it is not to be shared.
     pub otherwise: Otherwise,
+    /// Whether a descriptor shows how long the worker has the socket.
+    pub holder: Holder,
+}
+
+/// A worker's request for a UDP address. If that is not to be shared, the worker binds it for itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// The address, with its port.
+    pub address: SocketAddr,
+    /// The worker's name for this request.
+    pub id: RequestId,
+    /// Where the answer goes.
+    pub answer: AnswerTo,
     /// Whether a descriptor shows how long the worker has the socket.
     pub holder: Holder,
 }
@@ -134,6 +150,8 @@ pub enum Ownership {
 pub enum ToWorker {
     /// Here is what you asked for; one descriptor comes with it, or two with [`Holder::Pipe`].
     Listening { address: Address, id: RequestId, via: Via, ownership: Ownership, count: Option<Count> },
+    /// Here is the UDP socket that you asked for; one descriptor comes with it, or two with [`Holder::Pipe`].
+    Datagram { address: SocketAddr, id: RequestId, ownership: Ownership },
     /// That address is not to be shared: bind it for yourself.
     Private { id: RequestId },
     /// `listen` is done.
@@ -229,6 +247,11 @@ pub fn read(bytes: &[u8]) -> Result<Packet, Malformed> {
         let (id, answer) = (fields.id("LISTEN")?, fields.answer());
         says.push(FromWorker::Listen(Listen { address, id, answer, umask, otherwise, holder }));
     }
+    if let Some(address) = fields.number("DATAGRAM")? {
+        let holder = if fields.is_set("HOLD") { Holder::Pipe } else { Holder::Unknown };
+        let (id, answer) = (fields.id("DATAGRAM")?, fields.answer());
+        says.push(FromWorker::Datagram(Datagram { address, id, answer, holder }));
+    }
     if let Some(inode) = fields.number("FOLLOW")? {
         says.push(FromWorker::Follow(Follow { inode, answer: fields.answer() }));
     }
@@ -309,6 +332,10 @@ pub fn write(message: &ToWorker) -> String {
             write_count(&mut text, count.as_ref());
             text
         }
+        ToWorker::Datagram { address, id, ownership } => {
+            let adopted = if *ownership == Ownership::Adopted { "ADOPTED=1\n" } else { "" };
+            format!("LISTENING=udp:{address}\nID={id}\nVIA=shared\n{adopted}")
+        }
         ToWorker::Private { id } => format!("PRIVATE=1\nID={id}\n"),
         ToWorker::Accepted { id } => format!("ACCEPTED=1\nID={id}\n"),
         ToWorker::Follows { address, id, via, listens, count } => {
@@ -358,8 +385,13 @@ pub fn read_answer(bytes: &[u8]) -> Result<Option<ToWorker>, Malformed> {
     let text = std::str::from_utf8(bytes).map_err(|_| Malformed::NotText)?;
     let fields = Fields(text.split('\n').filter_map(|line| line.split_once('=')).collect());
     let (via, count) = (fields.via(), fields.count());
+    let ownership = if fields.is_set("ADOPTED") { Ownership::Adopted } else { Ownership::Master };
+    let datagrams = fields.text("LISTENING").and_then(|address| address.strip_prefix("udp:"));
+    if let Some(address) = datagrams {
+        let address = address.parse().map_err(|_| Malformed::Value { key: "LISTENING", value: address.to_owned() })?;
+        return Ok(Some(ToWorker::Datagram { address, id: fields.id("LISTENING")?, ownership }));
+    }
     if let Some(address) = fields.address("LISTENING")? {
-        let ownership = if fields.is_set("ADOPTED") { Ownership::Adopted } else { Ownership::Master };
         return Ok(Some(ToWorker::Listening { address, id: fields.id("LISTENING")?, via, ownership, count }));
     }
     if let Some(address) = fields.address("FOLLOWS")? {

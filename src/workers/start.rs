@@ -262,6 +262,7 @@ impl Starter {
             notify: Arc::new(Foreign::from(notify_socket)),
             notification,
             requests: Vec::new(),
+            datagrams: Vec::new(),
             deaf_moment: None,
             looks: Looks::default(),
             outlived: false,

@@ -19,6 +19,7 @@ use crate::sys::reap;
 use crate::wire::address::Address;
 use crate::wire::packet::{FromWorker, RequestId, ToWorker};
 use nix::unistd::Pid;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -65,6 +66,8 @@ pub struct Worker {
     pub notification: Option<Rc<AsyncFd<OwnedFd>>>,
     /// What it asked for.
     pub requests: Vec<Request>,
+    /// The UDP addresses that it shares.
+    pub datagrams: Vec<SharedUdp>,
     /// Tasks that end with it.
     pub tasks: Vec<JoinHandle<()>>,
     /// The supervision of its system calls, with the seccomp adapter.
@@ -134,6 +137,19 @@ pub struct Request {
     pub own: Option<Foreign>,
     /// The address as the worker asked for it, with the port that it really has.
     pub address: Address,
+    /// What the worker's socket says about sharing its address.
+    pub claim: Claim,
+    /// The processes of the worker that still have the socket.
+    pub holders: Holders,
+}
+
+/// One `DATAGRAM` of a worker: a UDP address that it shares.
+#[derive(Debug)]
+pub struct SharedUdp {
+    /// The worker's name for it.
+    pub id: RequestId,
+    /// The address.
+    pub address: SocketAddr,
     /// What the worker's socket says about sharing its address.
     pub claim: Claim,
     /// The processes of the worker that still have the socket.
@@ -213,6 +229,7 @@ impl Worker {
 pub fn name_of(said: &FromWorker) -> &'static str {
     match said {
         FromWorker::Listen(_) => "LISTEN",
+        FromWorker::Datagram(_) => "DATAGRAM",
         FromWorker::Follow(_) => "FOLLOW",
         FromWorker::Accepting { .. } => "ACCEPTING",
         FromWorker::Close { .. } => "CLOSE",

@@ -341,7 +341,19 @@ fn a_command_disturbs_whatever_is_measured() {
     );
     let peer = format!("stranger=exec {} epoll $PORT", server());
     let command = ["--disturb", &reload, "--disturb-every", "50ms", "--disturb-times", "2"];
-    let rest = ["-w", "2", "--modes", "handoff", "--run-args", "--grace 2s", "--duration", "2s", "--peer", &peer, "--"];
+    let rest = [
+        "-w",
+        "2",
+        "--modes",
+        "handoff",
+        "--run-args",
+        "--grace 2s --min-ready 100ms",
+        "--duration",
+        "2s",
+        "--peer",
+        &peer,
+        "--",
+    ];
     let worker = [&server(), "epoll", "0"];
     let report = valid(&[&command[..], &rest, &worker].concat());
     for subject in ["handoff", "stranger"] {

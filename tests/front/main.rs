@@ -40,6 +40,7 @@ mod admission;
 mod bypass;
 mod calls;
 mod check;
+mod datagrams;
 mod draining;
 mod hangups;
 mod health;

@@ -151,7 +151,9 @@ impl Master {
     /// The pipes of a listening socket are closed.
     pub(in crate::master) fn let_go(&mut self, id: WorkerId, request: RequestId) {
         let Some(worker) = self.workers.get(id) else { return };
-        let Some(request) = worker.requests.iter().find(|r| r.id == request) else { return };
+        let Some(request) = worker.requests.iter().find(|r| r.id == request) else {
+            return self.let_go_of_datagram(id, request);
+        };
         if request.holders.are_gone() {
             self.look_who_holds(worker, request, Duration::ZERO);
         }

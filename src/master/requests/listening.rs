@@ -177,7 +177,7 @@ impl Master {
     pub(in crate::master) fn close(&mut self, id: WorkerId, request: RequestId) {
         let Some(worker) = self.workers.get_mut(id) else { return };
         let slot = worker.slot;
-        let Some(request) = worker.take_request(request) else { return };
+        let Some(request) = worker.take_request(request) else { return self.close_datagram(id, request) };
         worker.choose_target(if worker.leaves { MayProbe::No } else { MayProbe::Yes });
         debug!(slot = slot.0, worker = id.0, address = %request.listener.address, "a worker stopped listening");
         let listener = request.listener;

@@ -4,6 +4,7 @@ mod answer;
 mod calls;
 mod claims;
 mod closes;
+mod datagrams;
 pub mod deferred;
 pub mod event;
 mod listening;
@@ -90,6 +91,10 @@ impl Master {
                 packet::FromWorker::Listen(listen) => {
                     let asker = self.asker(id, rendezvous.as_ref().map(AsFd::as_fd), sender.as_ref());
                     self.listen(id, listen, std::mem::take(&mut fds), rendezvous.as_ref(), asker);
+                }
+                packet::FromWorker::Datagram(datagram) => {
+                    let asker = self.asker(id, rendezvous.as_ref().map(AsFd::as_fd), sender.as_ref());
+                    self.datagram(id, &datagram, std::mem::take(&mut fds), rendezvous.as_ref(), asker);
                 }
                 packet::FromWorker::Accepting { id: request, backlog, answer } => {
                     let reply = if answer == Some(AnswerTo::AttachedSocket) { fds.pop() } else { None };

@@ -9,6 +9,7 @@ use crate::core::ids::{Slot, WorkerId};
 use crate::front::accounts::Front;
 use crate::front::common::Common;
 use crate::front::counters::Counters;
+use crate::front::datagrams::Datagrams;
 use crate::front::handoff::Handoff;
 use crate::front::listener::Listener;
 use crate::front::listeners::Listeners;
@@ -40,7 +41,7 @@ use crate::workers::pool::Pool;
 use crate::workers::rendezvous::Rendezvous;
 use crate::workers::start::{OldShim, Starter};
 use crate::workers::supervised::Supervised;
-use crate::workers::worker::{Executes, MayProbe, Request, Worker};
+use crate::workers::worker::{Executes, MayProbe, Request, SharedUdp, Worker};
 use nix::unistd::Pid;
 use std::collections::HashMap;
 use std::io;
@@ -148,11 +149,12 @@ impl Master {
         program.since = state.since;
         // A failed upgrade does not count.
         program.upgrades = state.upgrades.saturating_sub(u32::from(failed.is_some()));
+        let datagrams = Datagrams::take(config.mode, state.datagrams, &taking)?;
         let mut master = Master {
             reloads,
             fleet: state.fleet,
             workers: Pool::of(starter, HashMap::new(), newest_worker),
-            front: Front::new(config.mode, listeners, counters, state.accepted_before),
+            front: Front::new(config.mode, listeners, datagrams, counters, state.accepted_before),
             shares: Shares::new(Reports::wrapped(&sender, Event::Shares)),
             checks: Checks::new(&config, Reports::wrapped(&sender, Event::Lifecycle)),
             failures: Failures::remembered(state.last_words),
@@ -201,6 +203,14 @@ impl Master {
             let (id, accepting, claim) = (request.id, request.accepting, request.claim);
             requests.push(Request { id, listener, handoff, own, accepting, address, claim, holders });
         }
+        let mut datagrams = Vec::new();
+        for PassedDatagram { id, address, claim, holders: ends } in passed.datagrams {
+            let holders = Holders::default();
+            for number in ends {
+                holders.watch(taking.take(number)?, passed.id, id, &self.workers.starter.events)?;
+            }
+            datagrams.push(SharedUdp { id, address, claim, holders });
+        }
         let config = self.reloads.of.get(&passed.generation).unwrap_or(&self.config);
         let supervised = passed
             .supervised
@@ -222,6 +232,7 @@ impl Master {
             notify: Arc::new(Foreign::from(taking.take(passed.notify)?)),
             notification: passed.notification.map(watched).transpose()?,
             requests,
+            datagrams,
             deaf_moment: None,
             looks: Looks::default(),
             outlived: false,

@@ -8,6 +8,7 @@ use crate::core::fleet::Fleet;
 use crate::core::health::Health;
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
+use crate::front::datagrams;
 use crate::front::handoff::passing as handoffs;
 use crate::front::listener::passing as listeners;
 use crate::front::opens;
@@ -24,6 +25,7 @@ use crate::workers::supervised::{self};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Changes whenever a version could not read what another wrote.
@@ -51,6 +53,8 @@ pub struct State {
     pub next_text: Option<Option<String>>,
     pub fleet: Fleet,
     pub counters: Vec<[u64; 4]>,
+    #[serde(default)]
+    pub datagrams: Vec<datagrams::Passed>,
     pub accepted_before: u64,
     pub lost: u64,
     #[serde(default)]
@@ -112,6 +116,8 @@ pub struct PassedWorker {
     pub notify: Number,
     pub notification: Option<Number>,
     pub requests: Vec<PassedRequest>,
+    #[serde(default)]
+    pub datagrams: Vec<PassedDatagram>,
     pub supervised: Option<supervised::Passed>,
     pub uses_inherited: bool,
     #[serde(default)]
@@ -136,6 +142,14 @@ pub struct PassedRequest {
     #[serde(default)]
     pub claim: Claim,
     #[serde(default)]
+    pub holders: Vec<Number>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PassedDatagram {
+    pub id: RequestId,
+    pub address: SocketAddr,
+    pub claim: Claim,
     pub holders: Vec<Number>,
 }
 

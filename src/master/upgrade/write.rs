@@ -7,7 +7,7 @@ use crate::sys::descent::Kin;
 use crate::sys::exec::Passing;
 use crate::sys::{directory, limits, rights};
 use crate::workers::output::{LastWords, Stream};
-use crate::workers::worker::{Request, Worker};
+use crate::workers::worker::{Request, SharedUdp, Worker};
 use std::io::{self};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -58,6 +58,7 @@ impl Master {
             texts: self.reloads.of.iter().map(|(g, config)| (*g, config.source.text.clone())).collect(),
             next_text: self.reloads.next.as_ref().map(|config| config.source.text.clone()),
             fleet: self.fleet.clone(),
+            datagrams: self.front.datagrams.pass(passing),
             counters: self
                 .front
                 .counters
@@ -110,6 +111,12 @@ fn pass_worker(worker: &Worker, passing: &Passing, listeners: &[Rc<Listener>], t
         Some(PassedRequest { id, listener, handoff, accepting, own, address, claim, holders })
     };
     let requests = worker.requests.iter().filter_map(request).collect();
+    let datagram = |d: &SharedUdp| PassedDatagram {
+        id: d.id,
+        address: d.address,
+        claim: d.claim,
+        holders: d.holders.ends().iter().map(|end| passing.pass(end.get_ref())).collect(),
+    };
     PassedWorker {
         id: worker.id,
         slot: worker.slot,
@@ -124,6 +131,7 @@ fn pass_worker(worker: &Worker, passing: &Passing, listeners: &[Rc<Listener>], t
         notify: passing.pass(&*worker.notify),
         notification: worker.notification.as_ref().map(|n| passing.pass(n.get_ref())),
         requests,
+        datagrams: worker.datagrams.iter().map(datagram).collect(),
         supervised: worker.supervised.as_ref().map(|s| s.pass(passing, &mut |handoff| table.place(handoff))),
         uses_inherited: worker.uses_inherited,
         listened: worker.listened,

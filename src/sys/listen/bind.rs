@@ -107,6 +107,40 @@ pub fn claim(own: &Foreign, address: &Address, sharing: Sharing) -> io::Result<(
     bind_socket(&Socket::from(own.as_fd().try_clone_to_owned()?), &name_of(address)?, sharing)
 }
 
+/// Binds a worker's own UDP socket, which all workers share from then on; a group has one for each slot.
+///
+/// # Errors
+/// That of `bind(2)` above all.
+pub fn adopt_datagram(own: &Foreign, address: std::net::SocketAddr, sharing: Sharing) -> io::Result<Socket> {
+    let socket = Socket::from(own.as_fd().try_clone_to_owned()?);
+    if socket.r#type()? != Type::DGRAM {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let before = socket.reuse_port()?;
+    if sharing == Sharing::Group {
+        socket.set_reuse_port(true)?;
+    }
+    let bound = socket.bind(&SockAddr::from(address));
+    if bound.is_err() {
+        // The socket stays the worker's, as it was.
+        socket.set_reuse_port(before)?;
+    }
+    bound.map(|()| socket)
+}
+
+/// Whether an address is free for the first of a group of UDP sockets: with `SO_REUSEPORT`, the kernel would also let a
+/// second master of the same user in.
+///
+/// # Errors
+/// That of `bind(2)`.
+pub fn is_free_for_datagrams(address: std::net::SocketAddr) -> io::Result<()> {
+    let probe = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+    if address.is_ipv6() {
+        probe.set_only_v6(true)?;
+    }
+    probe.bind(&SockAddr::from(address))
+}
+
 /// Whether it has a port already.
 fn is_bound(socket: &Socket) -> bool {
     socket.local_addr().is_ok_and(|name| name.as_socket().is_some_and(|address| address.port() != 0))

@@ -40,11 +40,14 @@ pub unsafe fn bind(fd: c_int, addr: *const u8, len: c_uint) -> Option<c_int> {
     }
     // SAFETY: as the caller vouches.
     let family = unsafe { family_of(addr, len) }?;
-    if ![AF_INET, AF_INET6, AF_UNIX].contains(&family) || socket_option(fd, SO_TYPE) != Some(SOCK_STREAM) {
-        return None;
-    }
+    let kind = socket_option(fd, SO_TYPE).filter(|_| [AF_INET, AF_INET6, AF_UNIX].contains(&family))?;
     // SAFETY: as the caller vouches.
-    let asked = unsafe { Requested::read(addr, len) }?;
+    let asked = match (kind, unsafe { Requested::read(addr, len) }?) {
+        (SOCK_STREAM, asked) => asked,
+        // A port of the kernel's choice is a client's.
+        (SOCK_DGRAM, Requested::Ip(addr)) if addr.port() != 0 => Requested::Datagram(addr),
+        _ => return None,
+    };
     if asked.port() == Some(0) {
         if !settings::shares_port_zero() {
             return None;

@@ -80,6 +80,8 @@ pub unsafe fn family_of(addr: *const u8, len: u32) -> Option<u16> {
 #[allow(clippy::large_enum_variant, reason = "lives on the stack for one call; there is no heap here")]
 pub enum Requested {
     Ip(SocketAddr),
+    /// The same for UDP.
+    Datagram(SocketAddr),
     /// Absolute path, in a buffer with its length.
     Path([u8; ADDRESS_MAX * 3], usize),
     /// Abstract name without its leading zero byte.
@@ -138,7 +140,7 @@ impl Requested {
 
     pub fn port(&self) -> Option<u16> {
         match self {
-            Requested::Ip(addr) => Some(addr.port()),
+            Requested::Ip(addr) | Requested::Datagram(addr) => Some(addr.port()),
             Requested::Path(..) | Requested::Abstract(..) => None,
         }
     }
@@ -147,6 +149,7 @@ impl Requested {
     pub fn write(&self, packet: &mut Packet, key: &str) {
         match self {
             Requested::Ip(addr) => packet.line(key, format_args!("tcp:{addr}")),
+            Requested::Datagram(addr) => packet.line("DATAGRAM", format_args!("{addr}")),
             Requested::Path(path, len) => {
                 packet.push(key.as_bytes());
                 packet.push(b"=unix:");

@@ -1,0 +1,160 @@
+//! UDP addresses that several workers serve. There is nothing to accept: in hand-off and shared mode all workers have the
+//! same socket, and a datagram goes to the first that reads it. In kernel mode each slot has a socket of its own, and the
+//! kernel's hash over both addresses gives a flow its socket (`reuseport_select_sock` in net/core/sock_reuseport.c). The
+//! master holds all of them, so neither a crash nor a reload changes where a flow goes.
+
+use crate::config::Mode;
+use crate::core::ids::Slot;
+use crate::core::moment::Moment;
+use crate::sys::dispose::{self, Foreign};
+use crate::sys::exec::{Number, Passing, Taking};
+use crate::sys::listen::{self, Sharing};
+use crate::wire::packet::Ownership;
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+use socket2::Socket;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// UDP addresses that may be shared at once; a worker that asks for one more gets `EMFILE`.
+pub const DATAGRAMS_MAX: usize = 256;
+/// How long an address stays that no worker has, while all workers serve.
+const UNHELD_FOR: Duration = Duration::from_secs(5);
+
+/// All shared UDP addresses.
+#[derive(Debug)]
+pub struct Datagrams {
+    mode: Mode,
+    all: Vec<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    address: SocketAddr,
+    /// One, or in kernel mode one for each slot that ever asked.
+    sockets: Vec<(Slot, Socket)>,
+    unheld_since: Option<Moment>,
+}
+
+/// One address as it is passed on to the next program of this process.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Passed {
+    address: SocketAddr,
+    sockets: Vec<(Slot, Number)>,
+}
+
+impl Datagrams {
+    /// No address yet.
+    #[must_use]
+    pub fn new(mode: Mode) -> Datagrams {
+        Datagrams { mode, all: Vec::new() }
+    }
+
+    /// Whether workers share this address.
+    #[must_use]
+    pub fn serves(&self, asked: SocketAddr) -> bool {
+        self.all.iter().any(|shared| shared.address == asked)
+    }
+
+    /// The shared addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.all.iter().map(|shared| shared.address)
+    }
+
+    /// All sockets.
+    pub fn sockets(&self) -> impl Iterator<Item = &Socket> {
+        self.all.iter().flat_map(|shared| &shared.sockets).map(|(_, socket)| socket)
+    }
+
+    /// The socket of a slot for an address. If there is none yet, the worker's own socket becomes it.
+    ///
+    /// # Errors
+    /// What `bind` is to return in the worker.
+    pub fn socket_for(
+        &mut self,
+        address: SocketAddr,
+        slot: Slot,
+        own: Option<&Foreign>,
+    ) -> io::Result<(OwnedFd, Ownership)> {
+        let sharing = if self.mode == Mode::Kernel { Sharing::Group } else { Sharing::Alone };
+        let full = self.all.len() >= DATAGRAMS_MAX;
+        let known = self.all.iter_mut().find(|shared| shared.address == address);
+        let fits = |of: Slot| sharing == Sharing::Alone || of == slot;
+        if let Some((_, socket)) = known.iter().flat_map(|shared| &shared.sockets).find(|(of, _)| fits(*of)) {
+            return Ok((socket.as_fd().try_clone_to_owned()?, Ownership::Master));
+        }
+        let own = own.ok_or(Errno::EINVAL)?;
+        match known {
+            Some(shared) => {
+                let socket = listen::adopt_datagram(own, address, sharing)?;
+                let given = socket.as_fd().try_clone_to_owned()?;
+                shared.sockets.push((slot, socket));
+                Ok((given, Ownership::Adopted))
+            }
+            None if full => Err(Errno::EMFILE.into()),
+            None => {
+                if sharing == Sharing::Group {
+                    listen::is_free_for_datagrams(address)?;
+                }
+                let socket = listen::adopt_datagram(own, address, sharing)?;
+                let given = socket.as_fd().try_clone_to_owned()?;
+                self.all.push(Shared { address, sockets: vec![(slot, socket)], unheld_since: None });
+                Ok((given, Ownership::Adopted))
+            }
+        }
+    }
+
+    /// Gives up an address at once.
+    pub fn give_up(&mut self, address: SocketAddr) {
+        self.all.extract_if(.., |shared| shared.address == address).for_each(let_go);
+    }
+
+    /// Gives up addresses that no worker has had for a while.
+    pub fn give_up_unheld(&mut self, now: Moment, held: impl Fn(SocketAddr) -> bool) -> Vec<SocketAddr> {
+        let mut given_up = Vec::new();
+        self.all.retain_mut(|shared| {
+            let since = (!held(shared.address)).then(|| shared.unheld_since.unwrap_or(now));
+            shared.unheld_since = since;
+            let over = since.is_some_and(|since| now.since(since) >= UNHELD_FOR);
+            if over {
+                given_up.push(shared.address);
+            }
+            !over
+        });
+        given_up
+    }
+
+    /// Leaves all to the workers that still have them.
+    pub fn leave(&mut self) {
+        self.all.drain(..).for_each(let_go);
+    }
+
+    /// Passes all on.
+    pub fn pass(&self, passing: &Passing) -> Vec<Passed> {
+        let one = |shared: &Shared| Passed {
+            address: shared.address,
+            sockets: shared.sockets.iter().map(|(slot, socket)| (*slot, passing.pass(socket))).collect(),
+        };
+        self.all.iter().map(one).collect()
+    }
+
+    /// Takes over what was passed on.
+    ///
+    /// # Errors
+    /// When a descriptor is missing.
+    pub fn take(mode: Mode, passed: Vec<Passed>, taking: &Taking) -> io::Result<Datagrams> {
+        let socket = |(slot, number)| Ok((slot, Socket::from(taking.take(number)?)));
+        let one = |passed: Passed| {
+            let sockets = passed.sockets.into_iter().map(socket).collect::<io::Result<_>>()?;
+            Ok(Shared { address: passed.address, sockets, unheld_since: None })
+        };
+        Ok(Datagrams { mode, all: passed.into_iter().map(one).collect::<io::Result<_>>()? })
+    }
+}
+
+/// It was a worker's own socket.
+fn let_go(shared: Shared) {
+    shared.sockets.into_iter().for_each(|(_, socket)| dispose::dispose(socket.into()));
+}

@@ -1,0 +1,129 @@
+//! UDP addresses that workers bind.
+
+use super::answer::{Answer, errno_of};
+use super::claims::claim_of;
+use crate::clock;
+use crate::config::Mode;
+use crate::core::claim::{Claim, datagrams_conflict};
+use crate::core::ids::WorkerId;
+use crate::lifecycle::ready;
+use crate::master::run::Master;
+use crate::provoked::Kind;
+use crate::sys::dispose::Foreign;
+use crate::sys::rights::Asker;
+use crate::wire::address::Address;
+use crate::wire::packet::{AnswerTo, Datagram, Holder, Ownership, RequestId, ToWorker};
+use crate::workers::holders::Holders;
+use crate::workers::worker::{REQUESTS_MAX, SharedUdp, Worker};
+use nix::errno::Errno;
+use std::io;
+use std::net::SocketAddr;
+use tracing::{debug, info};
+
+impl Master {
+    /// `DATAGRAM`: finds or makes the socket and sends it to the worker.
+    pub(super) fn datagram(
+        &mut self,
+        id: WorkerId,
+        datagram: &Datagram,
+        mut fds: Vec<Foreign>,
+        rendezvous: Option<&Foreign>,
+        asker: io::Result<Asker>,
+    ) {
+        let reply = if datagram.answer == AnswerTo::AttachedSocket { fds.pop() } else { None };
+        let own = fds.pop();
+        let served = asker.and_then(|asker| self.serve_datagram(id, datagram, own.as_ref(), &asker));
+        let served = served.map_err(|error| {
+            self.refused(id, &Address::Tcp(datagram.address), &error);
+            errno_of(&error)
+        });
+        self.answer_worker(id, datagram.id, served, reply.as_ref().or(rendezvous));
+    }
+
+    /// # Errors
+    /// What `bind` is to return in the worker.
+    fn serve_datagram(
+        &mut self,
+        id: WorkerId,
+        datagram: &Datagram,
+        own: Option<&Foreign>,
+        asker: &Asker,
+    ) -> io::Result<Answer> {
+        let Datagram { address, id: request, .. } = *datagram;
+        self.close(id, request);
+        let claim = claim_of(own);
+        let worker = self.workers.get_mut(id).ok_or(Errno::ESRCH)?;
+        worker.datagrams.retain(|other| !other.holders.are_gone());
+        if worker.datagrams.iter().any(|other| datagrams_conflict((address, claim), (other.address, other.claim))) {
+            return Err(Errno::EADDRINUSE.into());
+        }
+        if self.is_private_datagram(id, address, claim) {
+            return Ok(ToWorker::Private { id: request }.into());
+        }
+        // The rights that a port needs are the same for TCP.
+        self.may(asker, &Address::Tcp(address))?;
+        let (worker, starter) = self.workers.get_with_starter(id).ok_or(Errno::ESRCH)?;
+        if worker.datagrams.len() + worker.requests.len() >= REQUESTS_MAX {
+            return Err(Errno::EMFILE.into());
+        }
+        let (socket, ownership) = self.front.datagrams.socket_for(address, worker.slot, own)?;
+        let holders = Holders::default();
+        let hold = match datagram.holder {
+            Holder::Pipe => holders.add(id, request, &starter.events).ok(),
+            Holder::Unknown => None,
+        };
+        worker.datagrams.push(SharedUdp { id: request, address, claim, holders });
+        if let Some(told) = self.front.common.provoked.tell(id, Kind::Listens) {
+            let adopted = ownership == Ownership::Adopted;
+            info!(slot = worker.slot.0, worker = id.0, address = %format_args!("udp:{address}"), adopted, left_out = told.left_out, "a worker shares a UDP address");
+        }
+        ready::await_datagrams(worker, &self.checks.events);
+        let message = ToWorker::Datagram { address, id: request, ownership };
+        Ok(Answer { message, fds: [Some(socket), hold].into_iter().flatten().collect() })
+    }
+
+    /// Whether the worker binds the address for itself: the operator says so, or it is no address of a server. A program
+    /// that sets `SO_REUSEPORT` shares the address by itself, and only in kernel mode better so. One that served for a
+    /// while binds ports for its own questions (a resolver does).
+    fn is_private_datagram(&self, id: WorkerId, address: SocketAddr, claim: Claim) -> bool {
+        let Some(worker) = self.workers.get(id) else { return true };
+        let told = worker.config.private.iter().any(|private| private.covers(&Address::Tcp(address)));
+        let by_itself = claim.reuse_port && self.config.mode != Mode::Kernel;
+        let late = worker.ready && !self.front.datagrams.serves(address);
+        told || by_itself || late || address.ip().is_multicast() || address.port() == 0
+    }
+
+    /// A worker has closed a UDP socket, or made it a client's.
+    pub(super) fn close_datagram(&mut self, id: WorkerId, request: RequestId) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        let Some(index) = worker.datagrams.iter().position(|datagram| datagram.id == request) else { return };
+        let address = worker.datagrams.swap_remove(index).address;
+        if !self.holds_datagrams(address) {
+            debug!(worker = id.0, %address, "nobody has this UDP address any more");
+            self.front.datagrams.give_up(address);
+        }
+    }
+
+    /// All processes of a worker have closed a UDP socket. The next worker may ask for it again.
+    pub(super) fn let_go_of_datagram(&mut self, id: WorkerId, request: RequestId) {
+        if let Some(worker) = self.workers.get_mut(id) {
+            worker.datagrams.retain(|datagram| datagram.id != request || !datagram.holders.are_gone());
+        }
+    }
+
+    fn holds_datagrams(&self, address: SocketAddr) -> bool {
+        self.workers.values().any(|worker: &Worker| worker.datagrams.iter().any(|d| d.address == address))
+    }
+
+    /// Gives up UDP addresses that no worker asks for any more.
+    pub(in crate::master) fn give_up_unheld_datagrams(&mut self) {
+        if self.fleet.is_stopping() || !self.fleet.all_ready() {
+            return;
+        }
+        let workers = &self.workers;
+        let held = |address| workers.values().any(|worker| worker.datagrams.iter().any(|d| d.address == address));
+        for address in self.front.datagrams.give_up_unheld(clock::now(), held) {
+            info!(address = %format_args!("udp:{address}"), "nobody listens here any more; closing the address");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! UDP addresses that all workers bind.
+
+use crate::calls::free_port;
+use crate::support::*;
+use nix::sys::signal::Signal::*;
+use std::collections::HashSet;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+/// A flow: one client's socket, connected to the server.
+fn flow(server: SocketAddr) -> UdpSocket {
+    let flow = UdpSocket::bind("127.0.0.1:0").unwrap();
+    flow.connect(server).unwrap();
+    flow.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    flow
+}
+
+/// Asks until it is answered: a datagram that comes while nobody reads may be lost.
+fn ask(flow: &UdpSocket) -> String {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let mut buffer = [0; 2048];
+    loop {
+        // Refused (ICMP) counts as no answer.
+        let _ = flow.send(b"who?");
+        if let Ok(read) = flow.recv(&mut buffer) {
+            return String::from_utf8_lossy(&buffer[..read]).into_owned();
+        }
+        assert!(std::time::Instant::now() < deadline, "no answer");
+    }
+}
+
+fn slot(answer: &str) -> String {
+    answer.split_whitespace().nth(1).unwrap().to_owned()
+}
+
+fn start(mode: &str, options: &[&str], port: u16, how: &[&str]) -> Maitred {
+    let script = root().join("tests/workers/udp.py");
+    let address = format!("127.0.0.1:{port}");
+    let command = [&["--", "python3", script.to_str().unwrap(), &address], how].concat();
+    Maitred::start(&[&["--mode", mode], options, &command].concat())
+}
+
+fn all_ready(maitred: &Maitred, workers: usize) {
+    maitred.wait_for("worker forked", workers);
+    maitred.status_until(|s| {
+        let rows = s["workers"].as_array().unwrap();
+        rows.len() == workers && rows.iter().all(|w| w["state"] == "ready")
+    });
+}
+
+#[test]
+fn udp_and_tcp_on_one_port_are_shared_in_every_mode() {
+    for mode in ["handoff", "shared", "kernel"] {
+        let port = free_port();
+        let maitred = start(mode, &["-w", "3"], port, &["tcp"]);
+        all_ready(&maitred, 3);
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let seen: HashSet<String> = (0..60).map(|_| slot(&ask(&flow(address)))).collect();
+        match mode {
+            // The kernel wakes whom it likes.
+            "handoff" | "shared" => assert!(!seen.is_empty()),
+            _ => assert_eq!(seen.len(), 3, "{mode}: {seen:?}"),
+        }
+        assert!(matches!(request(address), Reply::Body(body) if body.contains("slot ")), "{mode}");
+        let status = maitred.status();
+        let listeners: Vec<&str> =
+            status["listeners"].as_array().unwrap().iter().map(|l| l["address"].as_str().unwrap()).collect();
+        assert!(listeners.contains(&&*format!("udp:{address}")), "{mode}: {listeners:?}");
+        assert_eq!(maitred.told(&["reload", "--wait"]), "generation 2 serves", "{mode}");
+        assert!(ask(&flow(address)).contains("generation"), "{mode}");
+        maitred.stop();
+        // Nobody has the port any more.
+        drop(UdpSocket::bind(address).unwrap());
+    }
+}
+
+#[test]
+fn a_udp_server_alone_is_ready_and_comes_back_after_a_crash() {
+    for mode in ["handoff", "kernel"] {
+        let port = free_port();
+        let maitred = start(mode, &["-w", "2"], port, &[]);
+        all_ready(&maitred, 2);
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        ask(&flow(address));
+        kill(maitred.pid(0), SIGKILL);
+        maitred.status_until(|s| s["workers"][0]["restarts"] == 1 && s["workers"][0]["state"] == "ready");
+        ask(&flow(address));
+        maitred.stop();
+    }
+}
+
+#[test]
+fn in_kernel_mode_a_flow_stays_at_its_slot_over_crashes_and_reloads() {
+    let port = free_port();
+    let maitred = start("kernel", &["-w", "3"], port, &["tcp"]);
+    all_ready(&maitred, 3);
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let flows: Vec<(UdpSocket, String)> = (0..40)
+        .map(|_| {
+            let flow = flow(address);
+            let slot = slot(&ask(&flow));
+            (flow, slot)
+        })
+        .collect();
+    let check = |when: &str| {
+        for (flow, home) in &flows {
+            assert_eq!(slot(&ask(flow)), *home, "{when}");
+        }
+    };
+    check("at once");
+    let before = maitred.pids();
+    kill(maitred.pid(1), SIGKILL);
+    maitred.status_until(|s| s["workers"][1]["restarts"] == 1 && s["workers"][1]["state"] == "ready");
+    check("after a crash");
+    assert_eq!(maitred.told(&["reload", "--wait"]), "generation 2 serves");
+    maitred.status_until(|s| s["leaving"].as_array().unwrap().is_empty());
+    assert!(maitred.pids().iter().all(|pid| !before.contains(pid)));
+    check("after a reload");
+    assert!(maitred.tell(&["upgrade"]).status.success());
+    check("after an upgrade");
+    kill(maitred.pid(2), SIGKILL);
+    maitred.status_until(|s| s["workers"][2]["restarts"] == 2 && s["workers"][2]["state"] == "ready");
+    check("after a crash under the new binary");
+    maitred.stop();
+}
+
+#[test]
+fn who_shares_a_udp_port_by_itself_is_left_alone() {
+    let port = free_port();
+    let maitred = start("handoff", &["-w", "2"], port, &["tcp", "reuse"]);
+    all_ready(&maitred, 2);
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let seen: HashSet<String> = (0..60).map(|_| slot(&ask(&flow(address)))).collect();
+    assert_eq!(seen.len(), 2);
+    let status = maitred.status();
+    assert_eq!(status["listeners"].as_array().unwrap().len(), 1, "{status:#}");
+    maitred.stop();
+}
+
+#[test]
+fn a_client_with_a_port_of_its_own_choice_is_no_server() {
+    // Late, so it is a question of its own; or connected, and told as private.
+    let script = "import os, socket, sys, time
+server = socket.create_server(('127.0.0.1', 0))
+late = None
+while True:
+    connection, _ = server.accept()
+    connection.recv(4096)
+    if late is None:
+        late = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        late.bind(('127.0.0.1', int(sys.argv[1]) + int(os.environ['MAITRED_SLOT'])))
+    late.connect(('127.0.0.1', 9))
+    body = repr(late.getsockname()).encode()
+    connection.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n' % len(body) + body)
+    connection.close()";
+    let port = free_port();
+    let maitred = Maitred::start(&["-w", "2", "--", "python3", "-c", script, &port.to_string()]).ready(2);
+    for _ in 0..4 {
+        assert!(matches!(request(maitred.address()), Reply::Body(body) if body.contains(&port.to_string()[..3])));
+    }
+    let status = maitred.status();
+    assert_eq!(status["listeners"].as_array().unwrap().len(), 1, "{status:#}");
+    maitred.stop();
+}
+
+#[test]
+fn two_udp_sockets_of_one_worker_follow_the_kernels_rule() {
+    let script = "import socket, sys
+port = int(sys.argv[1])
+def bind(*options):
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    for option in options: made.setsockopt(socket.SOL_SOCKET, option, 1)
+    try:
+        made.bind(('127.0.0.1', port))
+        return made
+    except OSError as error:
+        return error.errno
+first = bind()
+second = bind()
+first.close()
+third = bind()
+body = repr([second, isinstance(third, socket.socket)]).encode()
+server = socket.create_server(('127.0.0.1', port))
+while True:
+    connection, _ = server.accept()
+    connection.recv(4096)
+    connection.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n' % len(body) + body)
+    connection.close()";
+    for mode in ["handoff", "kernel"] {
+        let port = free_port().to_string();
+        let maitred = Maitred::start(&["--mode", mode, "-w", "1", "--", "python3", "-c", script, &port]).ready(1);
+        assert_eq!(request(maitred.address()), Reply::Body("[98, True]".into()), "{mode}");
+        maitred.stop();
+    }
+}
