@@ -5,6 +5,15 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+/// A server's name, the program that must be there, and its command at a port with a directory of its own.
+type Server = (&'static str, &'static [(&'static str, &'static str)], fn(u16, &str) -> Vec<String>);
+
+/// The servers.
+pub const SERVERS: [Server; 2] = [
+    ("dnsmasq", &[("dnsmasq", "apt-get install dnsmasq-base")], dnsmasq),
+    ("NSD", &[("nsd", "apt-get install nsd")], nsd),
+];
+
 /// Questions over each protocol, before and after a reload.
 const QUESTIONS: usize = 20;
 const WORKERS: usize = 3;
@@ -75,7 +84,7 @@ pub fn serve(mode: &str, command: fn(u16, &str) -> Vec<String>) {
 }
 
 /// dnsmasq, which answers for one name.
-pub fn dnsmasq(port: u16, _: &str) -> Vec<String> {
+fn dnsmasq(port: u16, _: &str) -> Vec<String> {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid()).unwrap().unwrap().name;
     let line = format!(
         "PATH=$PATH:/usr/sbin; exec dnsmasq -k -p {port} --listen-address=127.0.0.1 --bind-interfaces --no-resolv \
@@ -85,7 +94,7 @@ pub fn dnsmasq(port: u16, _: &str) -> Vec<String> {
 }
 
 /// NSD, which has a zone.
-pub fn nsd(port: u16, dir: &str) -> Vec<String> {
+fn nsd(port: u16, dir: &str) -> Vec<String> {
     let zone = "$ORIGIN test.\n@ 3600 IN SOA ns. root. 1 3600 600 86400 3600\n@ IN NS ns\nns IN A 127.0.0.1\nwww IN A 1.2.3.4\n";
     std::fs::write(format!("{dir}/test.zone"), zone).unwrap();
     let configuration = format!(

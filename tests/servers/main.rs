@@ -40,11 +40,7 @@ fn main() {
     trials.extend(commands::on_demand().into_iter().map(|(name, needs, command)| {
         needing(needs, format!("{name}_on_a_port_of_its_own_choice"), move || serve_on_demand(&command()))
     }));
-    let servers: [(&str, &[(&str, &str)], fn(u16, &str) -> Vec<String>); 2] = [
-        ("dnsmasq", &[("dnsmasq", "apt-get install dnsmasq-base")], dns::dnsmasq),
-        ("NSD", &[("nsd", "apt-get install nsd")], dns::nsd),
-    ];
-    for (name, needs, command) in servers {
+    for (name, needs, command) in dns::SERVERS {
         for mode in ["handoff", "shared", "kernel"] {
             let name = format!("{name}_over_UDP_and_TCP_{mode}");
             trials.push(needing(needs, name, move || dns::serve(mode, command)));

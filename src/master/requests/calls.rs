@@ -174,7 +174,7 @@ impl Master {
         }
         // As the kernel takes it: a negative backlog is the longest.
         let backlog = call.args[1] as u32;
-        let known = supervised.take_known(inode);
+        let known = supervised.take_known(inode).map(|known| self.opened_again(id, known));
         if known.is_none()
             && let Some(request) = supervised.copy_of(inode)
         {
@@ -228,6 +228,22 @@ impl Master {
                 }
                 error.into()
             }
+        }
+    }
+
+    /// A hand-off socket that the worker has shut down is of no use any more: it listens as if it had just bound its
+    /// address.
+    fn opened_again(&mut self, id: WorkerId, known: Known) -> Known {
+        let Known::Listening { request } = known else { return known };
+        let asked = self.workers.get(id).and_then(|worker| worker.requests.iter().find(|r| r.id == request));
+        let handoff = asked.and_then(|asked| Some((asked.address.clone(), asked.handoff.as_ref()?)));
+        let shut = handoff.filter(|(_, handoff)| fd::is_hung_up(handoff.receiver())).map(|(address, _)| address);
+        match shut {
+            Some(address) => {
+                self.close(id, request);
+                Known::Bound(address)
+            }
+            None => known,
         }
     }
 

@@ -98,9 +98,7 @@ pub fn make_way(fd: c_int) {
 pub fn shut(entry: &'static Entry) -> bool {
     let id = lock().detail(entry).id;
     let shared = entry.state() == State::Shared;
-    if !shared {
-        entry.set_state(State::Shut);
-    }
+    entry.set_state(if shared { State::SharedShut } else { State::Shut });
     note(entry, "CLOSE", id);
     shared
 }

@@ -61,7 +61,7 @@ unsafe fn accept_from(fd: c_int, addr: *mut u8, len: *mut c_uint, flags: c_int, 
         Some((entry, State::Handoff | State::Shut)) => unsafe { taking::take(fd, entry, addr, len, flags) },
         Some((_, State::Shared)) => taken::count(kernel()),
         // Others may listen on this address, but this program does not.
-        Some((_, State::Bound | State::SharedBound)) => fail(EINVAL),
+        Some((_, State::Bound | State::SharedBound | State::SharedShut)) => fail(EINVAL),
         Some((_, State::Free | State::Ephemeral)) | None => {
             inherited::used(fd);
             let connection = inherited::count(kernel());
@@ -152,7 +152,7 @@ pub unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
     let entry = find(fd).filter(|_| (SHUT_RD..=SHUT_RDWR).contains(&how));
     match entry.map(|entry| (entry, entry.state())) {
         // A Unix socket only records it (`unix_shutdown` in net/unix/af_unix.c).
-        Some((entry, State::Bound | State::SharedBound)) => {
+        Some((entry, State::Bound | State::SharedBound | State::SharedShut)) => {
             if entry.family() == AF_UNIX {
                 0
             } else {

@@ -135,7 +135,9 @@ fn ask(fd: c_int, entry: &'static Entry, asked: &Requested) -> Result<Served, c_
     {
         packet.line("UMASK", format_args!("{mask:o}"));
     }
-    let answer = request(&mut packet, Some(fd))?;
+    // A socket that was shut down and is opened again has the program's own beside it.
+    let (kept, was) = (lock().detail(entry).own, entry.state());
+    let answer = request(&mut packet, Some(if kept >= 0 { kept } else { fd }))?;
     let text = answer.text();
     if let Some(errno) = answer.error() {
         return Err(errno);
@@ -166,10 +168,14 @@ fn ask(fd: c_int, entry: &'static Entry, asked: &Requested) -> Result<Served, c_
     entry.set_state(if by_handoff { State::Bound } else { State::SharedBound });
     drop(locked);
     if by_handoff || !adopted {
-        let own = high_copy(fd);
+        let own = match was {
+            State::SharedShut => -1,
+            _ if kept >= 0 => kept,
+            _ => high_copy(fd),
+        };
         let mut locked = lock();
         locked.detail(entry).own = own;
-        if own >= 0 {
+        if own >= 0 && own != kept {
             locked.protect(own);
             if by_handoff {
                 copy_timeouts(own, given);
@@ -228,6 +234,25 @@ fn settle(fd: c_int, entry: &'static Entry) -> Result<Served, c_int> {
     Ok(served)
 }
 
+/// The program listens again on a socket that it had shut down, as HAProxy does to pause and resume. A hand-off socket
+/// that was shut down stays so, and the master has given up on the old request.
+fn open_again(fd: c_int, entry: &'static Entry) -> Result<(), c_int> {
+    let mut locked = lock();
+    let detail = locked.detail(entry);
+    let (name, len, hold) = (detail.name, detail.name_len, detail.hold);
+    (detail.id, detail.hold) = (next_id(), -1);
+    if hold >= 0 {
+        locked.discard(hold);
+    }
+    drop(locked);
+    // SAFETY: `name` is an array of at least `len` bytes.
+    let asked = unsafe { Requested::read(name.as_ptr(), len) }.ok_or(EINVAL)?;
+    match ask(fd, entry, &asked)? {
+        Served::ByMaster => Ok(()),
+        Served::Privately => Err(EINVAL),
+    }
+}
+
 /// `listen`: connections arrive from now on, if the master agrees.
 pub fn listen(fd: c_int, entry: &'static Entry, backlog: c_int) -> c_int {
     match settle(fd, entry) {
@@ -235,6 +260,11 @@ pub fn listen(fd: c_int, entry: &'static Entry, backlog: c_int) -> c_int {
         // SAFETY: no pointers.
         Ok(Served::Privately) => return unsafe { next::listen(fd, backlog) },
         Err(errno) => return fail(errno),
+    }
+    if matches!(entry.state(), State::Shut | State::SharedShut)
+        && let Err(errno) = open_again(fd, entry)
+    {
+        return fail(errno);
     }
     let mut locked = lock();
     let detail = locked.detail(entry);

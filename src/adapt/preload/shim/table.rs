@@ -39,10 +39,12 @@ pub enum State {
     Handoff = 3,
     /// The descriptor is the shared listening socket itself.
     Shared = 4,
-    /// The program shut it down.
+    /// The program shut its hand-off socket down.
     Shut = 5,
     /// The shared socket is in place; this program has not called `listen` yet.
     SharedBound = 6,
+    /// The program shut it down; the shared socket itself still listens.
+    SharedShut = 7,
 }
 
 /// What the shim knows about one listening socket.
@@ -106,6 +108,7 @@ impl Entry {
             3 => State::Handoff,
             4 => State::Shared,
             5 => State::Shut,
+            7 => State::SharedShut,
             6 => State::SharedBound,
             _ => State::Free,
         }

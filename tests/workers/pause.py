@@ -1,0 +1,35 @@
+"""A server that pauses its listening socket as HAProxy does, while a file is there: it shuts the socket down, and listens
+on it again later.
+
+    pause.py PORT DIR      it pauses in slot 0 while DIR/pause is there
+"""
+
+import os
+import select
+import socket
+import sys
+
+port, home, slot = int(sys.argv[1]), sys.argv[2], os.environ["MAITRED_SLOT"]
+server = socket.socket()
+server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+server.bind(("127.0.0.1", port))
+server.listen(64)
+paused = False
+while True:
+    wanted = slot == "0" and os.path.exists(f"{home}/pause")
+    if wanted and not paused:
+        server.shutdown(socket.SHUT_WR)
+        server.listen(64)
+        server.shutdown(socket.SHUT_RD)
+    if paused and not wanted:
+        server.listen(64)
+        assert server.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+    paused = wanted
+    if select.select([] if paused else [server], [], [], 0.02)[0]:
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            continue
+        connection.recv(4096)
+        connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(slot)}\r\n\r\n{slot}".encode())
+        connection.close()
