@@ -1,9 +1,11 @@
-"""A server that pauses its listening socket as HAProxy does, while a file is there: it shuts the socket down, and listens
-on it again later.
+"""A server that pauses its listening socket as HAProxy does, while a file is there, and listens on it again later.
 
-    pause.py PORT DIR      it pauses in slot 0 while DIR/pause is there
+    pause.py PORT DIR HOW      it pauses in slot 0 while DIR/pause is there
+
+HOW: shutdown (HAProxy to 2.4), or disconnect: it connects to no address (later versions)
 """
 
+import ctypes
 import os
 import select
 import socket
@@ -18,9 +20,14 @@ paused = False
 while True:
     wanted = slot == "0" and os.path.exists(f"{home}/pause")
     if wanted and not paused:
-        server.shutdown(socket.SHUT_WR)
-        server.listen(64)
-        server.shutdown(socket.SHUT_RD)
+        if sys.argv[3] == "shutdown":
+            server.shutdown(socket.SHUT_WR)
+            server.listen(64)
+            server.shutdown(socket.SHUT_RD)
+        else:
+            # A `sockaddr` of zeros: AF_UNSPEC. Python's own `connect` cannot say that.
+            assert ctypes.CDLL(None).connect(server.fileno(), bytes(16), 16) == 0
+        assert server.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == int("SECCOMP" in os.environ)
     if paused and not wanted:
         server.listen(64)
         assert server.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1

@@ -18,6 +18,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 pub use numbers::nr;
 pub use structs::*;
 
+pub const AF_UNSPEC: u16 = 0;
 pub const AF_UNIX: u16 = 1;
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;

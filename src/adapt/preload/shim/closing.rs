@@ -93,6 +93,25 @@ pub fn make_way(fd: c_int) {
     lock().moved(fd, copy);
 }
 
+/// `connect` to no address: a listening TCP socket stops listening and keeps its address (`tcp_disconnect` in
+/// net/ipv4/tcp.c). HAProxy pauses like that.
+pub fn disconnect(fd: c_int, entry: &'static Entry) -> c_int {
+    const SHUT_RDWR: c_int = 2;
+    match entry.state() {
+        // A Unix socket has no such call (`unix_stream_connect` in net/unix/af_unix.c).
+        _ if entry.family() == AF_UNIX => fail(EINVAL),
+        State::Handoff if !shut(entry) => {
+            kernel!(nr::SHUTDOWN, fd, SHUT_RDWR);
+            0
+        }
+        State::Shared => {
+            shut(entry);
+            0
+        }
+        _ => 0,
+    }
+}
+
 /// The program shut its listener down: no new connections come, and the waiting ones go to other workers. True when
 /// the descriptor is the listening socket of all workers, which must stay open.
 pub fn shut(entry: &'static Entry) -> bool {

@@ -18,6 +18,7 @@ use super::listening;
 use super::table::{State, find};
 use super::taken;
 use super::taking;
+use super::text::family_of;
 use core::ffi::{c_int, c_uint, c_void};
 
 #[unsafe(no_mangle)]
@@ -82,6 +83,9 @@ unsafe fn accept_from(fd: c_int, addr: *mut u8, len: *mut c_uint, flags: c_int, 
 pub unsafe extern "C" fn connect(fd: c_int, addr: *const u8, len: c_uint) -> c_int {
     // SAFETY: the program's own arguments.
     unsafe {
+        if let Some(entry) = find(fd).filter(|_| family_of(addr, len) == Some(AF_UNSPEC)) {
+            return closing::disconnect(fd, entry);
+        }
         if let Some(failed) = find(fd).and_then(|entry| closing::give_up_for_client(fd, entry)) {
             return failed;
         }
