@@ -26,6 +26,12 @@ const FOREGROUND: [(&str, &str); 14] = [
 const GENERIC: &str = "start it with the option that keeps it in the foreground; many have --foreground, \
                        --no-daemon or -D";
 
+/// Whether a program of this name goes into the background by itself, or can be told to.
+#[must_use]
+pub fn is_known(name: &str) -> bool {
+    FOREGROUND.iter().any(|(program, _)| *program == name)
+}
+
 /// Advice on how to keep this command in the foreground. The program may come after a wrapper, so every word that
 /// names a known program counts.
 #[must_use]

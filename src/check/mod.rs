@@ -4,4 +4,5 @@
 //! [`facts`] tests what works, [`verdicts`] draws the conclusions without side effects.
 
 pub mod facts;
+pub mod notes;
 pub mod verdicts;

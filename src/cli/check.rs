@@ -1,14 +1,19 @@
 //! `maitred check`: what works here, and how to get more, as tables or as JSON.
 
+mod trial;
+
 use super::say::{self, complain};
 use crate::adapt::inspect::{Executable, NotExecutable, inspect};
 use crate::check::facts::Facts;
+use crate::check::notes::{Note, notes};
 use crate::check::verdicts::{Named, Verdicts, Works, verdicts};
 use clap::Args;
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 use serde_json::json;
 use std::ffi::OsString;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,6 +22,10 @@ pub struct CheckArgs {
     /// Print one JSON object, for scripts
     #[arg(long)]
     json: bool,
+
+    /// Also run two copies of the command for a moment, and say what was seen
+    #[arg(long = "try", requires = "command")]
+    trial: bool,
 
     /// Working directory of the workers
     #[arg(long, value_name = "DIR")]
@@ -40,11 +49,34 @@ pub fn main(args: &CheckArgs) -> ExitCode {
     };
     let facts = Facts::gather();
     let verdicts = verdicts(&facts, executable.as_ref());
-    let code = if verdicts.default.works { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    let notes = notes(&args.command, |name| std::env::var(name).ok());
+    let seen = match args.trial.then(|| try_it(args)).transpose() {
+        Ok(seen) => seen,
+        Err(error) => {
+            complain(&format_args!("cannot try it: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let works = verdicts.default.works && seen.as_ref().is_none_or(|seen| seen.ready && seen.exit_code == Some(0));
+    let code = if works { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     match args.json {
-        true => say::json(&(json(&facts, executable.as_ref(), &verdicts) + "\n"), code),
-        false => say::lines(&tables(&facts, executable.as_ref(), &verdicts), code),
+        true => say::json(&(json(&facts, executable.as_ref(), &verdicts, &notes, seen.as_ref()) + "\n"), code),
+        false => {
+            let mut text = tables(&facts, executable.as_ref(), &verdicts);
+            notes.iter().for_each(|note| text += &format!("note: {}\n", note.text));
+            text += &seen.map_or_else(String::new, |seen| seen.text());
+            say::lines(&text, code)
+        }
     }
+}
+
+/// Runs the command in a directory of its own for the control socket and the output.
+fn try_it(args: &CheckArgs) -> io::Result<trial::Seen> {
+    let dir = std::env::temp_dir().join(format!("maitred-check-{}", std::process::id()));
+    std::fs::DirBuilder::new().mode(0o700).create(&dir)?;
+    let seen = trial::run(&args.command, args.cwd.as_deref(), &dir);
+    let _ = std::fs::remove_dir_all(&dir);
+    seen
 }
 
 fn refuse(args: &CheckArgs, error: &NotExecutable) -> ExitCode {
@@ -55,7 +87,13 @@ fn refuse(args: &CheckArgs, error: &NotExecutable) -> ExitCode {
     }
 }
 
-fn json(facts: &Facts, executable: Option<&Executable>, verdicts: &Verdicts) -> String {
+fn json(
+    facts: &Facts,
+    executable: Option<&Executable>,
+    verdicts: &Verdicts,
+    notes: &[Note],
+    seen: Option<&trial::Seen>,
+) -> String {
     let program = executable.map(|found| {
         json!({ "path": found.path, "program": found.program, "through": found.through, "linkage": found.linkage })
     });
@@ -67,6 +105,8 @@ fn json(facts: &Facts, executable: Option<&Executable>, verdicts: &Verdicts) -> 
         "adapters": verdicts.adapters,
         "combinations": verdicts.combinations,
         "default": verdicts.default,
+        "notes": notes,
+        "tried": seen,
     });
     all.to_string()
 }

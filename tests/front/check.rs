@@ -120,3 +120,33 @@ fn what_cannot_be_started_is_said_in_one_line() {
         }
     }
 }
+
+#[test]
+fn it_notes_what_will_happen_to_the_command() {
+    let of = |command: &[&str]| {
+        let (check, _) = check_as(maitred(), command);
+        let notes = check["notes"].as_array().unwrap().iter().map(|note| note["about"].as_str().unwrap().to_owned());
+        notes.collect::<Vec<_>>()
+    };
+    assert_eq!(of(&["sh", "-c", "sleep 1; true"]), [""; 0]);
+    assert_eq!(of(&["sh", "-c", &format!("{} poll 0; true", server())]), ["wrapper"]);
+    assert_eq!(of(&["node", "--inspect", "server.js"]), ["private-address"]);
+}
+
+#[test]
+fn it_tries_a_command_and_says_what_was_seen() {
+    let try_it = |command: &[&str]| {
+        let mut check = maitred();
+        check.args(["check", "--try", "--json", "--"]).args(command).stdin(Stdio::null());
+        let output = check.output().unwrap();
+        (serde_json::from_slice::<Value>(&output.stdout).unwrap(), output.status.code().unwrap())
+    };
+    let port = crate::calls::free_port().to_string();
+    let (check, code) = try_it(&[&server(), "epoll", &port]);
+    assert_eq!((code, &check["tried"]["ready"]), (0, &true.into()), "{check:#}");
+    assert_eq!(check["tried"]["shared"], serde_json::json!([format!("tcp:127.0.0.1:{port}")]));
+    let (check, code) = try_it(&["sh", "-c", "echo 'no cheese' >&2; exit 4"]);
+    assert_eq!((code, &check["tried"]["ready"]), (1, &false.into()), "{check:#}");
+    assert_eq!(check["tried"]["exit_code"], 3);
+    assert!(check["tried"]["said"].to_string().contains("no cheese"), "{check:#}");
+}
