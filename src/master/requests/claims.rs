@@ -34,6 +34,8 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(5);
 /// A socket that is on its way from one process of a worker to another is in none of them. How often the master looks
 /// again where it is, and after which pause each time: a minute together.
 const IN_FLIGHT_LOOKS: u32 = 240;
+/// Sockets of one worker that are looked for at the same time; one more counts as closed.
+const IN_FLIGHT_MAX: usize = 4;
 const IN_FLIGHT: Duration = Duration::from_millis(250);
 /// From this age on, an address that a ready worker opens counts as one for a client, even if nothing else says so.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
@@ -189,15 +191,15 @@ impl Master {
         let Some(worker) = self.workers.get(id) else { return };
         let Some(asked) = worker.requests.iter().find(|r| r.id == request && r.holders.are_gone()) else { return };
         asked.holders.unwatched.set(found == Found::Held);
-        let looks = asked.holders.looks.replace(if found == Found::PerhapsOnItsWay {
-            asked.holders.looks.get() + 1
-        } else {
-            0
-        });
+        let (looks, perhaps) = (asked.holders.looks.get(), found == Found::PerhapsOnItsWay);
+        asked.holders.looks.set(if perhaps { looks + 1 } else { 0 });
+        let looked_for = worker.requests.iter().filter(|request| request.holders.looks.get() > 0).count();
         match found {
             Found::Held => {}
-            // For a server that is sent to a child which has just been started.
-            Found::PerhapsOnItsWay if looks < IN_FLIGHT_LOOKS => self.look_who_holds(worker, asked, IN_FLIGHT),
+            // A server that is sent to a child which has just been started takes a while.
+            Found::PerhapsOnItsWay if looks < IN_FLIGHT_LOOKS && looked_for <= IN_FLIGHT_MAX => {
+                self.look_who_holds(worker, asked, IN_FLIGHT);
+            }
             Found::PerhapsOnItsWay | Found::Closed => self.close_what_is_gone(id, request),
         }
     }
