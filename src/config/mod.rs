@@ -20,7 +20,7 @@ use preset::Preset;
 use private::Private;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -185,10 +185,18 @@ impl Config {
     /// # Errors
     /// What is missing.
     pub fn is_possible(&self) -> Result<(), String> {
-        match self.cwd.as_ref().filter(|dir| !dir.is_dir()) {
+        match self.directory().filter(|dir| !dir.is_dir()) {
             Some(dir) => Err(format!("cannot run workers in {}: it is no directory; check --cwd", dir.display())),
             None => Ok(()),
         }
+    }
+
+    /// The directory that workers enter, if not the master's own. A link in `PWD` that leads nowhere any more does not
+    /// count.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        let named = crate::sys::directory::named();
+        self.cwd.as_deref().filter(|dir| dir.is_dir() || named.as_deref() != Some(*dir))
     }
 
     /// The numbers of the descriptors that `--bind` names.

@@ -8,6 +8,7 @@ use crate::core::ids::Slot;
 use crate::core::moment::Moment;
 use crate::sys::dispose::{self, Foreign};
 use crate::sys::exec::{Number, Passing, Taking};
+use crate::sys::fd;
 use crate::sys::listen::{self, Sharing};
 use crate::wire::packet::Ownership;
 use nix::errno::Errno;
@@ -33,9 +34,23 @@ pub struct Datagrams {
 #[derive(Debug)]
 struct Shared {
     address: SocketAddr,
-    /// One, or in kernel mode one for each slot that ever asked.
-    sockets: Vec<(Slot, Socket)>,
+    /// One, or in kernel mode one for each slot.
+    sockets: Vec<Member>,
+}
+
+#[derive(Debug)]
+struct Member {
+    /// The slot that it belongs to, or whose worker was the first.
+    slot: Slot,
+    socket: Socket,
+    /// Since when no worker has it.
     unheld_since: Option<Moment>,
+}
+
+impl Member {
+    fn new(slot: Slot, socket: Socket) -> Member {
+        Member { slot, socket, unheld_since: None }
+    }
 }
 
 /// One address as it is passed on to the next program of this process.
@@ -65,7 +80,13 @@ impl Datagrams {
 
     /// All sockets.
     pub fn sockets(&self) -> impl Iterator<Item = &Socket> {
-        self.all.iter().flat_map(|shared| &shared.sockets).map(|(_, socket)| socket)
+        self.all.iter().flat_map(|shared| &shared.sockets).map(|member| &member.socket)
+    }
+
+    /// The inodes of the sockets of an address.
+    pub fn inodes(&self, of: SocketAddr) -> impl Iterator<Item = u64> {
+        let shared = self.all.iter().filter(move |shared| shared.address == of);
+        shared.flat_map(|shared| &shared.sockets).filter_map(|member| fd::inode(member.socket.as_fd()).ok())
     }
 
     /// The socket of a slot for an address. If there is none yet, the worker's own socket becomes it.
@@ -82,15 +103,15 @@ impl Datagrams {
         let full = self.all.len() >= DATAGRAMS_MAX;
         let known = self.all.iter_mut().find(|shared| shared.address == address);
         let fits = |of: Slot| sharing == Sharing::Alone || of == slot;
-        if let Some((_, socket)) = known.iter().flat_map(|shared| &shared.sockets).find(|(of, _)| fits(*of)) {
-            return Ok((socket.as_fd().try_clone_to_owned()?, Ownership::Master));
+        if let Some(member) = known.iter().flat_map(|shared| &shared.sockets).find(|member| fits(member.slot)) {
+            return Ok((member.socket.as_fd().try_clone_to_owned()?, Ownership::Master));
         }
         let own = own.ok_or(Errno::EINVAL)?;
         match known {
             Some(shared) => {
                 let socket = listen::adopt_datagram(own, address, sharing)?;
                 let given = socket.as_fd().try_clone_to_owned()?;
-                shared.sockets.push((slot, socket));
+                shared.sockets.push(Member::new(slot, socket));
                 Ok((given, Ownership::Adopted))
             }
             None if full => Err(Errno::EMFILE.into()),
@@ -100,7 +121,7 @@ impl Datagrams {
                 }
                 let socket = listen::adopt_datagram(own, address, sharing)?;
                 let given = socket.as_fd().try_clone_to_owned()?;
-                self.all.push(Shared { address, sockets: vec![(slot, socket)], unheld_since: None });
+                self.all.push(Shared { address, sockets: vec![Member::new(slot, socket)] });
                 Ok((given, Ownership::Adopted))
             }
         }
@@ -111,19 +132,21 @@ impl Datagrams {
         self.all.extract_if(.., |shared| shared.address == address).for_each(let_go);
     }
 
-    /// Gives up addresses that no worker has had for a while.
-    pub fn give_up_unheld(&mut self, now: Moment, held: impl Fn(SocketAddr) -> bool) -> Vec<SocketAddr> {
-        let mut given_up = Vec::new();
-        self.all.retain_mut(|shared| {
-            let since = (!held(shared.address)).then(|| shared.unheld_since.unwrap_or(now));
-            shared.unheld_since = since;
-            let over = since.is_some_and(|since| now.since(since) >= UNHELD_FOR);
-            if over {
-                given_up.push(shared.address);
-            }
-            !over
-        });
-        given_up
+    /// Gives up sockets that no worker has had for a while; in kernel mode `held` is asked for each slot. A socket of a
+    /// slot that is gone would go on getting its share of the flows. Returns the addresses of which nothing is left.
+    pub fn give_up_unheld(&mut self, now: Moment, held: impl Fn(SocketAddr, Option<Slot>) -> bool) -> Vec<SocketAddr> {
+        let each = self.mode == Mode::Kernel;
+        for shared in &mut self.all {
+            let address = shared.address;
+            let over = |member: &mut Member| {
+                let held = held(address, each.then_some(member.slot));
+                member.unheld_since = (!held).then(|| member.unheld_since.unwrap_or(now));
+                member.unheld_since.is_some_and(|since| now.since(since) >= UNHELD_FOR)
+            };
+            shared.sockets.extract_if(.., over).for_each(|member| dispose::dispose(member.socket.into()));
+        }
+        let empty = |shared: &mut Shared| shared.sockets.is_empty();
+        self.all.extract_if(.., empty).map(|shared| shared.address).collect()
     }
 
     /// Leaves all to the workers that still have them.
@@ -135,7 +158,7 @@ impl Datagrams {
     pub fn pass(&self, passing: &Passing) -> Vec<Passed> {
         let one = |shared: &Shared| Passed {
             address: shared.address,
-            sockets: shared.sockets.iter().map(|(slot, socket)| (*slot, passing.pass(socket))).collect(),
+            sockets: shared.sockets.iter().map(|member| (member.slot, passing.pass(&member.socket))).collect(),
         };
         self.all.iter().map(one).collect()
     }
@@ -145,10 +168,10 @@ impl Datagrams {
     /// # Errors
     /// When a descriptor is missing.
     pub fn take(mode: Mode, passed: Vec<Passed>, taking: &Taking) -> io::Result<Datagrams> {
-        let socket = |(slot, number)| Ok((slot, Socket::from(taking.take(number)?)));
+        let socket = |(slot, number)| Ok(Member::new(slot, Socket::from(taking.take(number)?)));
         let one = |passed: Passed| {
             let sockets = passed.sockets.into_iter().map(socket).collect::<io::Result<_>>()?;
-            Ok(Shared { address: passed.address, sockets, unheld_since: None })
+            Ok(Shared { address: passed.address, sockets })
         };
         Ok(Datagrams { mode, all: passed.into_iter().map(one).collect::<io::Result<_>>()? })
     }
@@ -156,5 +179,5 @@ impl Datagrams {
 
 /// It was a worker's own socket.
 fn let_go(shared: Shared) {
-    shared.sockets.into_iter().for_each(|(_, socket)| dispose::dispose(socket.into()));
+    shared.sockets.into_iter().for_each(|member| dispose::dispose(member.socket.into()));
 }

@@ -212,6 +212,7 @@ pub fn bury(death: &Death, scene: Scene, workers: &mut Pool, fleet: &Fleet, fail
     let id = death.worker;
     let worker = workers.get(id)?;
     let (slot, dead, grace, executes) = (worker.slot, dead(worker), worker.config.grace, worker.executes);
+    let rest = rest_of(worker.config.life.kill_mode);
     if worker.config.life.kill_mode != KillMode::Process {
         // While the dead process still holds the group's number.
         let _ = reap::signal_group(worker.pid, Signal::SIGKILL);
@@ -239,7 +240,7 @@ pub fn bury(death: &Death, scene: Scene, workers: &mut Pool, fleet: &Fleet, fail
     let at_once = killed || fleet.stops_at_once();
     let to_end = if at_once { Duration::ZERO } else { TIME_TO_END.min(grace) };
     let worker = workers.remove(id);
-    workers.starter.leftovers.clean(Some(dead), scene, Patience { to_end, to_die: TIME_TO_DIE });
+    workers.starter.leftovers.clean(Some(dead), rest, scene, Patience { to_end, to_die: TIME_TO_DIE });
     let event = match &death.daemons {
         Some(_) => fleet::Event::Daemonized(id),
         None if executes == Executes::Never => fleet::Event::ForkFailed(id),
@@ -264,7 +265,8 @@ pub fn end(workers: &Pool, fleet: &Fleet, config: &Config, scene: Scene, events:
 
 /// Ends what was left behind by workers that ended under the program before this one.
 pub fn clean_up_after_upgrade(workers: &Pool, scene: Scene) {
-    workers.starter.leftovers.clean(None, scene, Patience { to_end: TIME_TO_END, to_die: TIME_TO_DIE });
+    let rest = rest_of(workers.starter.config.life.kill_mode);
+    workers.starter.leftovers.clean(None, rest, scene, Patience { to_end: TIME_TO_END, to_die: TIME_TO_DIE });
 }
 
 /// The facts that a search for leftovers needs. `of` is about to be forgotten, `before` are sockets that the master
@@ -309,9 +311,13 @@ pub fn our_sockets(workers: &Pool, front: &Front) -> HashSet<u64> {
 }
 
 fn dead(worker: &Worker) -> Dead {
-    let rest = match worker.config.life.kill_mode {
+    Dead { pid: worker.pid, channel: worker.channel_inode }
+}
+
+/// What happens to the other processes of a worker whose first process has ended.
+fn rest_of(kill_mode: KillMode) -> Rest {
+    match kill_mode {
         KillMode::Group | KillMode::Mixed => Rest::Ends,
         KillMode::Process => Rest::GoesOn,
-    };
-    Dead { pid: worker.pid, channel: worker.channel_inode, rest }
+    }
 }

@@ -21,6 +21,8 @@ use tracing::{debug, info, warn};
 
 /// Looks in a row that must find no process of a group: a list of children may lack one while another ends (proc(5)).
 const QUIET_LOOKS: u32 = 2;
+/// The least pause between two looks.
+const QUIET_PAUSE: Duration = Duration::from_millis(10);
 /// Groups with a process whose end is waited for; it costs a descriptor. For the others there is a look now and then.
 const HELD_MAX: usize = 64;
 /// The time from one look to the next while there are such others.
@@ -76,6 +78,7 @@ impl Groups {
             if self.waiting.borrow().values().all(|waiting| waiting.quiet == 0) {
                 self.until_one_ends(&found).await;
             }
+            sleep(QUIET_PAUSE).await;
         }
         self.runs.set(false);
     }

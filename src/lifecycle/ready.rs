@@ -122,6 +122,19 @@ pub fn await_datagrams(worker: &mut Worker, events: &Events) {
     }
 }
 
+/// A worker was starting under the program before this one: what it has done so far may be its readiness.
+pub fn begin_again(worker: &mut Worker, events: &Events) {
+    if !worker.datagrams.is_empty() {
+        await_datagrams(worker, events);
+    }
+    if worker.requests.iter().any(|request| request.accepting) {
+        let (id, events) = (worker.id, events.clone());
+        worker.tasks.push(tokio::task::spawn_local(async move {
+            let _ = events.send(Event::Ready { worker: id, signal: Signal::Listens }).await;
+        }));
+    }
+}
+
 /// Whether a worker that is ready may serve now: it listens where the workers do whose place it takes, and goes on
 /// listening. If not, it has until its boot timeout to do so.
 pub fn may_serve(id: WorkerId, signal: Signal, workers: &mut Pool, fleet: &Fleet, events: &Events) -> bool {

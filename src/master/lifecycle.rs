@@ -13,6 +13,7 @@ use crate::lifecycle::{self, deaf, ending, health, look, ready};
 use crate::sys::descent::Kin;
 use crate::workers::leftovers::{self, Scene};
 use crate::workers::pool::Pool;
+use crate::workers::worker::Worker;
 use std::rc::Rc;
 use tracing::{error, warn};
 
@@ -28,6 +29,7 @@ impl Master {
             Event::Probed { worker, now } => self.workers.get(worker).map(|worker| health::probed(worker, now)),
             Event::LookAfter => {
                 self.give_up_unheld_datagrams();
+                self.look_at_those_who_wait().await;
                 let found = self.checks.look(&mut self.workers, &self.fleet, &self.front);
                 return self.handle_all(found).await;
             }
@@ -78,6 +80,15 @@ impl Master {
         if ready::may_serve(id, signal, &mut self.workers, &self.fleet, &self.checks.events) {
             self.handle_fleet(fleet::Event::Ready(id)).await;
             self.drop_unused_listeners();
+        }
+    }
+
+    /// A worker that listens elsewhere than those whose place it takes may serve when these are gone.
+    async fn look_at_those_who_wait(&mut self) {
+        let waits = |worker: &&Worker| worker.awaits_addresses && !worker.leaves;
+        let waiting: Vec<WorkerId> = self.workers.values().filter(waits).map(|worker| worker.id).collect();
+        for id in waiting {
+            self.readiness(id, Signal::Listens).await;
         }
     }
 

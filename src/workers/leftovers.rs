@@ -57,8 +57,6 @@ pub struct Dead {
     pub pid: Pid,
     /// The inode of its end of the control channel.
     pub channel: u64,
-    /// What happens to its other processes.
-    pub rest: Rest,
 }
 
 /// What happens to the other processes of a worker whose first process has ended.
@@ -87,7 +85,7 @@ enum Command {
     /// Only look for what is left of a worker.
     Look(WorkerId, Dead, Scene),
     /// End what is left of workers that are gone.
-    Clean(Option<Dead>, Scene, Patience),
+    Clean(Option<Dead>, Rest, Scene, Patience),
     /// End everything.
     End(Detached, Scene, Patience),
 }
@@ -125,8 +123,8 @@ impl Leftovers {
     }
 
     /// Ends what is left of a worker, or of all workers that are not among those that live.
-    pub fn clean(&self, dead: Option<Dead>, scene: Scene, patience: Patience) {
-        self.command(Command::Clean(dead, scene, patience));
+    pub fn clean(&self, dead: Option<Dead>, rest: Rest, scene: Scene, patience: Patience) {
+        self.command(Command::Clean(dead, rest, scene, patience));
     }
 
     /// Ends all that descends from this process; [`Event::NobodyLeft`] tells when.
@@ -170,7 +168,7 @@ struct UnderWay {
 #[derive(Clone, Copy, Debug)]
 enum Whose {
     /// Processes of workers that are gone; one of these workers is known well.
-    OfTheDead(Option<Dead>),
+    OfTheDead(Option<Dead>, Rest),
     /// All processes of this master.
     All(Detached),
 }
@@ -200,7 +198,7 @@ impl Sweeper {
                 let _ = self.events.send_blocking(Event::LeftBehind { worker, found });
                 return;
             }
-            Command::Clean(dead, scene, patience) => (Whose::OfTheDead(dead), scene, patience),
+            Command::Clean(dead, rest, scene, patience) => (Whose::OfTheDead(dead, rest), scene, patience),
             Command::End(detached, scene, patience) => {
                 // The new sweep covers all of these.
                 self.under_way.clear();
@@ -225,7 +223,7 @@ impl Sweeper {
             let (whose, scene, announced) = (one.whose, &one.scene, &mut one.announced);
             let progress = one.sweep.step(|| {
                 let left = match whose {
-                    Whose::OfTheDead(dead) => to_clean(master, session, dead, scene),
+                    Whose::OfTheDead(dead, rest) => to_clean(master, session, dead, rest, scene),
                     Whose::All(detached) => to_end(master, session, detached, scene),
                 }?;
                 if !left.is_empty() && !std::mem::replace(announced, true) {
@@ -300,9 +298,9 @@ fn is_of_the_dead(kin: &Kin, dead: Option<Dead>, scene: &Scene) -> bool {
     }
 }
 
-fn to_clean(master: Pid, session: Pid, dead: Option<Dead>, scene: &Scene) -> io::Result<Vec<Kin>> {
+fn to_clean(master: Pid, session: Pid, dead: Option<Dead>, rest: Rest, scene: &Scene) -> io::Result<Vec<Kin>> {
     let left = look(master, session, dead, scene)?;
-    let goes_on = |left: &Left| left.detached || dead.is_some_and(|dead| dead.rest == Rest::GoesOn);
+    let goes_on = |left: &Left| left.detached || rest == Rest::GoesOn;
     Ok(left.into_iter().filter(|left| left.holds || !goes_on(left)).map(|left| left.kin).collect())
 }
 
@@ -324,15 +322,15 @@ pub fn names<'a>(left: impl ExactSizeIterator<Item = &'a Kin>) -> String {
 fn announce(whose: Whose, left: &[Kin]) {
     let (count, processes) = (left.len(), names(left.iter()));
     match whose {
-        Whose::OfTheDead(_) => info!(count, processes, "ending what a worker left behind"),
+        Whose::OfTheDead(..) => info!(count, processes, "ending what a worker left behind"),
         Whose::All(_) => info!(count, processes, "ending what workers left behind"),
     }
 }
 
 fn report(whose: Whose, left: Vec<Kin>, events: &Events) {
     match whose {
-        Whose::OfTheDead(_) if left.is_empty() => {}
-        Whose::OfTheDead(_) => {
+        Whose::OfTheDead(..) if left.is_empty() => {}
+        Whose::OfTheDead(..) => {
             let processes = names(left.iter());
             warn!(processes, "what a worker left behind cannot be killed; it is tried again at the end");
         }

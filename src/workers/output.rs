@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// What the pipes of all workers together may hold. Beyond `pipe-user-pages-soft` (pipe(7)), 64 MiB by default, an
-/// ordinary user's next pipes would hold two pages each.
-const PIPES_HOLD: usize = 32 << 20;
+/// ordinary user's next pipes would hold two pages each: a few maitreds, and some generations of each, have room.
+const PIPES_HOLD: usize = 8 << 20;
 /// What one pipe may hold at least and at most: the kernel's default, and `pipe-max-size` by default.
 const PIPE_HOLDS: (usize, usize) = (64 << 10, 1 << 20);
 /// What is read from a pipe at once.

@@ -105,7 +105,7 @@ impl Starter {
     /// [`StartError::NotExecutable`] or [`StartError::Adapt`].
     pub fn look(&self, config: &Config) -> Result<(Executable, Chosen, String), StartError> {
         let path = lookup(config, OsStr::new("PATH"));
-        let executable = adapt::inspect::inspect(&config.command, path.as_deref(), config.cwd.as_deref())?;
+        let executable = adapt::inspect::inspect(&config.command, path.as_deref(), config.directory())?;
         let (chosen, reason) = adapt::choose(config.into(), &executable)?;
         Ok((executable, chosen, reason))
     }
@@ -182,7 +182,7 @@ impl Starter {
         if let Some(limit) = config.life.watchdog {
             set(OsStr::new(env::WATCHDOG_USEC), limit.as_micros().to_string().into());
         }
-        if let Some(directory) = config.cwd.as_ref().filter(|directory| directory.is_absolute()) {
+        if let Some(directory) = config.directory().filter(|directory| directory.is_absolute()) {
             set(OsStr::new(env::PWD), directory.into());
         }
         let first_free = spawn::FIRST_LISTEN_FD + inherited.len() as RawFd;
@@ -220,7 +220,7 @@ impl Starter {
                 .chain(additions.words.into_iter().map(Into::into))
                 .collect(),
             env: variables,
-            cwd: config.cwd.clone(),
+            cwd: config.directory().map(std::path::Path::to_owned),
             stdin: input,
             stdout: out_write,
             stderr: spawn::Stream::Pipe(error_write),

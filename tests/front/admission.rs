@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 fn start(switches: &Switches, args: &[&str]) -> Maitred {
@@ -166,10 +166,11 @@ fn several_addresses_take_turns_for_the_places_of_all() {
     let [first, second] = [0, 1].map(|index| tcp(&status["listeners"][index]["address"]));
     let stop = AtomicBool::new(false);
     let (crowd, few) = std::thread::scope(|scope| {
+        let stopping = Stop(&stop);
         let crowd = scope.spawn(|| load_until(first, 12, &stop));
         maitred.status_until(|status| status["listeners"][0]["queued"].as_u64() > Some(2));
         let few = load(second, 50, 1);
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         (crowd.join().unwrap(), few)
     });
     assert_eq!((few.answered, few.hung, crowd.hung), (50, 0, 0), "{:?}", few.failed);

@@ -1,11 +1,24 @@
 //! UDP addresses that all workers bind.
 
-use crate::calls::free_port;
 use crate::support::*;
 use nix::sys::signal::Signal::*;
 use std::collections::HashSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
+
+/// A port that no UDP socket has, below the range from which the kernel chooses.
+fn free_port() -> u16 {
+    use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let port = 10_000 + (std::process::id() as u16 % 64) * 100 + NEXT.fetch_add(1, Relaxed) % 100;
+        let free =
+            |address: &SocketAddr| UdpSocket::bind(address).is_ok() && std::net::TcpListener::bind(address).is_ok();
+        if [port, port + 1].iter().all(|port| free(&SocketAddr::from(([127, 0, 0, 1], *port)))) {
+            return port;
+        }
+    }
+}
 
 /// A flow: one client's socket, connected to the server.
 fn flow(server: SocketAddr) -> UdpSocket {
@@ -55,12 +68,18 @@ fn udp_and_tcp_on_one_port_are_shared_in_every_mode() {
         let maitred = start(mode, &["-w", "3"], port, &["tcp"]);
         all_ready(&maitred, 3);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let seen: HashSet<String> = (0..60).map(|_| slot(&ask(&flow(address)))).collect();
-        match mode {
-            // The kernel wakes whom it likes.
-            "handoff" | "shared" => assert!(!seen.is_empty()),
-            _ => assert_eq!(seen.len(), 3, "{mode}: {seen:?}"),
+        let mut seen: HashSet<String> = (0..60).map(|_| slot(&ask(&flow(address)))).collect();
+        if mode != "kernel" {
+            // All have one socket, and the kernel wakes whom it likes: those that were seen are stopped.
+            while seen.len() < 3 {
+                let stopped: Vec<i32> = seen.iter().map(|slot| maitred.pid(slot.parse().unwrap())).collect();
+                stopped.iter().for_each(|&pid| kill(pid, SIGSTOP));
+                let next = slot(&ask(&flow(address)));
+                stopped.iter().for_each(|&pid| kill(pid, SIGCONT));
+                seen.insert(next);
+            }
         }
+        assert_eq!(seen.len(), 3, "{mode}: {seen:?}");
         assert!(matches!(request(address), Reply::Body(body) if body.contains("slot ")), "{mode}");
         let status = maitred.status();
         let listeners: Vec<&str> =
@@ -155,9 +174,14 @@ while True:
     connection.close()";
     let port = free_port();
     let maitred = Maitred::start(&["-w", "2", "--", "python3", "-c", script, &port.to_string()]).ready(2);
-    for _ in 0..4 {
-        assert!(matches!(request(maitred.address()), Reply::Body(body) if body.contains(&port.to_string()[..3])));
-    }
+    // Each has the port that it asked for: were the first one's shared, the second one's would be another.
+    let ports: HashSet<String> = (0..4)
+        .map(|_| match request(maitred.address()) {
+            Reply::Body(body) => body.rsplit(' ').next().unwrap().trim_end_matches(')').to_owned(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(ports, HashSet::from([port.to_string(), (port + 1).to_string()]));
     let status = maitred.status();
     assert_eq!(status["listeners"].as_array().unwrap().len(), 1, "{status:#}");
     maitred.stop();
@@ -192,4 +216,57 @@ while True:
         assert_eq!(request(maitred.address()), Reply::Body("[98, True]".into()), "{mode}");
         maitred.stop();
     }
+}
+
+#[test]
+fn in_kernel_mode_a_slot_that_is_gone_gets_no_flow() {
+    let port = free_port();
+    let maitred = start("kernel", &["-w", "3"], port, &["tcp"]);
+    all_ready(&maitred, 3);
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    assert_eq!(maitred.told(&["scale", "1"]), "3 workers become 1");
+    maitred.status_until(|s| s["workers"].as_array().unwrap().len() == 1);
+    // Its socket stays for some seconds, in case a worker comes back.
+    let sockets = || {
+        let table = std::fs::read_to_string("/proc/net/udp").unwrap();
+        table.lines().filter(|line| line.contains(&format!("0100007F:{port:04X} 00000000:0000"))).count()
+    };
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while sockets() > 1 {
+        assert!(std::time::Instant::now() < deadline, "{} sockets", sockets());
+        std::thread::yield_now();
+    }
+    for _ in 0..40 {
+        let flow = flow(address);
+        flow.send(b"who?").unwrap();
+        flow.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert!(flow.recv(&mut [0; 2048]).is_ok(), "a flow goes where nobody is");
+    }
+    maitred.stop();
+}
+
+#[test]
+fn a_socket_that_an_executed_program_goes_on_with_stays_shared() {
+    let script = "import os, socket, sys
+if len(sys.argv) > 2:
+    datagrams = socket.socket(fileno=int(sys.argv[2]))
+    while True:
+        text, peer = datagrams.recvfrom(2048)
+        datagrams.sendto(b'slot %s executed' % os.environ['MAITRED_SLOT'].encode(), peer)
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+datagrams.bind(('127.0.0.1', int(sys.argv[1])))
+os.set_inheritable(datagrams.fileno(), True)
+os.execv(sys.executable, [sys.executable, '-c', os.environ['SCRIPT'], sys.argv[1], str(datagrams.fileno())])";
+    let port = free_port();
+    let env = format!("SCRIPT={script}");
+    let port_word = port.to_string();
+    let maitred = Maitred::start(&["-w", "1", "--env", &env, "--", "python3", "-c", script, &port_word]);
+    all_ready(&maitred, 1);
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    assert!(ask(&flow(address)).contains("executed"));
+    // Longer than an address stays that nobody has.
+    maitred.status_until(|s| s["uptime_s"].as_f64() > Some(7.0));
+    assert_eq!(maitred.told(&["reload", "--wait"]), "generation 2 serves");
+    assert!(ask(&flow(address)).contains("executed"));
+    maitred.stop();
 }

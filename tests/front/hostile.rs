@@ -154,12 +154,6 @@ fn a_hostile_worker_and_a_stranger_harm_nobody_else() {
 
     let stop = AtomicBool::new(false);
     let met = std::thread::scope(|scope| {
-        struct Stop<'a>(&'a AtomicBool);
-        impl Drop for Stop<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
         let stopping = Stop(&stop);
         let clients = scope.spawn(|| ask_until(address, &stop));
         let until = Instant::now() + Duration::from_secs(seconds);

@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 pub fn kernel(args: &[&str]) -> Maitred {
     Maitred::start(&[&["--mode", "kernel"][..], args].concat())
@@ -172,6 +172,7 @@ fn scaling_up_and_down_under_load_resets_no_client() {
     let maitred = kernel(&["-w", "2", "--", &server(), "epoll", "0"]).ready(2);
     let (address, stop) = (maitred.address(), AtomicBool::new(false));
     std::thread::scope(|scope| {
+        let stopping = Stop(&stop);
         let clients = scope.spawn(|| load_until(address, 8, &stop));
         for round in 1..=6 {
             maitred.signal(SIGTTIN);
@@ -182,7 +183,7 @@ fn scaling_up_and_down_under_load_resets_no_client() {
             maitred.signal(SIGTTOU);
             maitred.status_until(|s| s["workers"].as_array().unwrap().len() == 2);
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         let tally = clients.join().unwrap();
         assert_eq!((tally.failed.as_slice(), tally.hung), (&[][..], 0));
         assert!(tally.answered > 100);

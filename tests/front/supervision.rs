@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use nix::sys::signal::Signal::{self, *};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -93,7 +93,8 @@ fn what_a_killed_worker_never_took_is_served_by_others() {
 
 #[test]
 fn a_stopped_worker_holds_at_most_its_depth_and_the_others_go_on() {
-    let args = ["-w", "4", "--depth", "5", "--", &server(), "poll", "0"];
+    // Otherwise it would be passed over after a second, and what waits there would go to others.
+    let args = ["-w", "4", "--depth", "5", "--stall", "0", "--", &server(), "poll", "0"];
     let maitred = Maitred::start(&args).ready(4);
     let address = maitred.address();
     let victim = maitred.pid(2);
@@ -101,12 +102,13 @@ fn a_stopped_worker_holds_at_most_its_depth_and_the_others_go_on() {
     // Five clients wait at the stopped worker; all others are served meanwhile.
     let waiting = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let stopping = Stop(&waiting);
         let clients = scope.spawn(|| load_until(address, 32, &waiting));
         let status = maitred
             .status_until(|s| per_worker(s, "queued")[2] == 5 && per_worker(s, "taken").iter().sum::<u64>() > 2000);
         assert_eq!(per_worker(&status, "queued")[2], 5, "{status:#}");
         kill(victim, SIGCONT);
-        waiting.store(true, Ordering::Relaxed);
+        drop(stopping);
         let tally = clients.join().unwrap();
         assert_eq!((tally.failed.len(), tally.hung), (0, 0), "{:?}", tally.failed);
     });
@@ -263,6 +265,7 @@ fn scaling_under_load_fails_no_connection() {
     let address = maitred.address();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let stopping = Stop(&stop);
         let clients = scope.spawn(|| load_until(address, 16, &stop));
         for round in 0..5 {
             maitred.signal(SIGTTIN);
@@ -273,7 +276,7 @@ fn scaling_under_load_fails_no_connection() {
             maitred.wait_for("worker ended", 1 + round);
         }
         assert_eq!(maitred.status()["workers"].as_array().unwrap().len(), 2);
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         let tally = clients.join().unwrap();
         assert_eq!((tally.failed.len(), tally.hung), (0, 0), "{:?}", tally.failed);
     });

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// A copy of the binary under test, which can be replaced.
 fn copy() -> PathBuf {
@@ -194,13 +194,14 @@ fn nobody_notices_of(maitred: Command, mode: &str, command: &[&str], times: u64)
     let before = maitred.status();
     let stop = AtomicBool::new(false);
     let tally = std::thread::scope(|scope| {
+        let stopping = Stop(&stop);
         let clients = scope.spawn(|| load_until(address, 16, &stop));
         for time in 1..=times {
             let (code, said) = upgrade(&maitred);
             assert_eq!(code, 0, "{said}");
             assert_eq!(maitred.status()["upgrades"], time);
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         clients.join().unwrap()
     });
     assert_eq!((tally.failed.len(), tally.hung), (0, 0), "{:?}", tally.failed);

@@ -124,6 +124,9 @@ fn with_kill_mode_process_the_rest_goes_on() {
     assert_eq!(maitred.told(&["reload", "--wait"]), "generation 2 serves");
     wait_gone(first);
     maitred.status_until(|s| s["leaving"].as_array().unwrap().is_empty());
+    assert!(maitred.tell(&["upgrade"]).status.success());
+    kill(maitred.pid(0), SIGKILL);
+    maitred.status_until(|s| s["workers"][0]["restarts"] == 2 && s["workers"][0]["state"] == "ready");
     assert!(Path::new(&format!("/proc/{}", job[0])).exists(), "it was ended");
     // The end of the master is the end of all.
     maitred.signal(SIGTERM);

@@ -114,6 +114,15 @@ impl Switches {
     }
 }
 
+/// Sets a flag at its end, also when a test panics: clients that wait for the flag would go on for ever.
+pub struct Stop<'a>(pub &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Whether an executable of this name is in `PATH`.
 pub fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -357,15 +366,8 @@ impl Maitred {
 
     /// The same, where some may fail.
     pub fn with_load<T>(&self, clients: usize, doing: impl FnOnce() -> T) -> (Tally, T) {
-        struct Stop<'a>(&'a AtomicBool);
-        impl Drop for Stop<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
         let (address, stop) = (self.address(), AtomicBool::new(false));
         std::thread::scope(|scope| {
-            // Clients end also when what is done panics.
             let stopping = Stop(&stop);
             let clients = scope.spawn(|| load_until(address, clients, &stop));
             let done = doing();

@@ -79,7 +79,9 @@ pub fn run(command: &[OsString], cwd: Option<&Path>, dir: &Path) -> io::Result<S
     let mut child = maitred.spawn()?;
     let (ready, status) = watch(&mut child, &control, begun)?;
     let after_s = begun.elapsed().as_secs_f64();
-    let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
+    if child.try_wait()?.is_none() {
+        let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
+    }
     let exit_code = child.wait()?.code();
     let shared = status.iter().flat_map(|status| &status.listeners).map(|listener| listener.address.clone()).collect();
     let adapters = status.iter().flat_map(|status| &status.workers).map(|worker| worker.adapter.clone()).collect();

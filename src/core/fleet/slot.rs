@@ -268,7 +268,9 @@ impl SlotState {
         }
     }
 
-    pub(super) fn is_starting(&self) -> bool {
+    /// Whether a worker in it is starting.
+    #[must_use]
+    pub fn is_starting(&self) -> bool {
         self.occupants.iter().any(Occupant::is_starting)
     }
 

@@ -2,13 +2,16 @@
 
 use super::answer::{Answer, errno_of};
 use super::claims::claim_of;
+use super::event::{Event, Found};
 use crate::clock;
 use crate::config::Mode;
 use crate::core::claim::{Claim, datagrams_conflict};
-use crate::core::ids::WorkerId;
+use crate::core::fleet::SlotState;
+use crate::core::ids::{Slot, WorkerId};
 use crate::lifecycle::ready;
 use crate::master::run::Master;
 use crate::provoked::Kind;
+use crate::sys::descent;
 use crate::sys::dispose::Foreign;
 use crate::sys::rights::Asker;
 use crate::wire::address::Address;
@@ -16,6 +19,8 @@ use crate::wire::packet::{AnswerTo, Datagram, Holder, Ownership, RequestId, ToWo
 use crate::workers::holders::Holders;
 use crate::workers::worker::{REQUESTS_MAX, SharedUdp, Worker};
 use nix::errno::Errno;
+use nix::unistd::Pid;
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use tracing::{debug, info};
@@ -104,24 +109,52 @@ impl Master {
         }
     }
 
-    /// All processes of a worker have closed a UDP socket. The next worker may ask for it again.
-    pub(super) fn let_go_of_datagram(&mut self, id: WorkerId, request: RequestId) {
-        if let Some(worker) = self.workers.get_mut(id) {
-            worker.datagrams.retain(|datagram| datagram.id != request || !datagram.holders.are_gone());
-        }
+    /// The pipes of a UDP socket are closed. A program that was executed may still have it.
+    pub(super) fn let_go_of_datagram(&self, id: WorkerId, request: RequestId) {
+        let Some(worker) = self.workers.get(id) else { return };
+        let Some(datagram) = worker.datagrams.iter().find(|datagram| datagram.id == request) else { return };
+        let inodes: HashSet<u64> = self.front.datagrams.inodes(datagram.address).collect();
+        let (events, beside) = (self.request_events(), self.workers.groups_beside(id));
+        let aside = self.front.common.aside.clone();
+        tokio::task::spawn_local(async move {
+            let look = move || {
+                let open = descent::sockets_below(Pid::this(), &beside);
+                let held = open.is_none_or(|open| !open.is_disjoint(&inodes));
+                if held { Found::Held } else { Found::Closed }
+            };
+            let found = aside.run(look).await.unwrap_or(Found::Held);
+            let _ = events.send(Event::Looked { worker: id, request, found }).await;
+        });
+    }
+
+    /// The check is done. If it is closed, the next worker may ask for it again.
+    pub(super) fn looked_for_datagram(&mut self, id: WorkerId, request: RequestId, found: Found) {
+        let Some(worker) = self.workers.get_mut(id).filter(|_| found == Found::Closed) else { return };
+        worker.datagrams.retain(|datagram| datagram.id != request || !datagram.holders.are_gone());
     }
 
     fn holds_datagrams(&self, address: SocketAddr) -> bool {
         self.workers.values().any(|worker: &Worker| worker.datagrams.iter().any(|d| d.address == address))
     }
 
-    /// Gives up UDP addresses that no worker asks for any more.
+    /// Gives up UDP sockets that no worker asks for any more. While a slot is about to get its next worker, that one may
+    /// ask for them.
     pub(in crate::master) fn give_up_unheld_datagrams(&mut self) {
-        if self.fleet.is_stopping() || !self.fleet.all_ready() {
+        if self.fleet.is_stopping() {
             return;
         }
-        let workers = &self.workers;
-        let held = |address| workers.values().any(|worker| worker.datagrams.iter().any(|d| d.address == address));
+        let (fleet, workers) = (&self.fleet, &self.workers);
+        let about_to_come = |slot: Option<Slot>| {
+            let waits = |state: &SlotState| !state.rests() && (state.serving().is_none() || state.is_starting());
+            match slot {
+                Some(slot) => fleet.slots().get(slot.index()).is_some_and(waits),
+                None => fleet.slots().iter().any(waits),
+            }
+        };
+        let held = |address, slot: Option<Slot>| {
+            let has = |worker: &Worker| worker.datagrams.iter().any(|datagram| datagram.address == address);
+            about_to_come(slot) || workers.values().any(|w| slot.is_none_or(|slot| w.slot == slot) && has(w))
+        };
         for address in self.front.datagrams.give_up_unheld(clock::now(), held) {
             info!(address = %format_args!("udp:{address}"), "nobody listens here any more; closing the address");
         }

@@ -285,6 +285,7 @@ impl Master {
             if self.fleet.occupant(id).is_some_and(Occupant::is_starting) {
                 ready::await_readiness(worker, events);
                 ready::ask_until_ready(worker, events);
+                ready::begin_again(worker, events);
             }
             self.checks.probe_if_asked(worker, &self.fleet);
             deaf::lost_listener(worker, &self.fleet, events);
