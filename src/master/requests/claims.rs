@@ -32,7 +32,8 @@ use tracing::{debug, info};
 /// How long an address of a dead worker stays while all workers serve and none has asked for it.
 const ABANDONED_AFTER: Duration = Duration::from_secs(5);
 /// A socket that is on its way from one process of a worker to another is in none of them. How often the master looks
-/// again where it is, and after which pause each time: ten seconds together. It gets no connections meanwhile.
+/// again where it is, and after which pause each time: ten seconds together. What it is handed meanwhile
+/// waits in it.
 const IN_FLIGHT_LOOKS: u32 = 40;
 /// Sockets of one worker that are looked for at the same time; one more counts as closed.
 const IN_FLIGHT_MAX: usize = 4;
@@ -194,21 +195,21 @@ impl Master {
     /// The check is done.
     pub(in crate::master) fn looked(&mut self, id: WorkerId, request: RequestId, found: Found) {
         let Some(worker) = self.workers.get(id) else { return };
-        let Some(asked) = worker.requests.iter().find(|r| r.id == request && r.holders.are_gone()) else {
+        let Some(asked) = worker.requests.iter().find(|r| r.id == request) else {
             return self.looked_for_datagram(id, request, found);
         };
+        if !asked.holders.are_gone() {
+            // A program that has it by now asked for a pipe of its own.
+            return asked.holders.looks.set(0);
+        }
         asked.holders.unwatched.set(found == Found::Held);
         let (looks, perhaps) = (asked.holders.looks.get(), found == Found::PerhapsOnItsWay);
         asked.holders.looks.set(if perhaps { looks + 1 } else { 0 });
         let looked_for = worker.requests.iter().filter(|request| request.holders.looks.get() > 0).count();
         match found {
-            Found::Held if looks > 0 => asked.listener.workers.readmit(id),
             Found::Held => {}
             // A server that is sent to a child which has just been started takes a while.
             Found::PerhapsOnItsWay if looks < IN_FLIGHT_LOOKS && looked_for <= IN_FLIGHT_MAX => {
-                if looks == 0 {
-                    asked.listener.workers.suspend(id);
-                }
                 self.look_who_holds(worker, asked, IN_FLIGHT);
             }
             Found::PerhapsOnItsWay | Found::Closed => self.close_what_is_gone(id, request),
