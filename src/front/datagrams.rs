@@ -107,24 +107,22 @@ impl Datagrams {
             return Ok((member.socket.as_fd().try_clone_to_owned()?, Ownership::Master));
         }
         let own = own.ok_or(Errno::EINVAL)?;
-        match known {
-            Some(shared) => {
-                let socket = listen::adopt_datagram(own, address, sharing)?;
-                let given = socket.as_fd().try_clone_to_owned()?;
-                shared.sockets.push(Member::new(slot, socket));
-                Ok((given, Ownership::Adopted))
+        if known.is_none() {
+            if full {
+                return Err(Errno::EMFILE.into());
             }
-            None if full => Err(Errno::EMFILE.into()),
-            None => {
-                if sharing == Sharing::Group {
-                    listen::is_free_for_datagrams(address)?;
-                }
-                let socket = listen::adopt_datagram(own, address, sharing)?;
-                let given = socket.as_fd().try_clone_to_owned()?;
-                self.all.push(Shared { address, sockets: vec![Member::new(slot, socket)] });
-                Ok((given, Ownership::Adopted))
+            if sharing == Sharing::Group {
+                listen::is_free_for_datagrams(address)?;
             }
         }
+        let socket = listen::adopt_datagram(own, address, sharing)?;
+        let given = socket.as_fd().try_clone_to_owned()?;
+        let member = Member::new(slot, socket);
+        match known {
+            Some(shared) => shared.sockets.push(member),
+            None => self.all.push(Shared { address, sockets: vec![member] }),
+        }
+        Ok((given, Ownership::Adopted))
     }
 
     /// Gives up an address at once.

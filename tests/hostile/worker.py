@@ -453,7 +453,7 @@ def child():
 def pause():
     """Stops for a while, as one that is being debugged."""
     if os.fork() == 0:
-        time.sleep(chance.choice([0.1, 1.5]))
+        time.sleep(chance.choice([0.1, 1.5]))  # how long it stands still; nothing waits for it
         os.kill(os.getppid(), signal.SIGCONT)
         os._exit(0)
     os.kill(os.getpid(), signal.SIGSTOP)
@@ -473,7 +473,7 @@ def rename_sockets():
 
 
 def rest():
-    time.sleep(chance.choice([0.05, 0.3, 1.2]))
+    time.sleep(chance.choice([0.05, 0.3, 1.2]))  # the rhythm of the attack, which synchronises nothing
 
 
 def shut():
