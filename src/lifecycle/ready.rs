@@ -101,25 +101,27 @@ fn listens_where_it_should(worker: &mut Worker, events: &Events) -> bool {
     if worker.config.bind.is_empty() || accepting.any(|request| request.listener.origin == Origin::Operator) {
         return true;
     }
-    if !std::mem::replace(&mut worker.asked, true) {
-        let (id, events) = (worker.id, events.clone());
-        worker.tasks.push(tokio::task::spawn_local(async move {
-            sleep(OPERATORS_ADDRESS).await;
-            let _ = events.send(Event::Ready { worker: id, signal: Signal::Waited }).await;
-        }));
-    }
+    give_a_moment(worker, events);
     false
 }
 
 /// A worker shares a UDP address. If it listens on nothing else, that is its readiness a moment later.
 pub fn await_datagrams(worker: &mut Worker, events: &Events) {
-    if worker.config.life.ready == Ready::Listen && !worker.ready && !std::mem::replace(&mut worker.asked, true) {
-        let (id, events) = (worker.id, events.clone());
-        worker.tasks.push(tokio::task::spawn_local(async move {
-            sleep(OPERATORS_ADDRESS).await;
-            let _ = events.send(Event::Ready { worker: id, signal: Signal::Waited }).await;
-        }));
+    if worker.config.life.ready == Ready::Listen && !worker.ready {
+        give_a_moment(worker, events);
     }
+}
+
+/// Once [`OPERATORS_ADDRESS`] is over, what the worker listens on by then is its readiness. It has one such moment.
+fn give_a_moment(worker: &mut Worker, events: &Events) {
+    if std::mem::replace(&mut worker.asked, true) {
+        return;
+    }
+    let (id, events) = (worker.id, events.clone());
+    worker.tasks.push(tokio::task::spawn_local(async move {
+        sleep(OPERATORS_ADDRESS).await;
+        let _ = events.send(Event::Ready { worker: id, signal: Signal::Waited }).await;
+    }));
 }
 
 /// A worker was starting under the program before this one: what it has done so far may be its readiness.
