@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! client ──▶ kernel's accept queue ──▶ master ──▶ hand-off socket of one worker ──▶ accept()
-//!            sys::listen               front::accept     sys::fd                    in the worker
+//!            sys::socket::listen               front::accept     sys::fd                    in the worker
 //!                                      front::admission
 //!                                      core::policy
 //!                                      front::handoff
@@ -15,7 +15,7 @@
 //! ([`crate::front::handoff`], [`crate::sys::fd`]). It keeps no table of connections: what a worker has not taken yet
 //! waits in the kernel's socket queue. The master holds the receiving end of that queue, too, so it can take
 //! connections back when the worker dies. Only a policy that goes by load, or a limit, makes it remember which
-//! connections are open ([`crate::front::opens`]), by cookies and not by descriptors. A connection beyond a limit is
+//! connections are open ([`crate::opens`]), by cookies and not by descriptors. A connection beyond a limit is
 //! turned away ([`crate::front::refuse`]).
 //!
 //! # Control
@@ -56,23 +56,30 @@
 //! | `wire` | what a worker and the master say to each other | |
 //! | `reports` | how a part reports upward what happened | |
 //! | `provoked` | lines of the log that a worker can provoke | `core` |
-//! | `sys` | system calls | `wire` |
+//! | `sys` | system calls: descriptors, memory, filters, rights | `wire` |
+//! | `sys::socket` | sockets | `sys`, `wire` |
+//! | `sys::process` | processes: how they are started, watched and ended, and what they have open | `sys`, `sys::socket`, `wire` |
 //! | `clock` | what time it is for `core` | `core`, `sys` |
-//! | `aside` | work that would hold up the loop | `sys` |
-//! | `config` | what an operator asked for | `core`, `sys`, `wire` |
-//! | `adapt` | how an unmodified program takes part | `config`, `sys`, `wire` |
+//! | `aside` | work that would hold up the loop | `sys`, `sys::process`, `sys::socket` |
+//! | `config` | what an operator asked for | `core`, `sys`, `sys::process`, `sys::socket`, `wire` |
+//! | `adapt` | how an unmodified program takes part | `config`, `sys`, `sys::process`, `sys::socket`, `wire` |
 //! | `activity` | whether anything goes on | |
-//! | `kernel` | kernel mode: the program and its maps, its sockets, what each slot should get | `aside`, `activity`, `clock`, `config`, `core`, `reports`, `sys` |
-//! | `front` | the path of a connection | `aside`, `activity`, `clock`, `config`, `core`, `kernel`, `provoked`, `reports`, `sys`, `wire` |
-//! | `workers` | one worker as a process | `adapt`, `activity`, `clock`, `config`, `core`, `front`, `provoked`, `reports`, `sys`, `wire` |
-//! | `lifecycle` | what happens to workers | `adapt`, `activity`, `clock`, `config`, `control`, `core`, `front`, `kernel`, `reports`, `sys`, `wire`, `workers` |
-//! | `worker` | for servers written in Rust | `sys`, `wire` |
+//! | `kernel` | kernel mode: the program and its maps, its sockets, what each slot should get | `aside`, `activity`, `clock`, `config`, `core`, `reports`, `sys`, `sys::process`, `sys::socket` |
+//! | `opens` | which connections are open | `aside`, `activity`, `clock`, `config`, `core`, `sys`, `sys::socket`, `wire` |
+//! | `datagrams` | UDP addresses that workers share | `config`, `core`, `sys`, `sys::socket`, `wire` |
+//! | `front` | the path of a connection | `aside`, `activity`, `clock`, `config`, `core`, `datagrams`, `kernel`, `opens`, `provoked`, `reports`, `sys`, `sys::process`, `sys::socket`, `wire` |
+//! | `workers` | one worker as a process | `adapt`, `activity`, `clock`, `config`, `core`, `front`, `provoked`, `reports`, `sys`, `sys::process`, `sys::socket`, `wire` |
+//! | `lifecycle` | what happens to workers | `adapt`, `activity`, `clock`, `config`, `control`, `core`, `front`, `kernel`, `reports`, `sys`, `sys::process`, `sys::socket`, `wire`, `workers` |
+//! | `worker` | for servers written in Rust | `sys`, `sys::process`, `sys::socket`, `wire` |
 //! | `manual` | the chapters | |
-//! | `control` | the socket for commands, and its client | `core`, `reports`, `sys` |
+//! | `control` | the socket for commands, and its client | `core`, `reports`, `sys`, `sys::process`, `sys::socket` |
 //!
-//! [`crate::master`] is the loop that joins them. It, and what is above it, may use all parts. A part reports upward
-//! with events of its own ([`crate::reports`]); [`crate::master::event`] wraps them. A test reads this table and the
-//! `use` lines, and fails when they disagree.
+//! [`crate::master`] is the loop that joins them. It, and what is above it, may use all parts. Two parts of it stand in
+//! folders of their own and do not know each other: [`crate::master::requests`] answers what workers ask for, and
+//! [`crate::master::upgrade`] goes on under a new binary. A part reports upward with events of its own
+//! ([`crate::reports`]); [`crate::master::event`] wraps them. A test reads this table and the `use` lines, and fails
+//! when they disagree, or when a part or a file outgrows what one can read: 4000 lines for a part, 400 for a file,
+//! without tests. Only the lab is larger ([`mod@crate::bench`]).
 //!
 //! # What is deliberately absent
 //!

@@ -33,7 +33,7 @@ pub fn proc(bytes: &[u8]) {
 
 /// The kernel's answers about sockets.
 pub fn sock_diag(bytes: &[u8]) {
-    sys::sock_diag::read_any(bytes);
+    sys::socket::sock_diag::read_any(bytes);
 }
 
 /// A file without a name that may be executed.

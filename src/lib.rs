@@ -75,6 +75,10 @@ pub mod core;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 #[cfg(feature = "cli")]
 #[doc(hidden)]
+pub mod datagrams;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod front;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -93,6 +97,10 @@ pub mod manual;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod master;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod opens;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -1,6 +1,6 @@
 //! Parse, start, run, say what went wrong, exit with the code that says it to scripts.
 
-use maitred::sys::allocations::Counting;
+use maitred::sys::process::allocations::Counting;
 use std::process::ExitCode;
 
 #[global_allocator]

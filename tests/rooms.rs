@@ -23,45 +23,131 @@ fn sources(path: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The parts that a source names outside of comments.
-fn used(text: &str) -> BTreeSet<String> {
+/// The text of a source without comments.
+fn code(text: &str) -> String {
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-    let code = code.collect::<Vec<_>>().join("\n");
-    // One name, or several in braces.
-    let named = code.split("crate::").skip(1).flat_map(|rest| match rest.strip_prefix('{') {
-        Some(several) => several.split('}').next().unwrap_or_default().split(',').collect(),
-        None => vec![rest],
-    });
-    let word = |rest: &str| rest.trim().chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>();
-    named.map(word).filter(|word| !word.is_empty()).collect()
+    code.collect::<Vec<_>>().join("\n")
+}
+
+/// The names at the beginning of a path, or of each path in braces.
+fn names(rest: &str) -> Vec<&str> {
+    let mut depth = 0;
+    let mut paths = vec![rest];
+    if let Some(several) = rest.strip_prefix('{') {
+        let outermost = |c: char| {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            c == ',' && depth == 0 || depth < 0
+        };
+        paths = several.split(outermost).collect();
+        // What stands after the closing brace belongs to another path.
+        let closing = paths.iter().scan(0, |at, path| (*at += path.len() + 1, Some(*at)).1);
+        let inside = closing.take_while(|at| several.as_bytes()[at - 1] != b'}').count() + 1;
+        paths.truncate(inside);
+    }
+    paths.into_iter().map(str::trim).filter(|path| !path.is_empty()).collect()
+}
+
+fn word(path: &str) -> &str {
+    path.split(|c: char| !(c.is_ascii_lowercase() || c == '_')).next().unwrap_or_default()
+}
+
+/// The parts that a source names outside of comments: of a path that leads into a part of a part, that one.
+fn used(text: &str, is_room: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    let mut used = BTreeSet::new();
+    for path in code(text).split("crate::").skip(1).flat_map(names) {
+        let outer = word(path);
+        for inner in path[outer.len()..].strip_prefix("::").map(names).unwrap_or_default() {
+            let both = format!("{outer}::{}", word(inner));
+            used.insert(if is_room(&both) { both } else { outer.to_owned() });
+        }
+        if !path[outer.len()..].starts_with("::") {
+            used.insert(outer.to_owned());
+        }
+    }
+    used.remove("");
+    used
+}
+
+/// The files of a part, without those of parts within it.
+fn files_of(room: &str, all: &[&str]) -> Vec<PathBuf> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let place = |room: &str| src.join(room.replace("::", "/"));
+    let mut files = Vec::new();
+    for place in [place(room), place(room).with_extension("rs")] {
+        if place.exists() {
+            sources(&place, &mut files);
+        }
+    }
+    let inner = |file: &PathBuf| {
+        all.iter().any(|other| other.starts_with(&format!("{room}::")) && file.starts_with(place(other)))
+    };
+    files.retain(|file| !inner(file));
+    assert!(!files.is_empty(), "there is no room {room}");
+    files
 }
 
 #[test]
 fn no_room_uses_what_its_row_does_not_allow() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let rooms = rooms();
-    assert_eq!(rooms.len(), 17, "{rooms:?}");
-    for (room, allowed) in rooms {
-        let mut files = Vec::new();
-        for place in [src.join(&room), src.join(format!("{room}.rs"))] {
-            if place.exists() {
-                sources(&place, &mut files);
-            }
-        }
-        // The shim is a crate of its own.
-        files.retain(|file| !file.components().any(|part| part.as_os_str() == "shim"));
-        assert!(!files.is_empty(), "there is no room {room}");
-        for file in files {
-            let used = used(&std::fs::read_to_string(&file).unwrap());
-            let others: Vec<_> = used.iter().filter(|name| **name != room && !allowed.contains(*name)).collect();
+    assert_eq!(rooms.len(), 21, "{rooms:?}");
+    let all: Vec<_> = rooms.keys().map(String::as_str).collect();
+    for (room, allowed) in &rooms {
+        for file in files_of(room, &all) {
+            let used = used(&std::fs::read_to_string(&file).unwrap(), |name| rooms.contains_key(name));
+            let others: Vec<_> = used.iter().filter(|name| *name != room && !allowed.contains(*name)).collect();
             assert!(others.is_empty(), "{} uses {others:?}, and {room} may only use {allowed:?}", file.display());
         }
     }
 }
 
 #[test]
+fn the_parts_of_the_master_do_not_know_each_other() {
+    for (part, other) in [("master::requests", "master::upgrade"), ("master::upgrade", "master::requests")] {
+        for file in files_of(part, &[]) {
+            let used = used(&std::fs::read_to_string(&file).unwrap(), |name| name == other);
+            assert!(!used.contains(other), "{} uses {other}", file.display());
+        }
+    }
+}
+
+/// Lines of a source without its tests.
+fn lines(file: &Path) -> usize {
+    let is_test =
+        |part: &std::ffi::OsStr| ["tests", "tests.rs", "simulation", "simulation.rs"].iter().any(|t| part == *t);
+    if file.iter().any(is_test) {
+        return 0;
+    }
+    let text = std::fs::read_to_string(file).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    let tests = lines.windows(2).position(|two| two[0] == "#[cfg(test)]" && two[1].ends_with('{'));
+    tests.unwrap_or(lines.len())
+}
+
+#[test]
+fn rooms_and_files_can_be_read() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let folders = std::fs::read_dir(&src).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    let mut all: Vec<_> = folders.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    all.extend(rooms().into_keys().filter(|room| room.contains("::")));
+    all.extend(["master::requests".to_owned(), "master::upgrade".to_owned()]);
+    let names: Vec<_> = all.iter().map(String::as_str).collect();
+    for room in &all {
+        let files = files_of(room, &names);
+        for file in &files {
+            assert!(lines(file) <= 400, "{} has {} lines", file.display(), lines(file));
+        }
+        let size: usize = files.iter().map(|file| lines(file)).sum();
+        assert!(size > 40, "{room} has {size} lines");
+        assert!(size <= 4000 || room == "bench", "{room} has {size} lines");
+    }
+}
+
+#[test]
 fn a_use_is_seen_wherever_it_stands() {
     let text = "use crate::wire::address;\n// crate::master::run\nfn a() { crate::core::ids::Slot(crate::sys::X) }\n\
-                use crate::{adapt, kernel::program};";
-    assert_eq!(used(text).into_iter().collect::<Vec<_>>(), ["adapt", "core", "kernel", "sys", "wire"]);
+                use crate::{adapt, kernel::program};\nuse crate::sys::{fd, process};\n\
+                use crate::control::{a::{b, process}, c}; use std::socket;";
+    let used = used(text, |name| ["sys::process", "sys::socket", "control::process", "control::c"].contains(&name));
+    let expected = ["adapt", "control", "control::c", "core", "kernel", "sys", "sys::process", "wire"];
+    assert_eq!(used.into_iter().collect::<Vec<_>>(), expected);
 }

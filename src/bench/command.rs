@@ -3,9 +3,9 @@
 
 use super::stop::Stop;
 use crate::core::fleet::Exit;
-use crate::sys::limits;
-use crate::sys::reap::{reap, signal_group};
-use crate::sys::spawn::{self, Child, Program, Stream};
+use crate::sys::process::limits;
+use crate::sys::process::reap::{reap, signal_group};
+use crate::sys::process::spawn::{self, Child, Program, Stream};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;

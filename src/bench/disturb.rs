@@ -4,7 +4,7 @@ use super::stop::Stop;
 use super::subject::status;
 use super::workload::Disturbance;
 use crate::control::status::Status;
-use crate::sys::reap::signal_group;
+use crate::sys::process::reap::signal_group;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::path::Path;

@@ -2,7 +2,7 @@
 
 use super::load::tally::Ending;
 use crate::control::client::ClientError;
-use crate::sys::spawn::SpawnError;
+use crate::sys::process::spawn::SpawnError;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -13,7 +13,7 @@
 use super::load::board::Board;
 use super::stop::Stop;
 use crate::core::spread::{Spread, chance};
-use crate::sys::census::{self, Found, Slots};
+use crate::sys::process::census::{self, Found, Slots};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;

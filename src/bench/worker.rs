@@ -11,7 +11,7 @@
 //! Each HTTP answer has the header `Maitred-Slot`, from which the clients count for themselves.
 
 use super::load::answer::SLOT_HEADER;
-use crate::sys::limits;
+use crate::sys::process::limits;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::time::{ClockId, clock_gettime};

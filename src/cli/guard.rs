@@ -2,7 +2,7 @@
 
 use super::USAGE;
 use super::say::complain;
-use crate::sys::guard;
+use crate::sys::process::guard;
 use std::process::ExitCode;
 
 /// Runs the guard.

@@ -1,7 +1,7 @@
 //! The options of `run` for the lifecycle of the workers.
 
 use crate::config::life::{KillMode, Life, Probe, Probing, Ready, StopFirst, duration, size};
-use crate::sys::guard::Detached;
+use crate::sys::process::guard::Detached;
 use clap::Args;
 use std::time::Duration;
 

@@ -63,7 +63,7 @@ enum Command {
     #[command(hide = true)]
     BenchWorker,
     /// The process that ends workers when their master was killed
-    #[command(name = crate::sys::guard::SUBCOMMAND, hide = true)]
+    #[command(name = crate::sys::process::guard::SUBCOMMAND, hide = true)]
     GuardWorkers,
     /// Show what this kernel, these privileges and an executable allow
     Check(check::CheckArgs),

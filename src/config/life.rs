@@ -1,7 +1,7 @@
 //! Settings for the lifecycle of the workers: readiness, drain, reload, stalls, recycling, restarts.
 
 use super::private::{Private, PrivateError};
-use crate::sys::guard::Detached;
+use crate::sys::process::guard::Detached;
 use std::str::FromStr;
 use std::time::Duration;
 

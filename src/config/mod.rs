@@ -195,7 +195,7 @@ impl Config {
     /// count.
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {
-        let named = crate::sys::directory::named();
+        let named = crate::sys::process::directory::named();
         self.cwd.as_deref().filter(|dir| dir.is_dir() || named.as_deref() != Some(*dir))
     }
 
@@ -367,7 +367,7 @@ mod tests {
         check_kept("defer", |new| new.admission.defer = Some(Duration::from_secs(1)));
         check_kept("depth", |new| new.depth += 1);
         check_kept("prefix", |new| new.prefix = Prefix::Always);
-        check_kept("leave-children", |new| new.life.detached = crate::sys::guard::Detached::Stay);
+        check_kept("leave-children", |new| new.life.detached = crate::sys::process::guard::Detached::Stay);
         check_kept("name", |new| new.name = "false".to_owned());
         // The command's name was taken and replaced by another one.
         let mut by_command = Config { name: "true-2".to_owned(), named: Named::ByCommand, ..sample() };

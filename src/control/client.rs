@@ -1,7 +1,7 @@
 //! Sends requests to a running master.
 
 use super::{Refusal, Request, directories, find_socket};
-use crate::sys::trusted::{Absent, Directory, Untrusted};
+use crate::sys::process::trusted::{Absent, Directory, Untrusted};
 use nix::sys::socket::{UnixCredentials, getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -260,8 +260,8 @@ pub fn wait_for_end(name: &str, path: &Path) -> Result<(), ClientError> {
     let peer = peer(&socket).map_err(fail)?;
     drop(socket);
     tracing::debug!(name, pid = peer.pid(), "waiting for its end");
-    match crate::sys::reap::pidfd(nix::unistd::Pid::from_raw(peer.pid())) {
-        Ok(pidfd) => crate::sys::reap::wait(std::os::fd::AsFd::as_fd(&pidfd)).map_err(fail),
+    match crate::sys::foreign::pidfd(nix::unistd::Pid::from_raw(peer.pid())) {
+        Ok(pidfd) => crate::sys::process::reap::wait(std::os::fd::AsFd::as_fd(&pidfd)).map_err(fail),
         // It has ended already.
         Err(_) => Ok(()),
     }

@@ -9,6 +9,7 @@
 //! `max_unavailable` allows a gap. The whole state can be serialized and read back, so that the next binary of the
 //! master continues where this one stopped.
 
+mod ending;
 mod event;
 mod failure;
 mod questions;
@@ -24,6 +25,7 @@ pub use wishes::SAME_REQUEST;
 use super::chance::Chance;
 use super::ids::{Generation, Slot, WorkerId};
 use super::moment::Moment;
+use ending::{drain, kill};
 use reload::Reload;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -376,27 +378,6 @@ impl Fleet {
             actions.push(Action::Finish);
         }
     }
-}
-
-/// Starts the drain of a worker; without `grace` there is no time limit.
-fn drain(occupant: &mut Occupant, now: Moment, grace: Option<Duration>, actions: &mut Vec<Action>) {
-    let worker = occupant.worker;
-    occupant.life = Life::Draining {
-        since: now,
-        phase: Drain::Emptying,
-        stop_at: grace.map(|grace| now + (grace - time_to_stop(grace))),
-        deadline: grace.map(|grace| now + grace),
-    };
-    actions.push(Action::Withdraw { worker });
-}
-
-/// Kills a worker that is not killed yet.
-fn kill(occupant: &mut Occupant, now: Moment, because: KillReason, actions: &mut Vec<Action>) {
-    if let Life::Draining { phase: Drain::Killed, .. } = occupant.life {
-        return;
-    }
-    occupant.life = Life::Draining { since: now, phase: Drain::Killed, stop_at: None, deadline: None };
-    actions.push(Action::Kill { worker: occupant.worker, because });
 }
 
 #[cfg(test)]

@@ -2,13 +2,13 @@
 
 use super::common::Common;
 use super::counters::Counters;
-use super::datagrams::Datagrams;
 use super::listener::Listener;
 use super::listeners::Listeners;
 use super::returned;
 use crate::config::Mode;
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::ledger::Ledger;
+use crate::datagrams::Datagrams;
 use crate::kernel::group::Group;
 use crate::kernel::shares::Counted;
 use crate::sys::dispose;

@@ -11,7 +11,7 @@ use crate::clock;
 use crate::config::admission::WhenFull;
 use crate::core::moment::Moment;
 use crate::core::sources::Beyond;
-use crate::sys::listen;
+use crate::sys::socket::listen;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Whether a connection that waits in the kernel's queue may be taken: to hand it over, to refuse it, or to hold it so

@@ -1,9 +1,9 @@
 //! How the worker of a connection is chosen, as the configuration says.
 
-use super::opens::{Countable, Opens};
 use crate::config::Config;
 use crate::config::choice::{self, Weights};
 use crate::core::source::{Prefix, Source};
+use crate::opens::{Countable, Opens};
 use crate::wire::peer;
 use std::rc::Rc;
 use std::time::Duration;

@@ -8,14 +8,15 @@ pub mod passing;
 
 use super::counters::{Counters, count};
 use super::incoming::{NotTaken, TakenBack};
-use super::load::Load;
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
+use crate::opens::Load;
 use crate::sys::dispose::Foreign;
 use crate::sys::fd::{self, Sent};
-use crate::sys::room::Watched;
 use crate::sys::secret::secret;
-use crate::sys::{listen, watch};
+use crate::sys::socket::listen;
+use crate::sys::socket::room::Watched;
+use crate::sys::watch;
 use crate::wire::environment;
 use crate::wire::packet::RequestId;
 use crate::wire::peer::PEER_MAX;

@@ -10,7 +10,7 @@ use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::kernel::{Kind, Steering, Wanted};
 use crate::sys::dispose::{self, Foreign};
-use crate::sys::listen::{self, Sharing};
+use crate::sys::socket::listen::{self, Sharing};
 use crate::wire::address::Address;
 use crate::wire::packet::{Listen, Ownership};
 use nix::errno::Errno;

@@ -1,6 +1,6 @@
 //! The path of a connection: [`accept`] takes it from the kernel, [`admission`] lets it in, [`worker_set`] asks the
 //! policy which worker is next, [`handoff`] sends it. Those are direct calls with no table of connections and no
-//! allocation, unless something needs to know what is open ([`opens`]). A connection that cannot be let in is turned
+//! allocation, unless something needs to know what is open ([`crate::opens`]). A connection that cannot be let in is turned
 //! away ([`refuse`]); one that a worker does not want comes back ([`returned`]).
 
 pub mod accept;
@@ -11,16 +11,13 @@ pub mod choice;
 mod closing;
 pub mod common;
 pub mod counters;
-pub mod datagrams;
 mod failures;
 pub mod handoff;
 pub mod incoming;
 pub mod listener;
 pub mod listeners;
-pub mod load;
 mod mend;
 pub mod next;
-pub mod opens;
 pub mod refuse;
 pub mod refused;
 mod rescue;

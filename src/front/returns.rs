@@ -3,7 +3,7 @@
 use crate::clock;
 use crate::core::ids::WorkerId;
 use crate::core::moment::Moment;
-use crate::sys::listen;
+use crate::sys::socket::listen;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;

@@ -1,6 +1,6 @@
 //! Noticing workers that have room again.
 
-use crate::sys::room::RoomWatch;
+use crate::sys::socket::room::RoomWatch;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 

@@ -7,16 +7,15 @@ use super::choice::Choice;
 use super::handoff::{Handoff, Suspended};
 use super::incoming::Incoming;
 use super::incoming::NotTaken;
-use super::load::Load;
-use super::opens::Countable;
 use crate::clock;
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::core::policy::{Policy, RoundRobin, View};
 use crate::core::slow_start::{SHARE_MAX, share};
+use crate::opens::{Countable, Load};
 use crate::sys::dispose::dispose;
 use crate::sys::fd::Sent;
-use crate::sys::room::RoomWatch;
+use crate::sys::socket::room::RoomWatch;
 use crate::wire::packet::RequestId;
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -324,7 +323,14 @@ impl WorkerSet {
         let choice = &self.choice;
         if choice.countable != Countable::None {
             let source = choice.limited_source(incoming.peer);
-            choice.opens.opened(incoming, choice.countable, handoff.worker, &handoff.load, source);
+            choice.opens.opened(
+                incoming.connection,
+                incoming.peer,
+                choice.countable,
+                handoff.worker,
+                &handoff.load,
+                source,
+            );
         }
     }
 

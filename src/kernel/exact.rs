@@ -5,8 +5,8 @@ use super::order::{self, Share};
 use super::program::{
     ACTIVE, COUNTS, Choice, HALF, Invoked, ORDER, PLACES, REFUSING, ROOM, TURN, WORDS, fingerprint, program,
 };
-use crate::sys::bpf::{self, Loaded, Refused, Shared, Sockets};
 use crate::sys::exec::{Number, Passing, Taking};
+use crate::sys::socket::bpf::{self, Loaded, Refused, Shared, Sockets};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};

@@ -4,9 +4,10 @@
 use super::{Kind, Steering};
 use crate::core::ids::Slot;
 use crate::kernel::order::Share;
+use crate::sys::dispose;
 use crate::sys::exec::{Number, Passing, Taking};
-use crate::sys::listen::BACKLOG;
-use crate::sys::{dispose, listen};
+use crate::sys::socket::listen;
+use crate::sys::socket::listen::BACKLOG;
 use serde::{Deserialize, Serialize};
 use socket2::Socket;
 use std::cell::RefCell;

@@ -22,8 +22,8 @@ pub mod random;
 pub mod shares;
 
 use crate::config::choice::Policy;
-use crate::sys::bpf;
 use crate::sys::exec::{Passing, Taking};
+use crate::sys::socket::bpf;
 use exact::Exact;
 use order::Share;
 use program::Choice;

@@ -1,6 +1,6 @@
 //! Waits until a worker that gets nothing new has no connection open any more except idle ones, without its help. The
 //! kernel says which connections it has and what went over them last, and reports when each is closed
-//! ([`crate::sys::closes`]).
+//! ([`crate::sys::socket::closes`]).
 
 use super::{Event, Events};
 use crate::adapt::draining;
@@ -8,10 +8,10 @@ use crate::config::Mode;
 use crate::config::life::StopFirst;
 use crate::front::accounts::Front;
 use crate::front::listener::Listener;
-use crate::sys::closes::{Closes, Heard};
-use crate::sys::listen;
 use crate::sys::process::{Looking, Open};
-use crate::sys::sock_diag::Family;
+use crate::sys::socket::closes::{Closes, Heard};
+use crate::sys::socket::listen;
+use crate::sys::socket::sock_diag::Family;
 use crate::sys::watch;
 use crate::wire::address::Address;
 use crate::workers::worker::Worker;

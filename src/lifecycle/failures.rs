@@ -2,9 +2,9 @@
 
 use crate::core::fleet::{Exit, Fleet, KillReason, Occupant};
 use crate::core::ids::{Generation, Slot, WorkerId};
-use crate::sys::reap;
+use crate::sys::process::reap;
+use crate::sys::process::spawn::SpawnError;
 use crate::sys::seccomp::Notifier;
-use crate::sys::spawn::SpawnError;
 use crate::workers::pool::Pool;
 use crate::workers::start::StartError;
 use crate::workers::worker::{Executes, Worker};

@@ -5,7 +5,7 @@
 use super::{Event, Events};
 use crate::core::ids::{Slot, WorkerId};
 use crate::front::common::Common;
-use crate::sys::descent::{self, Kin};
+use crate::sys::process::descent::{self, Kin};
 use crate::sys::watch;
 use crate::workers::leftovers;
 use nix::unistd::Pid;

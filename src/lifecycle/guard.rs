@@ -1,6 +1,6 @@
 //! Looks after the guard, which ends the workers if the master is killed.
 
-use crate::sys::guard::Guard;
+use crate::sys::process::guard::Guard;
 use crate::sys::watch;
 use std::rc::Rc;
 use std::time::Duration;

@@ -41,7 +41,7 @@ pub enum RunError {
     #[error(transparent)]
     Failed(#[from] Failure),
     /// Something that the master cannot do without.
-    #[error("cannot start: {}{}", .0, crate::sys::needs::advice(.0))]
+    #[error("cannot start: {}{}", .0, crate::sys::process::needs::advice(.0))]
     System(#[from] io::Error),
 }
 

@@ -10,7 +10,7 @@ use crate::lifecycle::ending::Death;
 use crate::lifecycle::failures::Failure;
 use crate::lifecycle::ready::{Readiness, Signal};
 use crate::lifecycle::{self, deaf, ending, health, look, ready};
-use crate::sys::descent::Kin;
+use crate::sys::process::descent::Kin;
 use crate::workers::leftovers::{self, Scene};
 use crate::workers::pool::Pool;
 use crate::workers::worker::Worker;

@@ -4,7 +4,7 @@ use super::signals::SignalThread;
 use super::upgrade::state::State;
 use crate::clock;
 use crate::core::moment::Moment;
-use crate::sys::inherited::Inherited;
+use crate::sys::socket::inherited::Inherited;
 use nix::unistd::Pid;
 use std::io;
 use std::os::fd::OwnedFd;

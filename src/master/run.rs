@@ -20,7 +20,7 @@ use crate::lifecycle::guard::look_after_guard;
 use crate::lifecycle::health::Checks;
 use crate::lifecycle::reload::Reloads;
 use crate::lifecycle::{ending, health, ready};
-use crate::sys::reap;
+use crate::sys::process::reap;
 use crate::wire::packet::ToWorker;
 use crate::workers;
 use crate::workers::output::Prefixed;

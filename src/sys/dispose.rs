@@ -5,7 +5,7 @@
 //! loop never does such a close. Separate threads do it, and a close that can be interrupted is interrupted there
 //! soon.
 
-use super::interrupt::Interrupter;
+use crate::sys::interrupt::Interrupter;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

@@ -127,6 +127,6 @@ impl Taking {
         if !self.0.borrow_mut().insert(number.0) {
             return Err(io::Error::other(format!("descriptor {} was passed twice", number.0)));
         }
-        super::fd::inherited(number.0)
+        crate::sys::fd::inherited(number.0)
     }
 }

@@ -8,6 +8,18 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
+/// A handle that becomes readable when the process ends, and that can never refer to another process.
+///
+/// # Errors
+/// That of `pidfd_open(2)`; Linux before 5.3 does not have it, and 5.4 is needed to wait for one.
+pub fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; a returned descriptor is new, close-on-exec, and has no other owner.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0);
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd as i32)) }
+    }
+}
+
 /// Fills `buffer` from the memory of a thread's process.
 ///
 /// # Errors
@@ -39,7 +51,7 @@ pub fn write_memory(thread: Pid, pieces: [(u64, &[u8]); 2]) -> io::Result<()> {
 /// `EBADF` when it has none of this number; `EPERM` or `ENOSYS` where that is not allowed, as in a
 /// container with Docker's default profile.
 pub fn descriptor(thread: Pid, number: RawFd) -> io::Result<OwnedFd> {
-    let process = super::reap::pidfd(process_of(thread)?)?;
+    let process = pidfd(process_of(thread)?)?;
     // SAFETY: plain numbers; a returned descriptor is new, close-on-exec, and has no other owner.
     unsafe {
         let fd = libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0);

@@ -216,7 +216,7 @@ fn first_free_port() -> u16 {
 }
 
 fn read_user(thread: Pid) -> io::Result<User> {
-    let status = super::foreign::status(thread)?;
+    let status = crate::sys::foreign::status(thread)?;
     let mut user = parse(&status).ok_or(io::ErrorKind::InvalidData)?;
     // Capabilities in a user namespace of its own do not count here (`user_namespaces(7)`).
     let namespace = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/user")).ok();

@@ -291,7 +291,7 @@ impl Subject {
         let instructions = filter::filter(Watched::Accepting);
         let program =
             libc::sock_fprog { len: instructions.len() as libc::c_ushort, filter: instructions.as_ptr().cast_mut() };
-        let (report, theirs) = super::fd::pair()?;
+        let (report, theirs) = crate::sys::fd::pair()?;
         // SAFETY: the child makes async-signal-safe calls only and never returns.
         let pid = match unsafe { libc::fork() } {
             -1 => return Err(io::Error::last_os_error()),
@@ -308,7 +308,7 @@ impl Subject {
         drop(theirs);
         let mut errno = [0; 4];
         let mut subject = Subject { pid, errno: libc::ECHILD };
-        let received = super::fd::receive_blocking(report.as_fd(), &mut errno)?;
+        let received = crate::sys::fd::receive_blocking(report.as_fd(), &mut errno)?;
         // A child that was killed before it could report anything may not have a filter.
         if received.len == errno.len() {
             subject.errno = i32::from_ne_bytes(errno);

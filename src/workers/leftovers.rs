@@ -5,14 +5,14 @@
 //! purpose (a session of its own, none of our sockets) goes on until the master ends, or longer with
 //! `--leave-children`.
 //!
-//! A thread of its own looks for them ([`crate::sys::descent`]) and ends them ([`crate::sys::sweep`]), only at those
+//! A thread of its own looks for them ([`crate::sys::process::descent`]) and ends them ([`crate::sys::process::sweep`]), only at those
 //! moments. It runs from the start: when processes have used up the machine's limits, no thread can be made.
 
 use super::{Event, Events};
 use crate::core::ids::WorkerId;
-use crate::sys::descent::{self, Kin, Mark};
-use crate::sys::guard::Detached;
-use crate::sys::sweep::{Patience, Progress, Sweep};
+use crate::sys::process::descent::{self, Kin, Mark};
+use crate::sys::process::guard::Detached;
+use crate::sys::process::sweep::{Patience, Progress, Sweep};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd::Pid;

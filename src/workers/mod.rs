@@ -25,10 +25,10 @@ pub mod worker;
 
 use crate::core::ids::WorkerId;
 use crate::reports::Reports;
-use crate::sys::descent::Kin;
 use crate::sys::dispose::Foreign;
+use crate::sys::process::descent::Kin;
+use crate::sys::process::spawn::SpawnError;
 use crate::sys::seccomp::{Call, Notifier};
-use crate::sys::spawn::SpawnError;
 use crate::wire::packet::{Malformed, Packet, RequestId};
 use leftovers::Left;
 

@@ -8,7 +8,8 @@
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::visible;
 use crate::sys::exec::{Number, Passing, Taking};
-use crate::sys::{fd, outlet, spawn};
+use crate::sys::process::spawn;
+use crate::sys::{fd, outlet};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};

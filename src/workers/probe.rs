@@ -4,8 +4,9 @@
 use crate::config::life::Probe;
 use crate::front::handoff::Handoff;
 use crate::sys::fd::Sent;
-use crate::sys::own_pair::{self, OwnPair};
-use crate::sys::{listen, watch};
+use crate::sys::socket::listen;
+use crate::sys::socket::own_pair::{self, OwnPair};
+use crate::sys::watch;
 use crate::wire::address::Address;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};

@@ -24,14 +24,15 @@ use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::front::common::Common;
 use crate::front::listener::Origin;
 use crate::front::listeners::Listeners;
-use crate::sys::descent::Kin;
 use crate::sys::dispose::Foreign;
-use crate::sys::guard::Guard;
+use crate::sys::process::descent::Kin;
+use crate::sys::process::guard::Guard;
+use crate::sys::process::spawn;
+use crate::sys::process::spawn::Report;
 use crate::sys::seccomp::{Notifier, Watched};
 use crate::sys::secret::secret;
-use crate::sys::spawn::Report;
 use crate::sys::taken::Taken;
-use crate::sys::{fd, spawn, watch};
+use crate::sys::{fd, watch};
 use crate::wire::environment as env;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -51,7 +52,7 @@ pub enum StartError {
     #[error(transparent)]
     Adapt(#[from] adapt::AdaptError),
     /// Descriptors or memory ran out.
-    #[error("cannot prepare a worker: {}{}", .0, crate::sys::needs::advice(.0))]
+    #[error("cannot prepare a worker: {}{}", .0, crate::sys::process::needs::advice(.0))]
     Prepare(#[from] io::Error),
     /// The process could not be made.
     #[error(transparent)]

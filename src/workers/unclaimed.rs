@@ -1,7 +1,7 @@
 //! The time between a fork and the moment when the master knows the worker.
 
-use crate::sys::guard::Guard;
-use crate::sys::reap;
+use crate::sys::process::guard::Guard;
+use crate::sys::process::reap;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 

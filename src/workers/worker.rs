@@ -15,7 +15,7 @@ use crate::core::moment::Moment;
 use crate::front::handoff::Handoff;
 use crate::front::listener::{Listener, Origin};
 use crate::sys::dispose::Foreign;
-use crate::sys::reap;
+use crate::sys::process::reap;
 use crate::wire::address::Address;
 use crate::wire::packet::{FromWorker, RequestId, ToWorker};
 use nix::unistd::Pid;

@@ -12,9 +12,10 @@
 mod entry_points;
 
 use crate::sys::exec::{Number, Passing, Taking};
-use crate::sys::spawn::PLACED_MAX;
-use crate::sys::trusted::{Absent, Directory};
-use crate::sys::{fd, library, limits, memfd};
+use crate::sys::process::spawn::PLACED_MAX;
+use crate::sys::process::trusted::{Absent, Directory};
+use crate::sys::process::{library, limits};
+use crate::sys::{fd, memfd};
 use nix::unistd::geteuid;
 use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, OsString};

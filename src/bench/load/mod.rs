@@ -14,7 +14,8 @@ pub mod schedule;
 pub mod tally;
 
 use crate::bench::stop::Stop;
-use crate::sys::{allocations, process};
+use crate::sys::process;
+use crate::sys::process::allocations;
 use board::Board;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;

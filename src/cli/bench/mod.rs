@@ -18,7 +18,7 @@ use crate::bench::workload::Workload;
 use crate::config::Mode;
 use crate::config::life::duration;
 use crate::config::workers::usable_cores;
-use crate::sys::limits;
+use crate::sys::process::limits;
 use bar::Bar;
 use clap::{Args, ValueEnum};
 use interrupted::Interrupted;

@@ -4,7 +4,7 @@ use super::{Depth, Handoff, Whose};
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::moment::Moment;
 use crate::front::counters::Counters;
-use crate::front::load::Load;
+use crate::opens::Load;
 use crate::sys::dispose::Foreign;
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::watch;

@@ -9,7 +9,7 @@ use crate::front::incoming::TakenBack;
 use crate::front::worker_set;
 use crate::kernel::group::{self, Group};
 use crate::sys::exec::{Number, Passing, Taking};
-use crate::sys::socket_file::SocketFile;
+use crate::sys::socket::socket_file::SocketFile;
 use crate::wire::address::Address;
 use crate::wire::packet::RequestId;
 use serde::{Deserialize, Serialize};

@@ -5,8 +5,9 @@
 use super::event::{Deferred, Event};
 use crate::core::ids::WorkerId;
 use crate::master::run::Master;
+use crate::sys::process::descent;
 use crate::sys::seccomp::{Call, Name};
-use crate::sys::{descent, dispose, process};
+use crate::sys::{dispose, process};
 use crate::wire::address::Address;
 use crate::wire::packet::{self, Packet, RequestId};
 use crate::workers::looks::Seen;

@@ -15,7 +15,7 @@ use crate::lifecycle::ready::Signal;
 use crate::master::run::Master;
 use crate::provoked::{Kind, Told};
 use crate::sys::dispose::Foreign;
-use crate::sys::listen::{BACKLOG, longest_queue};
+use crate::sys::socket::listen::{BACKLOG, longest_queue};
 use crate::wire::packet::{AnswerTo, Holder, Listen, Otherwise, RequestId};
 use crate::workers::worker::MayProbe;
 use nix::errno::Errno;

@@ -5,7 +5,7 @@ use crate::core::ids::WorkerId;
 use crate::front::listener::Origin;
 use crate::front::listeners::Listeners;
 use crate::master::run::Master;
-use crate::sys::credentials;
+use crate::sys::process::credentials;
 use crate::sys::rights::Asker;
 use crate::wire::address::Address;
 use nix::errno::Errno;

@@ -4,7 +4,10 @@
 //! The old binary is passed as a descriptor, since its file may be gone. What was passed is kept until it is certain
 //! that the new one goes on. The state is as it was, because nothing has happened since: the loop has not begun.
 
-use crate::sys::{dispose, exec, fd, keep, limits};
+use crate::sys::exec;
+use crate::sys::process::limits;
+use crate::sys::socket::keep;
+use crate::sys::{dispose, fd};
 use crate::wire::environment;
 use std::cell::RefCell;
 use std::ffi::OsString;

@@ -3,9 +3,10 @@
 use crate::front::handoff::Handoff;
 use crate::front::listener::Listener;
 use crate::master::run::Master;
-use crate::sys::descent::Kin;
 use crate::sys::exec::Passing;
-use crate::sys::{directory, limits, rights};
+use crate::sys::process::descent::Kin;
+use crate::sys::process::{directory, limits};
+use crate::sys::rights;
 use crate::workers::output::{LastWords, Stream};
 use crate::workers::worker::{Request, SharedUdp, Worker};
 use std::io::{self};

@@ -1,8 +1,9 @@
 //! A supervised worker's own sockets, seen from outside.
 
 use crate::sys::dispose::Foreign;
+use crate::sys::foreign;
 use crate::sys::seccomp::Call;
-use crate::sys::{foreign, listen};
+use crate::sys::socket::listen;
 use crate::wire::address::Address;
 use socket2::Socket;
 use std::net::SocketAddr;
