@@ -31,22 +31,24 @@ const GO: Needs = ("go", "apt-get install golang-go");
 const CADDY: Needs = ("caddy", "apt-get install caddy");
 
 /// Makes a command, when it is needed.
-type Words = Box<dyn Fn() -> Vec<String> + Send + Sync>;
+pub type Words = Box<dyn Fn() -> Vec<String> + Send + Sync>;
+/// One request.
+pub type Ask = Box<dyn Fn(SocketAddr) -> Reply + Send + Sync>;
 
 /// One server with one adapter.
 pub struct Case {
     /// Its name in the table.
-    pub server: &'static str,
+    pub server: String,
     /// The adapter; for presets `inherit PRESET`.
-    pub adapter: &'static str,
+    pub adapter: String,
     /// What must be installed.
-    pub needs: &'static [Needs],
+    pub needs: Vec<Needs>,
     /// The modes that suit the adapter.
-    pub modes: &'static [&'static str],
+    pub modes: Vec<String>,
     /// The command, made when it is needed.
     pub command: Words,
     /// One request.
-    pub ask: fn(SocketAddr) -> Reply,
+    pub ask: Ask,
 }
 
 const ALL: &[&str] = &["handoff", "shared", "kernel"];
@@ -58,9 +60,11 @@ type Make = fn() -> Vec<String>;
 /// Every server with every adapter that suits it.
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut add = |server, adapter, needs, modes, command: Make, ask| {
-        cases.push(Case { server, adapter, needs, modes, command: Box::new(command), ask });
-    };
+    let mut add =
+        |server: &str, adapter: &str, needs: &[Needs], modes: &[&str], command: Make, ask: fn(SocketAddr) -> Reply| {
+            let (server, adapter, needs, modes) = (server.to_owned(), adapter.to_owned(), needs.to_vec(), words(modes));
+            cases.push(Case { server, adapter, needs, modes, command: Box::new(command), ask: Box::new(ask) });
+        };
     add("Node http", "preload", &[NODE], ALL, node, request);
     add("Node http", "seccomp", &[NODE], ALL, node, request);
     add("Node behind npm start", "preload", &[NODE, NPM], ALL, npm, request);

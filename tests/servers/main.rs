@@ -8,6 +8,7 @@
 mod commands;
 mod dns;
 mod fastcgi;
+mod nightly;
 mod table;
 
 #[path = "../support/mod.rs"]
@@ -27,16 +28,10 @@ const QUEUED: (u64, usize) = (120, 4);
 const WORKERS: usize = 4;
 
 fn main() {
-    let results = Arc::new(Mutex::new(Results::default()));
-    let mut trials = Vec::new();
-    for case in commands::all() {
-        let case = Arc::new(case);
-        for mode in case.modes {
-            let (case, results) = (Arc::clone(&case), Arc::clone(&results));
-            results.lock().unwrap().expect(&case, mode);
-            trials.push(trial(case, mode, results));
-        }
+    if std::env::var_os("MAITRED_NIGHTLY").is_some() {
+        return run(nightly::all(), table::NIGHTLY, Vec::new());
     }
+    let mut trials = Vec::new();
     trials.extend(commands::on_demand().into_iter().map(|(name, needs, command)| {
         needing(needs, format!("{name}_on_a_port_of_its_own_choice"), move || serve_on_demand(&command()))
     }));
@@ -46,6 +41,22 @@ fn main() {
             trials.push(needing(needs, name, move || dns::serve(mode, command)));
         }
     }
+    run(commands::all(), table::OFTEN, trials);
+}
+
+/// Runs the servers and the other trials, and compares the table of the manual.
+fn run(cases: Vec<Case>, begin: &'static str, others: Vec<Trial>) {
+    let results = Arc::new(Mutex::new(Results::new(begin)));
+    let mut trials = Vec::new();
+    for case in cases {
+        let case = Arc::new(case);
+        for mode in &case.modes {
+            let (case, results) = (Arc::clone(&case), Arc::clone(&results));
+            results.lock().unwrap().expect(&case, mode);
+            trials.push(trial(Arc::clone(&case), mode.clone(), results));
+        }
+    }
+    trials.extend(others);
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     if !conclusion.has_failed()
         && let Err(why) = results.lock().unwrap().compare_with_manual()
@@ -56,11 +67,11 @@ fn main() {
     conclusion.exit();
 }
 
-fn trial(case: Arc<Case>, mode: &'static str, results: Arc<Mutex<Results>>) -> Trial {
+fn trial(case: Arc<Case>, mode: String, results: Arc<Mutex<Results>>) -> Trial {
     let name = format!("{} {} {mode}", case.server, case.adapter).replace(' ', "_");
-    needing(case.needs, name, move || {
-        let cell = serve(&case, mode);
-        results.lock().unwrap().record(&case, mode, cell);
+    needing(&case.needs.clone(), name, move || {
+        let cell = serve(&case, &mode);
+        results.lock().unwrap().record(&case, &mode, cell);
     })
 }
 
@@ -94,7 +105,7 @@ fn serve(case: &Case, mode: &str) -> Cell {
     let mut args = vec!["--mode", mode, "-w", &workers, "-b", "127.0.0.1:0"];
     match case.adapter.strip_prefix("inherit ") {
         Some(preset) => args.extend(["--preset", preset]),
-        None => args.extend(["--adapter", case.adapter]),
+        None => args.extend(["--adapter", &case.adapter]),
     }
     args.push("--");
     let command = (case.command)();

@@ -15,36 +15,45 @@ pub enum Cell {
     Drawn,
 }
 
-const BEGIN: &str = "<!-- made by `cargo test --test servers` -->\n";
+/// Where the table of the servers that every change is tried with begins.
+pub const OFTEN: &str = "<!-- made by `cargo test --test servers` -->\n";
+/// Where that of the others begins.
+pub const NIGHTLY: &str = "<!-- made by `.ci/nightly` -->\n";
 const END: &str = "<!-- end -->\n";
 const MODES: [&str; 3] = ["handoff", "shared", "kernel"];
 
 /// All cells, in the order of the cases; those that were not run are empty.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Results {
+    begin: &'static str,
     rows: Vec<(String, String)>,
-    cells: BTreeMap<(String, String, &'static str), Option<Cell>>,
+    cells: BTreeMap<(String, String, String), Option<Cell>>,
 }
 
 impl Results {
+    /// For the table that begins there.
+    pub fn new(begin: &'static str) -> Results {
+        Results { begin, rows: Vec::new(), cells: BTreeMap::new() }
+    }
+
     /// Makes room for what is about to be run.
-    pub fn expect(&mut self, case: &Case, mode: &'static str) {
-        let row = (case.server.to_owned(), case.adapter.to_owned());
+    pub fn expect(&mut self, case: &Case, mode: &str) {
+        let row = (case.server.clone(), case.adapter.clone());
         if !self.rows.contains(&row) {
             self.rows.push(row.clone());
         }
-        self.cells.insert((row.0, row.1, mode), None);
+        self.cells.insert((row.0, row.1, mode.to_owned()), None);
     }
 
     /// Notes how it went.
-    pub fn record(&mut self, case: &Case, mode: &'static str, cell: Cell) {
-        self.cells.insert((case.server.to_owned(), case.adapter.to_owned(), mode), Some(cell));
+    pub fn record(&mut self, case: &Case, mode: &str, cell: Cell) {
+        self.cells.insert((case.server.clone(), case.adapter.clone(), mode.to_owned()), Some(cell));
     }
 
     fn table(&self) -> String {
         let mut text = format!("| server | adapter | {} |\n|---|---|---|---|---|\n", MODES.join(" | "));
         for (server, adapter) in &self.rows {
-            let cell = |mode| match self.cells.get(&(server.clone(), adapter.clone(), mode)) {
+            let cell = |mode: &str| match self.cells.get(&(server.clone(), adapter.clone(), mode.to_owned())) {
                 Some(Some(Cell::Exact)) => "exact",
                 Some(Some(Cell::Served)) => "yes",
                 Some(Some(Cell::Drawn)) => "drawn",
@@ -68,7 +77,7 @@ impl Results {
         }
         let path = root().join("src/manual/servers.md");
         let chapter = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
-        let parts = chapter.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?)));
+        let parts = chapter.split_once(self.begin).and_then(|(before, rest)| Some((before, rest.split_once(END)?)));
         let Some((before, (present, after))) = parts else {
             return Err("the manual has no place for the table of servers".to_owned());
         };
@@ -78,7 +87,7 @@ impl Results {
             return Ok(());
         }
         if std::env::var_os("MAITRED_WRITE_TABLE").is_some() {
-            return std::fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}"))
+            return std::fs::write(&path, format!("{before}{}{table}{END}{after}", self.begin))
                 .map_err(|error| error.to_string());
         }
         Err(format!("the manual's table is not what was run; write it with MAITRED_WRITE_TABLE=1\n{table}"))
