@@ -4,6 +4,7 @@ use super::failures::Failures;
 use super::groups::Groups;
 use super::{Event, Events, look};
 use crate::adapt::daemons;
+use crate::clock;
 use crate::config::life::KillMode;
 use crate::config::{Config, PortZero};
 use crate::core::fleet::{self, Exit, Fleet, KillReason, Occupant};
@@ -28,9 +29,13 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-/// A worker that listened, whose first process ends with 0 this soon while other processes have its sockets, went into
-/// the background: that takes a server some milliseconds. A worker that served longer may have had other reasons.
+/// A worker that listened, whose first process ends with 0 this soon while other processes have its sockets, may have
+/// gone into the background. A worker that served longer had other reasons.
 const BACKGROUND_WITHIN: Duration = Duration::from_secs(10);
+/// What goes into the background forks the process that stays before it serves, or ends this soon after it forked it: that
+/// takes a server some milliseconds. A server that replaces itself (`USR2` to nginx, gunicorn, unicorn) forks later, and its old
+/// process stays until the new one serves.
+const BACKGROUND_TAKES: Duration = Duration::from_millis(200);
 /// How much longer than allowed the master waits for the end of everything. A thread that reads the files of a process
 /// that hangs in the kernel hangs there, too; it must not keep the master.
 const OVERDUE: Duration = Duration::from_secs(2);
@@ -130,6 +135,7 @@ pub fn ended(
         groups.wait(worker.pid, id, worker.slot, &front.common, events);
         return None;
     }
+    worker.ended = Some(clock::now());
     let worker = workers.get(id)?;
     // It was reaped elsewhere, so how it ended is unknown.
     let seen = reap::how_it_ended(worker.pidfd.get_ref().as_fd()).ok().flatten().map(Exit::from);
@@ -164,11 +170,32 @@ fn part_with(worker: &Worker, workers: &Pool, front: &Front) {
 
 /// A worker's first process ended with 0, and these processes go on without it.
 #[must_use]
-pub fn left_behind(id: WorkerId, found: Vec<Left>, fleet: &Fleet) -> Death {
+pub fn left_behind(id: WorkerId, found: Vec<Left>, workers: &Pool, fleet: &Fleet) -> Death {
     let starting = fleet.occupant(id).is_some_and(Occupant::is_starting);
+    let now = clock::now();
+    let ended = workers.get(id).and_then(|worker| worker.ended).unwrap_or(now);
+    let served = fleet.occupant(id).map_or(Duration::ZERO, |occupant| ended.since(occupant.since()));
     // Before the worker listens, it is unknown which of them is the server.
-    let daemons: Vec<Kin> = found.into_iter().filter(|left| left.holds || starting).map(|left| left.kin).collect();
-    Death { daemons: Some(daemons).filter(|daemons| !daemons.is_empty()), ..Death::by(id, Exit::Code(0)) }
+    let stay: Vec<Kin> = found.into_iter().filter(|left| left.holds || starting).map(|left| left.kin).collect();
+    // Its own children are younger.
+    let oldest = stay.iter().map(Kin::age).max().unwrap_or_default().saturating_sub(now.since(ended));
+    let daemons = Some(stay).filter(|stay| !stay.is_empty());
+    if let Some(heirs) = daemons.as_ref().filter(|_| !starting && !went_into_the_background(oldest, served)) {
+        let (worker, processes) = (id.0, leftovers::names(heirs.iter()));
+        warn!(
+            worker,
+            processes,
+            "a worker replaced itself, and its first process ended: that ends the worker, and another one follows. \
+             Use `maitred reload` in place of the server's own upgrade"
+        );
+        return Death::by(id, Exit::Code(0));
+    }
+    Death { daemons, ..Death::by(id, Exit::Code(0)) }
+}
+
+/// Whether a process of this age is what a server that was ready for this long forked to go into the background.
+fn went_into_the_background(age: Duration, served: Duration) -> bool {
+    age <= BACKGROUND_TAKES || age >= served
 }
 
 /// First reads what a worker that never served wrote to its standard error; [`Event::WordsHeard`] reports when. Another
@@ -320,5 +347,23 @@ fn rest_of(kill_mode: KillMode) -> Rest {
     match kill_mode {
         KillMode::Group | KillMode::Mixed => Rest::Ends,
         KillMode::Process => Rest::GoesOn,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_replaces_itself_does_not_go_into_the_background() {
+        let at = Duration::from_millis;
+        // Forked when it listened, and the first process ended at once.
+        assert!(went_into_the_background(at(10), at(10)));
+        // Forked before it listened, and the first process ended when the other one served.
+        assert!(went_into_the_background(at(3010), at(3000)));
+        // Loaded its program for long after it began to listen.
+        assert!(went_into_the_background(at(20), at(5000)));
+        // Forked by a signal when it had served for a while.
+        assert!(!went_into_the_background(at(500), at(600)));
     }
 }

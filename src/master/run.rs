@@ -163,7 +163,7 @@ impl Master {
                 self.failures.executed(worker, result, &mut self.workers, &self.fleet);
             }
             workers::Event::LeftBehind { worker, found } => {
-                self.died(ending::left_behind(worker, found, &self.fleet)).await;
+                self.died(ending::left_behind(worker, found, &self.workers, &self.fleet)).await;
             }
             workers::Event::NobodyLeft { but } => self.nobody_left_running(&but),
         }

@@ -200,6 +200,7 @@ impl Starter {
             let present = lookup(config, OsStr::new(env::PRELOAD));
             set(OsStr::new(env::PRELOAD), self.shim.preload(present.as_deref())?);
         }
+        let passed = inherited.len() as u32;
         let conventions = preset::conventions(&offered, slot.0, generation.0, std::process::id());
         for (name, value) in conventions.into_iter().filter(|(name, _)| !additions.without.contains(&&**name)) {
             set(OsStr::new(&name), value.into());
@@ -267,11 +268,13 @@ impl Starter {
             deaf_moment: None,
             looks: Looks::default(),
             outlived: false,
+            ended: None,
             listened: false,
             tasks: Vec::new(),
             supervised: None,
             executes: Executes::NotYet,
             uses_inherited: adapter == Chosen::Inherit,
+            passed,
             reported: false,
             ready: false,
             awaits_addresses: false,

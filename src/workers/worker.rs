@@ -15,12 +15,13 @@ use crate::core::moment::Moment;
 use crate::front::handoff::Handoff;
 use crate::front::listener::{Listener, Origin};
 use crate::sys::dispose::Foreign;
-use crate::sys::process::reap;
+use crate::sys::process::{reap, spawn};
 use crate::wire::address::Address;
 use crate::wire::packet::{FromWorker, RequestId, ToWorker};
 use nix::unistd::Pid;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,10 +77,14 @@ pub struct Worker {
     pub executes: Executes,
     /// Whether it serves the operator's addresses on the sockets that it inherited.
     pub uses_inherited: bool,
+    /// How many sockets of the operator's addresses it was started with.
+    pub passed: u32,
     /// Looks at what it has open, for requests that depend on that.
     pub looks: Looks,
     /// Whether its first process ended as it should, and others of its group go on for now.
     pub outlived: bool,
+    /// When its first process was seen to have ended, if it was.
+    pub ended: Option<Moment>,
     /// Whether the log says already that it does not take part as it should.
     pub reported: bool,
     /// The time that it has to listen again after it stopped.
@@ -161,6 +166,14 @@ impl Worker {
     #[must_use]
     pub fn age(&self) -> Duration {
         clock::now().since(self.since)
+    }
+
+    /// The numbers of the sockets that it was started with (`sd_listen_fds(3)`), unless it uses them: then they are its
+    /// listeners, and otherwise nobody closes them when it closes those that it bound itself.
+    #[must_use]
+    pub fn unused_passed(&self) -> Range<RawFd> {
+        let count = if self.uses_inherited { 0 } else { self.passed };
+        spawn::FIRST_LISTEN_FD..spawn::FIRST_LISTEN_FD + count as RawFd
     }
 
     /// Whether it listened on addresses of the master's and listens on none now.

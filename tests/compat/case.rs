@@ -30,16 +30,19 @@ pub const PACKAGES: Needs = Needs {
 pub struct Case {
     /// The row of the table.
     pub program: &'static str,
+    /// The column of the table of ways of starting, if it belongs there.
+    pub start: Option<&'static str>,
     pub needs: &'static [Needs],
     pub way: Way,
     /// Runs it, and tells what the table says.
-    pub run: fn(Way) -> String,
+    pub run: Box<dyn Fn(Way) -> String + Send>,
 }
 
 impl Case {
     pub fn name(&self) -> String {
         let Way { adapter, mode } = self.way;
-        let words = format!("{} {adapter} {mode}", self.program);
+        let started = self.start.map(|start| format!(" started {start}")).unwrap_or_default();
+        let words = format!("{}{started} {adapter} {mode}", self.program);
         words.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_")
     }
 
@@ -63,7 +66,7 @@ pub fn in_each_mode(
     run: fn(Way) -> String,
 ) -> Vec<Case> {
     let ways = adapters.iter().flat_map(|adapter| MODES.map(|mode| Way { adapter, mode }));
-    ways.map(|way| Case { program, needs, way, run }).collect()
+    ways.map(|way| Case { program, start: None, needs, way, run: Box::new(run) }).collect()
 }
 
 /// Both ways to bring an unmodified program to take part.

@@ -12,6 +12,7 @@ pub fn all() -> Vec<Case> {
         in_each_mode("a child that listens, killed and forked again", &[], BOTH, killed),
         in_each_mode("a worker that closes its last listener", &[], BOTH, deaf),
         in_each_mode("a reload to workers that close theirs", &[], BOTH, reload_to_deaf),
+        in_each_mode("Node, closes its port and listens there again, with --bind", &[NODE], &["preload"], twice),
     ]
     .into_iter()
     .flatten()
@@ -120,4 +121,30 @@ fn reload_to_deaf(way: Way) -> String {
     assert!(answers(local(port), 10).iter().all(|answer| answer == "served"));
     maitred.stop();
     "given up".to_owned()
+}
+
+const REQUESTS: usize = 20;
+
+/// The socket of `--bind` with which a worker is started does not count as one on which it listens.
+fn twice(way: Way) -> String {
+    let port = free_ports(1);
+    let (at, port_word) = (local(port).to_string(), port.to_string());
+    let maitred = start(
+        way,
+        &["-w", "2", "-b", &at],
+        &["sh", "-c", "node \"$0\" \"$1\"; true", &program("twice.js"), &port_word],
+    );
+    all_ready(&maitred, 2);
+    let mut answered = answers(local(port), REQUESTS).len();
+    reload(&maitred);
+    all_ready(&maitred, 2);
+    answered += answers(local(port), REQUESTS).len();
+    // One closes and lives on: nothing more waits there.
+    let closes = answers(local(port), 1).remove(0);
+    let pid = closes.strip_prefix("process ").unwrap().parse().unwrap();
+    kill(pid, nix::sys::signal::Signal::SIGUSR2);
+    maitred.wait_for(LISTENS_NOWHERE, 1);
+    answered += answers(local(port), REQUESTS).iter().filter(|answer| **answer != closes).count();
+    maitred.stop();
+    all_of(answered, 3 * REQUESTS)
 }

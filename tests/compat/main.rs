@@ -9,6 +9,8 @@
 //! - `parents`: parents that bind and leave the accepting to their children
 //! - `lives`: what ends with its process, and what follows
 //! - `rules`: the kernel's results with maitred and without
+//! - `http3`: connections over UDP
+//! - `starts`: servers by the way in which they are started
 //!
 //! A test whose program is missing fails under `CI` with the install hint. Elsewhere it is shown as
 //! ignored, with the hint, and can be asked for by name with `--ignored`.
@@ -16,11 +18,13 @@
 mod asgi;
 mod case;
 mod ftp;
+mod http3;
 mod inner;
 mod lives;
 mod parents;
 mod rules;
 mod sockets;
+mod starts;
 mod table;
 
 #[path = "../support/mod.rs"]
@@ -33,9 +37,17 @@ use table::Results;
 
 fn main() {
     let results = Arc::new(Mutex::new(Results::default()));
-    let cases =
-        [ftp::all(), inner::all(), asgi::all(), parents::all(), lives::all(), rules::all()].into_iter().flatten();
-    let trials = cases.map(|case| trial(case, &results)).collect();
+    let cases = [
+        ftp::all(),
+        inner::all(),
+        asgi::all(),
+        parents::all(),
+        lives::all(),
+        rules::all(),
+        http3::all(),
+        starts::all(),
+    ];
+    let trials = cases.into_iter().flatten().map(|case| trial(case, &results)).collect();
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     if !conclusion.has_failed()
         && let Err(why) = results.lock().unwrap().compare_with_manual()

@@ -170,12 +170,13 @@ impl Master {
         let Some(inode) = inode(worker, request) else { return };
         let (id, request, events) = (worker.id, request.id, self.request_events());
         let (aside, beside) = (self.front.common.aside.clone(), self.workers.groups_beside(worker.id));
+        let passed = worker.unused_passed();
         // What the master sends over these is on its way all the time.
         let mut ours = ending::our_sockets(&self.workers, &self.front);
         ours.extend(self.workers.values().map(|worker| worker.channel_inode));
         tokio::task::spawn_local(async move {
             let look = move || {
-                if is_among(Some(inode), descent::sockets_below(Pid::this(), &beside).as_ref()) {
+                if is_among(Some(inode), descent::sockets_below(Pid::this(), &beside, &passed).as_ref()) {
                     Found::Held
                 } else if descent::descriptors_on_their_way(Pid::this(), &beside, &ours) {
                     Found::PerhapsOnItsWay

@@ -80,7 +80,12 @@ impl Master {
         worker.datagrams.push(SharedUdp { id: request, address, claim, holders });
         if let Some(told) = self.front.common.provoked.tell(id, Kind::Listens) {
             let adopted = ownership == Ownership::Adopted;
-            info!(slot = worker.slot.0, worker = id.0, address = %format_args!("udp:{address}"), adopted, left_out = told.left_out, "a worker shares a UDP address");
+            let (slot, left_out) = (worker.slot.0, told.left_out);
+            let datagrams = match self.config.mode {
+                Mode::Kernel => "a flow stays at its slot",
+                Mode::Handoff | Mode::Shared => "whichever worker reads first gets one; HTTP/3 needs --mode kernel",
+            };
+            info!(slot, worker = id.0, address = %format_args!("udp:{address}"), adopted, datagrams, left_out, "a worker shares a UDP address");
         }
         ready::await_datagrams(worker, &self.checks.events);
         let message = ToWorker::Datagram { address, id: request, ownership };
@@ -118,7 +123,7 @@ impl Master {
         let aside = self.front.common.aside.clone();
         tokio::task::spawn_local(async move {
             let look = move || {
-                let open = descent::sockets_below(Pid::this(), &beside);
+                let open = descent::sockets_below(Pid::this(), &beside, &(0..0));
                 let held = open.is_none_or(|open| !open.is_disjoint(&inodes));
                 if held { Found::Held } else { Found::Closed }
             };

@@ -62,7 +62,7 @@ impl Master {
         let supervised = worker.supervised.is_some();
         let had = worker.supervised.as_ref().map(|supervised| supervised.inodes()).unwrap_or_default();
         let requests = worker.requests.iter().map(|request| request.id).collect();
-        let pid = worker.pid;
+        let (pid, passed) = (worker.pid, worker.unused_passed());
         let (common, events) = (Rc::clone(&self.front.common), self.request_events());
         common.deferred.set(common.deferred.get() + 1);
         tokio::task::spawn_local(async move {
@@ -72,7 +72,7 @@ impl Master {
             let begun = Instant::now();
             let look = move || match supervised {
                 true => process::sockets_of_others(pid, &beside),
-                false => descent::sockets_below(Pid::this(), &beside),
+                false => descent::sockets_below(Pid::this(), &beside, &passed),
             };
             let open = common.aside.run(look).await.unwrap_or(None);
             let seen = Seen { open, had, requests };

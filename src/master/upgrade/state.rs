@@ -123,6 +123,8 @@ pub struct PassedWorker {
     pub supervised: Option<supervised::Passed>,
     pub uses_inherited: bool,
     #[serde(default)]
+    pub passed: u32,
+    #[serde(default)]
     pub listened: bool,
     pub reported: bool,
     pub ready: bool,

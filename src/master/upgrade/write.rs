@@ -135,6 +135,7 @@ fn pass_worker(worker: &Worker, passing: &Passing, listeners: &[Rc<Listener>], t
         datagrams: worker.datagrams.iter().map(datagram).collect(),
         supervised: worker.supervised.as_ref().map(|s| s.pass(passing, &mut |handoff| table.place(handoff))),
         uses_inherited: worker.uses_inherited,
+        passed: worker.passed,
         listened: worker.listened,
         reported: worker.reported,
         ready: worker.ready,

@@ -9,11 +9,14 @@ use crate::sys::process::reap;
 use crate::wire::environment;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::time::Duration;
 
 /// Most bytes of an environment that are read. A command's arguments and variables together may be longer, but the
 /// master's are short, and those that the kernel puts last are the ones that were set last.
@@ -70,6 +73,14 @@ fn parse(stat: &str) -> Option<Kin> {
 }
 
 impl Kin {
+    /// How long ago it began, to a hundredth of a second.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        // `starttime` counts from the same origin (proc_pid_stat(5)), in ticks of `CLK_TCK`.
+        let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
+        since_boot.saturating_sub(Duration::from_secs_f64(self.began as f64 / procfs::ticks_per_second() as f64))
+    }
+
     /// Whether it still runs.
     #[must_use]
     pub fn runs(&self) -> bool {
@@ -168,13 +179,16 @@ pub fn still_there(of: &[Kin]) -> impl Iterator<Item = Pid> {
 }
 
 /// The inodes of all sockets of the processes that descend from one, without those of some process groups; nothing
-/// when one of these processes may not be inspected, since it may have any socket.
+/// when one of these processes may not be inspected, since it may have any socket. What they have at the `passed` numbers
+/// does not count.
 #[must_use]
-pub fn sockets_below(of: Pid, except: &HashSet<Pid>) -> Option<HashSet<u64>> {
+pub fn sockets_below(of: Pid, except: &HashSet<Pid>, passed: &Range<RawFd>) -> Option<HashSet<u64>> {
     let mut sockets = HashSet::new();
     for kin in descendants(of, &HashSet::new()).ok()?.into_iter().filter(|kin| !except.contains(&kin.group)) {
-        match sockets_of(kin.pid) {
-            Ok(found) => sockets.extend(found),
+        match numbered_sockets_of(kin.pid) {
+            Ok(found) => {
+                sockets.extend(found.filter(|(number, _)| !passed.contains(number)).map(|(_, inode)| inode));
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(_) => return None,
         }
@@ -273,8 +287,16 @@ pub fn mark_of(pid: Pid, family: &str) -> Mark {
 /// # Errors
 /// When it ended, or this process may not look.
 pub fn sockets_of(pid: Pid) -> io::Result<HashSet<u64>> {
+    Ok(numbered_sockets_of(pid)?.map(|(_, inode)| inode).collect())
+}
+
+/// The same, each with the number of its descriptor.
+fn numbered_sockets_of(pid: Pid) -> io::Result<impl Iterator<Item = (RawFd, u64)>> {
     let entries = std::fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
-    Ok(entries.filter_map(|entry| socket_inode(&std::fs::read_link(entry.path()).ok()?)).collect())
+    Ok(entries.filter_map(|entry| {
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        Some((number, socket_inode(&std::fs::read_link(entry.path()).ok()?)?))
+    }))
 }
 
 /// The session of a process.
