@@ -25,7 +25,7 @@ pub use wishes::SAME_REQUEST;
 use super::chance::Chance;
 use super::ids::{Generation, Slot, WorkerId};
 use super::moment::Moment;
-use ending::{drain, kill};
+use ending::{Limit, drain, kill};
 use reload::Reload;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -207,7 +207,7 @@ impl Fleet {
         state.reached = Some(state.occupants[index].generation);
         actions.push(Action::Admit { worker });
         for other in state.occupants.iter_mut().filter(|o| o.worker != worker && o.is_ready()) {
-            drain(other, now, Some(grace), actions);
+            drain(other, now, Some(Limit::of(grace)), actions);
         }
         self.proven_by(worker, actions);
     }
@@ -327,18 +327,25 @@ impl Fleet {
             Wanted::Stopped(stop) => Some(stop),
             Wanted::Running(_) | Wanted::Paused(_) => None,
         };
-        let grace = (stop != Some(Stop::Patient)).then_some(self.plan.grace);
+        let whole = Limit::of(self.plan.grace);
+        // The time in which the listeners took their last connections is part of it.
+        let left = self.stop_asked.map_or(whole.all, |asked| (asked + whole.all).since(now));
+        let limit = match stop {
+            Some(Stop::Patient) => None,
+            Some(Stop::Graceful) => Some(Limit { all: left, ..whole }),
+            Some(Stop::Immediate) | None => Some(whole),
+        };
         let state = &mut self.slots[index];
         (state.backoff, state.next) = (None, None);
         for occupant in &mut state.occupants {
             match &mut occupant.life {
                 Life::Draining { phase: Drain::Killed, .. } => {}
                 _ if stop == Some(Stop::Immediate) => kill(occupant, now, KillReason::Immediate, actions),
-                Life::Starting { .. } | Life::Ready { .. } => drain(occupant, now, grace, actions),
+                Life::Starting { .. } | Life::Ready { .. } => drain(occupant, now, limit, actions),
                 // TERM after QUIT sets the limits that were not set before.
                 Life::Draining { stop_at, deadline: deadline @ None, .. } if stop == Some(Stop::Graceful) => {
-                    *deadline = Some(now + self.plan.grace);
-                    *stop_at = Some(now + (self.plan.grace - time_to_stop(self.plan.grace)));
+                    *deadline = Some(now + left);
+                    *stop_at = Some(now + left.saturating_sub(whole.stop));
                 }
                 Life::Draining { .. } => {}
             }

@@ -4,14 +4,15 @@
 //! right; one of N workers would take the path from the others. So the shim only pretends to remove a path that the
 //! master holds. The master removes the file when it ends.
 
+use super::abi::ADDRESS_MAX;
 use super::settings;
 use super::table::lock;
 use core::cell::UnsafeCell;
 
 /// Paths of this process that are remembered; further ones are really removed when the program asks.
 const REMEMBERED: usize = 16;
-/// Longest path of a Unix socket (`unix(7)`).
-const PATH_MAX: usize = 108;
+/// Longest absolute path that is asked for: a relative one that fits into an address may be longer than that.
+const PATH_MAX: usize = ADDRESS_MAX * 3;
 
 struct Paths(UnsafeCell<[([u8; PATH_MAX], usize); REMEMBERED]>);
 // SAFETY: reached only with the table's lock held.

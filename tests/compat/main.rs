@@ -8,6 +8,7 @@
 //! - `asgi`: Python servers whose parent binds and whose executed children serve
 //! - `parents`: parents that bind and leave the accepting to their children
 //! - `lives`: what ends with its process, and what follows
+//! - `node_cluster`: what Node's own tests of its cluster module ask for
 //! - `rules`: the kernel's results with maitred and without
 //! - `http3`: connections over UDP
 //! - `starts`: servers by the way in which they are started
@@ -21,6 +22,7 @@ mod ftp;
 mod http3;
 mod inner;
 mod lives;
+mod node_cluster;
 mod parents;
 mod rules;
 mod sockets;
@@ -45,6 +47,7 @@ fn main() {
         lives::all(),
         rules::all(),
         http3::all(),
+        node_cluster::all(),
         starts::all(),
     ];
     let trials = cases.into_iter().flatten().map(|case| trial(case, &results)).collect();

@@ -49,6 +49,17 @@ pub struct Case {
     pub command: Words,
     /// One request.
     pub ask: Ask,
+    /// How much it is asked.
+    pub effort: Effort,
+}
+
+/// How much a server is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// Enough to see in each mode that promises it that every slot gets its exact share.
+    Full,
+    /// Enough to see that in hand-off mode, and that everybody is answered.
+    Light,
 }
 
 const ALL: &[&str] = &["handoff", "shared", "kernel"];
@@ -63,7 +74,8 @@ pub fn all() -> Vec<Case> {
     let mut add =
         |server: &str, adapter: &str, needs: &[Needs], modes: &[&str], command: Make, ask: fn(SocketAddr) -> Reply| {
             let (server, adapter, needs, modes) = (server.to_owned(), adapter.to_owned(), needs.to_vec(), words(modes));
-            cases.push(Case { server, adapter, needs, modes, command: Box::new(command), ask: Box::new(ask) });
+            let (command, ask) = (Box::new(command), Box::new(ask));
+            cases.push(Case { server, adapter, needs, modes, command, ask, effort: Effort::Full });
         };
     add("Node http", "preload", &[NODE], ALL, node, request);
     add("Node http", "seccomp", &[NODE], ALL, node, request);

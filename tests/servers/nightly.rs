@@ -14,7 +14,7 @@
 //! `{here}` is the folder of the lists, `{scratch}` a folder of the worker's own, `{npm}` and `{pip}` are the folders in
 //! which the packages are. maitred itself replaces `{port}` and `{slot}`.
 
-use crate::commands::{Ask, Case};
+use crate::commands::{Ask, Case, Effort};
 use crate::support::*;
 use serde::Deserialize;
 use std::io::{Read, Write};
@@ -76,8 +76,8 @@ pub fn all() -> Vec<Case> {
 }
 
 fn case(server: Server, here: &Path) -> Case {
-    let Server { name, needs, command, ask, adapter, modes } = server;
-    assert!(!needs.is_empty(), "{name} names no package");
+    // `.ci/nightly` installs what it needs.
+    let Server { name, needs: _, command, ask, adapter, modes } = server;
     let here = here.to_str().unwrap().to_owned();
     let packages = root().join("target/nightly");
     let make = move || {
@@ -97,7 +97,7 @@ fn case(server: Server, here: &Path) -> Case {
         }
         Asked::Words { send, expect } => Box::new(move |address| talk(address, &send, &expect)),
     };
-    Case { server: name, adapter, needs: Vec::new(), modes, command: Box::new(make), ask }
+    Case { server: name, adapter, needs: Vec::new(), modes, command: Box::new(make), ask, effort: Effort::Light }
 }
 
 /// Sends some words, and reads as many as are expected.

@@ -6,14 +6,30 @@ use super::time_to_stop;
 use crate::core::moment::Moment;
 use std::time::Duration;
 
-/// Starts the drain of a worker; without `grace` there is no time limit.
-pub(super) fn drain(occupant: &mut Occupant, now: Moment, grace: Option<Duration>, actions: &mut Vec<Action>) {
+/// How long a drain may take.
+#[derive(Clone, Copy)]
+pub(super) struct Limit {
+    /// Until the worker is killed.
+    pub all: Duration,
+    /// The part of it that comes after the stop signal.
+    pub stop: Duration,
+}
+
+impl Limit {
+    /// All of the grace time.
+    pub(super) fn of(grace: Duration) -> Limit {
+        Limit { all: grace, stop: time_to_stop(grace) }
+    }
+}
+
+/// Starts the drain of a worker; without a limit it may take any time.
+pub(super) fn drain(occupant: &mut Occupant, now: Moment, limit: Option<Limit>, actions: &mut Vec<Action>) {
     let worker = occupant.worker;
     occupant.life = Life::Draining {
         since: now,
         phase: Drain::Emptying,
-        stop_at: grace.map(|grace| now + (grace - time_to_stop(grace))),
-        deadline: grace.map(|grace| now + grace),
+        stop_at: limit.map(|limit| now + limit.all.saturating_sub(limit.stop)),
+        deadline: limit.map(|limit| now + limit.all),
     };
     actions.push(Action::Withdraw { worker });
 }

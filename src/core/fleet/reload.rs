@@ -1,7 +1,7 @@
 //! Replacing workers: a whole generation by the next one, or a single worker that reached a limit.
 
 use super::slot::{Life, Occupant, SlotState};
-use super::{AbortReason, Action, Fleet, KillReason, Manner, WaitReason, Wanted, Workers, drain, kill};
+use super::{AbortReason, Action, Fleet, KillReason, Manner, WaitReason, Wanted, Workers, drain, ending::Limit, kill};
 use crate::core::ids::{Generation, WorkerId};
 use crate::core::moment::Moment;
 use serde::{Deserialize, Serialize};
@@ -240,7 +240,7 @@ impl Fleet {
                 let state = &mut self.slots[index];
                 state.next = Some(generation);
                 for occupant in state.occupants.iter_mut().filter(|o| o.is_ready()) {
-                    drain(occupant, now, Some(grace), actions);
+                    drain(occupant, now, Some(Limit::of(grace)), actions);
                 }
                 self.fill(now, index, actions);
             }
@@ -310,7 +310,7 @@ impl Fleet {
             for occupant in state.occupants.iter_mut().filter(|o| o.generation == target && is_coming(o)) {
                 match occupant.life {
                     Life::Starting { .. } => kill(occupant, now, KillReason::Aborted, actions),
-                    Life::Ready { .. } | Life::Draining { .. } => drain(occupant, now, Some(grace), actions),
+                    Life::Ready { .. } | Life::Draining { .. } => drain(occupant, now, Some(Limit::of(grace)), actions),
                 }
             }
             for occupant in state.occupants.iter_mut().filter(|o| o.generation == target && o.serves()) {

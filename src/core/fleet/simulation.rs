@@ -265,7 +265,7 @@ impl World {
                 self.tell(Event::Tick);
             }
             let grace = self.fleet.plan.grace;
-            let latest = asked + self.fleet.plan.stop_delay + grace * 2 + time_to_stop(grace);
+            let latest = asked + self.fleet.plan.stop_delay + grace;
             self.must(self.now <= latest, "a graceful stop is late");
         } else if !self.done {
             self.now = self.now + SAME_REQUEST;

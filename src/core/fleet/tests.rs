@@ -168,6 +168,21 @@ fn a_graceful_stop_empties_then_signals_then_kills() {
 }
 
 #[test]
+fn a_graceful_stop_takes_the_grace_time_once_also_when_the_queues_stay_full() {
+    let (mut fleet, now, w) = ready(2);
+    assert_eq!(fleet.handle(now, Event::StopAsked(Stop::Graceful)), [Action::CloseListeners]);
+    let closed = now + (GRACE - time_to_stop(GRACE) * 2);
+    assert_eq!(fleet.wakes_at(), Some(closed));
+    let withdrawn = w.iter().map(|&worker| Action::Withdraw { worker }).collect::<Vec<_>>();
+    assert_eq!(fleet.handle(closed, Event::Tick), withdrawn);
+    assert_eq!(fleet.handle(closed, Event::Emptied(w[0])), [Action::Terminate { worker: w[0] }]);
+    let told = now + (GRACE - time_to_stop(GRACE));
+    assert_eq!(fleet.handle(told, Event::Tick), [Action::Terminate { worker: w[1] }]);
+    let killed = w.iter().map(|&worker| Action::Kill { worker, because: KillReason::GraceOver }).collect::<Vec<_>>();
+    assert_eq!(fleet.handle(now + GRACE, Event::Tick), killed);
+}
+
+#[test]
 fn a_second_stop_kills_at_once() {
     let (mut fleet, now, w) = ready(1);
     fleet.handle(now, Event::StopAsked(Stop::Graceful));

@@ -1,5 +1,6 @@
 //! Requests to the fleet: a stop, a pause, another number of workers.
 
+use super::ending::Limit;
 use super::event::{AbortReason, Action, Resize, Stop};
 use super::{Closing, Delayed, Fleet, Wanted};
 use crate::core::ids::WorkerId;
@@ -46,7 +47,11 @@ impl Fleet {
         };
         self.wanted = Wanted::Stopped(stop);
         self.closing = match (self.closing, stop) {
-            (Some(Closing { until: None }), Stop::Graceful) => Some(Closing { until: Some(now + self.plan.grace) }),
+            // The workers need the rest: to be told, and to end.
+            (Some(Closing { until: None }), Stop::Graceful) => {
+                let whole = Limit::of(self.plan.grace);
+                Some(Closing { until: Some(now + whole.all.saturating_sub(whole.stop * 2)) })
+            }
             (_, Stop::Immediate) => None,
             (closing, _) => closing,
         };

@@ -120,3 +120,18 @@ fn only_what_sd_notify_can_say_is_a_notification() {
         assert!(says.len() == 1 && !says[0].is_notification(), "{text}");
     }
 }
+
+#[test]
+fn what_is_malformed_is_said() {
+    let value = Malformed::Value { key: "ID", value: "x".to_owned() };
+    let said =
+        [Malformed::NotText, Malformed::TooLong, Malformed::NoKey("x".to_owned()), value, Malformed::NoId("LISTEN")];
+    let expected = [
+        "not UTF-8",
+        "longer than 4096 bytes",
+        "line \"x\" has no '='",
+        "ID=\"x\" makes no sense",
+        "LISTEN without ID",
+    ];
+    assert_eq!(said.map(|malformed| malformed.to_string()), expected);
+}

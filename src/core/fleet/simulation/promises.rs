@@ -225,10 +225,13 @@ impl World {
 
     fn terminated(&mut self, worker: WorkerId, event: &Event) {
         let (now, grace) = (self.now, self.fleet.plan.grace);
+        let stop = self.fleet.stop_asked.filter(|_| self.fleet.is_stopping());
         let process = self.process(worker, event);
         let twice = process.told.replace(now).is_some();
         let early = match process.withdrawn {
-            Some(since) => process.open > 0 && now < since + (grace - time_to_stop(grace)),
+            Some(since) => {
+                process.open > 0 && now < stop.map_or(since, |stop| stop.min(since)) + (grace - time_to_stop(grace))
+            }
             None => true,
         };
         self.must(!twice, "told twice");

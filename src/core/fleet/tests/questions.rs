@@ -110,3 +110,53 @@ fn only_a_new_worker_that_listens_nowhere_gives_its_generation_up() {
     assert!(!gives_up(|_, canary| Event::Stalled(canary, Sign::Untaken)));
     assert!(!gives_up(|old, _| Event::Stalled(old, Sign::Deaf)));
 }
+
+/// What `status` shows of a slot: its state, the worker, and those that are leaving beside it.
+fn shown(fleet: &Fleet) -> (&'static str, Option<WorkerId>, Vec<WorkerId>) {
+    let state = &fleet.slots[0];
+    (state.name(), state.main().map(|o| o.worker), state.leaving().map(|o| o.worker).collect())
+}
+
+#[test]
+fn a_slot_shows_who_serves_and_who_leaves() {
+    let mut now = Moment::default();
+    let mut fleet = Fleet::new(plan(1));
+    let first = forked(&fleet.handle(now, Event::Begin))[0];
+    assert_eq!(shown(&fleet), ("starting", Some(first), vec![]));
+    fleet.handle(now, Event::Ready(first));
+    assert_eq!(shown(&fleet), ("ready", Some(first), vec![]));
+    fleet.handle(now, Event::Stalled(first, Sign::Probe));
+    assert_eq!(shown(&fleet), ("stalled", Some(first), vec![]));
+    let signs = fleet.slots[0].occupants[0].signs;
+    assert_eq!(signs.names(), Sign::Probe.name());
+    fleet.handle(now, Event::Recovered(first, Sign::Probe));
+    now = now + Duration::from_secs(1);
+    let second = forked(&fleet.handle(now, Event::ReloadAsked(Manner::Rolling, Workers::Same)))[0];
+    assert_eq!(shown(&fleet), ("ready", Some(first), vec![]));
+    fleet.handle(now, Event::Ready(second));
+    assert_eq!(shown(&fleet), ("ready", Some(second), vec![first]));
+    assert_eq!(fleet.slots[0].occupants[0].since(), now);
+    fleet.handle(now, Event::Exited(first, Exit::Code(0)));
+    // Whoever fails twice waits, and a stopped slot is stopped.
+    let third = crash(&mut fleet, &mut now, second);
+    assert_eq!(fleet.slots[0].recent_failures(), 1);
+    fleet.handle(now, Event::Exited(third, Exit::Code(1)));
+    assert_eq!(shown(&fleet), ("backoff", None, vec![]));
+    assert_eq!(fleet.slots[0].recent_failures(), 2);
+    fleet.handle(now, Event::StopAsked(Stop::Immediate));
+    assert_eq!(shown(&fleet), ("stopped", None, vec![]));
+}
+
+#[test]
+fn a_leaving_worker_is_shown_while_nobody_follows() {
+    let (mut fleet, now, workers) = ready(1);
+    fleet.handle(now, Event::StopAsked(Stop::Patient));
+    fleet.handle(now, Event::ListenersClosed);
+    assert_eq!(shown(&fleet), ("draining", Some(workers[0]), vec![]));
+}
+
+#[test]
+fn ways_have_their_names() {
+    assert_eq!([Stop::Graceful, Stop::Patient, Stop::Immediate].map(Stop::name), ["graceful", "patient", "immediate"]);
+    assert_eq!([Manner::Rolling, Manner::Fleet, Manner::Restart].map(Manner::name), ["rolling", "fleet", "restart"]);
+}
