@@ -7,8 +7,8 @@
 
 use super::abi::*;
 use super::channel::request;
-use super::environment::HANDOFF_NAME;
 use super::descriptors::move_up;
+use super::environment::HANDOFF_NAME;
 use super::process::owns_memory;
 use super::table::{Entry, State, find, lock};
 use super::text::{Packet, name_of, value};
