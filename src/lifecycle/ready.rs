@@ -2,6 +2,7 @@
 
 use super::{Event, Events};
 use crate::adapt::Chosen;
+use crate::config::bind::Bind;
 use crate::config::life::{Probe, Ready};
 use crate::core::fleet::{Fleet, Manner, Occupant};
 use crate::core::ids::WorkerId;
@@ -81,6 +82,11 @@ pub fn counts(id: WorkerId, signal: Signal, workers: &mut Pool, fleet: &Fleet, e
             accepting.any(|request| address.covers(&request.address))
         }
         (Ready::Listen, Signal::Listens) => listens_where_it_should(worker, events),
+        (Ready::Listen, Signal::Waited) if listens_for_itself(worker) => {
+            let (slot, listens_on) = (worker.slot.0, addresses_of(worker));
+            info!(slot, worker = id.0, listens_on, "a starting worker listens on no address of --bind yet");
+            false
+        }
         (_, Signal::Waited) | (Ready::Listen | Ready::Notify, Signal::Notified) => true,
         (Ready::Notify | Ready::Http(_) | Ready::Delay(_) | Ready::Fd(_), _) => false,
     };
@@ -103,6 +109,24 @@ fn listens_where_it_should(worker: &mut Worker, events: &Events) -> bool {
     }
     give_a_moment(worker, events);
     false
+}
+
+/// Whether a worker listens, but only on Unix sockets, while `--bind` has none: those are for its own processes (tsx, pm2
+/// and forever open one first).
+fn listens_for_itself(worker: &Worker) -> bool {
+    let is_tcp = |bind: &Bind| matches!(bind, Bind::Any(_) | Bind::Tcp(_));
+    let mut accepting = worker.requests.iter().filter(|request| request.accepting).peekable();
+    accepting.peek().is_some()
+        && accepting.all(|request| matches!(request.address, Address::Unix(_)))
+        && !worker.config.bind.is_empty()
+        && worker.config.bind.iter().all(is_tcp)
+        && worker.datagrams.is_empty()
+}
+
+/// Where a worker listens, for the log.
+fn addresses_of(worker: &Worker) -> String {
+    let accepting = worker.requests.iter().filter(|request| request.accepting);
+    accepting.map(|request| request.listener.address.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// A worker shares a UDP address. If it listens on nothing else, that is its readiness a moment later.
@@ -232,11 +256,8 @@ fn is_named_after_a_process(address: &Address, of: &Worker) -> bool {
 pub fn listens_elsewhere(id: WorkerId, workers: &Pool, fleet: &Fleet) -> Option<String> {
     let worker = workers.get(id).filter(|worker| worker.awaits_addresses)?;
     let missing = addresses_missing(id, workers, fleet);
-    let names = |listeners: &mut dyn Iterator<Item = &Rc<Listener>>| {
-        listeners.map(|l| l.address.to_string()).collect::<Vec<_>>().join(", ")
-    };
-    let on = names(&mut worker.requests.iter().filter(|r| r.accepting).map(|r| &r.listener));
-    let missing = names(&mut missing.iter());
+    let on = addresses_of(worker);
+    let missing = missing.iter().map(|l| l.address.to_string()).collect::<Vec<_>>().join(", ");
     Some(format!(
         "the new worker listens on {on} and not on {missing}, where the old ones do; use `maitred restart` to change addresses"
     ))

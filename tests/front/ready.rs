@@ -184,6 +184,9 @@ fn with_bind_the_first_listener_of_a_worker_is_not_yet_readiness() {
     maitred.wait_for("worker forked", 1);
     maitred.status_until(|s| s["listeners"].as_array().unwrap().len() == 2);
     assert_eq!(maitred.status()["workers"][0]["state"], "starting");
+    // A socket file is for its own processes, however long it takes until it listens where it was told to.
+    maitred.wait_for("a starting worker listens on no address of --bind yet", 1);
+    assert_eq!(maitred.status()["workers"][0]["state"], "starting");
     switches.on("main");
     let maitred = maitred.ready(1);
     assert!(matches!(request(maitred.address()), Reply::Body(_)));

@@ -76,8 +76,10 @@ pub fn all() -> Vec<Case> {
 }
 
 fn case(server: Server, here: &Path) -> Case {
-    // `.ci/nightly` installs what it needs.
-    let Server { name, needs: _, command, ask, adapter, modes } = server;
+    let Server { name, needs, command, ask, adapter, modes } = server;
+    // `.ci/nightly` installs them.
+    let is_known = |package: &String| ["apt:", "npm:", "pip:"].iter().any(|kind| package.starts_with(kind));
+    assert!(needs.iter().all(is_known), "{name} needs {needs:?}");
     let here = here.to_str().unwrap().to_owned();
     let packages = root().join("target/nightly");
     let make = move || {
