@@ -75,8 +75,8 @@
 //! | `control` | the socket for commands, and its client | `core`, `reports`, `sys`, `sys::process`, `sys::socket` |
 //!
 //! [`crate::master`] is the loop that joins them. It, and what is above it, may use all parts. Two parts of it stand in
-//! folders of their own and do not know each other: [`crate::master::requests`] answers what workers ask for, and
-//! [`crate::master::upgrade`] goes on under a new binary. A part reports upward with events of its own
+//! folders of their own and do not know each other: `master::requests` answers what workers ask for, and
+//! `master::upgrade` goes on under a new binary. A part reports upward with events of its own
 //! ([`crate::reports`]); [`crate::master::event`] wraps them. A test reads this table and the `use` lines, and fails
 //! when they disagree, or when a part or a file outgrows what one can read: 4000 lines for a part, 400 for a file,
 //! without tests. Only the lab is larger ([`mod@crate::bench`]).

@@ -130,6 +130,13 @@ impl Datagrams {
         self.all.extract_if(.., |shared| shared.address == address).for_each(let_go);
     }
 
+    /// Gives up the other addresses with this port that nobody has: the next one may overlap them.
+    pub fn make_way(&mut self, asked: SocketAddr, held: impl Fn(SocketAddr) -> bool) {
+        let stays = |address: SocketAddr| address == asked || address.port() != asked.port() || held(address);
+        // Closed before the next one is bound.
+        self.all.retain(|shared| stays(shared.address));
+    }
+
     /// Gives up sockets that no worker has had for a while; in kernel mode `held` is asked for each slot. A socket of a
     /// slot that is gone would go on getting its share of the flows. Returns the addresses of which nothing is left.
     pub fn give_up_unheld(&mut self, now: Moment, held: impl Fn(SocketAddr, Option<Slot>) -> bool) -> Vec<SocketAddr> {

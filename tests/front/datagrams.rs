@@ -218,6 +218,30 @@ while True:
 }
 
 #[test]
+fn an_address_that_was_closed_is_not_in_the_way_of_one_that_overlaps_it() {
+    let script = r#"
+import socket, sys
+port = int(sys.argv[1])
+for host in ("0.0.0.0", "127.0.0.1", "0.0.0.0", "127.0.0.1"):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind((host, port))
+    if host == "0.0.0.0": s.close()
+    else: last = s
+    if host == "127.0.0.1" and not sys.argv[2:]: sys.argv.append("again"); s.close()
+while True:
+    _, client = last.recvfrom(100)
+    last.sendto(b"here", client)
+"#;
+    for mode in ["handoff", "shared", "kernel"] {
+        let port = free_port();
+        let maitred = Maitred::start(&["--mode", mode, "-w", "1", "--", "python3", "-c", script, &port.to_string()]);
+        all_ready(&maitred, 1);
+        assert_eq!(ask(&flow(SocketAddr::from(([127, 0, 0, 1], port)))), "here");
+        maitred.stop();
+    }
+}
+
+#[test]
 fn in_kernel_mode_a_slot_that_is_gone_gets_no_flow() {
     let port = free_port();
     let maitred = start("kernel", &["-w", "3"], port, &["tcp"]);

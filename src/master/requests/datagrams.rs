@@ -17,6 +17,7 @@ use crate::sys::rights::Asker;
 use crate::wire::address::Address;
 use crate::wire::packet::{AnswerTo, Datagram, Holder, Ownership, RequestId, ToWorker};
 use crate::workers::holders::Holders;
+use crate::workers::pool::Pool;
 use crate::workers::worker::{REQUESTS_MAX, SharedUdp, Worker};
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -67,6 +68,8 @@ impl Master {
         }
         // The rights that a port needs are the same for TCP.
         self.may(asker, &Address::Tcp(address))?;
+        let workers = &self.workers;
+        self.front.datagrams.make_way(address, |other| is_held(workers, other));
         let (worker, starter) = self.workers.get_with_starter(id).ok_or(Errno::ESRCH)?;
         if worker.datagrams.len() + worker.requests.len() >= REQUESTS_MAX {
             return Err(Errno::EMFILE.into());
@@ -108,7 +111,7 @@ impl Master {
         let Some(worker) = self.workers.get_mut(id) else { return };
         let Some(index) = worker.datagrams.iter().position(|datagram| datagram.id == request) else { return };
         let address = worker.datagrams.swap_remove(index).address;
-        if !self.holds_datagrams(address) {
+        if !is_held(&self.workers, address) {
             debug!(worker = id.0, %address, "nobody has this UDP address any more");
             self.front.datagrams.give_up(address);
         }
@@ -138,10 +141,6 @@ impl Master {
         worker.datagrams.retain(|datagram| datagram.id != request || !datagram.holders.are_gone());
     }
 
-    fn holds_datagrams(&self, address: SocketAddr) -> bool {
-        self.workers.values().any(|worker: &Worker| worker.datagrams.iter().any(|d| d.address == address))
-    }
-
     /// Gives up UDP sockets that no worker asks for any more. While a slot is about to get its next worker, that one may
     /// ask for them.
     pub(in crate::master) fn give_up_unheld_datagrams(&mut self) {
@@ -164,4 +163,9 @@ impl Master {
             info!(address = %format_args!("udp:{address}"), "nobody listens here any more; closing the address");
         }
     }
+}
+
+/// Whether a worker has this UDP address.
+fn is_held(workers: &Pool, address: SocketAddr) -> bool {
+    workers.values().any(|worker| worker.datagrams.iter().any(|datagram| datagram.address == address))
 }
