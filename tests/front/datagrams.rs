@@ -218,6 +218,28 @@ while True:
 }
 
 #[test]
+fn a_static_servers_udp_port_is_shared_too() {
+    let server = c_program("tests/workers/udp.c", "cc", &["-static"]);
+    for mode in ["handoff", "shared", "kernel"] {
+        let port = free_port();
+        let maitred = Maitred::start(&["--mode", mode, "-w", "2", "--", &server, &port.to_string()]);
+        all_ready(&maitred, 2);
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let flows: Vec<UdpSocket> = (0..20).map(|_| flow(address)).collect();
+        let slots: Vec<String> = flows.iter().map(|flow| slot(&ask(flow))).collect();
+        if mode == "kernel" {
+            // That all of 20 flows have the same slot happens once in half a million runs.
+            assert_eq!(slots.iter().collect::<HashSet<_>>().len(), 2, "{slots:?}");
+            maitred.told(&["reload", "--wait"]);
+            assert_eq!(flows.iter().map(|flow| slot(&ask(flow))).collect::<Vec<_>>(), slots);
+        }
+        let chosen = &maitred.logged("chose the adapter")[0];
+        assert_eq!(chosen["adapter"], "seccomp", "{chosen}");
+        maitred.stop();
+    }
+}
+
+#[test]
 fn an_address_that_was_closed_is_not_in_the_way_of_one_that_overlaps_it() {
     let script = r#"
 import socket, sys

@@ -24,7 +24,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 /// What the kernel is to do with a call.
-enum Verdict {
+pub(super) enum Verdict {
     /// Carry it out as if it were not supervised.
     Pass,
     /// Return this.
@@ -72,9 +72,9 @@ impl Master {
         }
         let directory = || foreign::working_directory(call.thread).ok();
         let Some((address, _)) = address_of(&bytes, directory) else { return Verdict::Pass };
-        let (Some(own), Ok(Some(inode))) = (OwnSocket::of(call), foreign::socket_inode(call.thread, call.descriptor()))
-        else {
-            return Verdict::Pass;
+        let Ok(Some(inode)) = foreign::socket_inode(call.thread, call.descriptor()) else { return Verdict::Pass };
+        let Some(own) = OwnSocket::of(call) else {
+            return self.datagram_bind_called(id, supervised, call, &address, inode);
         };
         let asker = Asker::of_thread(call.thread);
         // All of the above is about this call only if it still waits.
@@ -318,12 +318,6 @@ impl Master {
         socket: &OwnedFd,
         own_inode: u64,
     ) -> io::Result<u64> {
-        let flags = foreign::flags(call.thread, call.descriptor())?;
-        let on_exec = if flags & libc::O_CLOEXEC != 0 { OnExec::Close } else { OnExec::Keep };
-        // Others may share a listening socket, and their choice must not be undone.
-        if flags & libc::O_NONBLOCK != 0 {
-            socket2::SockRef::from(socket).set_nonblocking(true)?;
-        }
         let inode = fd::inode(socket.as_fd())?;
         let protocol = foreign::protocol(call.thread, call.descriptor()).unwrap_or_default();
         let worker = self.workers.get(id).ok_or(Errno::ESRCH)?;
@@ -340,9 +334,20 @@ impl Master {
             supervised.open(own_inode, Rc::clone(&socket));
             supervised.open(inode, socket);
         }
-        supervised.notifier().put(call, socket.as_fd(), call.descriptor(), on_exec)?;
+        put_with_its_flags(supervised, call, socket)?;
         Ok(inode)
     }
+}
+
+/// Puts a socket in place of the one that a call is about, with the same flags.
+pub(super) fn put_with_its_flags(supervised: &Supervised, call: &Call, socket: &OwnedFd) -> io::Result<()> {
+    let flags = foreign::flags(call.thread, call.descriptor())?;
+    let on_exec = if flags & libc::O_CLOEXEC != 0 { OnExec::Close } else { OnExec::Keep };
+    // Others may share it, and their choice must not be undone.
+    if flags & libc::O_NONBLOCK != 0 {
+        socket2::SockRef::from(socket).set_nonblocking(true)?;
+    }
+    supervised.notifier().put(call, socket.as_fd(), call.descriptor(), on_exec)
 }
 
 /// The request for an address that a supervised worker would bind by itself.

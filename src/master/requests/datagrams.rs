@@ -1,6 +1,7 @@
 //! UDP addresses that workers bind.
 
 use super::answer::{Answer, errno_of};
+use super::calls::{Verdict, put_with_its_flags};
 use super::claims::claim_of;
 use super::event::{Event, Found};
 use crate::clock;
@@ -14,16 +15,21 @@ use crate::provoked::Kind;
 use crate::sys::dispose::Foreign;
 use crate::sys::process::descent;
 use crate::sys::rights::Asker;
+use crate::sys::seccomp::Call;
+use crate::sys::{fd, foreign};
 use crate::wire::address::Address;
 use crate::wire::packet::{AnswerTo, Datagram, Holder, Ownership, RequestId, ToWorker};
 use crate::workers::holders::Holders;
 use crate::workers::pool::Pool;
+use crate::workers::supervised::Supervised;
+use crate::workers::supervised::socket::Known;
 use crate::workers::worker::{REQUESTS_MAX, SharedUdp, Worker};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use tracing::{debug, info};
 
 impl Master {
@@ -44,6 +50,58 @@ impl Master {
             errno_of(&error)
         });
         self.answer_worker(id, datagram.id, served, reply.as_ref().or(rendezvous));
+    }
+
+    /// A supervised worker calls `bind` on a socket that is no stream. When it closes one is not noticed: the address
+    /// stays its own until it ends.
+    pub(super) fn datagram_bind_called(
+        &mut self,
+        id: WorkerId,
+        supervised: &Supervised,
+        call: &Call,
+        address: &Address,
+        inode: u64,
+    ) -> Verdict {
+        let Address::Tcp(address) = *address else { return Verdict::Pass };
+        let Ok(own) = foreign::descriptor(call.thread, call.descriptor()).map(Foreign::from) else {
+            return Verdict::Pass;
+        };
+        let is_udp = socket2::SockRef::from(&own).r#type().is_ok_and(|kind| kind == socket2::Type::DGRAM);
+        let asker = Asker::of_thread(call.thread);
+        if !is_udp || address.port() == 0 || !supervised.notifier().waits(call) {
+            return Verdict::Pass;
+        }
+        if let Some(known) = supervised.take_known(inode) {
+            // Called again because a signal came in between. The first call did everything.
+            supervised.remember(inode, known);
+            return Verdict::Return(Ok(0));
+        }
+        let (answer, holder) = (AnswerTo::Sender, Holder::Unknown);
+        let asked = Datagram { address, id: supervised.next_request(), answer, holder };
+        let served = asker.and_then(|asker| self.serve_datagram(id, &asked, Some(&own), &asker));
+        let placed = served.and_then(|answer| match answer.message {
+            ToWorker::Datagram { ownership, .. } => {
+                let socket = answer.fds.first().ok_or(Errno::EINVAL)?;
+                // One that was adopted is in its place already.
+                if ownership == Ownership::Master {
+                    put_with_its_flags(supervised, call, socket)?;
+                }
+                fd::inode(socket.as_fd()).map(Some)
+            }
+            _ => Ok(None),
+        });
+        match placed {
+            Ok(None) => Verdict::Pass,
+            Ok(Some(inode)) => {
+                supervised.remember(inode, Known::Bound(Address::Tcp(address)));
+                Verdict::Return(Ok(0))
+            }
+            Err(error) => {
+                self.close_datagram(id, asked.id);
+                self.refused(id, &Address::Tcp(address), &error);
+                error.into()
+            }
+        }
     }
 
     /// # Errors
