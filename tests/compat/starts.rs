@@ -165,7 +165,9 @@ fn run(server: &Server, start_as: &str, command: &str, way: Way) -> String {
         None => place(command),
     };
     let line = format!("PATH=$PATH:/usr/sbin; mkdir -p {dir}; {line}");
-    let maitred = start(way, &["-w", &WORKERS.to_string(), "--grace", "10s"], &["sh", "-c", &line]);
+    // A server that listens long before it accepts keeps its share.
+    let options = ["-w", &WORKERS.to_string(), "--grace", "10s", "--stall", "30s"];
+    let maitred = start(way, &options, &["sh", "-c", &line]);
     if start_as == "background" {
         let (status, output) = maitred.wait();
         assert_eq!(status.code(), Some(3), "{output}");
