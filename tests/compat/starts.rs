@@ -206,7 +206,8 @@ fn process(answer: &str) -> i32 {
     pid.trim().parse().unwrap_or_else(|_| panic!("{answer}"))
 }
 
-/// Each worker's server is told to replace itself, by the signals that its users know. Everybody is answered meanwhile.
+/// Each worker's server is told to replace itself, by the signals that its users know. Everybody is answered until the
+/// worker ends.
 fn upgrades_itself(maitred: &Maitred, (begins, ends): (Signal, Option<Signal>), port: u16) {
     let old: BTreeSet<i32> = descendants(maitred.child.id()).into_iter().collect();
     let first = maitred.pids();
@@ -224,9 +225,6 @@ fn upgrades_itself(maitred: &Maitred, (begins, ends): (Signal, Option<Signal>), 
     }
     let Some(ends) = ends else { return };
     first.iter().for_each(|pid| kill(*pid, ends));
-    while first.iter().any(|pid| runs(*pid)) {
-        answers(local(port), 1);
-    }
     // The worker has ended with its first process, and another one follows.
     maitred.status_until(|status| {
         let workers = status["workers"].as_array().unwrap();
