@@ -328,11 +328,13 @@ impl Fleet {
             Wanted::Running(_) | Wanted::Paused(_) => None,
         };
         let whole = Limit::of(self.plan.grace);
-        // The time in which the listeners took their last connections is part of it.
-        let left = self.stop_asked.map_or(whole.all, |asked| (asked + whole.all).since(now));
         let limit = match stop {
             Some(Stop::Patient) => None,
-            Some(Stop::Graceful) => Some(Limit { all: left, ..whole }),
+            // The time in which the listeners took their last connections is part of it.
+            Some(Stop::Graceful) => {
+                let left = self.stop_asked.map_or(whole.all, |asked| (asked + whole.all).since(now));
+                Some(Limit { all: left, ..whole })
+            }
             Some(Stop::Immediate) | None => Some(whole),
         };
         let state = &mut self.slots[index];
@@ -344,8 +346,7 @@ impl Fleet {
                 Life::Starting { .. } | Life::Ready { .. } => drain(occupant, now, limit, actions),
                 // TERM after QUIT sets the limits that were not set before.
                 Life::Draining { stop_at, deadline: deadline @ None, .. } if stop == Some(Stop::Graceful) => {
-                    *deadline = Some(now + left);
-                    *stop_at = Some(now + left.saturating_sub(whole.stop));
+                    (*stop_at, *deadline) = limit.map(|limit| limit.ends(now)).unzip();
                 }
                 Life::Draining { .. } => {}
             }

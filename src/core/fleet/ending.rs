@@ -20,17 +20,18 @@ impl Limit {
     pub(super) fn of(grace: Duration) -> Limit {
         Limit { all: grace, stop: time_to_stop(grace) }
     }
+
+    /// When the stop signal comes at the latest, and when the kill does.
+    pub(super) fn ends(self, now: Moment) -> (Moment, Moment) {
+        (now + self.all.saturating_sub(self.stop), now + self.all)
+    }
 }
 
 /// Starts the drain of a worker; without a limit it may take any time.
 pub(super) fn drain(occupant: &mut Occupant, now: Moment, limit: Option<Limit>, actions: &mut Vec<Action>) {
     let worker = occupant.worker;
-    occupant.life = Life::Draining {
-        since: now,
-        phase: Drain::Emptying,
-        stop_at: limit.map(|limit| now + limit.all.saturating_sub(limit.stop)),
-        deadline: limit.map(|limit| now + limit.all),
-    };
+    let (stop_at, deadline) = limit.map(|limit| limit.ends(now)).unzip();
+    occupant.life = Life::Draining { since: now, phase: Drain::Emptying, stop_at, deadline };
     actions.push(Action::Withdraw { worker });
 }
 
