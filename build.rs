@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 
-const SHIM: &str = "src/shim";
+const SHIM: &str = "src/adapt/preload/shim";
 
 fn main() {
     println!("cargo:rerun-if-changed={SHIM}");

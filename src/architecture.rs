@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! client ──▶ kernel's accept queue ──▶ master ──▶ hand-off socket of one worker ──▶ accept()
-//!            sys::socket::listen               front::accept     sys::fd                    in the worker
+//!            sys::socket::listen       front::accept     sys::fd                    in the worker
 //!                                      front::admission
 //!                                      core::policy
 //!                                      front::handoff
@@ -60,17 +60,17 @@
 //! | `sys::socket` | sockets | `sys`, `wire` |
 //! | `sys::process` | processes: how they are started, watched and ended, and what they have open | `sys`, `sys::socket`, `wire` |
 //! | `clock` | what time it is for `core` | `core`, `sys` |
-//! | `aside` | work that would hold up the loop | `sys`, `sys::process`, `sys::socket` |
-//! | `config` | what an operator asked for | `core`, `sys`, `sys::process`, `sys::socket`, `wire` |
-//! | `adapt` | how an unmodified program takes part | `config`, `sys`, `sys::process`, `sys::socket`, `wire` |
+//! | `aside` | work that would hold up the loop | |
+//! | `config` | what an operator asked for | `core`, `sys::process`, `wire` |
+//! | `adapt` | how an unmodified program takes part | `config`, `sys`, `sys::process`, `wire` |
 //! | `activity` | whether anything goes on | |
 //! | `kernel` | kernel mode: the program and its maps, its sockets, what each slot should get | `aside`, `activity`, `clock`, `config`, `core`, `reports`, `sys`, `sys::process`, `sys::socket` |
 //! | `opens` | which connections are open | `aside`, `activity`, `clock`, `config`, `core`, `sys`, `sys::socket`, `wire` |
 //! | `datagrams` | UDP addresses that workers share | `config`, `core`, `sys`, `sys::socket`, `wire` |
-//! | `front` | the path of a connection | `aside`, `activity`, `clock`, `config`, `core`, `datagrams`, `kernel`, `opens`, `provoked`, `reports`, `sys`, `sys::process`, `sys::socket`, `wire` |
+//! | `front` | the path of a connection | `aside`, `activity`, `clock`, `config`, `core`, `datagrams`, `kernel`, `opens`, `provoked`, `reports`, `sys`, `sys::socket`, `wire` |
 //! | `workers` | one worker as a process | `adapt`, `activity`, `clock`, `config`, `core`, `front`, `provoked`, `reports`, `sys`, `sys::process`, `sys::socket`, `wire` |
 //! | `lifecycle` | what happens to workers | `adapt`, `activity`, `clock`, `config`, `control`, `core`, `front`, `kernel`, `reports`, `sys`, `sys::process`, `sys::socket`, `wire`, `workers` |
-//! | `worker` | for servers written in Rust | `sys`, `sys::process`, `sys::socket`, `wire` |
+//! | `worker` | for servers written in Rust | `sys`, `wire` |
 //! | `manual` | the chapters | |
 //! | `control` | the socket for commands, and its client | `core`, `reports`, `sys`, `sys::process`, `sys::socket` |
 //!

@@ -5,10 +5,10 @@
 #![no_main]
 
 #[allow(dead_code, unused_macros, unused_imports, reason = "the target calls a part of the shim's file")]
-#[path = "../../../src/shim/abi.rs"]
+#[path = "../../../src/adapt/preload/shim/abi.rs"]
 mod abi;
 #[allow(dead_code, unused_imports, reason = "the target calls a part of the shim's file")]
-#[path = "../../../src/shim/text.rs"]
+#[path = "../../../src/adapt/preload/shim/text.rs"]
 mod text;
 
 use abi::ADDRESS_MAX;

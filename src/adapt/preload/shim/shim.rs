@@ -16,7 +16,7 @@ pub mod channel;
 pub mod closing;
 pub mod descriptors;
 pub mod end;
-#[path = "../wire/environment.rs"]
+#[path = "../../../wire/environment.rs"]
 pub mod environment;
 pub mod epoll;
 pub mod follow;
