@@ -10,6 +10,7 @@ use crate::sys::dispose::{self, Foreign};
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::fd;
 use crate::sys::socket::listen::{self, Sharing};
+use crate::wire::address::Address;
 use crate::wire::packet::Ownership;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -130,11 +131,12 @@ impl Datagrams {
         self.all.extract_if(.., |shared| shared.address == address).for_each(let_go);
     }
 
-    /// Gives up the other addresses with this port that nobody has: the next one may overlap them.
+    /// Gives up addresses that nobody has and that overlap the one that is about to be bound. Any other one stays: the
+    /// worker may be about to bind it again.
     pub fn make_way(&mut self, asked: SocketAddr, held: impl Fn(SocketAddr) -> bool) {
-        let stays = |address: SocketAddr| address == asked || address.port() != asked.port() || held(address);
+        let overlaps = |other| other != asked && Address::Tcp(other).covers(&Address::Tcp(asked));
         // Closed before the next one is bound.
-        self.all.retain(|shared| stays(shared.address));
+        self.all.retain(|shared| !overlaps(shared.address) || held(shared.address));
     }
 
     /// Gives up sockets that no worker has had for a while; in kernel mode `held` is asked for each slot. A socket of a

@@ -13,23 +13,21 @@ use crate::lifecycle::ready;
 use crate::master::run::Master;
 use crate::provoked::Kind;
 use crate::sys::dispose::Foreign;
+use crate::sys::foreign;
 use crate::sys::process::descent;
 use crate::sys::rights::Asker;
 use crate::sys::seccomp::Call;
-use crate::sys::{fd, foreign};
 use crate::wire::address::Address;
 use crate::wire::packet::{AnswerTo, Datagram, Holder, Ownership, RequestId, ToWorker};
 use crate::workers::holders::Holders;
 use crate::workers::pool::Pool;
 use crate::workers::supervised::Supervised;
-use crate::workers::supervised::socket::Known;
 use crate::workers::worker::{REQUESTS_MAX, SharedUdp, Worker};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use tracing::{debug, info};
 
 impl Master {
@@ -71,9 +69,8 @@ impl Master {
         if !is_udp || address.port() == 0 || !supervised.notifier().waits(call) {
             return Verdict::Pass;
         }
-        if let Some(known) = supervised.take_known(inode) {
+        if self.front.datagrams.inodes(address).any(|shared| shared == inode) {
             // Called again because a signal came in between. The first call did everything.
-            supervised.remember(inode, known);
             return Verdict::Return(Ok(0));
         }
         let (answer, holder) = (AnswerTo::Sender, Holder::Unknown);
@@ -86,16 +83,12 @@ impl Master {
                 if ownership == Ownership::Master {
                     put_with_its_flags(supervised, call, socket)?;
                 }
-                fd::inode(socket.as_fd()).map(Some)
+                Ok(Verdict::Return(Ok(0)))
             }
-            _ => Ok(None),
+            _ => Ok(Verdict::Pass),
         });
         match placed {
-            Ok(None) => Verdict::Pass,
-            Ok(Some(inode)) => {
-                supervised.remember(inode, Known::Bound(Address::Tcp(address)));
-                Verdict::Return(Ok(0))
-            }
+            Ok(verdict) => verdict,
             Err(error) => {
                 self.close_datagram(id, asked.id);
                 self.refused(id, &Address::Tcp(address), &error);
