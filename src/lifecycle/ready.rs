@@ -85,6 +85,8 @@ pub fn counts(id: WorkerId, signal: Signal, workers: &mut Pool, fleet: &Fleet, e
         (Ready::Listen, Signal::Waited) if listens_for_itself(worker) => {
             let (slot, listens_on) = (worker.slot.0, addresses_of(worker));
             info!(slot, worker = id.0, listens_on, "a starting worker listens on no address of --bind yet");
+            // The next address that it listens on gets a moment of its own.
+            worker.asked = false;
             false
         }
         (_, Signal::Waited) | (Ready::Listen | Ready::Notify, Signal::Notified) => true,
@@ -117,7 +119,7 @@ fn listens_for_itself(worker: &Worker) -> bool {
     let is_tcp = |bind: &Bind| matches!(bind, Bind::Any(_) | Bind::Tcp(_));
     let mut accepting = worker.requests.iter().filter(|request| request.accepting).peekable();
     accepting.peek().is_some()
-        && accepting.all(|request| matches!(request.address, Address::Unix(_)))
+        && accepting.all(|request| !matches!(request.address, Address::Tcp(_)))
         && !worker.config.bind.is_empty()
         && worker.config.bind.iter().all(is_tcp)
         && worker.datagrams.is_empty()

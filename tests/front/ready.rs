@@ -172,16 +172,31 @@ fn the_address_that_matters_can_be_named() {
     maitred.stop();
 }
 
+/// A worker that listens on a socket file first, and here when the switch is on, under a master with `--bind`.
+fn health_first(switches: &Switches, at: &str) -> Maitred {
+    let at_its_place = |word| if word == "127.0.0.1:0" { at } else { word };
+    let command: Vec<&str> = switches.pages(&["health"]).into_iter().map(at_its_place).collect();
+    let maitred = Maitred::start(&[&["-w", "1", "-b", "127.0.0.1:0", "--"], &command[..]].concat());
+    maitred.wait_for("worker forked", 1);
+    maitred
+}
+
+#[test]
+fn a_worker_that_opens_a_socket_file_and_then_another_port_than_that_of_bind_is_ready_there() {
+    let switches = Switches::new();
+    let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let maitred = health_first(&switches, &elsewhere.to_string());
+    maitred.wait_for("a starting worker listens on no address of --bind yet", 1);
+    switches.on("main");
+    let maitred = maitred.ready(1);
+    assert!(matches!(request(elsewhere), Reply::Body(_)));
+    maitred.stop();
+}
+
 #[test]
 fn with_bind_the_first_listener_of_a_worker_is_not_yet_readiness() {
     let switches = Switches::new();
-    let command: Vec<&str> = switches
-        .pages(&["health"])
-        .into_iter()
-        .map(|word| if word == "127.0.0.1:0" { "127.0.0.1:{port}" } else { word })
-        .collect();
-    let maitred = Maitred::start(&[&["-w", "1", "-b", "127.0.0.1:0", "--"], &command[..]].concat());
-    maitred.wait_for("worker forked", 1);
+    let maitred = health_first(&switches, "127.0.0.1:{port}");
     maitred.status_until(|s| s["listeners"].as_array().unwrap().len() == 2);
     assert_eq!(maitred.status()["workers"][0]["state"], "starting");
     // A socket file is for its own processes, however long it takes until it listens where it was told to.
