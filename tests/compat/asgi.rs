@@ -1,9 +1,8 @@
 //! Python servers whose parent binds the address and whose children serve, most of them executed anew.
 
 use crate::case::*;
-use crate::sockets::{descendants, free_ports, listening, local};
+use crate::sockets::{descendants, ends_whole, free_ports, listening, local};
 use crate::support::*;
-use nix::sys::signal::Signal::SIGTERM;
 use std::collections::BTreeSet;
 
 pub fn all() -> Vec<Case> {
@@ -48,11 +47,7 @@ fn serves(way: Way, command: &str) -> String {
     reload(&maitred);
     right += answers(local(port), REQUESTS).iter().filter(|answer| answer.contains("served by")).count();
     only_there(&maitred, port);
-    let pids = descendants(maitred.child.id());
-    maitred.signal(SIGTERM);
-    let (status, output) = maitred.wait();
-    assert_eq!(status.code(), Some(0), "{output}");
-    pids.into_iter().for_each(wait_gone);
+    ends_whole(maitred);
     all_of(right, 2 * REQUESTS)
 }
 

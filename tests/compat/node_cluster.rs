@@ -45,18 +45,23 @@ fn node(way: Way, options: &[&str], name: &str, words: &[&str]) -> Maitred {
     start(way, options, &[&["node", &program(&format!("cluster/{name}"))], words].concat())
 }
 
-/// Waits until the workers have printed so many lines that end with these words, and returns them.
-fn wait_said(maitred: &Maitred, words: &str, count: usize) -> Vec<String> {
+/// Waits until the workers have printed so many such lines, and returns them.
+fn wait_lines(maitred: &Maitred, count: usize, is_one: impl Fn(&str) -> bool) -> Vec<String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let output = maitred.output();
-        let lines: Vec<String> = output.lines().filter(|line| line.ends_with(words)).map(str::to_owned).collect();
+        let lines: Vec<String> = output.lines().filter(|line| is_one(line)).map(str::to_owned).collect();
         if lines.len() >= count {
             return lines;
         }
-        assert!(Instant::now() < deadline, "waited for {count}× {words:?}: {output}");
+        assert!(Instant::now() < deadline, "waited for {count} lines: {output}");
         std::thread::yield_now();
     }
+}
+
+/// The same for lines that end with these words.
+fn wait_said(maitred: &Maitred, words: &str, count: usize) -> Vec<String> {
+    wait_lines(maitred, count, |line| line.ends_with(words))
 }
 
 /// What so many requests are answered with, each once.

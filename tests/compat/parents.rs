@@ -1,9 +1,8 @@
 //! Parents that bind and leave the accepting to their children: by `fork`, by `exec`, by a message.
 
 use crate::case::*;
-use crate::sockets::{descendants, free_ports, listening, local};
+use crate::sockets::{descendants, ends_whole, free_ports, listening, local};
 use crate::support::*;
-use nix::sys::signal::Signal::SIGTERM;
 use std::collections::BTreeSet;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -83,10 +82,6 @@ fn serves(way: Way, port: u16, answer: &str, words: &[&str]) -> String {
             reload(&maitred);
         }
     }
-    let pids = descendants(maitred.child.id());
-    maitred.signal(SIGTERM);
-    let (status, output) = maitred.wait();
-    assert_eq!(status.code(), Some(0), "{output}");
-    pids.into_iter().for_each(wait_gone);
+    ends_whole(maitred);
     all_of(right, 2 * REQUESTS)
 }

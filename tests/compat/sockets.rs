@@ -1,5 +1,6 @@
 //! Which processes there are, and where they listen, as the kernel tells.
 
+use crate::support::{Maitred, wait_gone};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
@@ -37,6 +38,13 @@ pub fn descendants(of: u32) -> Vec<i32> {
         next += 1;
     }
     found
+}
+
+/// Stops `maitred`, and nothing of its workers is left.
+pub fn ends_whole(maitred: Maitred) {
+    let pids = descendants(maitred.child.id());
+    maitred.stop();
+    pids.into_iter().for_each(wait_gone);
 }
 
 /// Where these processes listen on TCP.

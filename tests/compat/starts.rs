@@ -2,7 +2,7 @@
 //! file changes, with workers of their own, with an upgrade of their own, and into the background.
 
 use crate::case::*;
-use crate::sockets::{descendants, free_ports, local};
+use crate::sockets::{descendants, ends_whole, free_ports, local};
 use crate::support::*;
 use nix::sys::signal::Signal::{self, SIGQUIT, SIGTERM, SIGUSR2};
 use std::collections::BTreeSet;
@@ -181,11 +181,7 @@ fn run(server: &Server, start_as: &str, command: &str, way: Way) -> String {
     }
     reload(&maitred);
     serves(&maitred, way, port);
-    let pids = descendants(maitred.child.id());
-    maitred.signal(SIGTERM);
-    let (status, output) = maitred.wait();
-    assert_eq!(status.code(), Some(0), "{output}");
-    pids.into_iter().for_each(wait_gone);
+    ends_whole(maitred);
     "yes".to_owned()
 }
 

@@ -2,8 +2,7 @@
 
 use crate::fastcgi;
 use crate::support::*;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
@@ -249,17 +248,7 @@ fn redis() -> Vec<String> {
 }
 
 fn redis_ping(address: SocketAddr) -> Reply {
-    let mut answer = [0; 7];
-    let asked = TcpStream::connect(address).and_then(|mut stream| {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"PING\r\n")?;
-        stream.read_exact(&mut answer)
-    });
-    match asked {
-        Ok(()) if &answer == b"+PONG\r\n" => Reply::Body("PONG".into()),
-        Ok(()) => Reply::Failed(String::from_utf8_lossy(&answer).into_owned()),
-        Err(error) => Reply::Failed(error.to_string()),
-    }
+    talk(address, "PING\r\n", "+PONG\r\n")
 }
 
 fn java() -> Vec<String> {

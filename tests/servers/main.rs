@@ -50,10 +50,10 @@ fn run(cases: Vec<Case>, begin: &'static str, others: Vec<Trial>) {
     let mut trials = Vec::new();
     for case in cases {
         let case = Arc::new(case);
-        for mode in &case.modes {
+        for mode in case.modes.clone() {
             let (case, results) = (Arc::clone(&case), Arc::clone(&results));
-            results.lock().unwrap().expect(&case, mode);
-            trials.push(trial(Arc::clone(&case), mode.clone(), results));
+            results.lock().unwrap().expect(&case, &mode);
+            trials.push(trial(case, mode, results));
         }
     }
     trials.extend(others);

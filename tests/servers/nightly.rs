@@ -17,8 +17,6 @@
 use crate::commands::{Ask, Case, Effort};
 use crate::support::*;
 use serde::Deserialize;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
 const LISTS: [&str; 3] = ["debian", "node", "python"];
@@ -100,19 +98,4 @@ fn case(server: Server, here: &Path) -> Case {
         Asked::Words { send, expect } => Box::new(move |address| talk(address, &send, &expect)),
     };
     Case { server: name, adapter, needs: Vec::new(), modes, command: Box::new(make), ask, effort: Effort::Light }
-}
-
-/// Sends some words, and reads as many as are expected.
-fn talk(address: SocketAddr, send: &str, expect: &str) -> Reply {
-    let mut answer = vec![0; expect.len()];
-    let asked = TcpStream::connect(address).and_then(|mut stream| {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(send.as_bytes())?;
-        stream.read_exact(&mut answer)
-    });
-    match asked {
-        Ok(()) if answer == expect.as_bytes() => Reply::Body(expect.to_owned()),
-        Ok(()) => Reply::Failed(String::from_utf8_lossy(&answer).into_owned()),
-        Err(error) => Reply::Failed(error.to_string()),
-    }
 }

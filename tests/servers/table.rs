@@ -1,7 +1,7 @@
 //! The table in the manual, made of what was run.
 
 use crate::commands::Case;
-use crate::support::root;
+use crate::support::manual::compare_with_manual;
 use std::collections::BTreeMap;
 
 /// How a server came through a mode.
@@ -19,7 +19,6 @@ pub enum Cell {
 pub const OFTEN: &str = "<!-- made by `cargo test --test servers` -->\n";
 /// Where that of the others begins.
 pub const NIGHTLY: &str = "<!-- made by `.ci/nightly` -->\n";
-const END: &str = "<!-- end -->\n";
 const MODES: [&str; 3] = ["handoff", "shared", "kernel"];
 
 /// All cells, in the order of the cases; those that were not run are empty.
@@ -75,21 +74,6 @@ impl Results {
             println!("not all servers were run, or not with CAP_BPF: the table in the manual was not compared");
             return Ok(());
         }
-        let path = root().join("src/manual/servers.md");
-        let chapter = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
-        let parts = chapter.split_once(self.begin).and_then(|(before, rest)| Some((before, rest.split_once(END)?)));
-        let Some((before, (present, after))) = parts else {
-            return Err("the manual has no place for the table of servers".to_owned());
-        };
-        let table = self.table();
-        if present == table {
-            println!("the table in the manual is what was run");
-            return Ok(());
-        }
-        if std::env::var_os("MAITRED_WRITE_TABLE").is_some() {
-            return std::fs::write(&path, format!("{before}{}{table}{END}{after}", self.begin))
-                .map_err(|error| error.to_string());
-        }
-        Err(format!("the manual's table is not what was run; write it with MAITRED_WRITE_TABLE=1\n{table}"))
+        compare_with_manual("servers.md", &[(self.begin, self.table())])
     }
 }

@@ -33,6 +33,21 @@ pub fn request_within(address: SocketAddr, patience: Duration) -> Reply {
     }
 }
 
+/// Sends some words, and reads as many as are expected.
+pub fn talk(address: SocketAddr, send: &str, expect: &str) -> Reply {
+    let mut answer = vec![0; expect.len()];
+    let asked = TcpStream::connect(address).and_then(|mut stream| {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(send.as_bytes())?;
+        stream.read_exact(&mut answer)
+    });
+    match asked {
+        Ok(()) if answer == expect.as_bytes() => Reply::Body(expect.to_owned()),
+        Ok(()) => Reply::Failed(String::from_utf8_lossy(&answer).into_owned()),
+        Err(error) => Reply::Failed(error.to_string()),
+    }
+}
+
 /// One HTTP request for a path on a connection of its own.
 pub fn get(address: SocketAddr, path: &str) -> Reply {
     match TcpStream::connect_timeout(&address, PATIENCE) {

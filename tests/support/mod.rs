@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 mod clients;
+pub mod manual;
 
 pub use clients::*;
 use serde_json::Value;

@@ -120,21 +120,8 @@ fn twice_in_one_worker(way: Way) -> String {
 
 /// The two ports of each worker, in its own order.
 fn two_ports(maitred: &Maitred) -> Vec<Vec<u16>> {
-    let lines = wait_lines(maitred, " ports ", 2);
+    let lines = wait_lines(maitred, 2, |line| line.contains(" ports "));
     lines.iter().map(|line| line.split(' ').skip(2).map(|port| port.parse().unwrap()).collect()).collect()
-}
-
-fn wait_lines(maitred: &Maitred, with: &str, count: usize) -> Vec<String> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let output = maitred.output();
-        let found: Vec<String> = output.lines().filter(|line| line.contains(with)).map(str::to_owned).collect();
-        if found.len() >= count {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "waited for {count}× {with:?}: {output}");
-        std::thread::yield_now();
-    }
 }
 
 /// child-index-net, net-listen-exclusive-random-ports: a port of the kernel's choice is the worker's own.
@@ -158,7 +145,7 @@ fn shared_ports_by_the_kernel(way: Way) -> String {
     let place = json!({ "port": 0, "host": "127.0.0.1" }).to_string();
     let maitred = node(way, &["-w", "2", "--share-port-zero"], "listens.js", &[&place, &place]);
     all_ready(&maitred, 2);
-    let lines = wait_lines(&maitred, " at ", 4);
+    let lines = wait_lines(&maitred, 4, |line| line.contains(" at "));
     let ports: BTreeSet<u16> = lines.iter().map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
     assert_eq!(ports.len(), 2, "{lines:?}");
     let wanted: BTreeSet<SocketAddr> = ports.into_iter().map(local).collect();
