@@ -40,7 +40,7 @@ pub fn tree(root: Pid, slots: &mut Slots) -> Vec<Found> {
             pid,
             slot,
             cpu: ClockId::pid_cpu_clock_id(pid).and_then(clock_gettime).map_or(Duration::ZERO, Duration::from),
-            ended_children_cpu: ticks(stat.cutime + stat.cstime),
+            ended_children_cpu: process::ticks((stat.cutime + stat.cstime).max(0) as u64),
             switches: switches(&process),
             peak_rss_bytes: status.vmhwm.unwrap_or(0) * 1024,
         })
@@ -106,8 +106,4 @@ fn switches(process: &Process) -> u64 {
         status.voluntary_ctxt_switches.unwrap_or(0) + status.nonvoluntary_ctxt_switches.unwrap_or(0)
     };
     tasks.filter_map(|task| task.status().ok().map(of)).sum()
-}
-
-fn ticks(ticks: i64) -> Duration {
-    Duration::from_secs_f64(ticks.max(0) as f64 / procfs::ticks_per_second() as f64)
 }

@@ -5,7 +5,7 @@
 //! of the master are known exactly. Processes that outlived it are recognised by marks.
 
 use crate::sys::foreign;
-use crate::sys::process::reap;
+use crate::sys::process::{self, reap};
 use crate::wire::environment;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -76,9 +76,9 @@ impl Kin {
     /// How long ago it began, to a hundredth of a second.
     #[must_use]
     pub fn age(&self) -> Duration {
-        // `starttime` counts from the same origin (proc_pid_stat(5)), in ticks of `CLK_TCK`.
+        // `starttime` counts from the same origin (proc_pid_stat(5)).
         let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
-        since_boot.saturating_sub(Duration::from_secs_f64(self.began as f64 / procfs::ticks_per_second() as f64))
+        since_boot.saturating_sub(process::ticks(self.began))
     }
 
     /// Whether it still runs.

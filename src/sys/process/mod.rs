@@ -241,7 +241,12 @@ pub fn sockets_of_others(must: Pid, except: &HashSet<Pid>) -> Option<HashSet<u64
 }
 
 fn cpu_seconds(stat: &Stat) -> f64 {
-    (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64
+    ticks(stat.utime + stat.stime).as_secs_f64()
+}
+
+/// A time that the kernel counts in ticks of `CLK_TCK` (proc_pid_stat(5)).
+fn ticks(ticks: u64) -> Duration {
+    Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64)
 }
 
 /// How many of these connections, given by inode, the process has open.

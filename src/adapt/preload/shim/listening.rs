@@ -5,7 +5,7 @@ use super::abi::*;
 use super::channel::{request, tell};
 use super::descriptors::{high_copy, move_up, set_nonblocking};
 use super::process::{self, owns_memory};
-use super::table::{Entry, State, find, lock};
+use super::table::{Entry, Locked, State, find, lock};
 use super::text::{Packet, Requested, family_of, port_of, set_port, value};
 use super::{epoll, paths, settings, taken};
 use core::ffi::{c_int, c_uint};
@@ -307,10 +307,15 @@ pub fn listen(fd: c_int, entry: &'static Entry, backlog: c_int) -> c_int {
 /// Puts `given` under the number `fd` and under each of its copies, and keeps the flags and the epoll registrations
 /// that the program set.
 pub fn put_in_place(fd: c_int, entry: &'static Entry, given: c_int) {
-    let mut locked = lock();
+    put_under_all_numbers(&mut lock(), fd, entry, given);
+}
+
+/// The same with the table's lock held.
+pub fn put_under_all_numbers(locked: &mut Locked, fd: c_int, entry: &'static Entry, given: c_int) {
     let mut number = if entry.refs() > 1 { locked.next_alias(entry, -1) } else { Some(fd) };
     while let Some(fd) = number {
         let cloexec = kernel!(nr::FCNTL, fd, F_GETFD) & FD_CLOEXEC;
+        // The process that this one was forked from may have the old socket, too: epoll would then go on watching it.
         let registrations = epoll::take(fd);
         kernel!(nr::DUP3, given, fd, if cloexec != 0 { SOCK_CLOEXEC } else { 0 });
         registrations.restore(fd);

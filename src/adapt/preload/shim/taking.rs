@@ -2,10 +2,10 @@
 
 use super::abi::*;
 use super::descriptors::{high_copy, set_nonblocking};
-use super::listening::{CAREFUL_FROM, HIGHEST_FD, note};
+use super::end;
+use super::listening::{CAREFUL_FROM, HIGHEST_FD, note, put_under_all_numbers};
 use super::table::{Entry, State, lock};
 use super::text::in_family;
-use super::{end, epoll};
 use core::ffi::{c_int, c_uint, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::Ordering::Relaxed;
@@ -120,15 +120,7 @@ fn put_to_sleep(fd: c_int, entry: &'static Entry) -> bool {
     let mut locked = lock();
     // Stays open for good: if it closed, the sleeping socket would be at end of file, too.
     locked.protect(other);
-    let mut number = if entry.refs() > 1 { locked.next_alias(entry, -1) } else { Some(fd) };
-    while let Some(fd) = number {
-        let cloexec = kernel!(nr::FCNTL, fd, F_GETFD) & FD_CLOEXEC;
-        // The process that this one was forked from may have the old socket, too: epoll would then go on watching it.
-        let registrations = epoll::take(fd);
-        kernel!(nr::DUP3, asleep, fd, if cloexec != 0 { SOCK_CLOEXEC } else { 0 });
-        registrations.restore(fd);
-        number = if entry.refs() > 1 { locked.next_alias(entry, fd) } else { None };
-    }
+    put_under_all_numbers(&mut locked, fd, entry, asleep);
     drop(locked);
     close(asleep);
     if nonblocking {
