@@ -1,7 +1,7 @@
 //! The path of a connection: [`accept`] takes it from the kernel, [`admission`] lets it in, [`worker_set`] asks the
 //! policy which worker is next, [`handoff`] sends it. Those are direct calls with no table of connections and no
-//! allocation, unless something needs to know what is open ([`crate::opens`]). A connection that cannot be let in is turned
-//! away ([`refuse`]); one that a worker does not want comes back ([`returned`]).
+//! allocation, unless something needs to know what is open ([`crate::opens`]). A connection that cannot be let in is
+//! turned away ([`refuse`]); one that a worker does not want comes back ([`returned`]).
 
 pub mod accept;
 pub mod accounts;

@@ -32,9 +32,9 @@ use tracing::{error, info, warn};
 /// A worker that listened, whose first process ends with 0 this soon while other processes have its sockets, may have
 /// gone into the background. A worker that served longer had other reasons.
 const BACKGROUND_WITHIN: Duration = Duration::from_secs(10);
-/// What goes into the background forks the process that stays before it serves, or ends this soon after it forked it: that
-/// takes a server some milliseconds. A server that replaces itself (`USR2` to nginx, gunicorn, unicorn) forks later, and its old
-/// process stays until the new one serves.
+/// What goes into the background forks the process that stays before it serves, or ends this soon after it forked it:
+/// that takes a server some milliseconds. A server that replaces itself (`USR2` to gunicorn, unicorn) forks later, and
+/// its old process stays until the new one serves.
 const BACKGROUND_TAKES: Duration = Duration::from_millis(200);
 /// How much longer than allowed the master waits for the end of everything. A thread that reads the files of a process
 /// that hangs in the kernel hangs there, too; it must not keep the master.

@@ -113,8 +113,8 @@ fn listens_where_it_should(worker: &mut Worker, events: &Events) -> bool {
     false
 }
 
-/// Whether a worker listens, but only on Unix sockets, while `--bind` has none: those are for its own processes (tsx, pm2
-/// and forever open one first).
+/// Whether a worker listens, but only on Unix sockets, while `--bind` has none: those are for its own processes (tsx,
+/// pm2 and forever open one first).
 fn listens_for_itself(worker: &Worker) -> bool {
     let is_tcp = |bind: &Bind| matches!(bind, Bind::Any(_) | Bind::Tcp(_));
     let mut accepting = worker.requests.iter().filter(|request| request.accepting).peekable();

@@ -11,8 +11,8 @@ use std::time::Instant;
 /// The columns of the table.
 pub const WAYS: [&str; 6] = ["plain", "wrapper", "reloader", "own workers", "own upgrade", "background"];
 
-/// One server, and its command in each way; `PORT`, `DIR` (a directory of the slot's own) and `HERE` (that of the tests'
-/// workers) are replaced. Nothing where a server has no such way.
+/// One server, and its command in each way; `PORT`, `DIR` (a directory of the slot's own) and `HERE` (that of the
+/// tests' workers) are replaced. Nothing where a server has no such way.
 struct Server {
     name: &'static str,
     needs: &'static [Needs],

@@ -179,8 +179,8 @@ pub fn still_there(of: &[Kin]) -> impl Iterator<Item = Pid> {
 }
 
 /// The inodes of all sockets of the processes that descend from one, without those of some process groups; nothing
-/// when one of these processes may not be inspected, since it may have any socket. What they have at the `passed` numbers
-/// does not count.
+/// when one of these processes may not be inspected, since it may have any socket. What they have at the `passed`
+/// numbers does not count.
 #[must_use]
 pub fn sockets_below(of: Pid, except: &HashSet<Pid>, passed: &Range<RawFd>) -> Option<HashSet<u64>> {
     let mut sockets = HashSet::new();
