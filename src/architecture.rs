@@ -43,6 +43,11 @@
 //!
 //! [`crate::check`] reports beforehand which of all this works here.
 //!
+//! # In the background
+//!
+//! `maitred start` runs `maitred run` as a process of its own and remembers what was typed ([`crate::apps`]). There is
+//! no process above the masters: the commands find each at its control socket, and what does not run in the state.
+//!
 //! # Measuring
 //!
 //! [`mod@crate::bench`] runs this very program in each mode under its own clients and compares: how evenly, how
@@ -61,6 +66,7 @@
 //! | `sys::process` | processes: how they are started, watched and ended, and what they have open | `sys`, `sys::socket`, `wire` |
 //! | `clock` | what time it is for `core` | `core`, `sys` |
 //! | `aside` | work that would hold up the loop | |
+//! | `logs` | where lines go: this process's own output, or files | `sys` |
 //! | `config` | what an operator asked for | `core`, `sys::process`, `wire` |
 //! | `adapt` | how an unmodified program takes part | `config`, `sys`, `sys::process`, `wire` |
 //! | `activity` | whether anything goes on | |
@@ -68,11 +74,12 @@
 //! | `opens` | which connections are open | `aside`, `activity`, `clock`, `config`, `core`, `sys`, `sys::socket`, `wire` |
 //! | `datagrams` | UDP addresses that workers share | `config`, `core`, `sys`, `sys::socket`, `wire` |
 //! | `front` | the path of a connection | `aside`, `activity`, `clock`, `config`, `core`, `datagrams`, `kernel`, `opens`, `provoked`, `reports`, `sys`, `sys::socket`, `wire` |
-//! | `workers` | one worker as a process | `adapt`, `activity`, `clock`, `config`, `core`, `front`, `provoked`, `reports`, `sys`, `sys::process`, `sys::socket`, `wire` |
+//! | `workers` | one worker as a process | `adapt`, `activity`, `clock`, `config`, `core`, `front`, `logs`, `provoked`, `reports`, `sys`, `sys::process`, `sys::socket`, `wire` |
 //! | `lifecycle` | what happens to workers | `adapt`, `activity`, `clock`, `config`, `control`, `core`, `front`, `kernel`, `reports`, `sys`, `sys::process`, `sys::socket`, `wire`, `workers` |
+//! | `apps` | what is started in the background, and what runs together: what is remembered of it, its logs | `clock`, `config`, `control`, `core`, `logs`, `sys`, `sys::process` |
 //! | `worker` | for servers written in Rust | `sys`, `wire` |
 //! | `manual` | the chapters | |
-//! | `control` | the socket for commands, and its client | `core`, `reports`, `sys`, `sys::process`, `sys::socket` |
+//! | `control` | the socket for commands, and its client | `core`, `logs`, `reports`, `sys`, `sys::process`, `sys::socket` |
 //!
 //! [`crate::master`] is the loop that joins them. It, and what is above it, may use all parts. Two parts of it stand in
 //! folders of their own and do not know each other: `master::requests` answers what workers ask for, and

@@ -40,6 +40,10 @@ mod activity;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod adapt;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod apps;
 #[doc(hidden)]
 #[cfg(feature = "cli")]
 pub mod architecture;
@@ -90,6 +94,10 @@ pub mod kernel;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod lifecycle;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod logs;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod manual;

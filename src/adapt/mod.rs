@@ -77,7 +77,9 @@ pub enum AdaptError {
     )]
     OtherMachine(PathBuf),
     /// Descriptors can be inherited only if they exist before the worker does.
-    #[error("{0} passes listening sockets to the worker: it needs --mode shared or kernel and at least one --bind")]
+    #[error(
+        "{0} passes listening sockets to the worker: it needs --mode shared or kernel and at least one --bind (fd://3 for a socket that a service manager passes)"
+    )]
     NothingToInherit(&'static str),
 }
 

@@ -11,7 +11,7 @@ use super::plan::{Plan, Subject};
 use super::stop::Stop;
 use crate::config::Mode;
 use crate::control::status::Status;
-use crate::control::{Request, client, socket_path};
+use crate::control::{Request, Usage, client, socket_path};
 use crate::sys::process::guard::{Detached, Guard};
 use crate::sys::process::spawn::{self, Child, Program, Stream};
 use crate::sys::process::{census, limits, reap};
@@ -372,7 +372,7 @@ fn kill_what_is_left(guard: &Guard) {
 /// # Errors
 /// [`BenchError::Status`].
 pub fn status(control: &Path, name: &str) -> Result<Status, BenchError> {
-    let answer = client::ask(name, control, &Request::Status, client::Patience::Short);
+    let answer = client::ask(name, control, &Request::Status { usage: Usage::Told }, client::Patience::Short);
     answer
         .and_then(|text| serde_json::from_str(&text).map_err(client::ClientError::Answer))
         .map_err(|source| BenchError::Status { name: name.to_owned(), source })

@@ -1,28 +1,35 @@
 //! The command line. Each subcommand turns the typed words into settings.
 
 mod admission;
+mod apps;
 mod bench;
 mod check;
+mod config;
+mod failure;
+mod files;
 mod guard;
 mod help;
 mod life;
-mod list;
 mod logging;
+mod name;
 mod panic;
 mod reload;
 mod run;
 mod say;
 mod scale;
 mod scribe;
+mod signal;
 mod status;
 mod stop;
+mod table;
 mod tell;
+mod top;
 mod upgrade;
 mod words;
 mod workers;
 
 #[cfg(fuzzing)]
-pub(crate) use run::meaning_of_file;
+pub(crate) use run::meaning::meaning_of_file;
 
 use clap::{Parser, Subcommand};
 use std::io::Write;
@@ -55,6 +62,15 @@ struct Cli {
 enum Command {
     /// Run copies of a server in the foreground and share its connections among them
     Run(Box<run::RunArgs>),
+    /// Run an app in the background, and remember it; or start a remembered one by its name
+    Start(Box<apps::start::StartArgs>),
+    /// Run all apps of a file in the foreground; HUP applies changes of the file
+    Up(apps::up::UpArgs),
+    /// End what `up` runs
+    Down(apps::up::DownArgs),
+    /// Watch all apps, their workers, rates and last lines, and act on them
+    #[command(visible_alias = "monit")]
+    Top(top::TopArgs),
     /// Show the workers of a running maitred and what they were given
     Status(status::StatusArgs),
     /// Compare modes, or anything that serves: fairness, rate, latency, costs
@@ -73,13 +89,31 @@ enum Command {
     Restart(reload::RestartArgs),
     /// Stop a running maitred as TERM does
     Stop(stop::StopArgs),
+    /// Stop an app that was started in the background, and forget it
+    #[command(visible_alias = "del")]
+    Delete(stop::DeleteArgs),
+    /// Show all about one app: how it was started, its logs, its workers
+    #[command(visible_alias = "show")]
+    Describe(apps::describe::DescribeArgs),
+    /// Show what apps in the background wrote, and follow it
+    Logs(apps::logs::LogsArgs),
     /// Run more workers, or fewer
     Scale(scale::ScaleArgs),
+    /// Check a file, or show what it means
+    Config(config::ConfigArgs),
+    /// Write what is remembered of apps as a file, for `up`
+    Save(apps::save::SaveArgs),
+    /// Write units of systemd that start apps at boot
+    Startup(apps::save::StartupArgs),
+    /// Print a file of PM2, a Procfile or a unit of systemd as one of ours
+    Import(apps::import::ImportArgs),
+    /// Send a signal to the workers
+    Signal(signal::SignalArgs),
     /// Replace the running binary with the one on disk; workers and connections are not affected
     Upgrade(upgrade::UpgradeArgs),
-    /// List the running maitreds of this user
+    /// List the running maitreds of this user, and the apps that were started in the background
     #[command(visible_alias = "ls")]
-    List,
+    List(apps::list::ListArgs),
     /// Show the options of a command, or a chapter of the manual
     Help(help::HelpArgs),
     /// Write man pages and shell completions, for packagers
@@ -107,6 +141,10 @@ fn command() -> ExitCode {
     };
     match cli.command {
         Command::Run(args) => run::main(*args),
+        Command::Start(args) => apps::start::main(&args),
+        Command::Up(args) => apps::up::main(&args),
+        Command::Down(args) => apps::up::down(&args),
+        Command::Top(args) => top::main(&args),
         Command::Status(args) => status::main(&args),
         Command::Bench(args) => bench::main(*args),
         Command::BenchWorker => bench::worker(),
@@ -115,9 +153,17 @@ fn command() -> ExitCode {
         Command::Reload(args) => reload::main(&args),
         Command::Restart(args) => reload::restart(&args),
         Command::Stop(args) => stop::main(&args),
+        Command::Delete(args) => stop::delete(&args),
+        Command::Describe(args) => apps::describe::main(&args),
+        Command::Logs(args) => apps::logs::main(&args),
         Command::Scale(args) => scale::main(&args),
+        Command::Config(args) => config::main(&args),
+        Command::Save(args) => apps::save::main(&args),
+        Command::Startup(args) => apps::save::startup(&args),
+        Command::Import(args) => apps::import::main(&args),
+        Command::Signal(args) => signal::main(&args),
         Command::Upgrade(args) => upgrade::main(&args),
-        Command::List => list::main(),
+        Command::List(args) => apps::list::main(&args),
         Command::Help(args) => help::main(&args),
         Command::Package(args) => help::package(&args),
     }

@@ -1,34 +1,42 @@
 //! `maitred run`: turns the command line into a [`Config`], then runs the master's loop.
 
 use super::admission::AdmissionArgs;
+use super::failure::{self, Failure};
+use super::files::FileArgs;
 use super::life::LifeArgs;
-use super::logging::{self, LogFormat};
-use super::say::{self, complain};
+use super::logging::{self, LogFormat, LogOptions};
+use super::say;
 use super::workers::WorkerArgs;
-use super::{CANNOT_START, FAILED, USAGE, panic, words};
-use crate::adapt::inspect;
+use super::{FAILED, panic, words};
 use crate::config::bind::Bind;
-use crate::config::life::{Ready, duration};
+use crate::config::life::duration;
 use crate::config::private::Private;
-use crate::config::{Config, Control, Mode, Named, PortZero, Prefix, Source, file};
+use crate::config::{Config, Mode, Prefix, WorkerLog};
+use crate::master;
 use crate::master::error::RunError;
-use crate::master::program::Host;
+use crate::master::program::{Host, Logs};
 use crate::master::signals::hold_signals;
 use crate::master::upgrade::state::{self, State};
 use crate::master::upgrade::{self, Fallback, Prepared, Task};
+use crate::sys::fd;
 use crate::sys::process::{directory, needs};
 use crate::sys::socket::inherited::{Inherited, NotInherited};
-use crate::{control, master};
-use clap::{Args, Parser};
-use std::ffi::{OsStr, OsString};
-use std::fmt::Display;
+use clap::Args;
+use meaning::{LogArgs, is_program, load};
+use std::ffi::OsString;
+use std::fs::File;
 use std::io;
+use std::os::fd::RawFd;
+use std::os::unix::fs::FileExt;
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 use tracing::{debug, error};
+
+pub mod as_file;
+pub mod meaning;
 
 #[derive(Debug, Args)]
 #[command(args_override_self = true)]
@@ -39,8 +47,25 @@ pub struct RunArgs {
     /// Take options and the command from this TOML file, which a reload reads again
     ///
     /// Its keys are the long options' names; `command` is a list, `env` a table. The command line takes precedence.
+    /// Without a command it may be left out: then it is maitred.toml here or in a directory above.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// The same for a file that was found and not named
+    #[arg(long, value_name = "FILE", hide = true)]
+    found: Option<PathBuf>,
+
+    /// Which app of the file is meant, if it has several: [app.NAME]
+    #[arg(long, value_name = "NAME", value_parser = crate::config::name::parse)]
+    app: Option<String>,
+
+    /// Which layer of the file is laid over it: [profile.P], [profile.P.app.NAME]
+    #[arg(long, value_name = "P")]
+    profile: Option<String>,
+
+    /// Add the variables of this file to the workers' environment: NAME=value in each line; --env has precedence
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
 
     /// Bind this address before the first worker starts, so that early clients wait
     ///
@@ -68,7 +93,7 @@ pub struct RunArgs {
     mode: Mode,
 
     /// Name in the control socket and in logs; the command's base name by default
-    #[arg(long, value_parser = name)]
+    #[arg(long, value_parser = crate::config::name::parse)]
     name: Option<String>,
 
     /// Path of the control socket
@@ -82,21 +107,20 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     grace: Duration,
 
-    /// When lines of the workers' output are prefixed with the slot; auto means on a terminal
+    /// When lines of the workers' output are prefixed with the slot; auto means on a terminal; name: with the name, too,
+    /// as in web.3|
     #[arg(long, value_enum, default_value = "auto")]
     prefix: Prefix,
 
-    /// Format of log lines
-    #[arg(long, value_enum, default_value = "text")]
-    log_format: LogFormat,
+    /// Form of the lines of the workers' output: as they are, or an object of JSON with time, slot and stream
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    worker_log: WorkerLog,
 
-    /// Log more; twice for everything
-    #[arg(short, long, action = clap::ArgAction::Count)]
-    verbose: u8,
+    #[command(flatten)]
+    log: LogOptions,
 
-    /// Log less; twice for errors only
-    #[arg(short, long, action = clap::ArgAction::Count)]
-    quiet: u8,
+    #[command(flatten)]
+    files: FileArgs,
 
     #[command(flatten)]
     admission: AdmissionArgs,
@@ -105,7 +129,7 @@ pub struct RunArgs {
     life: LifeArgs,
 
     /// The server and its arguments; {slot}, {worker}, {generation}, {port} and {fd} are replaced
-    #[arg(required_unless_present = "config", trailing_var_arg = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
@@ -117,27 +141,6 @@ impl RunArgs {
     }
 }
 
-/// A premature end: the last message, and the exit code.
-struct Failure {
-    said: String,
-    code: u8,
-}
-
-impl Failure {
-    fn new(said: impl Display, code: u8) -> Failure {
-        Failure { said: said.to_string(), code }
-    }
-
-    fn usage(said: impl Display) -> Failure {
-        Failure::new(said, USAGE)
-    }
-
-    /// Something that the master needs is missing.
-    fn cannot_start(said: impl Display) -> Failure {
-        Failure::new(said, CANNOT_START)
-    }
-}
-
 /// Runs the master.
 pub fn main(args: RunArgs) -> ExitCode {
     let ended = match (hold_signals(), upgrade::task()) {
@@ -146,10 +149,7 @@ pub fn main(args: RunArgs) -> ExitCode {
         (Ok(()), Some(Task::Resume(state))) => resume(args, state),
         (Ok(()), None) => start(args),
     };
-    ended.unwrap_or_else(|failure| {
-        complain(&failure.said);
-        ExitCode::from(failure.code)
-    })
+    failure::ended(ended)
 }
 
 /// Says whether this binary understands the state of a running master.
@@ -193,12 +193,13 @@ fn go_on(
     let state = state::read(state).map_err(Failure::cannot_start)?;
     directory::remember(state.directory.clone());
     let (log, config) = load(args, &typed(), state.text.clone()).map_err(Failure::usage)?;
-    begin_to_log(&log)?;
+    let logs = begin_to_log(&log)?;
     if let Some(error) = no_way_back {
         debug!(%error, "should this binary fail now, the old one will not go on");
     }
     // Its sockets come with the state.
-    run(&log, config, Inherited::default(), Some(Box::new(state)), goes_on)
+    let host = host(logs, Inherited::default(), Some(Box::new(state)), goes_on);
+    run(&log, config, host)
 }
 
 /// Executes the old binary, unless this one has already taken over.
@@ -212,11 +213,11 @@ fn go_back(fallback: &Fallback, failure: Failure) -> Result<ExitCode, Failure> {
 /// Starts workers.
 fn start(args: RunArgs) -> Result<ExitCode, Failure> {
     let words: Vec<OsString> = std::env::args_os().collect();
-    let is_program = |word: &OsStr| inspect::find(word, std::env::var_os("PATH").as_deref(), None).is_ok();
     if let Some(meant) = words::is_misunderstood(&words, &args.command, is_program) {
         return Err(Failure::usage(meant));
     }
-    let (log, config) = load(args, &typed(), None).map_err(Failure::usage)?;
+    let text = args.files.text_fd.map(text_of).transpose().map_err(Failure::cannot_start)?;
+    let (log, config) = load(args, &typed(), text).map_err(Failure::usage)?;
     config.is_possible().map_err(Failure::usage)?;
     panic::end_at_once();
     // Before anything is opened that stays open: until here each open number was inherited.
@@ -226,34 +227,45 @@ fn start(args: RunArgs) -> Result<ExitCode, Failure> {
     })?;
     // Before the event loop is created, whose errors would not name what is missing.
     needs::all_there().map_err(|missing| Failure::cannot_start(format_args!("cannot start: {missing}")))?;
-    begin_to_log(&log)?;
-    run(&log, config, inherited, None, Box::new(|| {}))
+    if log.files.background {
+        nix::unistd::setsid().map_err(|errno| Failure::cannot_start(format_args!("no session of its own: {errno}")))?;
+    }
+    let started = log.files.ready_fd.map(fd::inherited).transpose().map_err(Failure::cannot_start)?;
+    let logs = begin_to_log(&log)?;
+    run(&log, config, Host { started, ..host(logs, inherited, None, Box::new(|| {})) })
 }
 
-fn begin_to_log(log: &LogArgs) -> Result<(), Failure> {
-    logging::start(log.log_format, logging::level(log.verbose, log.quiet))
-        .map_err(|source| Failure::cannot_start(RunError::Needs { what: "the thread that writes the log", source }))
+/// The text behind a descriptor, which other processes have, too.
+fn text_of(number: RawFd) -> io::Result<String> {
+    let file = File::from(fd::inherited(number)?);
+    let mut text = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
+    file.read_exact_at(&mut text, 0)?;
+    String::from_utf8(text).map_err(io::Error::other)
 }
 
-fn run(
-    log: &LogArgs,
-    config: Config,
-    inherited: Inherited,
-    resume: Option<Box<State>>,
-    goes_on: Box<dyn Fn()>,
-) -> Result<ExitCode, Failure> {
+fn begin_to_log(log: &LogArgs) -> Result<Logs, Failure> {
+    let logs = log.files.open().map_err(|error| Failure::cannot_start(format_args!("cannot start: {error}")))?;
+    logging::start(&log.options, logs.log.clone(), log.before.clone())
+        .map_err(|source| Failure::cannot_start(RunError::Needs { what: "the thread that writes the log", source }))?;
+    Ok(logs)
+}
+
+fn host(logs: Logs, inherited: Inherited, resume: Option<Box<State>>, goes_on: Box<dyn Fn()>) -> Host {
+    let settle_log = Box::new(logging::flush);
+    Host { executable: upgrade::executable(), settle_log, logs, started: None, inherited, resume, goes_on }
+}
+
+fn run(log: &LogArgs, config: Config, host: Host) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         let advice = needs::advice(&error);
         Failure::cannot_start(format_args!(
             "cannot start: no event loop (epoll_create1(2), eventfd2(2)): {error}{advice}"
         ))
     })?;
-    let settle_log = Box::new(logging::flush);
-    let host = Host { executable: upgrade::executable(), settle_log, inherited, resume, goes_on };
     let ended = tokio::task::LocalSet::new().block_on(&runtime, master::run::run(config, host));
     // Who reads text has the last message there; who collects JSON has it in the log, too.
     if let Err(failure) = &ended
-        && log.log_format == LogFormat::Json
+        && log.options.log_format == LogFormat::Json
     {
         error!("{}", failure.to_string().lines().next().unwrap_or_default());
     }
@@ -265,129 +277,6 @@ fn run(
 /// The words after `run`, as typed.
 fn typed() -> Vec<OsString> {
     words::with_run(std::env::args_os().collect()).into_iter().skip(2).collect()
-}
-
-/// The settings of the log, which do not change while the master runs.
-struct LogArgs {
-    log_format: LogFormat,
-    verbose: u8,
-    quiet: u8,
-}
-
-/// `run` alone, to parse the words again with those of a file before them.
-#[derive(Debug, Parser)]
-#[command(name = "maitred run", no_binary_name = true)]
-struct Again {
-    #[command(flatten)]
-    args: RunArgs,
-}
-
-/// Turns the command line, and the file that it names, into settings. `text` takes the place of the file's text if the
-/// file should not be read again.
-fn load(args: RunArgs, typed: &[OsString], text: Option<String>) -> Result<(LogArgs, Config), String> {
-    let Some(path) = args.config.clone() else {
-        let source = Source { text: None, make: maker(typed.to_vec()) };
-        return meant(args, source);
-    };
-    let text = match text {
-        Some(text) => text,
-        None => file::read(&path).map_err(|error| error.to_string())?,
-    };
-    let words = file::words(&text, &path).map_err(|error| error.to_string())?;
-    let all = words.options.iter().chain(typed);
-    let again = Again::try_parse_from(all).map_err(|error| {
-        let what = error.to_string();
-        let first = what.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        format!("{}: {first}", path.display())
-    })?;
-    let mut args = again.args;
-    if args.command.is_empty() {
-        args.command = words.command;
-    }
-    if args.command.is_empty() {
-        return Err(format!("{}: there is no command; add command = [\"node\", \"server.js\"]", path.display()));
-    }
-    meant(args, Source { text: Some(text), make: maker(typed.to_vec()) })
-}
-
-/// Makes the configuration again from the same words.
-fn maker(typed: Vec<OsString>) -> Rc<dyn Fn(Option<String>) -> Result<Config, String>> {
-    Rc::new(move |text| {
-        let again = Again::try_parse_from(&typed).map_err(|error| error.to_string())?;
-        load(again.args, &typed, text).map(|(_, config)| config)
-    })
-}
-
-/// What a file's text means; the same code runs at the start and at every reload.
-#[cfg(fuzzing)]
-pub(crate) fn meaning_of_file(text: &str) -> Result<(), String> {
-    maker(vec!["--config".into(), "maitred.toml".into()])(Some(text.to_owned())).map(drop)
-}
-
-fn meant(args: RunArgs, source: Source) -> Result<(LogArgs, Config), String> {
-    let (name, named) = match args.name {
-        Some(name) => (name, Named::ByOperator),
-        None => (base_name(args.command.first().map_or(OsStr::new(""), OsString::as_os_str)), Named::ByCommand),
-    };
-    let control = match args.control {
-        Some(path) => Control::Explicit(path),
-        None => Control::Usual(control::socket_path(&name)),
-    };
-    let life = args.life.meant()?;
-    if args.mode != Mode::Handoff && (life.probing.is_some() || matches!(life.ready, Ready::Http(_))) {
-        let mode = args.mode.name();
-        return Err(format!(
-            "--probe and --ready http: need --mode handoff: in {mode} mode nobody can choose who gets the connection"
-        ));
-    }
-    let admission = args.admission.meant()?;
-    args.workers.policy.fits(args.mode, &args.workers.weights)?;
-    admission.fits(args.mode)?;
-    let log = LogArgs { log_format: args.log_format, verbose: args.verbose, quiet: args.quiet };
-    let config = Config {
-        workers: args.workers.count(),
-        bind: args.bind,
-        mode: args.mode,
-        policy: args.workers.policy,
-        weights: args.workers.weights,
-        admission,
-        adapter: args.workers.adapter,
-        preset: args.workers.preset,
-        private: args.private,
-        port_zero: if args.share_port_zero { PortZero::Shared } else { PortZero::Private },
-        depth: args.workers.depth,
-        name,
-        named,
-        control,
-        env: args.workers.env,
-        // The link is followed anew for each worker.
-        cwd: args.workers.cwd.or_else(directory::named),
-        stop_signal: args.workers.stop_signal,
-        grace: args.grace,
-        prefix: args.prefix,
-        life,
-        command: args.command,
-        source,
-    };
-    Ok((log, config))
-}
-
-/// The command's file name; characters that are invalid in a file name or would hide the file are replaced.
-fn base_name(command: &OsStr) -> String {
-    let file = Path::new(command).file_name().unwrap_or(command).to_string_lossy();
-    let clean: String = file.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
-    match clean.trim_start_matches('.') {
-        "" => "maitred".to_owned(),
-        clean => clean.to_owned(),
-    }
-}
-
-fn name(text: &str) -> Result<String, String> {
-    let fits = !text.is_empty() && text.len() <= 64 && !text.starts_with('.');
-    match fits && text.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c)) {
-        true => Ok(text.to_owned()),
-        false => Err("a name has 1 to 64 letters, digits, '-', '_' or '.', and does not begin with '.'".to_owned()),
-    }
 }
 
 #[cfg(test)]

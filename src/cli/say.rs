@@ -24,6 +24,14 @@ pub fn lines(text: &str, code: ExitCode) -> ExitCode {
     written(write(&visible::lines(text)), code)
 }
 
+/// Writes lines to standard output, for a command that goes on while they are read.
+///
+/// # Errors
+/// That of `write(2)`, such as `BrokenPipe`.
+pub fn shown(text: &str) -> io::Result<()> {
+    write(&visible::lines(text))
+}
+
 /// The same for JSON.
 #[must_use]
 pub fn json(text: &str, code: ExitCode) -> ExitCode {

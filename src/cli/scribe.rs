@@ -3,10 +3,9 @@
 //! Lines wait in a queue of the thread's own. When the queue is full, a line is left out and counted; the log reports
 //! the count as soon as it is read again.
 
-use crate::sys::outlet;
+use crate::logs::Sink;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::warn;
@@ -55,14 +54,14 @@ impl Shared {
 }
 
 impl Scribe {
-    /// Starts the thread, which writes to standard error.
+    /// Starts the thread.
     ///
     /// # Errors
     /// When no thread can be created.
-    pub fn start() -> io::Result<Scribe> {
+    pub fn start(to: Sink) -> io::Result<Scribe> {
         let shared = Arc::new(Shared::default());
         let scribe = Scribe(Arc::clone(&shared));
-        std::thread::Builder::new().name("log".into()).spawn(move || write_on(&shared))?;
+        std::thread::Builder::new().name("log".into()).spawn(move || write_on(&shared, &to))?;
         Ok(scribe)
     }
 
@@ -95,7 +94,7 @@ impl Scribe {
 }
 
 /// The main loop of the thread.
-fn write_on(shared: &Shared) {
+fn write_on(shared: &Shared, to: &Sink) {
     loop {
         let mut queue = shared.queue();
         let line = loop {
@@ -106,7 +105,8 @@ fn write_on(shared: &Shared) {
         };
         queue.bytes -= line.len();
         drop(queue);
-        let written = outlet::write_all(io::stderr().lock().as_fd(), &line);
+        to.keep(None, &anstream::adapter::strip_bytes(&line).into_vec());
+        let written = to.write(&line);
         let mut queue = shared.queue();
         queue.done += 1;
         let left_out = match written {

@@ -2,20 +2,16 @@
 
 use super::help;
 use super::say::{self, complain};
-use crate::control::Request;
+use super::table::{aligned, fit, seconds};
+use super::tell;
 use crate::control::client::{self, Patience};
 use crate::control::status::{Admission, Status};
+use crate::control::{Request, Usage};
 use crate::core::visible::line;
 use clap::Args;
-use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, ColumnConstraint, Table};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
-
-/// The state of a worker that serves.
-const READY: &str = "ready";
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -37,13 +33,17 @@ pub struct StatusArgs {
 
 /// Requests the status and prints it.
 pub fn main(args: &StatusArgs) -> ExitCode {
-    let shown = client::find(args.name.as_deref(), args.control.as_deref())
-        .and_then(|(name, path)| client::ask(&name, &path, &Request::Status, Patience::Short))
+    let shown = tell::find(args.name.as_deref(), args.control.as_deref())
+        .and_then(|one| {
+            client::ask(&one.name, &one.path, &Request::Status { usage: Usage::Told }, Patience::Short)
+                .map_err(|error| error.to_string())
+        })
         .and_then(|answer| {
             if args.json && !args.ready {
                 return Ok(say::json(&answer, ExitCode::SUCCESS));
             }
-            let status: Status = serde_json::from_str(&answer).map_err(client::ClientError::Answer)?;
+            let status: Status =
+                serde_json::from_str(&answer).map_err(|error| client::ClientError::Answer(error).to_string())?;
             let code = if args.ready && !serves(&status) { ExitCode::FAILURE } else { ExitCode::SUCCESS };
             Ok(match args.json {
                 true => say::json(&answer, code),
@@ -64,10 +64,11 @@ pub fn main(args: &StatusArgs) -> ExitCode {
 
 /// Whether somebody takes connections, and will for a while.
 fn serves(status: &Status) -> bool {
-    !status.stopping && status.workers.iter().any(|worker| worker.state == READY)
+    !status.stopping && status.ready() > 0
 }
 
-fn table(status: &Status, width: Option<usize>) -> String {
+/// The status for people; columns are hidden until it fits into `width`.
+pub fn table(status: &Status, width: Option<usize>) -> String {
     let mut text = format!(
         "{}  pid {}  {} mode, {}, depth {}  up {}\n",
         line(&status.name),
@@ -77,7 +78,7 @@ fn table(status: &Status, width: Option<usize>) -> String {
         status.depth,
         seconds(status.uptime_s)
     );
-    let mut listeners = right_aligned(&["LISTENER", "ACCEPTED", "QUEUED", "BACKLOG"], 1);
+    let mut listeners = aligned(&["LISTENER", "ACCEPTED", "QUEUED", "BACKLOG"]);
     for l in &status.listeners {
         listeners.add_row([
             line(&l.address).into_owned(),
@@ -90,7 +91,7 @@ fn table(status: &Status, width: Option<usize>) -> String {
         "SLOT", "ID", "PID", "GEN", "STATE", "ADAPTER", "HANDED", "TAKEN", "QUEUED", "OPEN", "RESTARTS", "UP", "CPU",
         "RSS",
     ];
-    let mut workers = right_aligned(&header, header.len());
+    let mut workers = aligned(&header);
     for w in &status.workers {
         let or_dash = |n: Option<String>| n.unwrap_or_else(|| "-".to_owned());
         workers.add_row([
@@ -112,7 +113,7 @@ fn table(status: &Status, width: Option<usize>) -> String {
     }
     let (t, f) = (&status.totals, &status.fairness);
     if let Some(width) = width {
-        fit(&mut workers, &header, width);
+        fit(&mut workers, &header, &SPARED, width);
     }
     text += &format!("\n{listeners}\n\n{workers}\n\n");
     for (slot, state, reason) in status.workers.iter().filter_map(|w| Some((w.slot, &w.state, w.reason.as_ref()?))) {
@@ -176,36 +177,5 @@ fn admission(admission: &Admission) -> String {
     text
 }
 
-/// A table without lines; its first `left` columns are aligned to the left, where that reads better.
-fn right_aligned(header: &[&str], left: usize) -> Table {
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(header.to_vec());
-    for ((index, column), title) in table.column_iter_mut().enumerate().zip(header) {
-        let words = ["STATE", "ADAPTER", "LISTENER"].contains(title);
-        column.set_padding((0, 2));
-        if index >= left || !words {
-            column.set_cell_alignment(if words { CellAlignment::Left } else { CellAlignment::Right });
-        }
-    }
-    table
-}
-
 /// Columns that a narrow terminal does without, the least important first.
 const SPARED: [&str; 9] = ["ADAPTER", "CPU", "GEN", "ID", "TAKEN", "RSS", "RESTARTS", "UP", "QUEUED"];
-
-/// Hides columns until the table fits.
-fn fit(table: &mut Table, header: &[&str], width: usize) {
-    for spared in SPARED {
-        if table.lines().all(|line| line.trim_end().chars().count() <= width) {
-            return;
-        }
-        let index = header.iter().position(|title| *title == spared);
-        if let Some(column) = index.and_then(|index| table.column_mut(index)) {
-            column.set_constraint(ColumnConstraint::Hidden);
-        }
-    }
-}
-
-fn seconds(seconds: f64) -> String {
-    humantime::format_duration(Duration::from_secs(seconds as u64)).to_string()
-}

@@ -13,27 +13,24 @@ const END: &str = "--";
 /// server by accident: `top` and `ps` are programs, too.
 const VERBS: &[(&[&str], &str)] = &[
     (
-        &["start", "startOrReload", "startOrRestart", "serve", "cluster"],
-        "a server is started with `maitred -w 4 -- COMMAND`",
+        &["startOrReload", "startOrRestart", "serve", "cluster", "daemon"],
+        "`maitred -w 4 -- COMMAND` runs a server in the foreground, and `maitred start` in the background",
     ),
-    (&["kill", "delete", "del", "quit", "halt", "shutdown"], "a running one is ended with `maitred stop NAME`"),
+    (&["kill", "quit", "halt", "shutdown"], "a running one is ended with `maitred stop NAME`"),
     (
-        &["top", "monit", "dash", "dashboard", "show", "describe", "info", "stats", "ping"],
-        "`maitred status NAME` shows the workers of a running one",
+        &["dash", "dashboard", "info", "stats", "ping"],
+        "`maitred top` shows all that run, and `maitred status NAME` the workers of one",
     ),
     (
         &["ps", "jlist", "prettylist"],
-        "`maitred list` shows the running ones, and `maitred status NAME --json` all about one",
+        "`maitred list` shows all, and `maitred list --json` or `maitred status NAME --json` are for scripts",
     ),
     (&["gracefulReload", "phased-restart"], "`maitred reload NAME` replaces all workers without losing a connection"),
     (&["inc", "dec"], "`maitred scale NAME +1` and `maitred scale NAME -1` change the number of workers"),
+    (&["log", "flush", "reloadLogs"], "`maitred logs NAME` shows the lines, and the signal USR1 opens the files again"),
     (
-        &["logs", "log", "flush", "reloadLogs"],
-        "what workers write goes to standard error, where journalctl(1), a container or a file has it",
-    ),
-    (
-        &["save", "resurrect", "startup", "unstartup", "enable", "disable", "daemon"],
-        "systemd or a container starts maitred; `maitred help lives` and the README have a unit",
+        &["resurrect", "unstartup", "enable", "disable"],
+        "what was started is remembered; `maitred startup` writes units of systemd, and `maitred up` runs a file",
     ),
 ];
 
@@ -41,8 +38,8 @@ const VERBS: &[(&[&str], &str)] = &[
 const FOREIGN: &[(&[&str], &str)] = &[
     (&["-i", "--instances", "-n", "--number"], "the number of workers is -w N, or -w auto"),
     (&["-p", "--port", "--host", "--listen"], "an address is given as -b :PORT or -b HOST:PORT"),
-    (&["-d", "--daemon", "--daemonize"], "maitred stays in the foreground; let systemd or a container start it"),
-    (&["--no-daemon"], "maitred always stays in the foreground; leave it out"),
+    (&["-d", "--daemon", "--daemonize"], "`maitred start` runs it in the background"),
+    (&["--no-daemon"], "without `start` maitred stays in the foreground; leave it out"),
     (&["--kill-timeout", "--graceful-timeout"], "this is --grace DURATION here"),
     (&["--listen-timeout"], "this is --boot-timeout DURATION here"),
     (&["--max-memory-restart"], "this is --max-rss SIZE here"),
@@ -92,6 +89,9 @@ pub(super) fn is_misunderstood(
     let cli = Cli::command();
     let ours = cli.get_subcommands().filter(|command| !command.is_hide_set()).map(clap::Command::get_name);
     let near = options::nearest(word, ours)?;
+    if near == word {
+        return Some(format!("the command comes first, and then its options: maitred {word} ...; {to_run}"));
+    }
     Some(format!("{word} is no command of maitred; did you mean {near}? {to_run}"))
 }
 
@@ -136,12 +136,13 @@ mod tests {
         let said = |typed: &str, command: &str| {
             is_misunderstood(&words(typed), &words(command), |word| ["top", "state"].contains(&word.to_str().unwrap()))
         };
-        assert!(said("maitred top", "top").unwrap().contains("maitred status NAME"));
-        assert!(said("maitred -w 2 start app.js", "start app.js").unwrap().contains("maitred -w 4 -- COMMAND"));
+        assert!(said("maitred dash", "dash").unwrap().contains("maitred top"));
+        assert!(said("maitred -w 2 serve app.js", "serve app.js").unwrap().contains("maitred -w 4 -- COMMAND"));
+        assert!(said("maitred -w 2 start app.js", "start app.js").unwrap().contains("comes first"));
         assert!(said("maitred relaod web", "relaod web").unwrap().contains("did you mean reload?"));
         for (typed, command) in [
             ("maitred -- top", "top"),
-            ("maitred -w 2 -- start app.js", "start app.js"),
+            ("maitred -w 2 -- serve app.js", "serve app.js"),
             ("maitred run top", "top"),
             // A program, although the word is close to `status`.
             ("maitred state", "state"),
@@ -172,7 +173,7 @@ mod tests {
     fn an_option_of_another_manager_or_with_a_wrong_letter_is_explained() {
         let said = |typed: &str| explained(&Cli::try_parse_from(with_run(words(typed))).unwrap_err());
         assert!(said("maitred -i max -- node").contains("-w auto"), "{}", said("maitred -i max -- node"));
-        assert!(said("maitred --daemon -- node").contains("foreground"));
+        assert!(said("maitred --daemon -- node").contains("maitred start"));
         assert!(said("maitred --polcy x -- node").contains("--policy"));
         assert!(said("maitred --max-memory-restart 1G node").contains("--max-rss"));
     }

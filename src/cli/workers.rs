@@ -47,7 +47,7 @@ pub struct WorkerArgs {
     pub cwd: Option<PathBuf>,
 
     /// Signal that asks a worker to end
-    #[arg(long, value_name = "SIG", default_value = "TERM", value_parser = stop_signal)]
+    #[arg(long, value_name = "SIG", default_value = "TERM", value_parser = signal)]
     pub stop_signal: Signal,
 }
 
@@ -107,7 +107,11 @@ fn variable(text: &str) -> Result<(OsString, OsString), String> {
     }
 }
 
-fn stop_signal(text: &str) -> Result<Signal, String> {
+/// A signal as typed: `TERM`, `SIGTERM` or its number.
+///
+/// # Errors
+/// Says what a signal looks like.
+pub fn signal(text: &str) -> Result<Signal, String> {
     let upper = text.to_ascii_uppercase();
     let by_name = Signal::from_str(&upper).or_else(|_| Signal::from_str(&format!("SIG{upper}")));
     let by_number = || text.parse::<i32>().ok().and_then(|n| Signal::try_from(n).ok());
@@ -124,9 +128,9 @@ mod tests {
     #[test]
     fn signals_have_many_names() {
         for text in ["TERM", "SIGTERM", "term", "15"] {
-            assert_eq!(stop_signal(text), Ok(Signal::SIGTERM), "{text}");
+            assert_eq!(signal(text), Ok(Signal::SIGTERM), "{text}");
         }
-        assert!(stop_signal("TERMINATE").is_err());
-        assert!(stop_signal("0").is_err());
+        assert!(signal("TERMINATE").is_err());
+        assert!(signal("0").is_err());
     }
 }

@@ -3,8 +3,12 @@
 pub mod admission;
 pub mod bind;
 pub mod choice;
+pub mod env_file;
 pub mod file;
+pub mod found;
+pub mod layers;
 pub mod life;
+pub mod name;
 pub mod options;
 pub mod preset;
 pub mod private;
@@ -84,8 +88,19 @@ pub enum Prefix {
     Auto,
     /// Always.
     Always,
-    /// Never: the worker writes where the master writes.
+    /// Never: on a terminal the worker writes where the master writes.
     Never,
+    /// With the name before the slot, and before lines of the log: `web.3| line`.
+    Name,
+}
+
+/// The form of lines of workers' output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum WorkerLog {
+    /// As they are.
+    Text,
+    /// An object in each line: time, slot, stream, line.
+    Json,
 }
 
 /// The owner of a port that the kernel chose for a worker that bound port 0.
@@ -156,6 +171,8 @@ pub struct Config {
     pub grace: Duration,
     /// When workers' lines are prefixed with the slot.
     pub prefix: Prefix,
+    /// The form of workers' lines.
+    pub worker_log: WorkerLog,
     /// Settings for the lifecycle of the workers.
     pub life: Life,
     /// The command and its arguments; never empty.
@@ -287,6 +304,7 @@ mod tests {
             stop_signal: Signal::SIGTERM,
             grace: Duration::from_secs(7),
             prefix: Prefix::Auto,
+            worker_log: WorkerLog::Text,
             life: Life {
                 ready: life::Ready::Listen,
                 boot_timeout: Duration::from_secs(60),

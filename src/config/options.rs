@@ -9,10 +9,14 @@ pub enum InFile {
     Value,
     /// The same, or a list of these: the option may be given several times.
     Values,
+    /// The same, of paths that are relative to the file's directory.
+    Paths,
     /// A list that forms one value.
     List,
     /// `true` or `false`: the option takes no value.
     Switch,
+    /// How often the option is given.
+    Count,
     /// `true`, or a value, which may be left out.
     SwitchOrValue,
     /// A table of its own.
@@ -92,6 +96,9 @@ pub const OPTIONS: &[RunOption] = &[
     option("cwd", InFile::Value, Reload::Changes, Acts::Workers),
     option("stop-signal", InFile::Value, Reload::Changes, Acts::Lifecycle),
     option("config", InFile::Not, Reload::OfTheProgram, Acts::Program),
+    option("app", InFile::Not, Reload::OfTheProgram, Acts::Program),
+    option("profile", InFile::Not, Reload::OfTheProgram, Acts::Program),
+    option(ENV_FILE, InFile::Paths, Reload::Changes, Acts::Workers),
     option("bind", InFile::Values, stays!(bind), Acts::Front),
     option("private", InFile::Values, Reload::Changes, Acts::Front),
     option("share-port-zero", InFile::Switch, Reload::Changes, Acts::Front),
@@ -118,9 +125,19 @@ pub const OPTIONS: &[RunOption] = &[
     ),
     option("grace", InFile::Value, Reload::Changes, Acts::Lifecycle),
     option("prefix", InFile::Value, stays!(prefix), Acts::Workers),
+    option("worker-log", InFile::Value, stays!(worker_log), Acts::Workers),
     option("log-format", InFile::Value, Reload::OfTheProgram, Acts::Program),
-    option("verbose", InFile::Value, Reload::OfTheProgram, Acts::Program),
-    option("quiet", InFile::Value, Reload::OfTheProgram, Acts::Program),
+    option("verbose", InFile::Count, Reload::OfTheProgram, Acts::Program),
+    option("quiet", InFile::Count, Reload::OfTheProgram, Acts::Program),
+    option("log-file", InFile::Value, Reload::OfTheProgram, Acts::Program),
+    option("out-file", InFile::Value, Reload::OfTheProgram, Acts::Program),
+    option("err-file", InFile::Value, Reload::OfTheProgram, Acts::Program),
+    option("merge-logs", InFile::Switch, Reload::OfTheProgram, Acts::Program),
+    option("log-max-size", InFile::Value, Reload::OfTheProgram, Acts::Program),
+    option("log-max-age", InFile::Value, Reload::OfTheProgram, Acts::Program),
+    option("log-keep", InFile::Value, Reload::OfTheProgram, Acts::Program),
+    option("log-compress", InFile::Switch, Reload::OfTheProgram, Acts::Program),
+    option("log-buffer", InFile::Value, Reload::OfTheProgram, Acts::Program),
     option("max-open", InFile::Value, stays!(admission.max_open), Acts::Front),
     option("max-open-per-worker", InFile::Value, stays!(admission.max_open_per_worker), Acts::Front),
     option("when-full", InFile::Value, stays!(admission.when_full), Acts::Front),
@@ -155,6 +172,9 @@ pub const OPTIONS: &[RunOption] = &[
     option("stop-first", InFile::SwitchOrValue, Reload::Changes, Acts::Lifecycle),
     option("leave-children", InFile::Switch, stays!(life.detached), Acts::Lifecycle),
 ];
+
+/// The option that names files of variables.
+pub const ENV_FILE: &str = "env-file";
 
 /// The option with this name.
 #[must_use]

@@ -1,6 +1,7 @@
 //! Sends requests to a running master.
 
-use super::{Refusal, Request, directories, find_socket};
+use super::status::Status;
+use super::{Refusal, Request, Usage, directories};
 use crate::sys::process::trusted::{Absent, Directory, Untrusted};
 use nix::sys::socket::{UnixCredentials, getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
@@ -12,6 +13,9 @@ use std::time::{Duration, Instant};
 
 /// How long a master may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often, and how soon, a master is asked again that closed the connection without an answer.
+const ASKED_WHILE_IT_ENDS: u32 = 25;
+const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// Longest answer. A master with as many workers and listeners as there can be answers with some megabytes.
 const ANSWER_MAX: usize = 64 << 20;
 
@@ -126,20 +130,14 @@ fn is_live(path: &Path) -> bool {
     }
 }
 
-/// The socket of the master that is meant: by path, by name, or the only one that runs.
+/// The name of the only master that runs.
 ///
 /// # Errors
-/// [`ClientError::Which`] when no name was given and not exactly one runs.
-pub fn find(name: Option<&str>, control: Option<&Path>) -> Result<(String, PathBuf), ClientError> {
-    if let Some(path) = control {
-        return Ok((path.display().to_string(), path.to_owned()));
-    }
-    match name {
-        Some(name) => Ok((name.to_owned(), find_socket(name))),
-        None => match &running()?[..] {
-            [only] => Ok((only.clone(), find_socket(only))),
-            names => Err(ClientError::Which(names.to_vec())),
-        },
+/// [`ClientError::Which`] when not exactly one runs.
+pub fn only() -> Result<String, ClientError> {
+    match &running()?[..] {
+        [only] => Ok(only.clone()),
+        names => Err(ClientError::Which(names.to_vec())),
     }
 }
 
@@ -203,7 +201,7 @@ pub fn ask(name: &str, path: &Path, request: &Request, patience: Patience) -> Re
         read_line(&mut socket, deadline)
     };
     let answer = exchange().map_err(|source| match (source.kind(), request) {
-        (io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut, Request::Status) => {
+        (io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut, Request::Status { .. }) => {
             ClientError::Silent { path: path.to_owned() }
         }
         (io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut, _) => ClientError::UnderWay { path: path.to_owned() },
@@ -213,6 +211,31 @@ pub fn ask(name: &str, path: &Path, request: &Request, patience: Patience) -> Re
         Ok(refusal) => Err(ClientError::Refused(refusal.error)),
         Err(_) => Ok(answer),
     }
+}
+
+/// Asks a master for its status.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn status(name: &str, path: &Path) -> Result<Status, ClientError> {
+    status_with(name, path, Usage::Told)
+}
+
+/// The same, with what the workers use or without it.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn status_with(name: &str, path: &Path, usage: Usage) -> Result<Status, ClientError> {
+    let mut left = ASKED_WHILE_IT_ENDS;
+    let answer = loop {
+        match ask(name, path, &Request::Status { usage }, Patience::Short) {
+            // It may be about to end: then nobody listens there in a moment.
+            Err(ClientError::Io { .. }) if left > 0 => left -= 1,
+            answer => break answer?,
+        }
+        std::thread::sleep(ASKED_AGAIN_AFTER);
+    };
+    serde_json::from_str(&answer).map_err(ClientError::Answer)
 }
 
 /// Reads the answer, which is one line, until the deadline.

@@ -7,6 +7,7 @@ pub mod server;
 pub mod status;
 
 use crate::core::fleet::{Manner, Resize};
+use crate::logs::kept;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -37,7 +38,11 @@ pub enum Event {
 #[serde(rename_all = "kebab-case", tag = "command")]
 pub enum Request {
     /// Report the status.
-    Status,
+    Status {
+        /// Whether it tells what the workers use of the machine.
+        #[serde(default)]
+        usage: Usage,
+    },
     /// Replace all workers.
     Reload {
         /// How to replace them.
@@ -52,8 +57,32 @@ pub enum Request {
         /// The number.
         to: Size,
     },
+    /// Send a signal to the workers.
+    Signal {
+        /// Its name, as in `SIGUSR1`.
+        signal: String,
+        /// Only to the worker in this slot.
+        slot: Option<u32>,
+    },
+    /// Tell the last lines that were written.
+    Lines {
+        /// Which of them.
+        wanted: kept::Wanted,
+    },
     /// Replace the master's binary.
     Upgrade,
+}
+
+/// Whether a status tells what workers use of the machine: memory, processor time, connections that are counted in
+/// `/proc`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Usage {
+    /// It does.
+    #[default]
+    Told,
+    /// It does not: who asks many masters looks at the processes of all at once.
+    LeftOut,
 }
 
 /// An answer in words.

@@ -5,7 +5,7 @@ use super::{Event, Refusal, Request};
 use crate::core::visible;
 use crate::reports::Reports;
 use crate::sys::exec::{Number, Passing, Taking};
-use crate::sys::lock::{Lock, try_lock};
+use crate::sys::lock::{Lock, lock_within};
 use crate::sys::process::trusted::{Absent, Directory, Untrusted, is};
 use crate::sys::socket::listen::{self, Peer};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
@@ -31,8 +31,6 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long another master may take to check whether a name is free. It does nothing else in that time.
 const TURN_TIMEOUT: Duration = Duration::from_secs(2);
-/// The pause between two attempts to take our turn.
-const TURN_PAUSE: Duration = Duration::from_millis(5);
 /// Connections in the kernel's queue.
 const QUEUE: i32 = 128;
 /// Mode of the directory, if it has to be made, and of the socket.
@@ -189,15 +187,11 @@ fn take_turn(directory: &Directory) -> Result<OwnedFd, ControlError> {
     let io = |source| ControlError::Io { path: directory.path().to_owned(), source };
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let opened = openat(directory, ".", flags, nix::sys::stat::Mode::empty()).map_err(|errno| io(errno.into()))?;
-    let deadline = Instant::now() + TURN_TIMEOUT;
-    while !try_lock(opened.as_fd(), Lock::Exclusive).map_err(io)? {
-        // In a directory like /tmp any process can hold a lock, and for ever.
-        if Instant::now() >= deadline {
-            return Err(ControlError::Locked(directory.path().to_owned()));
-        }
-        std::thread::sleep(TURN_PAUSE);
+    // In a directory like /tmp any process can hold a lock, and for ever.
+    match lock_within(opened.as_fd(), Lock::Exclusive, TURN_TIMEOUT).map_err(io)? {
+        true => Ok(opened),
+        false => Err(ControlError::Locked(directory.path().to_owned())),
     }
-    Ok(opened)
 }
 
 /// Removes what an earlier master of ours left there, and nothing else.

@@ -52,10 +52,24 @@ pub struct Status {
     /// Lines of the log that workers provoked and that were left out.
     #[serde(default)]
     pub log_left_out: u64,
+    /// Lines of the log and of workers' output that could not be written, for example to a full disk.
+    #[serde(default)]
+    pub lines_lost: u64,
     /// Sums over the master's life.
     pub totals: Totals,
     /// Evenness over the slots of `handed`, or in shared mode of `taken`.
     pub fairness: Fairness,
+}
+
+/// The state of a worker that serves.
+pub const READY: &str = "ready";
+
+impl Status {
+    /// How many slots have a worker that serves.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        self.workers.iter().filter(|worker| worker.state == READY).count()
+    }
 }
 
 /// Admission limits, and what became of connections beyond them.

@@ -4,6 +4,7 @@
 //! lifecycle of the workers: events in, actions out, with `now` as an argument, so that a test can run a year in a
 //! millisecond.
 
+pub mod apps;
 pub mod backoff;
 pub mod chance;
 pub mod claim;
@@ -17,6 +18,7 @@ pub mod moment;
 pub mod notice;
 pub mod policy;
 pub mod probes;
+pub mod service;
 pub mod slow_start;
 pub mod source;
 pub mod sources;

@@ -5,6 +5,7 @@
 
 use super::Event;
 use super::admission::{admit, hold_until, is_full_still, may_accept, may_wait_until, when_full};
+use super::even_out::even_out;
 use super::failures::CannotAccept;
 use super::incoming::{Incoming, TakenBack};
 use super::listener::{HeldBy, Listener, Phase};
@@ -47,7 +48,10 @@ pub async fn serve(listener: Rc<Listener>) {
             listener.phase.set(Phase::GivenUp);
             Event::ListenerFailed { address: listener.address.to_string(), error }
         }
-        _ => Event::ListenerClosed,
+        _ => {
+            even_out(&listener).await;
+            Event::ListenerClosed
+        }
     };
     // The receiver ends before its senders only when the process does.
     let _ = listener.common.reports.send(end).await;

@@ -11,6 +11,7 @@ pub mod choice;
 mod closing;
 pub mod common;
 pub mod counters;
+mod even_out;
 mod failures;
 pub mod handoff;
 pub mod incoming;

@@ -319,7 +319,7 @@ impl WorkerSet {
 
     /// Counts a connection as open at its new worker.
     #[inline]
-    fn count(&self, incoming: Incoming<'_>, handoff: &Handoff) {
+    pub(super) fn count(&self, incoming: Incoming<'_>, handoff: &Handoff) {
         let choice = &self.choice;
         if choice.countable != Countable::None {
             let source = choice.limited_source(incoming.peer);

@@ -63,18 +63,29 @@ impl Death {
 
 /// Asks a worker to end.
 pub fn terminate(worker: &Worker) {
-    let signal = worker.config.stop_signal;
-    info!(slot = worker.slot.0, worker = worker.id.0, pid = worker.pid.as_raw(), %signal, "asking a worker to end");
-    let whole_group = worker.config.life.kill_mode == KillMode::Group;
+    let stop_signal = worker.config.stop_signal;
+    info!(slot = worker.slot.0, worker = worker.id.0, pid = worker.pid.as_raw(), signal = %stop_signal, "asking a worker to end");
     // A stopped worker could not receive it.
-    for signal in [signal, Signal::SIGCONT] {
-        if whole_group {
-            let _ = reap::signal_group(worker.pid, signal);
-        }
-        // Only once per process: a second signal means something else to many programs.
-        if !whole_group || left_its_group(worker.pid) {
-            let _ = reap::signal_process(worker.pidfd.get_ref().as_fd(), signal);
-        }
+    for signal in [stop_signal, Signal::SIGCONT] {
+        send(worker, signal);
+    }
+}
+
+/// Sends a worker a signal that its operator chose.
+pub fn signal(worker: &Worker, signal: Signal) {
+    info!(slot = worker.slot.0, worker = worker.id.0, pid = worker.pid.as_raw(), %signal, "sending a worker a signal");
+    send(worker, signal);
+}
+
+/// Sends a signal to those processes of a worker that `--kill-mode` says.
+fn send(worker: &Worker, signal: Signal) {
+    let whole_group = worker.config.life.kill_mode == KillMode::Group;
+    if whole_group {
+        let _ = reap::signal_group(worker.pid, signal);
+    }
+    // Only once per process: a second signal means something else to many programs.
+    if !whole_group || left_its_group(worker.pid) {
+        let _ = reap::signal_process(worker.pidfd.get_ref().as_fd(), signal);
     }
 }
 

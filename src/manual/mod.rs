@@ -36,6 +36,7 @@ chapters! {
     policies: "which worker gets the next connection",
     admission: "limits, refusals, slow start",
     lives: "ready, drain, reload, stalls, crashes, upgrade",
+    apps: "in the background and together: start, up, list, logs, top; coming from PM2",
     signals: "signals and exit codes",
     configuration: "commands, options, the file, addresses",
     status: "what status shows",

@@ -2,12 +2,15 @@
 
 use super::run::Master;
 use super::status::add_usage;
-use crate::control::{self, Size, Until, done, refusal};
+use crate::control::{self, Size, Until, Usage, done, refusal};
 use crate::core::fleet::{self, Manner, Stop};
 use crate::core::ids::Generation;
+use crate::lifecycle::ending;
 use crate::lifecycle::health::rhythm;
 use crate::lifecycle::reload::ReloadError;
 use crate::sys::process;
+use nix::sys::signal::Signal;
+use serde::Serialize;
 use std::rc::Rc;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -16,7 +19,7 @@ impl Master {
     /// Answers a request of the control socket.
     pub(super) async fn answer(&mut self, request: control::Request, answer: oneshot::Sender<String>) {
         match request {
-            control::Request::Status => self.tell_status(answer),
+            control::Request::Status { usage } => self.tell_status(usage, answer),
             control::Request::Reload { manner, until } => self.reload_asked(manner, until, answer).await,
             control::Request::Scale { to } => self.scale_asked(to, answer).await,
             control::Request::Stop => {
@@ -24,28 +27,55 @@ impl Master {
                 let _ = answer.send(done("stopping"));
                 self.handle_fleet(fleet::Event::StopAsked(Stop::Graceful)).await;
             }
+            control::Request::Signal { signal, slot } => {
+                let _ = answer.send(self.signal_workers(&signal, slot));
+            }
+            control::Request::Lines { wanted } => {
+                let kept = self.program.host.logs.out.kept().clone();
+                self.answer_aside(answer, move || to_json(&kept.lines(&wanted)));
+            }
             // It comes as an event of its own, with the client.
             control::Request::Upgrade => {}
         }
     }
 
     /// Reading `/proc` takes a while, so it happens in the background.
-    fn tell_status(&self, answer: oneshot::Sender<String>) {
+    fn tell_status(&self, usage: Usage, answer: oneshot::Sender<String>) {
         self.front.common.opens.ask_now();
         let (mut status, groups, ports) = (self.view().status(), self.workers.groups(), self.front.ports());
         self.front.check_sum();
-        let looked = match self.front.common.aside.place() {
-            Ok(place) => place.run(move || {
+        self.answer_aside(answer, move || {
+            if usage == Usage::Told {
                 add_usage(&mut status, &process::usage(&groups, &ports));
-                serde_json::to_string(&status).unwrap_or_else(|error| refusal(&error.to_string()))
-            }),
+            }
+            to_json(&status)
+        });
+    }
+
+    /// Answers with what takes a while to make.
+    fn answer_aside(&self, answer: oneshot::Sender<String>, make: impl FnOnce() -> String + Send + 'static) {
+        let made = match self.front.common.aside.place() {
+            Ok(place) => place.run(make),
             Err(busy) => return drop(answer.send(refusal(&busy.to_string()))),
         };
         tokio::task::spawn_local(async move {
-            let text = looked.await.unwrap_or_else(|broke_off| refusal(&broke_off.to_string()));
+            let text = made.await.unwrap_or_else(|broke_off| refusal(&broke_off.to_string()));
             // A client that is gone needs no answer.
             let _ = answer.send(text);
         });
+    }
+
+    /// `maitred signal`.
+    fn signal_workers(&self, signal: &str, slot: Option<u32>) -> String {
+        let Ok(signal) = signal.parse::<Signal>() else { return refusal(&format!("{signal:?} is no signal")) };
+        let meant = self.workers.values().filter(|worker| slot.is_none_or(|slot| worker.slot.0 == slot));
+        let signalled = meant.map(|worker| ending::signal(worker, signal)).count();
+        match (signalled, slot) {
+            (0, Some(slot)) => refusal(&format!("there is no worker in slot {slot}")),
+            (0, None) => refusal("there is no worker"),
+            (1, _) => done(&format!("{signal} is sent to 1 worker")),
+            (some, _) => done(&format!("{signal} is sent to {some} workers")),
+        }
     }
 
     async fn begin_reload(&mut self, manner: Manner) -> Result<(), ReloadError> {
@@ -56,6 +86,9 @@ impl Master {
 
     /// `HUP`.
     pub(super) async fn reload_by_signal(&mut self) {
+        if let Some(manager) = &mut self.program.manager {
+            manager.reload_asked();
+        }
         if let Err(error) = self.begin_reload(Manner::Rolling).await {
             warn!(%error, "cannot reload; the running workers serve on");
         }
@@ -107,4 +140,8 @@ impl Master {
         };
         let _ = answer.send(text);
     }
+}
+
+fn to_json(answer: &impl Serialize) -> String {
+    serde_json::to_string(answer).unwrap_or_else(|error| refusal(&error.to_string()))
 }

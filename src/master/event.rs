@@ -39,6 +39,8 @@ pub enum Event {
     Reload,
     /// `WINCH` without a terminal.
     Pause,
+    /// `USR1`.
+    ReopenLogs,
     /// `USR2`.
     Upgrade,
     /// The trial of the new binary is done.

@@ -1,5 +1,6 @@
 //! What the master does about what happens to workers: [`crate::lifecycle`] says what that means, the fleet decides.
 
+use super::event::Event;
 use super::requests::event::Deferred;
 use super::run::Master;
 use crate::config::Mode;
@@ -11,11 +12,15 @@ use crate::lifecycle::failures::Failure;
 use crate::lifecycle::ready::{Readiness, Signal};
 use crate::lifecycle::{self, deaf, ending, health, look, ready};
 use crate::sys::process::descent::Kin;
+use crate::workers;
 use crate::workers::leftovers::{self, Scene};
 use crate::workers::pool::Pool;
 use crate::workers::worker::Worker;
 use std::rc::Rc;
 use tracing::{error, warn};
+
+/// Turns of the loop from a signal that was taken to its event: the reactor sees it, its task wakes, and one to spare.
+const TURNS: u32 = 3;
 
 impl Master {
     pub(super) async fn handle_lifecycle(&mut self, event: lifecycle::Event) {
@@ -122,6 +127,20 @@ impl Master {
             let elsewhere = ready::listens_elsewhere(id, &self.workers, &self.fleet);
             self.failures.remember_kill(worker, &self.fleet, because, elsewhere);
         }
+    }
+
+    /// A signal ended a worker. Who signals a whole control group tells the master, too, and before the others
+    /// (`KillMode=control-group`, `systemd.kill(5)`): then it hears that it is to stop before it hears of the worker, and
+    /// forks no other.
+    pub(super) fn hear_signals_first(&self, worker: WorkerId) {
+        self.program.signals.settle();
+        let events = self.events.clone();
+        tokio::task::spawn_local(async move {
+            for _ in 0..TURNS {
+                tokio::task::yield_now().await;
+            }
+            let _ = events.send(Event::Worker(workers::Event::Ended { worker })).await;
+        });
     }
 
     /// The first process of a worker ended.

@@ -12,6 +12,7 @@ mod prepare;
 pub mod program;
 mod requests;
 pub mod run;
+pub mod service;
 pub mod signals;
 pub mod status;
 mod steering;

@@ -6,7 +6,8 @@ use super::event::{EVENTS_MAX, Event};
 use super::program::Host;
 use super::program::Program;
 use super::run::End;
-use super::run::{Master, prefixed};
+use super::run::{Master, form_of_lines};
+use super::service::Manager;
 use super::signals::forward_signals;
 use super::steering;
 use crate::adapt::preload::Shim;
@@ -57,7 +58,8 @@ impl Master {
         let earlier = descent::descendants(nix::unistd::Pid::this(), &HashSet::new()).unwrap_or_default();
         let guard = Guard::start(config.life.detached).map_err(needs("the process that guards the workers"))?;
         let guard = Rc::new(guard);
-        let output = Output::start().map_err(needs("the thread that passes output on"))?;
+        let output = Output::start(host.logs.out.clone(), host.logs.err.clone())
+            .map_err(needs("the thread that passes output on"))?;
         let aside = Aside::start().map_err(needs("a thread for what is done aside"))?;
         dispose::start().map_err(needs("a thread that closes what others sent"))?;
         // Comes after the threads were started, so that they keep the ordinary policy.
@@ -81,7 +83,7 @@ impl Master {
             old_shims: Vec::new(),
             rendezvous: Rendezvous::open()?,
             output,
-            prefixed: prefixed(&config),
+            form: form_of_lines(&config),
             descriptors: limit.soft,
             taken,
             common: Rc::clone(&common),
@@ -106,7 +108,8 @@ impl Master {
         }
         let (name, workers, pid) = (&config.name, config.workers, std::process::id());
         info!(name, pid, workers, mode = config.mode.name(), depth = config.depth, "starting");
-        let program = Program::new(host, signals);
+        let manager = Manager::find().map_err(needs("the thread that tells the service manager"))?;
+        let program = Program::new(host, signals, manager);
         let master = Master {
             reloads: Reloads::new(max_workers, config.source.text.clone()),
             fleet,

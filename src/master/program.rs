@@ -1,9 +1,12 @@
 //! The program that this process executes, what is around it, and its replacement under way.
 
+use super::service::Manager;
 use super::signals::SignalThread;
 use super::upgrade::state::State;
 use crate::clock;
+use crate::core::fleet::Fleet;
 use crate::core::moment::Moment;
+use crate::logs::Sink;
 use crate::sys::socket::inherited::Inherited;
 use nix::unistd::Pid;
 use std::io;
@@ -11,12 +14,41 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// Where lines go.
+#[derive(Clone, Debug)]
+pub struct Logs {
+    /// The workers' standard output.
+    pub out: Sink,
+    /// The workers' error output.
+    pub err: Sink,
+    /// The log.
+    pub log: Sink,
+}
+
+impl Logs {
+    /// Lines that could not be written.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        [&self.out, &self.err, &self.log].into_iter().map(Sink::lost).sum()
+    }
+
+    /// Opens the files again; says whether there are any.
+    pub fn reopen(&self) -> bool {
+        let files = [&self.out, &self.err, &self.log].into_iter().filter(|sink| sink.is_file());
+        files.map(Sink::reopen).count() > 0
+    }
+}
+
 /// The program around the master.
 pub struct Host {
     /// The executable, as it was called.
     pub executable: PathBuf,
     /// Writes what is still to be logged, unless the log has no reader.
     pub settle_log: Box<dyn Fn()>,
+    /// Where lines go.
+    pub logs: Logs,
+    /// Who started this in the background waits here for a line: the first generation serves.
+    pub started: Option<OwnedFd>,
     /// Sockets that this process was started with.
     pub inherited: Inherited,
     /// The state of the program that this one replaces.
@@ -37,13 +69,26 @@ pub struct Program {
     pub upgrade: Option<Upgrade>,
     /// How often the program was replaced.
     pub upgrades: u32,
+    /// Who started this, if that wants to hear of it.
+    pub manager: Option<Manager>,
+    /// Whether a whole generation served.
+    pub has_served: bool,
 }
 
 impl Program {
     /// A program that has just started.
     #[must_use]
-    pub fn new(host: Host, signals: SignalThread) -> Program {
-        Program { host, signals, since: clock::now(), upgrade: None, upgrades: 0 }
+    pub fn new(host: Host, signals: SignalThread, manager: Option<Manager>) -> Program {
+        Program { host, signals, since: clock::now(), upgrade: None, upgrades: 0, manager, has_served: false }
+    }
+
+    /// Tells who started this in the background, once, that the first generation serves.
+    pub fn report_start(&mut self, fleet: &Fleet) {
+        // A slot that is left alone after too many failures comes no more.
+        if self.host.started.is_some() && (fleet.all_ready() || fleet.resting().next().is_some()) {
+            // If nobody waits any more, nobody needs to know.
+            let _ = self.host.started.take().map(|started| nix::unistd::write(&started, b"\n"));
+        }
     }
 }
 

@@ -4,9 +4,10 @@ use super::error::RunError;
 use super::event::{Event, Events};
 use super::program::Host;
 use super::program::Program;
+use super::service::Manager;
 use super::status::View;
 use crate::clock;
-use crate::config::{Config, Mode, Prefix};
+use crate::config::{Config, Mode, Prefix, WorkerLog};
 use crate::control;
 use crate::control::server::ControlSocket;
 use crate::core::fleet::{self, Action, Fleet, Resize, Stop, WaitReason};
@@ -23,7 +24,7 @@ use crate::lifecycle::{ending, health, ready};
 use crate::sys::process::reap;
 use crate::wire::packet::ToWorker;
 use crate::workers;
-use crate::workers::output::Prefixed;
+use crate::workers::form::Form;
 use crate::workers::pool::Pool;
 use crate::workers::start::StartError;
 use crate::workers::worker::{MayProbe, Worker};
@@ -60,7 +61,8 @@ pub async fn run(config: Config, mut host: Host) -> Result<(), RunError> {
         let _ = later.send(Event::LookAround).await;
     });
     while !master.end.finished {
-        let wake = master.fleet.wakes_at();
+        let manager = master.program.manager.as_ref().and_then(Manager::wakes_at);
+        let wake = [master.fleet.wakes_at(), manager].into_iter().flatten().min();
         let left = wake.map_or(Duration::ZERO, |at| at.since(clock::now()));
         let event = tokio::select! {
             event = events.recv() => event,
@@ -70,6 +72,8 @@ pub async fn run(config: Config, mut host: Host) -> Result<(), RunError> {
             Some(event) => master.handle(event).await,
             None => master.handle_fleet(fleet::Event::Tick).await,
         }
+        master.program.report_start(&master.fleet);
+        master.tell_manager();
         master.steer();
         master.go_on_with_upgrade(&mut events).await;
     }
@@ -137,6 +141,10 @@ impl Master {
                 info!("draining all workers; HUP or TTIN brings them back");
                 self.handle_fleet(fleet::Event::Pause).await;
             }
+            Event::ReopenLogs => match self.program.host.logs.reopen() {
+                true => info!("opening the log files again"),
+                false => warn!(signal = "USR1", because = "there are no log files to reopen", "signal without effect"),
+            },
             Event::Upgrade => self.upgrade_asked(None),
             Event::Checked { result } => self.upgrade_checked(result),
             Event::LookAround => self.look_around(),
@@ -158,6 +166,7 @@ impl Master {
             workers::Event::LookAt { worker } => self.look_at(worker),
             workers::Event::LookForClosed { worker } => self.look_for_closed(worker),
             workers::Event::LetGo { worker, request } => self.let_go(worker, request),
+            workers::Event::Signalled { worker } => self.hear_signals_first(worker),
             workers::Event::Ended { worker } => self.ended(worker).await,
             workers::Event::Executed { worker, result } => {
                 self.failures.executed(worker, result, &mut self.workers, &self.fleet);
@@ -374,16 +383,18 @@ impl Master {
             front: &self.front,
             reloads: &self.reloads,
             last_words: &self.failures.last_words,
-            upgrades: self.program.upgrades,
+            program: &self.program,
         }
     }
 }
 
-/// Whether lines of workers' output get the slot before them.
-pub(super) fn prefixed(config: &Config) -> Prefixed {
-    match config.prefix {
-        Prefix::Always => Prefixed::WithSlot,
-        Prefix::Auto if io::stdout().is_terminal() => Prefixed::WithSlot,
-        Prefix::Auto | Prefix::Never => Prefixed::Plain,
+/// What lines of workers' output look like.
+pub(super) fn form_of_lines(config: &Config) -> Form {
+    match (config.worker_log, config.prefix) {
+        (WorkerLog::Json, _) => Form::Json,
+        (_, Prefix::Name) => Form::Name(config.name.as_str().into()),
+        (_, Prefix::Always) => Form::Slot,
+        (_, Prefix::Auto) if io::stdout().is_terminal() => Form::Slot,
+        (_, Prefix::Auto | Prefix::Never) => Form::Plain,
     }
 }

@@ -34,10 +34,7 @@ pub fn forward_signals(events: &Events) -> io::Result<SignalThread> {
         (SignalKind::from_raw(libc::SIGTTIN), || Event::More),
         (SignalKind::from_raw(libc::SIGTTOU), || Event::Fewer),
         (SignalKind::hangup(), hangup),
-        (SignalKind::user_defined1(), || Event::Unheeded {
-            signal: "USR1",
-            because: "there are no log files to reopen",
-        }),
+        (SignalKind::user_defined1(), || Event::ReopenLogs),
         (SignalKind::user_defined2(), || Event::Upgrade),
         (SignalKind::window_change(), window_change),
     ];
@@ -91,6 +88,8 @@ pub enum Heed {
     Now,
     /// Signals stay pending, also for the next program of this process.
     Later,
+    /// As before.
+    Same,
 }
 
 impl SignalThread {
@@ -102,6 +101,7 @@ impl SignalThread {
                 let _ = match heed {
                     Heed::Now => SigSet::all().thread_unblock(),
                     Heed::Later => SigSet::all().thread_block(),
+                    Heed::Same => Ok(()),
                 };
                 let _ = done.send(());
             }
@@ -109,6 +109,11 @@ impl SignalThread {
         hold_signals()?;
         std::thread::Builder::new().name("signals".to_owned()).spawn(idle)?;
         Ok(SignalThread { commands })
+    }
+
+    /// When this returns, the signals that came before are taken, unless they are kept pending: the thread had to run.
+    pub fn settle(&self) {
+        self.heed(Heed::Same);
     }
 
     /// Takes signals, or keeps them pending. When this returns, the change is in force.

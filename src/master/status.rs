@@ -1,5 +1,6 @@
 //! Putting together what `maitred status` shows.
 
+use super::program::Program;
 use crate::adapt::Chosen;
 use crate::clock;
 use crate::config::{Config, Mode};
@@ -31,7 +32,7 @@ pub struct View<'a> {
     pub front: &'a Front,
     pub reloads: &'a Reloads,
     pub last_words: &'a HashMap<Slot, String>,
-    pub upgrades: u32,
+    pub program: &'a Program,
 }
 
 impl View<'_> {
@@ -77,7 +78,8 @@ impl View<'_> {
             generation: self.fleet.generation().0,
             reloading: self.fleet.reloading().map(|generation| generation.0),
             last_reload: self.reloads.last.clone(),
-            upgrades: self.upgrades,
+            upgrades: self.program.upgrades,
+            lines_lost: self.program.host.logs.lost(),
             log_left_out: self.front.common.provoked.left_out(),
             totals: status::Totals {
                 accepted: self.front.accepted() + in_kernel,

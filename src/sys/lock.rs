@@ -3,6 +3,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+/// The pause between two attempts to take a lock.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Which other holders the lock may have at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,4 +34,19 @@ pub fn try_lock(file: impl AsFd, lock: Lock) -> io::Result<bool> {
         error if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
         error => Err(error),
     }
+}
+
+/// The same, as soon as no other holder has it. Tells whether that was within this time.
+///
+/// # Errors
+/// That of `flock(2)`.
+pub fn lock_within(file: impl AsFd, lock: Lock, time: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + time;
+    while !try_lock(&file, lock)? {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(true)
 }

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// This much can be written to a pipe without waiting once it can be written to at all: `PIPE_BUF` (`pipe(7)`).
 const PIECE: usize = 4096;
@@ -39,6 +39,15 @@ pub fn write_by(to: BorrowedFd<'_>, bytes: &[u8], deadline: Instant) -> io::Resu
         write_all(to, piece)?;
     }
     Ok(())
+}
+
+/// Whether anybody still reads from a pipe, socket or terminal, after at most this long.
+#[must_use]
+pub fn is_read(to: BorrowedFd<'_>, at_most: Duration) -> bool {
+    let mut watched = [PollFd::new(to, PollFlags::empty())];
+    let timeout = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX);
+    // Only errors and hang-ups are reported.
+    !matches!(poll(&mut watched, timeout), Ok(reported) if reported > 0)
 }
 
 fn wait_for_room(to: BorrowedFd<'_>, deadline: Option<Instant>) -> io::Result<()> {

@@ -8,6 +8,7 @@
 
 pub mod channel;
 mod environment;
+pub mod form;
 pub mod holders;
 pub mod leftovers;
 pub mod looks;
@@ -77,6 +78,11 @@ pub enum Event {
         worker: WorkerId,
         /// The supervision of its calls, or what kept it from its program.
         result: Result<Option<Notifier>, SpawnError>,
+    },
+    /// The first process of a worker was ended by a signal, and is still to be waited for.
+    Signalled {
+        /// The worker.
+        worker: WorkerId,
     },
     /// The first process of a worker ended. It is not reaped yet.
     Ended {

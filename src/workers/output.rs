@@ -5,17 +5,19 @@
 //! hold up the master's loop. When it does not read, the workers' pipes fill and the workers wait,
 //! as they would have without us.
 
+use super::form::Form;
 use crate::core::ids::{Slot, WorkerId};
 use crate::core::visible;
+use crate::logs::Sink;
 use crate::sys::exec::{Number, Passing, Taking};
+use crate::sys::fd;
 use crate::sys::process::spawn;
-use crate::sys::{fd, outlet};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -44,15 +46,6 @@ pub enum Kind {
     Out,
     /// Standard error.
     Err,
-}
-
-/// Whether lines get the slot before them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prefixed {
-    /// `3| line`
-    WithSlot,
-    /// `line`
-    Plain,
 }
 
 /// The last lines that a worker wrote to its standard error.
@@ -101,7 +94,7 @@ pub struct Stream {
     /// The reading end, not blocking.
     pub pipe: OwnedFd,
     /// How to pass it on.
-    pub prefixed: Prefixed,
+    pub form: Form,
     /// Where its last lines are remembered.
     pub last_words: Option<Arc<LastWords>>,
     /// The beginning of a line whose end has not come.
@@ -138,12 +131,12 @@ impl Stream {
     pub fn take(
         passed: Passed,
         taking: &Taking,
-        prefixed: Prefixed,
+        form: Form,
         last_words: impl Fn(WorkerId) -> Option<Arc<LastWords>>,
     ) -> io::Result<Stream> {
         let last_words = passed.worker.and_then(last_words);
         let (slot, kind, pipe, partial) = (passed.slot, passed.kind, taking.take(passed.pipe)?, passed.partial);
-        Ok(Stream { slot, kind, pipe, prefixed, last_words, partial })
+        Ok(Stream { slot, kind, pipe, form, last_words, partial })
     }
 }
 
@@ -176,27 +169,37 @@ enum Command {
 #[derive(Debug)]
 pub struct Output {
     commands: Option<mpsc::Sender<Command>>,
+    /// Where workers' standard output goes.
+    out: Sink,
     wake: Arc<EventFd>,
     /// Closed when the thread has ended.
     finished: mpsc::Receiver<()>,
 }
 
 impl Output {
-    /// Starts the thread.
+    /// Starts the thread, which passes standard output on to `out` and error output to `err`.
     ///
     /// # Errors
     /// When no thread or descriptor is available.
-    pub fn start() -> io::Result<Output> {
+    pub fn start(out: Sink, err: Sink) -> io::Result<Output> {
         let (commands, incoming) = mpsc::channel();
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
         let woken = Arc::clone(&wake);
         let (ending, finished) = mpsc::channel();
+        let sinks = Sinks { out: out.clone(), err };
         let pump = move || {
-            Pump { incoming, woken, open: Vec::new() }.run();
+            Pump { incoming, woken, open: Vec::new(), sinks }.run();
             drop(ending);
         };
         std::thread::Builder::new().name("output".into()).stack_size(STACK).spawn(pump)?;
-        Ok(Output { commands: Some(commands), wake, finished })
+        Ok(Output { commands: Some(commands), out, wake, finished })
+    }
+
+    /// Whether standard output has to come through this thread, also where nothing is added to its lines: a file is
+    /// written here, and lines are kept here. A terminal that was not to be changed is the worker's own.
+    #[must_use]
+    pub fn takes_all(&self) -> bool {
+        self.out.is_file() || self.out.kept().keeps() && !io::stdout().is_terminal()
     }
 
     /// Passes one more stream on.
@@ -259,6 +262,13 @@ struct Pump {
     incoming: mpsc::Receiver<Command>,
     woken: Arc<EventFd>,
     open: Vec<Open>,
+    sinks: Sinks,
+}
+
+/// Where the two streams go.
+struct Sinks {
+    out: Sink,
+    err: Sink,
 }
 
 struct Open(Stream);
@@ -307,13 +317,13 @@ impl Pump {
             let _ = self.woken.read();
         }
         let mut readable = readable.into_iter();
-        self.open.retain_mut(|open| !readable.next().unwrap_or(false) || open.pass_on());
+        self.open.retain_mut(|open| !readable.next().unwrap_or(false) || open.pass_on(&self.sinks));
     }
 }
 
 impl Open {
     /// Passes on what is there; false when the stream has ended.
-    fn pass_on(&mut self) -> bool {
+    fn pass_on(&mut self, sinks: &Sinks) -> bool {
         let mut buffer = [0; CHUNK];
         let read = match nix::unistd::read(&self.0.pipe, &mut buffer) {
             Ok(0) => None,
@@ -321,25 +331,26 @@ impl Open {
             Err(Errno::EAGAIN | Errno::EINTR) => return true,
             Err(_) => None,
         };
+        let sink = match self.0.kind {
+            Kind::Out => &sinks.out,
+            Kind::Err => &sinks.err,
+        };
         let mut lines = Vec::new();
         let mut rest = read.unwrap_or(b"");
         while let Some((line, after)) =
             rest.iter().position(|&b| b == b'\n').and_then(|end| rest.split_at_checked(end + 1))
         {
             self.0.partial.extend_from_slice(line);
-            self.line(&mut lines);
+            self.line(&mut lines, sink);
             rest = after;
         }
         self.0.partial.extend_from_slice(rest);
         if self.0.partial.len() >= LINE_MAX || (read.is_none() && !self.0.partial.is_empty()) {
             self.0.partial.push(b'\n');
-            self.line(&mut lines);
+            self.line(&mut lines, sink);
         }
-        // If this fails, our output has no reader any more: nothing can be done, and the worker must go on.
-        let _ = match self.0.kind {
-            Kind::Out => outlet::write_all(io::stdout().lock().as_fd(), &lines),
-            Kind::Err => outlet::write_all(io::stderr().lock().as_fd(), &lines),
-        };
+        // If this fails, our output has no reader any more, or the disk is full: the worker must go on.
+        let _ = sink.write(&lines);
         if let (None, Some(last_words)) = (read, &self.0.last_words) {
             last_words.ended.notify_one();
         }
@@ -347,13 +358,13 @@ impl Open {
     }
 
     /// Moves the collected line to what is written.
-    fn line(&mut self, lines: &mut Vec<u8>) {
-        if let Some(last_words) = &self.0.last_words {
-            last_words.add(&self.0.partial);
+    fn line(&mut self, lines: &mut Vec<u8>, sink: &Sink) {
+        let Stream { slot, kind, form, last_words, partial, .. } = &mut self.0;
+        if let Some(last_words) = last_words {
+            last_words.add(partial);
         }
-        if self.0.prefixed == Prefixed::WithSlot {
-            lines.extend_from_slice(format!("{}| ", self.0.slot).as_bytes());
-        }
-        lines.append(&mut self.0.partial);
+        sink.keep(Some(slot.0), partial);
+        form.add(lines, *slot, *kind, partial);
+        partial.clear();
     }
 }

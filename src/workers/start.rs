@@ -3,10 +3,11 @@
 use super::Events;
 use super::channel;
 use super::environment::{arguments, how, is_scrubbed, lookup, replaced, unix_paths};
+use super::form::Form;
 use super::leftovers::Leftovers;
 use super::looks::Looks;
 use super::notify;
-use super::output::{self, Kind, LastWords, Output, Prefixed, Stream};
+use super::output::{self, Kind, LastWords, Output, Stream};
 use super::rendezvous::Rendezvous;
 use super::supervised::Supervised;
 use super::unclaimed::Unclaimed;
@@ -88,7 +89,7 @@ pub struct Starter {
     /// The thread that passes output on.
     pub output: Output,
     /// Whether lines get the slot before them.
-    pub prefixed: Prefixed,
+    pub form: Form,
     /// Soft limit of descriptors that workers start with.
     pub descriptors: u64,
     /// Where what workers accept by themselves is counted.
@@ -148,9 +149,10 @@ impl Starter {
             inherited.iter().try_for_each(|socket| fd::set_nonblocking(socket.as_fd()))?;
         }
         let (error_read, error_write) = output::pipe(config.workers)?;
-        let (out_read, out_write) = match self.prefixed {
-            Prefixed::WithSlot => output::pipe(config.workers).map(|(r, w)| (Some(r), spawn::Stream::Pipe(w)))?,
-            Prefixed::Plain => (None, spawn::Stream::Inherit),
+        let (out_read, out_write) = if self.form != Form::Plain || self.output.takes_all() {
+            output::pipe(config.workers).map(|(r, w)| (Some(r), spawn::Stream::Pipe(w)))?
+        } else {
+            (None, spawn::Stream::Inherit)
         };
 
         let identity =
@@ -237,8 +239,9 @@ impl Starter {
         let unclaimed = Unclaimed::new(child.pid, &self.guard);
         drop((program, theirs));
 
-        let prefixed = self.prefixed;
-        let stream = |kind, pipe, last_words| Stream { slot, kind, pipe, prefixed, last_words, partial: Vec::new() };
+        let form = &self.form;
+        let stream =
+            |kind, pipe, last_words| Stream { slot, kind, pipe, form: form.clone(), last_words, partial: Vec::new() };
         self.output.add(stream(Kind::Err, error_read, Some(Arc::clone(&last_words))));
         if let Some(pipe) = out_read {
             self.output.add(stream(Kind::Out, pipe, Some(Arc::clone(&last_out))));

@@ -9,6 +9,7 @@ use crate::sys::process::spawn::{Report, SpawnError, Stage};
 use crate::sys::seccomp::Notifier;
 use crate::sys::watch;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
@@ -74,8 +75,10 @@ pub async fn watch(report: Option<Report>, pidfd: Rc<AsyncFd<OwnedFd>>, worker: 
         match reap::how_it_ended(pidfd.get_ref().as_fd()) {
             Ok(None) => ready.clear_ready(),
             // Or it was reaped elsewhere.
-            Ok(Some(_)) | Err(_) => {
-                let _ = events.send(Event::Ended { worker }).await;
+            ended @ (Ok(Some(_)) | Err(_)) => {
+                let signalled = ended.is_ok_and(|ended| ended.is_some_and(|status| status.signal().is_some()));
+                let event = if signalled { Event::Signalled { worker } } else { Event::Ended { worker } };
+                let _ = events.send(event).await;
                 return;
             }
         }

@@ -5,6 +5,7 @@
 //! - `policies`: which worker gets a connection
 //! - `admission`: who is let in, and what becomes of the others
 //! - `addresses`: what can be bound, by whom, and who may have it afterwards
+//! - `background`: apps that are started, found, stopped and forgotten, and their logs
 //! - `bypass`: workers that go around the adapters are noticed
 //! - `check`: what `maitred check` promises, compared with what then happens
 //! - `inherit`: listening sockets by the conventions of other managers
@@ -37,13 +38,17 @@ mod support;
 
 mod addresses;
 mod admission;
+mod background;
 mod bypass;
 mod calls;
 mod check;
 mod datagrams;
+mod day;
 mod draining;
+mod files;
 mod hangups;
 mod health;
+mod home;
 mod hostile;
 mod inherit;
 mod inherited_numbers;
@@ -51,6 +56,7 @@ mod kernel;
 mod lab;
 mod left_behind;
 mod limits;
+mod lines;
 mod lives;
 mod loops;
 mod manual;
@@ -64,10 +70,13 @@ mod ready;
 mod refusals;
 mod reload;
 mod rights;
+mod screen;
 mod seccomp;
+mod service;
 mod serving;
 mod steering;
 mod strangers;
 mod supervision;
+mod up;
 mod upgrade;
 mod wrappers;

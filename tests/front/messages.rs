@@ -291,3 +291,27 @@ fn a_log_that_nobody_reads_holds_nobody_up_and_says_later_what_it_left_out() {
     let left_out = "log lines were left out: nobody read them, or they could not be written left_out=";
     assert!(text.contains(left_out), "{} bytes", text.len());
 }
+
+#[test]
+fn the_journal_gets_the_level_and_no_time() {
+    use std::os::unix::fs::MetadataExt;
+    let lines = |is_it: bool| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let writer = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
+        let found = writer.metadata().unwrap();
+        let named = format!("{}:{}", found.dev(), if is_it { found.ino() } else { found.ino() + 1 });
+        let mut command = maitred();
+        command.args(["-w", "1", "--control"]).arg(scratch("journal.sock")).args(["--", "false"]);
+        let mut child = command.env("JOURNAL_STREAM", named).stderr(writer).spawn().unwrap();
+        // The writing end is in the command, too.
+        drop(command);
+        let text = std::io::read_to_string(reader).unwrap();
+        assert_eq!(wait_child(&mut child).code(), Some(3), "{text}");
+        text
+    };
+    let text = lines(true);
+    let begins = |beginning: &str, words: &str| text.lines().any(|l| l.starts_with(beginning) && l.contains(words));
+    assert!(begins("<6>", "worker forked") && begins("<4>", "worker ended") && begins("<3>", "giving up"), "{text}");
+    let other = lines(false);
+    assert!(other.starts_with("20") && other.contains("worker forked") && !other.contains("<6>"), "{other}");
+}

@@ -235,7 +235,7 @@ fn the_directory_of_a_unit_is_where_it_is() {
     let dir = directory(0o755);
     let mut child = in_unit(&dir, "unit");
     assert_eq!(names(&dir), ["unit.sock"]);
-    let listed = ask(&dir, &["list"]);
+    let listed = ask(&dir, &["list", "-q"]);
     assert!(String::from_utf8_lossy(&listed.stdout).lines().any(|line| line == "unit"), "{listed:?}");
     assert!(ask(&dir, &["stop", "unit", "--wait"]).status.success());
     assert_eq!((wait_child(&mut child).code(), names(&dir).len()), (Some(0), 0));
@@ -246,7 +246,7 @@ fn a_stopped_master_holds_no_command_up_for_ever() {
     let dir = directory(0o755);
     let mut child = in_unit(&dir, "still");
     kill(child.id() as i32, SIGSTOP);
-    let listed = ask(&dir, &["list"]);
+    let listed = ask(&dir, &["list", "-q"]);
     assert!(String::from_utf8_lossy(&listed.stdout).lines().any(|line| line == "still"), "{listed:?}");
     let (status, stop) = std::thread::scope(|scope| {
         let stop = scope.spawn(|| ask(&dir, &["stop", "still"]));
@@ -286,7 +286,7 @@ while True:
     for words in [&["status", "web"][..], &["stop", "web"]] {
         crate::refusals::check(&ask(&dir, words), 1, &["user 65534 listens on", "nothing was asked"]);
     }
-    assert!(ask(&dir, &["list"]).stdout.iter().all(|byte| *byte != b'w'));
+    assert!(ask(&dir, &["list", "-q"]).stdout.iter().all(|byte| *byte != b'w'));
     stranger.kill().unwrap();
     stranger.wait().unwrap();
     std::os::unix::fs::chown(&dir, Some(NOBODY), None).unwrap();

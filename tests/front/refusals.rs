@@ -40,11 +40,11 @@ fn wrong_usage() {
 #[test]
 fn what_others_would_type_is_wrong_usage_and_no_program() {
     check(&run(&["-w2", "--polcy", "x", "--", "true"]), 2, &["unexpected argument '--polcy'"]);
-    check(&run(&["--daemon", "--", "true"]), 2, &["--daemon", "foreground"]);
+    check(&run(&["--daemon", "--", "true"]), 2, &["--daemon", "maitred start"]);
     check(&run(&["-i", "max", "--", "true"]), 2, &["-w auto"]);
     check(&run(&["bench", "--conections", "9", "--", "true"]), 2, &["unexpected argument '--conections'"]);
     check(&run(&["check", "--adaptor", "none", "--", "true"]), 2, &["unexpected argument '--adaptor'"]);
-    check(&run(&["top"]), 2, &["maitred status NAME", "maitred -- top"]);
+    check(&run(&["dash"]), 2, &["maitred top", "maitred -- dash"]);
     check(&run(&["-w", "2", "ps"]), 2, &["maitred list", "maitred -- ps"]);
     check(&run(&["relaod", "web"]), 2, &["did you mean reload?"]);
     let file = scratch("app.toml");

@@ -116,6 +116,31 @@ fn a_stopped_worker_holds_at_most_its_depth_and_the_others_go_on() {
 }
 
 #[test]
+fn at_a_stop_idle_workers_take_what_waits_at_a_busy_one() {
+    // Two that stand still: what waits there is for the third alone, and does not wander between the two.
+    let args = ["-w", "3", "--stall", "0", "--grace", "60s", "--", &server(), "poll", "0"];
+    let maitred = Maitred::start(&args).ready(3);
+    let address = maitred.address();
+    let busy = [maitred.pid(0), maitred.pid(2)];
+    busy.iter().for_each(|&pid| kill(pid, SIGSTOP));
+    std::thread::scope(|scope| {
+        let clients = scope.spawn(|| load(address, 30, 30));
+        maitred.status_until(|s| per_worker(s, "queued") == [10, 0, 10]);
+        maitred.signal(SIGTERM);
+        let tally = clients.join().unwrap();
+        assert_eq!((tally.answered, tally.hung), (30, 0), "{:?}", tally.failed);
+    });
+    busy.iter().for_each(|&pid| kill(pid, SIGCONT));
+    assert_eq!(maitred.wait_for("stopped", 1)[0]["lost"], 0);
+    // The log has everything that came before its last line.
+    let moved = maitred.logged("gave an untaken connection to an idle worker");
+    assert_eq!(moved.len(), 20, "{moved:#?}");
+    assert!(moved.iter().all(|line| line["to"] == 2), "{moved:#?}");
+    let (status, output) = maitred.wait();
+    assert_eq!(status.code(), Some(0), "{output}");
+}
+
+#[test]
 fn when_all_workers_are_full_the_kernels_queue_holds_the_rest() {
     for depth in ["1", "4"] {
         let maitred = Maitred::start(&["-w", "2", "--depth", depth, "--", &server(), "poll", "0"]).ready(2);
@@ -152,6 +177,22 @@ fn term_and_int_stop_gracefully_and_nothing_is_left_running() {
         assert_eq!(status.code(), Some(0), "{output}");
         assert!(!control.exists(), "the control socket is left behind");
         pids.iter().chain(&children).for_each(|&pid| wait_gone(pid));
+    }
+}
+
+#[test]
+fn workers_that_are_told_with_the_master_are_no_crash() {
+    // As systemd does with KillMode=control-group: the master first, and at once everybody else.
+    for _ in 0..10 {
+        let maitred = Maitred::start(&["-w", "3", "--", &server(), "poll", "0"]).ready(3);
+        let pids: Vec<i32> = (0..3).map(|slot| maitred.pid(slot)).collect();
+        maitred.signal(SIGTERM);
+        pids.into_iter().for_each(|pid| kill(pid, SIGTERM));
+        maitred.wait_for("stopped", 1);
+        assert_eq!(maitred.logged("worker forked").len(), 3);
+        let warnings: Vec<_> = maitred.log().into_iter().filter(|line| line["level"] == "WARN").collect();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        assert_eq!(maitred.wait().0.code(), Some(0));
     }
 }
 
@@ -444,7 +485,7 @@ fn two_servers_of_one_interpreter_get_two_names() {
             (child, lines)
         })
         .collect();
-    let listed = in_home(&["list"]).output().unwrap();
+    let listed = in_home(&["list", "-q"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&listed.stdout), "sh\nsh-2\n");
     for (child, _) in &mut children {
         kill(child.id() as i32, SIGTERM);
@@ -501,7 +542,7 @@ fn list_and_status_find_a_master_by_its_name() {
     use std::io::BufRead;
     let mut lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
     assert!(lines.any(|line| line.contains("worker ready")));
-    let listed = in_home(&["list"]).output().unwrap();
+    let listed = in_home(&["list", "-q"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&listed.stdout).trim(), name);
     // The only one needs no name.
     let status = in_home(&["status", "--json"]).output().unwrap();

@@ -1,7 +1,6 @@
 //! `maitred check --try`: runs the command for a moment under a maitred of its own, and says what was seen.
 
-use crate::control::Request;
-use crate::control::client::{self, Patience};
+use crate::control::client;
 use crate::control::status::Status;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -97,9 +96,8 @@ pub fn run(command: &[OsString], cwd: Option<&Path>, dir: &Path) -> io::Result<S
 fn watch(child: &mut Child, control: &Path, begun: Instant) -> io::Result<(bool, Option<Status>)> {
     let mut last = None;
     while begun.elapsed() < PATIENCE && child.try_wait()?.is_none() {
-        let asked = client::ask("check", control, &Request::Status, Patience::Short);
-        if let Some(status) = asked.ok().and_then(|text| serde_json::from_str::<Status>(&text).ok()) {
-            let ready = !status.workers.is_empty() && status.workers.iter().all(|worker| worker.state == "ready");
+        if let Ok(status) = client::status("check", control) {
+            let ready = !status.workers.is_empty() && status.ready() == status.workers.len();
             last = Some(status);
             if ready {
                 return Ok((true, last));

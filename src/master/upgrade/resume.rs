@@ -24,7 +24,8 @@ use crate::master::event::{EVENTS_MAX, Event};
 use crate::master::program::Host;
 use crate::master::program::Program;
 use crate::master::run::End;
-use crate::master::run::{Master, prefixed};
+use crate::master::run::{Master, form_of_lines};
+use crate::master::service::Manager;
 use crate::master::signals::forward_signals;
 use crate::reports::Reports;
 use crate::sys::dispose::{self, Foreign};
@@ -78,7 +79,7 @@ impl Master {
         common.refused.returned.set(state.refused_returned);
         common.opens.take(state.opens);
         common.provoked.take(state.provoked);
-        let output = Output::start()?;
+        let output = Output::start(host.logs.out.clone(), host.logs.err.clone())?;
         dispose::start()?;
         if let Err(error) = limits::wake_without_preempting() {
             debug!(%error, "the master preempts its workers");
@@ -137,7 +138,7 @@ impl Master {
             old_shims,
             rendezvous: Rendezvous::take(state.rendezvous, &taking)?,
             output,
-            prefixed: prefixed(&config),
+            form: form_of_lines(&config),
             descriptors: state.descriptors,
             taken: state.taken.map(|number| Taken::take(number, &taking)).transpose()?,
             common: Rc::clone(&common),
@@ -146,7 +147,8 @@ impl Master {
         let client = state.client.map(|number| taking.take(number)).transpose()?;
         let signals = forward_signals(&sender)?;
         common.begin_to_accept()?;
-        let mut program = Program::new(host, signals);
+        let mut program = Program::new(host, signals, Manager::find()?);
+        program.has_served = true;
         program.since = state.since;
         // A failed upgrade does not count.
         program.upgrades = state.upgrades.saturating_sub(u32::from(failed.is_some()));
@@ -171,7 +173,7 @@ impl Master {
         }
         for passed in state.streams {
             let words = |id| master.workers.get(id).map(|worker| Arc::clone(&worker.last_words));
-            let stream = Stream::take(passed, &taking, master.workers.starter.prefixed, words)?;
+            let stream = Stream::take(passed, &taking, master.workers.starter.form.clone(), words)?;
             master.workers.starter.output.add(stream);
         }
         master.begin_again(&all, &sender)?;

@@ -1,11 +1,13 @@
 //! What `/proc` tells about the workers, read only on request.
 
 pub mod allocations;
+pub mod attached;
 pub mod census;
 pub mod credentials;
 pub mod descent;
 pub mod directory;
 pub mod guard;
+pub mod identity;
 pub mod library;
 pub mod limits;
 pub mod needs;

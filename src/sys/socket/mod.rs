@@ -6,6 +6,7 @@ pub mod inherited;
 pub mod keep;
 pub mod kick;
 pub mod listen;
+pub mod manager;
 pub mod own_pair;
 pub mod room;
 pub mod sock_diag;
