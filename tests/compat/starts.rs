@@ -89,7 +89,9 @@ static SERVERS: [Server; 7] = [
             Some("CONF=haproxy.cfg; haproxy -db -f DIR/conf; true"),
             None,
             Some("CONF=haproxy.cfg; exec haproxy -W -db -f DIR/conf"),
-            Some("CONF=haproxy.cfg; exec haproxy -W -db -f DIR/conf"),
+            // It executes itself once more when its worker serves, and forgets a signal that comes before: it says when
+            // it has done that.
+            Some("CONF=haproxy.cfg; exec haproxy -Ws -db -f DIR/conf"),
             Some("CONF=haproxy.cfg; exec haproxy -D -f DIR/conf"),
         ],
         upgrade: (SIGUSR2, None),
@@ -166,7 +168,11 @@ fn run(server: &Server, start_as: &str, command: &str, way: Way) -> String {
     };
     let line = format!("PATH=$PATH:/usr/sbin; mkdir -p {dir}; {line}");
     // A server that listens long before it accepts keeps its share.
-    let options = ["-w", &WORKERS.to_string(), "--grace", "10s", "--stall", "30s"];
+    let workers = WORKERS.to_string();
+    let mut options = vec!["-w", &workers, "--grace", "10s", "--stall", "30s"];
+    if command.contains("-Ws") {
+        options.extend(["--ready", "notify"]);
+    }
     let maitred = start(way, &options, &["sh", "-c", &line]);
     if start_as == "background" {
         let (status, output) = maitred.wait();
@@ -196,6 +202,11 @@ fn serves(maitred: &Maitred, way: Way, port: u16) {
     }
 }
 
+/// The processes of all slots.
+fn family(maitred: &Maitred) -> BTreeSet<i32> {
+    descendants(maitred.child.id()).into_iter().collect()
+}
+
 /// The process that answered, by its own word.
 fn process(answer: &str) -> i32 {
     let (_, pid) = answer.split_once("process ").unwrap_or_else(|| panic!("{answer}"));
@@ -205,13 +216,17 @@ fn process(answer: &str) -> i32 {
 /// Each worker's server is told to replace itself, by the signals that its users know. Everybody is answered until the
 /// worker ends.
 fn upgrades_itself(maitred: &Maitred, (begins, ends): (Signal, Option<Signal>), port: u16) {
-    let old: BTreeSet<i32> = descendants(maitred.child.id()).into_iter().collect();
+    let old = family(maitred);
     let first = maitred.pids();
     first.iter().for_each(|pid| kill(*pid, begins));
     let deadline = Instant::now() + PATIENCE;
     let mut new = BTreeSet::new();
     while new.len() < WORKERS {
-        assert!(Instant::now() < deadline, "only {new:?} serve in place of {old:?}");
+        assert!(
+            Instant::now() < deadline,
+            "only {new:?} serve in place of {old:?}; there are {:?} now",
+            family(maitred)
+        );
         // Several at once: of those that wait for the same connection the old one may be woken first.
         let asked = std::thread::scope(|scope| {
             let asking = [0; 2 * WORKERS].map(|_| scope.spawn(|| process(&answers(local(port), 1)[0])));
