@@ -121,6 +121,10 @@ pub mod reports;
 #[doc(hidden)]
 pub mod sys;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod triggers;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 #[doc(hidden)]
 pub mod wire;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]

@@ -17,6 +17,8 @@ pub enum Kind {
     Says,
     /// `STOPPING`.
     Stopping,
+    /// `REPLACE`.
+    Replace,
     /// A packet that makes no sense.
     Malformed,
     /// The worker had no free descriptor for a connection.

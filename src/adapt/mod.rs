@@ -76,6 +76,11 @@ pub enum AdaptError {
         .0.display(), std::env::consts::ARCH
     )]
     OtherMachine(PathBuf),
+    /// The loader would not find the shim.
+    #[error(
+        "the shim is not in the workers' root directory (--chroot); leave --adapter at auto, or use --adapter seccomp"
+    )]
+    Root,
     /// Descriptors can be inherited only if they exist before the worker does.
     #[error(
         "{0} passes listening sockets to the worker: it needs --mode shared or kernel and at least one --bind (fd://3 for a socket that a service manager passes)"
@@ -94,13 +99,25 @@ pub struct Circumstances {
     pub mode: Mode,
     /// Whether a `--bind` is given.
     pub bound: bool,
+    /// Where it looks for files.
+    pub root: Root,
 }
 
 impl From<&Config> for Circumstances {
     fn from(config: &Config) -> Circumstances {
         let bound = !config.bind.is_empty();
-        Circumstances { adapter: config.adapter, preset: config.preset, mode: config.mode, bound }
+        let root = config.process.root().map_or(Root::Ours, |_| Root::ItsOwn);
+        Circumstances { adapter: config.adapter, preset: config.preset, mode: config.mode, bound, root }
     }
+}
+
+/// The root directory of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// That of the master.
+    Ours,
+    /// Another one (`--chroot`), in which there is no shim.
+    ItsOwn,
 }
 
 /// Chooses the adapter; the text gives the reason.
@@ -126,6 +143,10 @@ pub fn choose(given: Circumstances, executable: &Executable) -> Result<(Chosen, 
         (Adapter::Seccomp, _) => (Chosen::Seccomp, "asked for".to_owned()),
         (Adapter::Inherit, _) if can_inherit => (Chosen::Inherit, "asked for".to_owned()),
         (Adapter::Inherit, _) => return Err(AdaptError::NothingToInherit("--adapter inherit")),
+        (Adapter::Preload, _) if given.root == Root::ItsOwn => return Err(AdaptError::Root),
+        (Adapter::Auto, Linkage::Dynamic { .. } | Linkage::Unknown) if given.root == Root::ItsOwn => {
+            (Chosen::Seccomp, because("in a root directory where there is no shim, so its system calls are supervised"))
+        }
         (Adapter::Preload, Linkage::Static) => return Err(AdaptError::NoLibc(program(), "it is statically linked")),
         (Adapter::Preload, Linkage::OwnCalls) => {
             return Err(AdaptError::NoLibc(program(), "it is a Go program, which makes its system calls itself"));

@@ -137,6 +137,7 @@ fn once(command: &Command, around: &Around, time: u64, stop: &Stop) -> io::Resul
         listen_fds: Vec::new(),
         descriptors: limits::descriptor_limit()?.soft,
         watched: None,
+        attributes: Default::default(),
     };
     let child = spawn::spawn_and_wait(&program).map_err(io::Error::other)?;
     // This process's copy of the writing end would keep the pipe open.

@@ -223,6 +223,7 @@ impl<'a> Stage<'a> {
             listen_fds: Vec::new(),
             descriptors: self.descriptors,
             watched: None,
+            attributes: Default::default(),
         };
         let child =
             spawn::spawn_and_wait(&program).map_err(|source| BenchError::Spawn { name: name.to_owned(), source })?;

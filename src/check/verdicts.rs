@@ -3,7 +3,7 @@
 
 use super::facts::{Facts, Refusal};
 use crate::adapt::inspect::{Executable, Linkage};
-use crate::adapt::{self, Chosen, Circumstances};
+use crate::adapt::{self, Chosen, Circumstances, Root};
 use crate::config::{Adapter, Mode};
 use serde::Serialize;
 
@@ -116,7 +116,8 @@ pub fn verdicts(facts: &Facts, executable: Option<&Executable>) -> Verdicts {
         adapter: adapter.name(),
         works: together(facts, mode, adapter, linkage),
     };
-    let handoff = Circumstances { adapter: Adapter::Auto, preset: None, mode: Mode::Handoff, bound: false };
+    let handoff =
+        Circumstances { adapter: Adapter::Auto, preset: None, mode: Mode::Handoff, bound: false, root: Root::Ours };
     let chosen = match executable {
         Some(executable) => adapt::choose(handoff, executable).map_err(|error| error.to_string()),
         None => Ok((Chosen::Preload, "for a dynamically linked program".to_owned())),

@@ -1,8 +1,11 @@
 //! The options of `run` for the lifecycle of the workers.
 
 use crate::config::life::{KillMode, Life, Probe, Probing, Ready, StopFirst, duration, size};
+use crate::config::triggers::{Ignored, Times, Triggers};
+use crate::core::fleet::ExitCodes;
 use crate::sys::process::guard::Detached;
 use clap::Args;
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Debug, Args)]
@@ -27,6 +30,24 @@ pub struct LifeArgs {
     /// Slots that a reload may leave without a worker
     #[arg(long, value_name = "N", default_value_t = 0)]
     max_unavailable: u32,
+
+    /// Reload when this file, or a file in this directory, changes; may be given several times
+    #[arg(long, value_name = "PATH")]
+    watch: Vec<PathBuf>,
+
+    /// Leave files and directories out whose name fits, as in *.log, or whose path does, as in cache/**; hidden ones,
+    /// node_modules, __pycache__ and editors' files are left out anyway; may be given several times
+    #[arg(long, value_name = "PATTERN", value_parser = Ignored::new)]
+    watch_ignore: Vec<Ignored>,
+
+    /// How long it must be quiet after a change
+    #[arg(long, value_name = "DURATION", default_value = "200ms", value_parser = duration)]
+    watch_delay: Duration,
+
+    /// Reload at these times: minute, hour, day, month and weekday as cron has them, as in "0 4 * * *"; may be given
+    /// several times
+    #[arg(long, value_name = "TIMES", value_parser = Times::new)]
+    restart_cron: Vec<Times>,
 
     /// Give a worker no more connections if it takes none of its waiting ones for this long; 0 for never
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
@@ -84,6 +105,11 @@ pub struct LifeArgs {
     #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = duration)]
     restart_window: Duration,
 
+    /// Exit codes with which a worker that has served ends as it should, as in 0,64: another one follows, and no failure
+    /// is counted
+    #[arg(long, value_name = "N,…")]
+    exit_codes: Option<ExitCodes>,
+
     /// How long to go on serving after TERM while `status --ready` says no, so that a load balancer notices
     #[arg(long, value_name = "DURATION", default_value = "0", value_parser = duration)]
     stop_delay: Duration,
@@ -109,6 +135,16 @@ pub struct LifeArgs {
 }
 
 impl LifeArgs {
+    /// What asks for a reload by itself.
+    ///
+    /// # Errors
+    /// When there is no working directory, to which a path is relative.
+    pub fn triggers(&self) -> Result<Triggers, String> {
+        let watch = self.watch.iter().map(std::path::absolute).collect::<Result<_, _>>();
+        let (ignore, times) = (self.watch_ignore.clone(), self.restart_cron.clone());
+        Ok(Triggers { watch: watch.map_err(|error| error.to_string())?, ignore, delay: self.watch_delay, times })
+    }
+
     /// The settings that these options mean.
     ///
     /// # Errors
@@ -150,6 +186,7 @@ impl LifeArgs {
             max_restarts: self.max_restarts,
             restart_window: self.restart_window,
             min_ready: self.min_ready,
+            exit_codes: self.exit_codes.unwrap_or_default(),
             stop_delay: self.stop_delay,
             kill_mode: self.kill_mode,
             idle_after: given(self.idle_after),

@@ -13,6 +13,7 @@ mod life;
 mod logging;
 mod name;
 mod panic;
+mod process;
 mod reload;
 mod run;
 mod say;

@@ -5,6 +5,7 @@ use super::failure::{self, Failure};
 use super::files::FileArgs;
 use super::life::LifeArgs;
 use super::logging::{self, LogFormat, LogOptions};
+use super::process::ProcessArgs;
 use super::say;
 use super::workers::WorkerArgs;
 use super::{FAILED, panic, words};
@@ -103,6 +104,18 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
 
+    /// Let others connect to the control socket, as in 660: they may ask for the status, and for nothing else
+    #[arg(long, value_name = "MODE", value_parser = socket_mode)]
+    control_mode: Option<u32>,
+
+    /// The group of the control socket, by name or number
+    #[arg(long, value_name = "GROUP")]
+    control_group: Option<String>,
+
+    /// Write the master's pid into this file, and remove it at the end
+    #[arg(long, value_name = "PATH")]
+    pid_file: Option<PathBuf>,
+
     /// How long a worker may take to finish its connections and end before it is killed
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     grace: Duration,
@@ -128,6 +141,9 @@ pub struct RunArgs {
     #[command(flatten)]
     life: LifeArgs,
 
+    #[command(flatten)]
+    process: ProcessArgs,
+
     /// The server and its arguments; {slot}, {worker}, {generation}, {port} and {fd} are replaced
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -138,6 +154,14 @@ impl RunArgs {
     #[cfg(test)]
     pub(super) fn command(&self) -> &[OsString] {
         &self.command
+    }
+}
+
+/// The mode of the control socket: its owner can always write there.
+fn socket_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 && mode & 0o600 == 0o600 => Ok(mode),
+        _ => Err("expected an octal mode from 600 to 777 that lets the owner write, as in 660".to_owned()),
     }
 }
 

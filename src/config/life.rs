@@ -1,6 +1,7 @@
 //! Settings for the lifecycle of the workers: readiness, drain, reload, stalls, recycling, restarts.
 
 use super::private::{Private, PrivateError};
+use crate::core::fleet::ExitCodes;
 use crate::sys::process::guard::Detached;
 use std::str::FromStr;
 use std::time::Duration;
@@ -194,6 +195,8 @@ pub struct Life {
     pub max_restarts: u32,
     /// The window for `max_restarts`.
     pub restart_window: Duration,
+    /// Exit codes with which a worker that served ends as it should.
+    pub exit_codes: ExitCodes,
     /// How long a worker must go on listening to have been ready.
     pub min_ready: Duration,
     /// How long the fleet goes on serving after it was asked to stop.

@@ -12,9 +12,12 @@ pub mod name;
 pub mod options;
 pub mod preset;
 pub mod private;
+pub mod process;
+pub mod triggers;
 pub mod workers;
 
 use crate::core::fleet::{Plan, Succession};
+use crate::sys::process::trusted::Access;
 use admission::Admission;
 use bind::Bind;
 use choice::{Policy, Weights};
@@ -22,11 +25,13 @@ use life::Life;
 use nix::sys::signal::Signal;
 use preset::Preset;
 use private::Private;
+use process::Process;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
+use triggers::Triggers;
 
 /// The most slots that a master can have; the figure is generous for 128 cores and keeps a typing error from
 /// exhausting the machine.
@@ -157,6 +162,10 @@ pub struct Config {
     pub named: Named,
     /// The control socket.
     pub control: Control,
+    /// Who else may connect to it, and ask for the status.
+    pub access: Access,
+    /// The file with the master's number.
+    pub pid_file: Option<PathBuf>,
     /// Addresses that each worker has for itself.
     pub private: Vec<Private>,
     /// The owner of a port that the kernel chose.
@@ -173,6 +182,10 @@ pub struct Config {
     pub prefix: Prefix,
     /// The form of workers' lines.
     pub worker_log: WorkerLog,
+    /// What asks for a reload by itself.
+    pub triggers: Triggers,
+    /// What the workers' processes get.
+    pub process: Process,
     /// Settings for the lifecycle of the workers.
     pub life: Life,
     /// The command and its arguments; never empty.
@@ -202,6 +215,18 @@ impl Config {
     /// # Errors
     /// What is missing.
     pub fn is_possible(&self) -> Result<(), String> {
+        self.process.is_possible()?;
+        if let Some(root) = self.process.root() {
+            let inside = |dir: &Path| root.join(dir.strip_prefix("/").unwrap_or(dir));
+            return match self.directory().filter(|dir| !inside(dir).is_dir()) {
+                Some(dir) => Err(format!(
+                    "cannot run workers in {}: {} has no such directory; check --cwd",
+                    dir.display(),
+                    root.display()
+                )),
+                None => Ok(()),
+            };
+        }
         match self.directory().filter(|dir| !dir.is_dir()) {
             Some(dir) => Err(format!("cannot run workers in {}: it is no directory; check --cwd", dir.display())),
             None => Ok(()),
@@ -212,6 +237,9 @@ impl Config {
     /// count.
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {
+        if self.process.root().is_some() {
+            return self.cwd.as_deref();
+        }
         let named = crate::sys::process::directory::named();
         self.cwd.as_deref().filter(|dir| dir.is_dir() || named.as_deref() != Some(*dir))
     }
@@ -271,6 +299,7 @@ impl Config {
             min_ready: life.min_ready,
             stop_delay: life.stop_delay,
             stall_kill: life.stall_kill,
+            expected: life.exit_codes,
             seed: u64::from(std::process::id()),
         }
     }
@@ -297,6 +326,8 @@ mod tests {
             name: "true".to_owned(),
             named: Named::ByOperator,
             control: Control::Usual("/run/maitred/true.sock".into()),
+            access: Access::default(),
+            pid_file: None,
             private: Vec::new(),
             port_zero: PortZero::Private,
             env: Vec::new(),
@@ -305,6 +336,8 @@ mod tests {
             grace: Duration::from_secs(7),
             prefix: Prefix::Auto,
             worker_log: WorkerLog::Text,
+            triggers: Triggers::default(),
+            process: Process::default(),
             life: Life {
                 ready: life::Ready::Listen,
                 boot_timeout: Duration::from_secs(60),
@@ -325,6 +358,7 @@ mod tests {
                 kill_mode: Default::default(),
                 idle_after: None,
                 stop_first: Default::default(),
+                exit_codes: Default::default(),
                 detached: Default::default(),
             },
             command: vec!["true".into()],

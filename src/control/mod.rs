@@ -159,10 +159,15 @@ pub fn directory() -> PathBuf {
     directory_of_unit().unwrap_or_else(directory_of_user)
 }
 
+/// Where root's masters have their control sockets. Other users pass through it where --control-mode says so, and
+/// cannot list it.
+const DIRECTORY_OF_ROOT: &str = "/run/maitred";
+
 /// Where clients look for masters by name, the nearest first.
 #[must_use]
 pub fn directories() -> Vec<PathBuf> {
-    directory_of_unit().into_iter().chain([directory_of_user()]).collect()
+    let roots = (!nix::unistd::geteuid().is_root()).then(|| PathBuf::from(DIRECTORY_OF_ROOT));
+    directory_of_unit().into_iter().chain([directory_of_user()]).chain(roots).collect()
 }
 
 /// The first directory that `RUNTIME_DIRECTORY` names.
@@ -175,7 +180,7 @@ fn directory_of_unit() -> Option<PathBuf> {
 fn directory_of_user() -> PathBuf {
     let uid = nix::unistd::geteuid();
     if uid.is_root() {
-        return PathBuf::from("/run/maitred");
+        return PathBuf::from(DIRECTORY_OF_ROOT);
     }
     match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_absolute()) {
         Some(dir) => Path::new(&dir).join("maitred"),

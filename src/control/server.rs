@@ -6,16 +6,17 @@ use crate::core::visible;
 use crate::reports::Reports;
 use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::lock::{Lock, lock_within};
-use crate::sys::process::trusted::{Absent, Directory, Untrusted, is};
+use crate::sys::process::trusted::{Absent, Access, Directory, Untrusted, is};
 use crate::sys::socket::listen::{self, Peer};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::stat::{FileStat, SFlag};
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
+use std::fs::Permissions;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -82,6 +83,7 @@ pub struct ControlSocket {
     file: Option<FileId>,
     listener: Rc<UnixListener>,
     desk: Rc<Desk>,
+    access: Access,
 }
 
 /// Device and inode.
@@ -92,7 +94,7 @@ impl ControlSocket {
     ///
     /// # Errors
     /// [`ControlError::Taken`] when another master with this name runs.
-    pub fn bind(name: &str, path: &Path) -> Result<ControlSocket, ControlError> {
+    pub fn bind(name: &str, path: &Path, access: Access) -> Result<ControlSocket, ControlError> {
         let io = |source| ControlError::Io { path: path.to_owned(), source };
         let absolute = std::path::absolute(path).map_err(io)?;
         let (Some(parent), Some(file)) = (absolute.parent(), absolute.file_name()) else {
@@ -109,18 +111,38 @@ impl ControlSocket {
         let turn = take_turn(&directory)?;
         make_room(name, &path, &directory, file)?;
         let listener = listen::bind_unix_new(&path, Some(MODE)).map_err(io)?;
+        if let Some(group) = access.group {
+            nix::unistd::chown(&path, None, Some(nix::unistd::Gid::from_raw(group)))
+                .map_err(|errno| io(errno.into()))?;
+        }
+        if let Some(mode) = access.mode {
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).map_err(io)?;
+        }
         listener.listen(QUEUE).map_err(io)?;
         listener.set_nonblocking(true).map_err(io)?;
         let id = directory.look(file).ok().map(|found| (found.st_dev, found.st_ino));
         drop(turn);
         let listener = std::os::unix::net::UnixListener::from(OwnedFd::from(listener));
         let listener = Rc::new(UnixListener::from_std(listener).map_err(io)?);
-        Ok(ControlSocket { path, file: id, listener, desk: Rc::default() })
+        Ok(ControlSocket { path, file: id, listener, desk: Rc::default(), access })
+    }
+
+    /// Lets other users pass through its directory to the socket, without seeing what else is there.
+    ///
+    /// # Errors
+    /// That of `chmod(2)`.
+    pub fn open_directory(&self) -> io::Result<()> {
+        let Some(directory) = self.path.parent() else { return Ok(()) };
+        let mode = directory.metadata()?.permissions().mode();
+        match mode & 0o011 {
+            0o011 => Ok(()),
+            _ => std::fs::set_permissions(directory, Permissions::from_mode(mode & 0o7777 | 0o011)),
+        }
     }
 
     /// Answers clients from now on.
     pub fn serve(&self, reports: Reports<Event>) {
-        tokio::task::spawn_local(accept(Rc::clone(&self.listener), Rc::clone(&self.desk), reports));
+        tokio::task::spawn_local(accept(Rc::clone(&self.listener), Rc::clone(&self.desk), self.access, reports));
     }
 
     /// Whether a client waits for an answer and would be cut off now.
@@ -138,7 +160,7 @@ impl ControlSocket {
     ///
     /// # Errors
     /// When a descriptor is missing, or the reactor cannot watch it.
-    pub fn take(passed: Passed, taking: &Taking) -> io::Result<ControlSocket> {
+    pub fn take(passed: Passed, taking: &Taking, access: Access) -> io::Result<ControlSocket> {
         let Passed { path, listener, lock, file } = passed;
         let listener = std::os::unix::net::UnixListener::from(taking.take(listener)?);
         listener.set_nonblocking(true)?;
@@ -151,7 +173,7 @@ impl ControlSocket {
         let found = || path.symlink_metadata().ok().map(|found| (found.dev(), found.ino()));
         let file = file.or_else(found);
         let listener = Rc::new(UnixListener::from_std(listener)?);
-        Ok(ControlSocket { path, file, listener, desk: Rc::default() })
+        Ok(ControlSocket { path, file, listener, desk: Rc::default(), access })
     }
 }
 
@@ -213,13 +235,13 @@ fn make_room(name: &str, path: &Path, directory: &Directory, file: &OsStr) -> Re
     }
 }
 
-async fn accept(listener: Rc<UnixListener>, desk: Rc<Desk>, reports: Reports<Event>) {
+async fn accept(listener: Rc<UnixListener>, desk: Rc<Desk>, access: Access, reports: Reports<Event>) {
     let mut failed: u64 = 0;
     loop {
         match listener.accept().await {
             Ok((client, _)) => {
                 let (place, dismissed) = desk.enter();
-                tokio::task::spawn_local(serve(client, place, dismissed, Rc::clone(&desk), reports.clone()));
+                tokio::task::spawn_local(serve(client, access, place, dismissed, Rc::clone(&desk), reports.clone()));
                 // Comes before the next client, which may dismiss this one: it may have said what it wants already.
                 tokio::task::yield_now().await;
             }
@@ -238,6 +260,7 @@ async fn accept(listener: Rc<UnixListener>, desk: Rc<Desk>, reports: Reports<Eve
 /// count as one that says nothing.
 async fn serve(
     mut client: UnixStream,
+    access: Access,
     place: Place,
     dismissed: oneshot::Receiver<()>,
     desk: Rc<Desk>,
@@ -245,7 +268,7 @@ async fn serve(
 ) {
     let heard = tokio::select! {
         biased;
-        heard = tokio::time::timeout(CLIENT_TIMEOUT, hear(&mut client)) => heard,
+        heard = tokio::time::timeout(CLIENT_TIMEOUT, hear(&mut client, access)) => heard,
         _ = dismissed => Ok(Err("too many clients of the control socket say nothing; ask again".to_owned())),
     };
     place.has_spoken();
@@ -274,18 +297,24 @@ async fn serve(
     drop((turn, place));
 }
 
-async fn hear(client: &mut UnixStream) -> Result<Request, String> {
+async fn hear(client: &mut UnixStream, access: Access) -> Result<Request, String> {
     // The file's mode keeps others out already; this also covers a socket whose mode was changed.
     let peer = getsockopt(client, PeerCredentials).map_err(|errno| errno.to_string())?;
     let me = nix::unistd::geteuid().as_raw();
-    if peer.uid() != me && peer.uid() != 0 {
+    let is_owner = peer.uid() == me || peer.uid() == 0;
+    if !is_owner && !access.is_shared() {
         warn!(uid = peer.uid(), "refused a control client of another user");
         return Err(format!("this maitred belongs to user {me}"));
     }
     let mut line = String::new();
     let read = BufReader::new(client.take(REQUEST_MAX)).read_line(&mut line).await;
     read.map_err(|error| error.to_string())?;
-    serde_json::from_str(&line).map_err(|error| format!("cannot understand the request: {error}"))
+    let request = serde_json::from_str(&line).map_err(|error| format!("cannot understand the request: {error}"))?;
+    match request {
+        Request::Status { .. } => Ok(request),
+        _ if is_owner => Ok(request),
+        _ => Err(format!("this maitred belongs to user {me}; others may ask for its status, and for nothing else")),
+    }
 }
 
 async fn ask(request: Request, reports: Reports<Event>) -> Result<String, String> {

@@ -11,6 +11,7 @@
 
 mod ending;
 mod event;
+mod exit_codes;
 mod failure;
 mod questions;
 mod reload;
@@ -19,6 +20,7 @@ mod table;
 mod wishes;
 
 pub use event::{AbortReason, Action, Event, Exit, KillReason, Manner, Resize, SizeRefused, Stop, WaitReason, Workers};
+pub use exit_codes::ExitCodes;
 pub use slot::{Admitted, Drain, Life, OCCUPANTS_MAX, Occupant, Sign, Signs, SlotState};
 pub use wishes::SAME_REQUEST;
 
@@ -70,6 +72,9 @@ pub struct Plan {
     pub stop_delay: Duration,
     /// How long a worker may be stalled before it is killed; never if not given.
     pub stall_kill: Option<Duration>,
+    /// Exit codes with which a worker that served ends as it should.
+    #[serde(default)]
+    pub expected: ExitCodes,
     /// Seed of the jitter.
     pub seed: u64,
 }

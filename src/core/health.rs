@@ -10,6 +10,10 @@ use std::time::Duration;
 /// The number of `PING`s that a worker may miss.
 pub const PINGS_MISSED: u32 = 3;
 
+/// The age from which a worker is replaced because it asks for that. One that asks at once, as its successors will, is
+/// forked again at this pace and no faster.
+pub const ASKS_FROM: Duration = Duration::from_secs(5);
+
 /// The number of looks at the workers that may be missed before it is clear that this process stood still.
 pub const LOOKS_MISSED: u32 = 4;
 
@@ -40,6 +44,9 @@ pub struct Health {
     pub watchdog: Option<Moment>,
     /// Whether its replacement was asked for.
     worn: bool,
+    /// Whether it asked for that itself.
+    #[serde(default)]
+    pub asks: bool,
 }
 
 /// The limits for a worker.
@@ -138,7 +145,8 @@ impl Health {
         }
         let enough = limits.max_connections.is_some_and(|most| facts.connections as f64 >= most as f64 * limits.share);
         let old = limits.max_age.is_some_and(|most| facts.age >= most.mul_f64(limits.share));
-        if (enough || old) && !std::mem::replace(&mut self.worn, true) {
+        let asks = self.asks && facts.age >= ASKS_FROM;
+        if (enough || old || asks) && !std::mem::replace(&mut self.worn, true) {
             verdicts.push(Verdict::Worn);
         }
         if facts.excluded && stalled && facts.waiting == 0 && !moves {
@@ -187,6 +195,16 @@ mod tests {
         let mut signs = Signs::default();
         signs.set(sign);
         signs
+    }
+
+    #[test]
+    fn a_worker_that_asks_is_replaced_once_and_not_too_soon() {
+        let mut health = Health { asks: true, ..Health::default() };
+        let young = Facts { age: ASKS_FROM - SECOND, ..Facts::default() };
+        assert_eq!(health.look(at(1), &young, &limits()), []);
+        let older = Facts { age: ASKS_FROM, ..young };
+        assert_eq!(health.look(at(2), &older, &limits()), [Verdict::Worn]);
+        assert_eq!(health.look(at(3), &older, &limits()), []);
     }
 
     #[test]

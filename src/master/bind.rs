@@ -27,15 +27,15 @@ use tracing::{info, warn};
 /// [`ControlError`], unless the master can do without the socket.
 pub fn bind_control(config: &mut Config) -> Result<Option<ControlSocket>, RunError> {
     let path = match &config.control {
-        Control::Explicit(path) => return Ok(Some(ControlSocket::bind(&config.name, path)?)),
+        Control::Explicit(path) => return Ok(Some(ControlSocket::bind(&config.name, path, config.access)?)),
         Control::Usual(path) => path.clone(),
     };
-    let mut bound = ControlSocket::bind(&config.name, &path);
+    let mut bound = ControlSocket::bind(&config.name, &path, config.access);
     for number in 2..=NAMESAKES_MAX {
         match bound {
             Err(ControlError::Taken { .. }) if config.named == Named::ByCommand => {
                 let name = format!("{}-{number}", config.name);
-                bound = ControlSocket::bind(&name, &path.with_file_name(format!("{name}.sock")));
+                bound = ControlSocket::bind(&name, &path.with_file_name(format!("{name}.sock")), config.access);
                 if bound.is_ok() {
                     info!(name, "another maitred has the name of this command; taking the next");
                     config.name = name;
@@ -44,6 +44,12 @@ pub fn bind_control(config: &mut Config) -> Result<Option<ControlSocket>, RunErr
             }
             _ => break,
         }
+    }
+    if let Ok(socket) = &bound
+        && config.access.is_shared()
+        && let Err(error) = socket.open_directory()
+    {
+        warn!(path = %path.display(), %error, "other users cannot reach the control socket; check its directory");
     }
     match bound {
         Ok(socket) => Ok(Some(socket)),

@@ -9,6 +9,7 @@ use crate::lifecycle::ending;
 use crate::lifecycle::health::rhythm;
 use crate::lifecycle::reload::ReloadError;
 use crate::sys::process;
+use crate::triggers;
 use nix::sys::signal::Signal;
 use serde::Serialize;
 use std::rc::Rc;
@@ -88,6 +89,19 @@ impl Master {
     pub(super) async fn reload_by_signal(&mut self) {
         if let Some(manager) = &mut self.program.manager {
             manager.reload_asked();
+        }
+        if let Err(error) = self.begin_reload(Manner::Rolling).await {
+            warn!(%error, "cannot reload; the running workers serve on");
+        }
+    }
+
+    /// Files have changed, or its time has come.
+    pub(super) async fn reload_by_itself(&mut self, event: triggers::Event) {
+        match event {
+            triggers::Event::Changed { path, changes } => {
+                info!(path = %path.display(), changes, "files have changed, reloading");
+            }
+            triggers::Event::Due => info!("its time has come (--restart-cron), reloading"),
         }
         if let Err(error) = self.begin_reload(Manner::Rolling).await {
             warn!(%error, "cannot reload; the running workers serve on");

@@ -1,7 +1,9 @@
 //! Why the master did not start, or could not go on, in words that say what to do.
 
+use super::pid_file::PidFileError;
 use crate::control::server::ControlError;
 use crate::lifecycle::failures::Failure;
+use crate::triggers::WatchError;
 use std::io;
 
 /// Why the master did not start, or could not go on.
@@ -10,6 +12,12 @@ pub enum RunError {
     /// The control socket is not available.
     #[error("{0}")]
     Control(#[from] ControlError),
+    /// The pid file cannot be written.
+    #[error(transparent)]
+    PidFile(#[from] PidFileError),
+    /// Files cannot be watched.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
     /// More workers than the limit of descriptors allows.
     #[error(
         "cannot run {workers} workers: they need about {needed} descriptors and the limit is {limit}; raise it with \

@@ -2,7 +2,7 @@
 
 use super::requests::event as request;
 use crate::core::fleet::Stop;
-use crate::{control, front, kernel, lifecycle, workers};
+use crate::{control, front, kernel, lifecycle, triggers, workers};
 use tokio::sync::mpsc;
 
 /// Events that may wait. A sender that has one more waits itself, so a worker that floods its channel slows down only
@@ -37,6 +37,8 @@ pub enum Event {
     Fewer,
     /// `HUP`.
     Reload,
+    /// Something asks for a reload by itself.
+    Trigger(triggers::Event),
     /// `WINCH` without a terminal.
     Pause,
     /// `USR1`.

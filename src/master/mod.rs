@@ -8,6 +8,7 @@ mod commands;
 pub mod error;
 pub mod event;
 mod lifecycle;
+pub mod pid_file;
 mod prepare;
 pub mod program;
 mod requests;

@@ -3,6 +3,7 @@
 use super::bind::{bind_all, bind_control};
 use super::error::RunError;
 use super::event::{EVENTS_MAX, Event};
+use super::pid_file::PidFile;
 use super::program::Host;
 use super::program::Program;
 use super::run::End;
@@ -27,6 +28,7 @@ use crate::sys::process::guard::{self, Guard};
 use crate::sys::process::{descent, limits};
 use crate::sys::taken::{self, Taken};
 use crate::sys::{dispose, fd};
+use crate::triggers;
 use crate::workers::leftovers::Leftovers;
 use crate::workers::output::Output;
 use crate::workers::pool::Pool;
@@ -51,6 +53,7 @@ impl Master {
         }
         steering::is_possible(&config)?;
         let control = bind_control(&mut config)?;
+        let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
         let config = Rc::new(config);
         let spare = limit.hard.saturating_sub(DESCRIPTORS_OF_MASTER) / DESCRIPTORS_PER_WORKER;
         limits::become_subreaper()?;
@@ -98,6 +101,7 @@ impl Master {
         }
         starter.rendezvous.serve(starter.events.clone())?;
         common.opens.begin();
+        triggers::begin(&config.triggers, &Reports::wrapped(&sender, Event::Trigger))?;
         let signals = forward_signals(&sender).map_err(needs("the thread that signals interrupt"))?;
         common.begin_to_accept()?;
         let max_workers = WORKERS_MAX.min(u32::try_from(spare).unwrap_or(WORKERS_MAX));
@@ -109,7 +113,7 @@ impl Master {
         let (name, workers, pid) = (&config.name, config.workers, std::process::id());
         info!(name, pid, workers, mode = config.mode.name(), depth = config.depth, "starting");
         let manager = Manager::find().map_err(needs("the thread that tells the service manager"))?;
-        let program = Program::new(host, signals, manager);
+        let program = Program::new(host, signals, manager, pid_file);
         let master = Master {
             reloads: Reloads::new(max_workers, config.source.text.clone()),
             fleet,

@@ -1,5 +1,6 @@
 //! The program that this process executes, what is around it, and its replacement under way.
 
+use super::pid_file::PidFile;
 use super::service::Manager;
 use super::signals::SignalThread;
 use super::upgrade::state::State;
@@ -71,6 +72,8 @@ pub struct Program {
     pub upgrades: u32,
     /// Who started this, if that wants to hear of it.
     pub manager: Option<Manager>,
+    /// The file with this process's number.
+    pub pid_file: Option<PidFile>,
     /// Whether a whole generation served.
     pub has_served: bool,
 }
@@ -78,8 +81,9 @@ pub struct Program {
 impl Program {
     /// A program that has just started.
     #[must_use]
-    pub fn new(host: Host, signals: SignalThread, manager: Option<Manager>) -> Program {
-        Program { host, signals, since: clock::now(), upgrade: None, upgrades: 0, manager, has_served: false }
+    pub fn new(host: Host, signals: SignalThread, manager: Option<Manager>, pid_file: Option<PidFile>) -> Program {
+        let since = clock::now();
+        Program { host, signals, since, upgrade: None, upgrades: 0, manager, pid_file, has_served: false }
     }
 
     /// Tells who started this in the background, once, that the first generation serves.

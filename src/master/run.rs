@@ -137,6 +137,7 @@ impl Master {
             Event::More => self.handle_fleet(fleet::Event::Resize(Resize::By(1))).await,
             Event::Fewer => self.handle_fleet(fleet::Event::Resize(Resize::By(-1))).await,
             Event::Reload => self.reload_by_signal().await,
+            Event::Trigger(event) => self.reload_by_itself(event).await,
             Event::Pause => {
                 info!("draining all workers; HUP or TTIN brings them back");
                 self.handle_fleet(fleet::Event::Pause).await;

@@ -40,6 +40,9 @@ pub enum FromWorker {
     Status(String),
     /// I am alive (`sd_notify(3)`).
     Watchdog,
+    /// Put another worker in my place, for this reason: I serve on until it is ready (`REPLACE=reason`, and
+    /// `maitred REPLACE=reason` where only sd_notify's words and such of others are usual).
+    Replace(String),
     /// Answer with the same number.
     Ping(u64),
     /// The answer to the master's ping.
@@ -50,7 +53,21 @@ impl FromWorker {
     /// Whether it is what `sd_notify(3)` can say.
     #[must_use]
     pub fn is_notification(&self) -> bool {
-        matches!(self, FromWorker::Ready | FromWorker::Stopping | FromWorker::Status(_) | FromWorker::Watchdog)
+        match self {
+            FromWorker::Ready
+            | FromWorker::Stopping
+            | FromWorker::Status(_)
+            | FromWorker::Watchdog
+            | FromWorker::Replace(_) => true,
+            FromWorker::Listen(_)
+            | FromWorker::Datagram(_)
+            | FromWorker::Accepting { .. }
+            | FromWorker::Follow(_)
+            | FromWorker::Close { .. }
+            | FromWorker::Truncated { .. }
+            | FromWorker::Ping(_)
+            | FromWorker::Pong(_) => false,
+        }
     }
 }
 
@@ -280,6 +297,9 @@ pub fn read(bytes: &[u8]) -> Result<Packet, Malformed> {
     }
     if let Some(status) = fields.text("STATUS") {
         says.push(FromWorker::Status(status.to_owned()));
+    }
+    if let Some(reason) = fields.text("REPLACE").or_else(|| fields.text("maitred REPLACE")) {
+        says.push(FromWorker::Replace(reason.to_owned()));
     }
     says.extend(fields.number("PING")?.map(FromWorker::Ping));
     says.extend(fields.number("PONG")?.map(FromWorker::Pong));

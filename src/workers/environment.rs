@@ -3,6 +3,7 @@
 use crate::config::{Config, Mode, PortZero};
 use crate::front::listener::Origin;
 use crate::front::listeners::Listeners;
+use crate::sys::process::attributes::Attributes;
 use crate::wire::address::Address;
 use crate::wire::environment as env;
 use std::ffi::{OsStr, OsString};
@@ -30,6 +31,20 @@ const SCRUBBED_FAMILIES: [&str; 2] = ["EINHORN_", "SERVER_STARTER_"];
 pub fn is_scrubbed(name: &OsStr) -> bool {
     let family = |prefix: &&str| name.as_bytes().starts_with(prefix.as_bytes());
     SCRUBBED.iter().any(|scrubbed| name == *scrubbed) || SCRUBBED_FAMILIES.iter().any(family)
+}
+
+/// The variables that a login of the worker's user would set, if it is another one: systemd sets the same for `User=`
+/// (systemd.exec(5)).
+pub fn of_user(attributes: &Attributes) -> Vec<(&'static str, OsString)> {
+    match attributes.user.as_ref().and_then(|user| user.entry.as_ref()) {
+        None => Vec::new(),
+        Some(entry) => vec![
+            ("USER", entry.name.clone().into()),
+            ("LOGNAME", entry.name.clone().into()),
+            ("HOME", entry.home.clone().into()),
+            ("SHELL", entry.shell.clone().into()),
+        ],
+    }
 }
 
 /// A variable as the worker will see it.

@@ -2,7 +2,7 @@
 
 use super::Events;
 use super::channel;
-use super::environment::{arguments, how, is_scrubbed, lookup, replaced, unix_paths};
+use super::environment::{arguments, how, is_scrubbed, lookup, of_user, replaced, unix_paths};
 use super::form::Form;
 use super::leftovers::Leftovers;
 use super::looks::Looks;
@@ -26,6 +26,7 @@ use crate::front::common::Common;
 use crate::front::listener::Origin;
 use crate::front::listeners::Listeners;
 use crate::sys::dispose::Foreign;
+use crate::sys::process::attributes::under;
 use crate::sys::process::descent::Kin;
 use crate::sys::process::guard::Guard;
 use crate::sys::process::spawn;
@@ -38,6 +39,7 @@ use crate::wire::environment as env;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -52,6 +54,14 @@ pub enum StartError {
     /// The command cannot take part.
     #[error(transparent)]
     Adapt(#[from] adapt::AdaptError),
+    /// The command cannot be looked for.
+    #[error("cannot look for the command under --chroot {}: {source}; it needs root, or CAP_SYS_CHROOT", root.display())]
+    Root {
+        /// The root directory.
+        root: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// Descriptors or memory ran out.
     #[error("cannot prepare a worker: {}{}", .0, crate::sys::process::needs::advice(.0))]
     Prepare(#[from] io::Error),
@@ -107,7 +117,14 @@ impl Starter {
     /// [`StartError::NotExecutable`] or [`StartError::Adapt`].
     pub fn look(&self, config: &Config) -> Result<(Executable, Chosen, String), StartError> {
         let path = lookup(config, OsStr::new("PATH"));
-        let executable = adapt::inspect::inspect(&config.command, path.as_deref(), config.directory())?;
+        let (command, directory) = (&config.command, config.directory());
+        let inspect = || adapt::inspect::inspect(command, path.as_deref(), directory);
+        let executable = match config.process.root() {
+            None => inspect()?,
+            Some(root) => {
+                under(root, inspect).map_err(|source| StartError::Root { root: root.to_owned(), source })??
+            }
+        };
         let (chosen, reason) = adapt::choose(config.into(), &executable)?;
         Ok((executable, chosen, reason))
     }
@@ -182,6 +199,10 @@ impl Starter {
         for (name, value) in own.into_iter().chain(count) {
             set(OsStr::new(name), value.into());
         }
+        let attributes = config.process.of(slot);
+        for (name, value) in of_user(&attributes) {
+            set(OsStr::new(name), value);
+        }
         if let Some(limit) = config.life.watchdog {
             set(OsStr::new(env::WATCHDOG_USEC), limit.as_micros().to_string().into());
         }
@@ -233,6 +254,7 @@ impl Starter {
             placed,
             descriptors: self.descriptors,
             watched: watched(adapter, config.mode),
+            attributes,
         };
         let child = spawn::spawn(&program)?;
         self.guard.add(child.pid, Some(channel_inode));

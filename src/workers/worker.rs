@@ -251,6 +251,7 @@ pub fn name_of(said: &FromWorker) -> &'static str {
         FromWorker::Stopping => "STOPPING",
         FromWorker::Status(_) => "STATUS",
         FromWorker::Watchdog => "WATCHDOG",
+        FromWorker::Replace(_) => "REPLACE",
         FromWorker::Ping(_) => "PING",
         FromWorker::Pong(_) => "PONG",
     }

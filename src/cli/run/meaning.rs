@@ -10,9 +10,11 @@ use crate::cli::{name, words};
 use crate::config::layers::{AppInFile, Which};
 use crate::config::life::Ready;
 use crate::config::options::{OPTIONS, RunOption};
+use crate::config::process;
 use crate::config::{Config, Control, Mode, Named, PortZero, Prefix, Source, env_file, file, found};
 use crate::control;
 use crate::sys::process::directory;
+use crate::sys::process::trusted::Access;
 use clap::{CommandFactory, Parser};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -284,13 +286,19 @@ fn meant(mut args: RunArgs, source: Source) -> Result<(LogArgs, Config), String>
         Some(path) => Control::Explicit(path),
         None => Control::Usual(control::socket_path(&name)),
     };
+    let triggers = args.life.triggers()?;
     let life = args.life.meant()?;
+    let for_processes = args.process.meant()?;
     if args.mode != Mode::Handoff && (life.probing.is_some() || matches!(life.ready, Ready::Http(_))) {
         let mode = args.mode.name();
         return Err(format!(
             "--probe and --ready http: need --mode handoff: in {mode} mode nobody can choose who gets the connection"
         ));
     }
+    let group =
+        args.control_group.as_deref().map(process::group_number).transpose().map_err(|error| error.to_string())?;
+    let access = Access { mode: args.control_mode, group };
+    let pid_file = args.pid_file.map(std::path::absolute).transpose().map_err(|error| error.to_string())?;
     let admission = args.admission.meant()?;
     let mut env = Vec::new();
     for path in &args.env_file {
@@ -318,13 +326,17 @@ fn meant(mut args: RunArgs, source: Source) -> Result<(LogArgs, Config), String>
         name,
         named,
         control,
+        access,
+        pid_file,
         env,
         // The link is followed anew for each worker.
-        cwd: args.workers.cwd.or_else(directory::named),
+        cwd: args.workers.cwd.or_else(|| if for_processes.root().is_some() { None } else { directory::named() }),
         stop_signal: args.workers.stop_signal,
         grace: args.grace,
         prefix: args.prefix,
         worker_log: args.worker_log,
+        triggers,
+        process: for_processes,
         life,
         command: args.command,
         source,

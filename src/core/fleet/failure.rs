@@ -5,6 +5,7 @@ use super::{AbortReason, Action, BOOT_ATTEMPTS, Exit, Fleet, KillReason, Stop, W
 use crate::core::backoff;
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::Moment;
+use std::time::Duration;
 
 /// How a worker went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,10 @@ impl Gone {
 /// Signal 9 on every architecture (signal(7)).
 const SIGKILL: i32 = 9;
 
+/// How long a worker must have served so that its end can be an expected one: workers that end at once are forked again
+/// at the pace of failures.
+const EXPECTED_FROM: Duration = Duration::from_millis(500);
+
 /// Whether a worker that failed had served before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Served {
@@ -39,10 +44,11 @@ impl Fleet {
             Gone::Ended(_) => AbortReason::Ended(worker),
             Gone::NeverStarted => AbortReason::NotStarted(worker),
         };
-        let (stopping, target) = (self.is_stopping(), self.reloading());
+        let (stopping, target, expected) = (self.is_stopping(), self.reloading(), self.plan.expected);
         let Some((slot, state, index)) = self.slot_of(worker) else { return };
         let occupant = state.occupants.remove(index);
         state.last_worker = Some(worker);
+        let lasted = matches!(occupant.life, Life::Ready { since, .. } if now.since(since) >= EXPECTED_FROM);
         let booted = match occupant.life {
             // The reason for the kill has already been counted.
             Life::Draining { phase: Drain::Killed, .. } => return,
@@ -65,7 +71,8 @@ impl Fleet {
             }
         };
         self.was_ready |= booted;
-        if stopping {
+        if stopping || booted && lasted && matches!(gone, Gone::Ended(exit) if expected.has(exit)) {
+            // It had served, and ended as it should: the next one takes its slot, and nothing is counted.
             return;
         }
         if !booted && target == Some(occupant.generation) {

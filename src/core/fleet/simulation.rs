@@ -124,6 +124,7 @@ impl World {
             restart_window: Duration::from_secs(if seed.is_multiple_of(3) { 1 } else { 900 }),
             min_ready: Duration::from_millis(if (seed / 7).is_multiple_of(2) { 0 } else { 500 }),
             stop_delay: Duration::from_secs(if (seed / 11).is_multiple_of(3) { 5 } else { 0 }),
+            expected: Default::default(),
             stall_kill: (seed / 200).is_multiple_of(2).then_some(Duration::from_secs(20)),
             seed,
             ..plan(1)

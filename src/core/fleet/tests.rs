@@ -22,6 +22,7 @@ pub(super) fn plan(workers: u32) -> Plan {
         restart_window: Duration::from_secs(900),
         min_ready: Duration::ZERO,
         stop_delay: Duration::ZERO,
+        expected: Default::default(),
         stall_kill: None,
         seed: 7,
     }

@@ -147,6 +147,7 @@ impl Master {
                     let now = clock::now();
                     self.workers.get_mut(id).into_iter().for_each(|worker| worker.health.watchdog = Some(now));
                 }
+                packet::FromWorker::Replace(reason) => self.asks_for_replacement(id, &reason),
                 packet::FromWorker::Pong(_) => {
                     let now = clock::now();
                     self.workers.get_mut(id).into_iter().for_each(|worker| worker.health.ponged = Some(now));
@@ -188,6 +189,16 @@ impl Master {
                     "a worker without a free descriptor lost a connection; raise its ulimit -n"
                 );
             }
+        }
+    }
+
+    /// `REPLACE`: another worker is to take its place.
+    fn asks_for_replacement(&mut self, id: WorkerId, reason: &str) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        worker.health.asks = true;
+        if let Some(told) = self.front.common.provoked.tell(id, Kind::Replace) {
+            let slot = worker.slot.0;
+            info!(slot, worker = id.0, reason, left_out = told.left_out, "the worker asks to be replaced");
         }
     }
 

@@ -67,6 +67,7 @@ pub fn run(
         placed: Vec::new(),
         descriptors,
         watched: None,
+        attributes: Default::default(),
     };
     let child = spawn::spawn(&program)?;
     Ok(Check { pid: child.pid, pidfd: child.pidfd, report: child.report, out, err })

@@ -21,6 +21,7 @@ use crate::lifecycle::reload::Reloads;
 use crate::lifecycle::{deaf, ending, ready};
 use crate::master::error::RunError;
 use crate::master::event::{EVENTS_MAX, Event};
+use crate::master::pid_file::PidFile;
 use crate::master::program::Host;
 use crate::master::program::Program;
 use crate::master::run::End;
@@ -35,6 +36,7 @@ use crate::sys::process::guard::Guard;
 use crate::sys::process::limits;
 use crate::sys::taken::Taken;
 use crate::sys::{fd, watch};
+use crate::triggers;
 use crate::workers::holders::Holders;
 use crate::workers::leftovers::Leftovers;
 use crate::workers::looks::Looks;
@@ -146,8 +148,16 @@ impl Master {
         };
         let client = state.client.map(|number| taking.take(number)).transpose()?;
         let signals = forward_signals(&sender)?;
+        if let Err(error) = triggers::begin(&config.triggers, &Reports::wrapped(&sender, Event::Trigger)) {
+            warn!(%error, "no reload comes when files change");
+        }
         common.begin_to_accept()?;
-        let mut program = Program::new(host, signals, Manager::find()?);
+        let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose();
+        let pid_file = pid_file.unwrap_or_else(|error| {
+            warn!(%error, "the pid file stays as it is");
+            None
+        });
+        let mut program = Program::new(host, signals, Manager::find()?, pid_file);
         program.has_served = true;
         program.since = state.since;
         // A failed upgrade does not count.
@@ -162,7 +172,7 @@ impl Master {
             checks: Checks::new(&config, Reports::wrapped(&sender, Event::Lifecycle)),
             failures: Failures::remembered(state.last_words),
             program,
-            control: state.control.map(|control| ControlSocket::take(control, &taking)).transpose()?,
+            control: state.control.map(|control| ControlSocket::take(control, &taking, config.access)).transpose()?,
             events: sender.clone(),
             end: End::default(),
             config,

@@ -2,6 +2,7 @@
 
 pub mod allocations;
 pub mod attached;
+pub mod attributes;
 pub mod census;
 pub mod credentials;
 pub mod descent;

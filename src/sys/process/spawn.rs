@@ -4,10 +4,13 @@
 //! module calls fork and exec itself. Between the two it makes only async-signal-safe calls, on memory that was
 //! prepared before: the master has other threads.
 
+mod attributes;
 mod child;
 
+use crate::sys::process::attributes::{Attributes, User};
 use crate::sys::process::needs::advice;
 use crate::sys::seccomp::{self, Notifier, Watched};
+use attributes::Prepared;
 use child::{ChildPlan, Step};
 use nix::unistd::Pid;
 use std::ffi::{CString, OsStr, OsString};
@@ -62,6 +65,8 @@ pub struct Program {
     pub descriptors: u64,
     /// System calls that are supervised from its first instruction on.
     pub watched: Option<Watched>,
+    /// Its user, limits and priority.
+    pub attributes: Attributes,
 }
 
 /// A child that could not be started.
@@ -87,10 +92,12 @@ pub enum SpawnError {
         source: io::Error,
     },
     /// The kernel refused to execute the file.
-    #[error("cannot execute {}: {source}", path.display())]
+    #[error("cannot execute {}{}: {source}", path.display(), user.as_ref().map(|user| format!(" as user {user}")).unwrap_or_default())]
     Exec {
         /// The file.
         path: PathBuf,
+        /// Who was to execute it, if that is not this process's user.
+        user: Option<String>,
         /// Why it failed.
         source: io::Error,
     },
@@ -106,6 +113,14 @@ pub enum SpawnError {
         /// Why it failed.
         source: io::Error,
     },
+    /// Something that it was to get is refused.
+    #[error("cannot start a worker with {option}: {source}{}", why_refused(option, source))]
+    Attribute {
+        /// The option that asks for it.
+        option: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
     /// A text has a zero byte in it.
     #[error("{0:?} contains a zero byte")]
     ZeroByte(OsString),
@@ -118,6 +133,20 @@ fn why_no_filter(errno: i32) -> &'static str {
         }
         libc::ENOSYS | libc::EINVAL => " (it needs Linux 5.14 with seccomp filters)",
         libc::EPERM | libc::EACCES => " (a container forbids seccomp(2))",
+        _ => "",
+    }
+}
+
+/// What to do about an option that is refused.
+fn why_refused(option: &str, error: &io::Error) -> &'static str {
+    match (option, error.raw_os_error()) {
+        ("--user", Some(libc::EPERM)) => "; it needs root, or CAP_SETUID and CAP_KILL",
+        ("--group", Some(libc::EPERM)) => "; it needs root, or CAP_SETGID",
+        ("--chroot", Some(libc::EPERM)) => "; it needs root, or CAP_SYS_CHROOT",
+        ("--rlimit", Some(libc::EPERM)) => "; only root (CAP_SYS_RESOURCE) may raise a hard limit",
+        ("--nice", Some(libc::EPERM | libc::EACCES)) => "; only root (CAP_SYS_NICE) may lower it",
+        ("--oom-score-adjust", Some(libc::EACCES)) => "; only root (CAP_SYS_RESOURCE) may lower it",
+        ("--cpu-affinity", Some(libc::EINVAL)) => "; this process may not use that core",
         _ => "",
     }
 }
@@ -140,6 +169,7 @@ pub struct Report {
     socket: OwnedFd,
     path: PathBuf,
     cwd: Option<PathBuf>,
+    user: Option<String>,
     notifier: Option<Notifier>,
 }
 
@@ -186,12 +216,7 @@ impl Report {
                     return Err(self.failed(Step::Prepare, io::Error::from_raw_os_error(libc::EMFILE)));
                 }
                 (_, None) => {
-                    let step = match bytes[0] {
-                        1 => Step::Prepare,
-                        2 => Step::Directory,
-                        4 => Step::Filter,
-                        _ => Step::Exec,
-                    };
+                    let step = Step::reported(bytes[0]);
                     let errno = i32::from_ne_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
                     return Err(self.failed(step, io::Error::from_raw_os_error(errno)));
                 }
@@ -200,11 +225,21 @@ impl Report {
     }
 
     fn failed(&self, step: Step, source: io::Error) -> SpawnError {
-        match (step, &self.cwd) {
-            (Step::Directory, Some(dir)) => SpawnError::Directory { dir: dir.clone(), source },
-            (Step::Prepare, _) => call("putting its descriptors in place")(source),
-            (Step::Filter, _) => SpawnError::Filter { path: self.path.clone(), source },
-            _ => SpawnError::Exec { path: self.path.clone(), source },
+        let errno = source.raw_os_error().unwrap_or(0);
+        let option = |option| SpawnError::Attribute { option, source: io::Error::from_raw_os_error(errno) };
+        match step {
+            Step::Prepare => call("putting its descriptors in place")(source),
+            Step::Directory => SpawnError::Directory { dir: self.cwd.clone().unwrap_or_default(), source },
+            Step::Filter => SpawnError::Filter { path: self.path.clone(), source },
+            Step::Exec => SpawnError::Exec { path: self.path.clone(), user: self.user.clone(), source },
+            Step::Limit => option("--rlimit"),
+            Step::Nice => option("--nice"),
+            Step::Affinity => option("--cpu-affinity"),
+            Step::OomScoreAdjust => option("--oom-score-adjust"),
+            Step::Root => option("--chroot"),
+            Step::Group => option("--group"),
+            Step::User => option("--user"),
+            Step::Gains => option("--no-new-privileges"),
         }
     }
 }
@@ -301,6 +336,7 @@ pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
         descriptors: program.descriptors,
         report: child_report.as_raw_fd(),
         filter: filter.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
+        attributes: Prepared::new(&program.attributes).map_err(SpawnError::ZeroByte)?,
     };
     // SAFETY: the child only runs `ChildPlan::run`, which keeps to async-signal-safe calls on
     // memory prepared above, and never returns.
@@ -315,7 +351,8 @@ pub fn spawn(program: &Program) -> Result<Child, SpawnError> {
         abandon(pid);
         call("pidfd_open(2)")(source)
     })?;
-    let report = Report { socket: report, path: program.path.clone(), cwd: program.cwd.clone(), notifier: None };
+    let user = program.attributes.user.as_ref().and_then(User::name);
+    let report = Report { socket: report, path: program.path.clone(), cwd: program.cwd.clone(), user, notifier: None };
     Ok(Child { pid, pidfd, report })
 }
 

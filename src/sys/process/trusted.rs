@@ -38,6 +38,23 @@ pub enum Absent {
     Make(u32),
 }
 
+/// Who else may connect to a socket of this user's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// The mode of its file; nobody else if it is not given.
+    pub mode: Option<u32>,
+    /// Its group.
+    pub group: Option<u32>,
+}
+
+impl Access {
+    /// Whether other users may connect.
+    #[must_use]
+    pub fn is_shared(self) -> bool {
+        self.mode.is_some_and(|mode| mode & 0o022 != 0)
+    }
+}
+
 /// A directory that cannot be trusted, or that is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum Untrusted {

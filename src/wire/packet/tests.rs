@@ -31,6 +31,10 @@ fn a_program_asks_what_it_inherited() {
 fn sd_notify_packets_are_understood() {
     check("READY=1\nSTATUS=serving\nMAINPID=4\n", &[FromWorker::Ready, FromWorker::Status("serving".into())]);
     check("WATCHDOG=1", &[FromWorker::Watchdog]);
+    for text in ["REPLACE=no memory", "maitred REPLACE=no memory"] {
+        check(text, &[FromWorker::Replace("no memory".into())]);
+        assert!(FromWorker::Replace(String::new()).is_notification());
+    }
     check("", &[]);
 }
 

@@ -85,6 +85,27 @@ fn who_lasts_for_min_ready_was_ready_and_is_replaced_at_once() {
 }
 
 #[test]
+fn an_expected_end_is_no_failure_unless_it_comes_at_once() {
+    let mut fleet = Fleet::new(Plan { expected: "0,64".parse().unwrap(), max_restarts: 1, ..plan(1) });
+    let mut now = Moment::default();
+    let mut worker = forked(&fleet.handle(now, Event::Begin))[0];
+    for code in [0, 64, 0, 64] {
+        is_ready(&mut fleet, now, worker);
+        now = now + Duration::from_millis(500);
+        let actions = fleet.handle(now, Event::Exited(worker, Exit::Code(code)));
+        worker = forked(&actions)[0];
+        assert_eq!(actions.len(), 1, "{actions:?}");
+    }
+    // Another code, and one that comes too soon, are failures.
+    is_ready(&mut fleet, now, worker);
+    now = now + Duration::from_millis(500);
+    worker = forked(&fleet.handle(now, Event::Exited(worker, Exit::Code(1))))[0];
+    is_ready(&mut fleet, now, worker);
+    let actions = fleet.handle(now + Duration::from_millis(499), Event::Exited(worker, Exit::Code(0)));
+    assert!(actions.iter().any(|action| matches!(action, Action::Rest { failures: 2, .. })), "{actions:?}");
+}
+
+#[test]
 fn a_new_generation_that_ends_before_min_ready_is_given_up() {
     let (mut fleet, now, workers) = ready(1);
     fleet.plan.min_ready = Duration::from_millis(500);

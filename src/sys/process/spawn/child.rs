@@ -1,5 +1,6 @@
 //! Between `fork` and `exec`: only async-signal-safe calls, on memory that was prepared before.
 
+use super::attributes::Prepared;
 use super::{PID_DIGITS, PLACED_MAX};
 use crate::sys::seccomp;
 use std::io;
@@ -13,6 +14,36 @@ pub(super) enum Step {
     Directory = 2,
     Exec = 3,
     Filter = 4,
+    Limit = 5,
+    Nice = 6,
+    Affinity = 7,
+    OomScoreAdjust = 8,
+    Root = 9,
+    Group = 10,
+    User = 11,
+    Gains = 12,
+}
+
+impl Step {
+    const ALL: [Step; 12] = [
+        Step::Prepare,
+        Step::Directory,
+        Step::Exec,
+        Step::Filter,
+        Step::Limit,
+        Step::Nice,
+        Step::Affinity,
+        Step::OomScoreAdjust,
+        Step::Root,
+        Step::Group,
+        Step::User,
+        Step::Gains,
+    ];
+
+    /// The step that a child reports.
+    pub(super) fn reported(number: u8) -> Step {
+        Step::ALL.into_iter().find(|step| *step as u8 == number).unwrap_or(Step::Exec)
+    }
 }
 
 /// Everything the child needs, as numbers and pointers that stay valid across the fork.
@@ -32,6 +63,7 @@ pub(super) struct ChildPlan<'a> {
     pub(super) descriptors: u64,
     pub(super) report: RawFd,
     pub(super) filter: *const libc::sock_fprog,
+    pub(super) attributes: Prepared<'a>,
 }
 
 impl ChildPlan<'_> {
@@ -43,11 +75,7 @@ impl ChildPlan<'_> {
         // SAFETY: async-signal-safe calls (`signal-safety(7)`) on valid arguments only.
         unsafe {
             libc::setpgid(0, 0);
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            if libc::getppid() != self.parent {
-                // The master ended before the line above could take effect.
-                libc::_exit(127);
-            }
+            self.die_with_the_master();
             crate::sys::process::limits::like_before();
             for signal in 1..=64 {
                 // KILL, STOP and libc's own refuse; all others get their default.
@@ -76,12 +104,38 @@ impl ChildPlan<'_> {
                 limit.rlim_cur = self.descriptors;
                 libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
             }
+            let output = |from: RawFd, number| (from >= 0).then_some(number);
+            if let Err((step, error)) =
+                self.attributes.before_directory([output(self.stdout, 1), output(self.stderr, 2)])
+            {
+                self.fail_because(step, &error);
+            }
             if !self.cwd.is_null() && libc::chdir(self.cwd) < 0 {
                 self.fail(Step::Directory);
             }
+            if let Err((step, error)) = self.attributes.after_directory() {
+                self.fail_because(step, &error);
+            }
+            // The kernel forgets it when a process becomes another user (`commit_creds` in kernel/cred.c).
+            self.die_with_the_master();
             self.submit_to_filter();
             libc::execve(self.path, self.argv, self.envp);
             self.fail(Step::Exec)
+        }
+    }
+
+    /// Dies with the master (`PR_SET_PDEATHSIG`).
+    ///
+    /// # Safety
+    /// As for [`ChildPlan::run`].
+    unsafe fn die_with_the_master(&self) {
+        // SAFETY: plain numbers.
+        unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            if libc::getppid() != self.parent {
+                // The master ended before the line above could take effect.
+                libc::_exit(127);
+            }
         }
     }
 
@@ -145,7 +199,16 @@ impl ChildPlan<'_> {
     /// # Safety
     /// As for [`ChildPlan::run`].
     unsafe fn fail(&self, step: Step) -> ! {
-        let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0).to_ne_bytes();
+        // SAFETY: as in `run`.
+        unsafe { self.fail_because(step, &io::Error::last_os_error()) }
+    }
+
+    /// Reports what failed, and why, and ends.
+    ///
+    /// # Safety
+    /// As for [`ChildPlan::run`].
+    unsafe fn fail_because(&self, step: Step, error: &io::Error) -> ! {
+        let errno = error.raw_os_error().unwrap_or(0).to_ne_bytes();
         let report = [step as u8, errno[0], errno[1], errno[2], errno[3]];
         // SAFETY: writes five bytes of a local array.
         unsafe {

@@ -1,0 +1,132 @@
+//! What is watched: files and directories, without what is left out there.
+
+use super::WatchError;
+use crate::config::triggers::Ignored;
+use notify::{ErrorKind, RecommendedWatcher, RecursiveMode, Watcher};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use walkdir::WalkDir;
+
+/// What is left out everywhere: hidden files, installed packages, and what interpreters and editors write beside a
+/// file.
+const IGNORED: [&str; 7] = [".*", "node_modules", "__pycache__", "*.pyc", "*~", "*.swp", "4913"];
+
+/// The files and directories that are named, and which directories are watched for them.
+pub struct Tree {
+    roots: Vec<PathBuf>,
+    ignore: Vec<Ignored>,
+    watcher: RecommendedWatcher,
+    watched: HashSet<PathBuf>,
+}
+
+impl Tree {
+    /// Watches these.
+    ///
+    /// # Errors
+    /// [`WatchError`].
+    pub fn new(roots: &[PathBuf], ignore: &[Ignored], watcher: RecommendedWatcher) -> Result<Tree, WatchError> {
+        let always = IGNORED.iter().filter_map(|pattern| Ignored::new(pattern).ok());
+        let ignore = always.chain(ignore.iter().cloned()).collect();
+        let mut tree = Tree { roots: roots.to_vec(), ignore, watcher, watched: HashSet::new() };
+        for root in roots {
+            root.metadata().map_err(|source| WatchError::NotThere { path: root.clone(), source })?;
+            tree.watch_root(root)?;
+        }
+        Ok(tree)
+    }
+
+    /// Whether a change of this path counts: it is one of the named ones, or in one and not left out.
+    #[must_use]
+    pub fn counts(&self, path: &Path) -> bool {
+        self.roots.iter().any(|root| match path.strip_prefix(root) {
+            Ok(inside) => !self.ignore.iter().any(|ignored| ignored.fits(inside)),
+            Err(_) => false,
+        })
+    }
+
+    /// Something has appeared here. If it is a directory, what is in it is watched, too.
+    ///
+    /// # Errors
+    /// [`WatchError`].
+    pub fn appeared(&mut self, path: &Path) -> Result<(), WatchError> {
+        match self.roots.iter().any(|root| root == path) {
+            true => self.watch_root(path),
+            false if path.is_dir() => self.watch_below(path),
+            false => Ok(()),
+        }
+    }
+
+    /// Something is gone from here, with all below it.
+    pub fn gone(&mut self, path: &Path) {
+        let watcher = &mut self.watcher;
+        self.watched.retain(|watched| {
+            let stays = !watched.starts_with(path);
+            if !stays {
+                // Where the directory is gone, so is the watch.
+                let _ = watcher.unwatch(watched);
+            }
+            stays
+        });
+    }
+
+    /// Looks at everything again, because changes were missed, or because a directory that was gone may be there
+    /// again. Tells whether anything came.
+    ///
+    /// # Errors
+    /// [`WatchError`].
+    pub fn again(&mut self) -> Result<bool, WatchError> {
+        let before = self.watched.len();
+        for root in self.roots.clone() {
+            if root.exists() {
+                self.watch_root(&root)?;
+            }
+        }
+        Ok(self.watched.len() > before)
+    }
+
+    /// Whether each named one is there, and watched.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.roots.iter().all(|root| root.exists() && self.watched.contains(&beside(root)))
+    }
+
+    /// A file is watched through its directory: editors put a new file in its place. So is a directory, which may be a
+    /// link that is changed, or go and come again.
+    fn watch_root(&mut self, root: &Path) -> Result<(), WatchError> {
+        self.watch(&beside(root))?;
+        if root.is_dir() { self.watch_below(root) } else { Ok(()) }
+    }
+
+    fn watch_below(&mut self, path: &Path) -> Result<(), WatchError> {
+        let found: Vec<PathBuf> = {
+            let counts = |path: &Path| self.counts(path);
+            let walk = WalkDir::new(path).into_iter().filter_entry(|entry| counts(entry.path()));
+            // What cannot be read is not watched, and what is gone meanwhile needs no watch.
+            let directories = walk.flatten().filter(|entry| entry.path_is_symlink() || entry.file_type().is_dir());
+            directories.map(walkdir::DirEntry::into_path).filter(|path| path.is_dir()).collect()
+        };
+        found.iter().try_for_each(|directory| self.watch(directory))
+    }
+
+    fn watch(&mut self, path: &Path) -> Result<(), WatchError> {
+        if self.watched.contains(path) {
+            return Ok(());
+        }
+        match self.watcher.watch(path, RecursiveMode::NonRecursive) {
+            Ok(()) => {
+                self.watched.insert(path.to_owned());
+                Ok(())
+            }
+            Err(error) => match error.kind {
+                ErrorKind::PathNotFound => Ok(()),
+                ErrorKind::MaxFilesWatch => Err(WatchError::TooMany(path.to_owned())),
+                _ => Err(WatchError::Other { path: path.to_owned(), what: error.to_string() }),
+            },
+        }
+    }
+}
+
+/// The directory that has this one or this file in it.
+fn beside(root: &Path) -> PathBuf {
+    root.parent().unwrap_or(root).to_owned()
+}
