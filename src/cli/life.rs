@@ -3,6 +3,7 @@
 use crate::config::life::{KillMode, Life, Probe, Probing, Ready, StopFirst, duration, size};
 use crate::config::triggers::{Ignored, Times, Triggers};
 use crate::core::fleet::ExitCodes;
+use crate::core::scaling::Range;
 use crate::sys::process::guard::Detached;
 use clap::Args;
 use std::path::PathBuf;
@@ -30,6 +31,10 @@ pub struct LifeArgs {
     /// Slots that a reload may leave without a worker
     #[arg(long, value_name = "N", default_value_t = 0)]
     max_unavailable: u32,
+
+    /// With --workers A..B: let a worker go when fewer would have been enough for this long
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    scale_down_after: Duration,
 
     /// Reload when this file, or a file in this directory, changes; may be given several times
     #[arg(long, value_name = "PATH")]
@@ -135,6 +140,11 @@ pub struct LifeArgs {
 }
 
 impl LifeArgs {
+    /// How many workers there may be, from the first number to the second.
+    pub fn range(&self, (min, max): (u32, u32)) -> Range {
+        Range { min, max, step: self.max_surge.max(1), down_after: self.scale_down_after }
+    }
+
     /// What asks for a reload by itself.
     ///
     /// # Errors

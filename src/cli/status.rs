@@ -131,6 +131,14 @@ pub fn table(status: &Status, width: Option<usize>) -> String {
             l.queued
         );
     }
+    if let Some(scaling) = &status.scaling {
+        text += &format!("workers {}..{}", scaling.min, scaling.max);
+        if let Some(last) = &scaling.last {
+            let ago = seconds(last.since_s);
+            text += &format!("; from {} to {} {ago} ago: {}", last.from, last.to, line(&last.because));
+        }
+        text.push('\n');
+    }
     if let Some(generation) = status.reloading {
         text += &format!("generation {generation} is starting\n");
     }

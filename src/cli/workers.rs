@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 #[derive(Debug, Args)]
 pub struct WorkerArgs {
-    /// Copies of the server: a number, auto (usable cores), or -K (usable cores less K)
+    /// Copies of the server: a number, auto (usable cores), -K (usable cores less K), or A..B (as many as are needed)
     #[arg(short, long, value_name = "N", env = "WEB_CONCURRENCY", default_value = "auto", allow_hyphen_values = true)]
     pub workers: Workers,
 

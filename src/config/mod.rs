@@ -17,6 +17,7 @@ pub mod triggers;
 pub mod workers;
 
 use crate::core::fleet::{Plan, Succession};
+use crate::core::scaling::Range;
 use crate::sys::process::trusted::Access;
 use admission::Admission;
 use bind::Bind;
@@ -140,6 +141,8 @@ pub enum Control {
 pub struct Config {
     /// Slots.
     pub workers: u32,
+    /// How many there may be, if that is not fixed.
+    pub range: Option<Range>,
     /// Addresses bound before the first worker starts.
     pub bind: Vec<Bind>,
     /// What decides which worker gets a connection.
@@ -315,6 +318,7 @@ mod tests {
     fn sample() -> Config {
         Config {
             workers: 2,
+            range: None,
             bind: vec![Bind::Inherited(3), Bind::Any(80), Bind::Inherited(5)],
             mode: Mode::Handoff,
             policy: Policy::RoundRobin,

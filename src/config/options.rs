@@ -155,6 +155,7 @@ pub const OPTIONS: &[RunOption] = &[
     option("min-ready", InFile::Value, Reload::Changes, Acts::Fleet),
     option("max-surge", InFile::Value, Reload::Changes, Acts::Fleet),
     option("max-unavailable", InFile::Value, Reload::Changes, Acts::Fleet),
+    option("scale-down-after", InFile::Value, Reload::Changes, Acts::Fleet),
     option("watch", InFile::Paths, stays!(triggers.watch), Acts::Program),
     option("watch-ignore", InFile::Values, stays!(triggers.ignore), Acts::Program),
     option("watch-delay", InFile::Value, stays!(triggers.delay), Acts::Program),

@@ -34,6 +34,9 @@ pub struct Status {
     pub listeners: Vec<Listener>,
     /// Every slot.
     pub workers: Vec<Worker>,
+    /// Where the number of workers is not fixed: its range, and why it changed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Scaling>,
     /// Workers that are leaving while another worker has their slot.
     #[serde(default)]
     pub leaving: Vec<Leaving>,
@@ -59,6 +62,30 @@ pub struct Status {
     pub totals: Totals,
     /// Evenness over the slots of `handed`, or in shared mode of `taken`.
     pub fairness: Fairness,
+}
+
+/// The range of the number of workers, and its last change.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Scaling {
+    /// Never fewer.
+    pub min: u32,
+    /// Never more.
+    pub max: u32,
+    /// The last change.
+    pub last: Option<Scaled>,
+}
+
+/// A change of the number of workers that nobody asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Scaled {
+    /// From this many.
+    pub from: u32,
+    /// To this many.
+    pub to: u32,
+    /// Why.
+    pub because: String,
+    /// Seconds since then.
+    pub since_s: f64,
 }
 
 /// The state of a worker that serves.

@@ -18,6 +18,7 @@ pub mod moment;
 pub mod notice;
 pub mod policy;
 pub mod probes;
+pub mod scaling;
 pub mod schedule;
 pub mod service;
 pub mod slow_start;

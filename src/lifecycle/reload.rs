@@ -66,7 +66,8 @@ impl Reloads {
             warn!(?kept, "these options cannot change while maitred runs; the old values stay");
         }
         starter.look(&next)?;
-        let workers = next.workers;
+        // Where the number is not fixed, it is as large as it has become.
+        let workers = next.range.map_or(next.workers, |range| fleet.wanted().clamp(range.min, range.max));
         fleet.size_after(fleet::Resize::To(workers))?;
         self.next = Some(Rc::new(next));
         Ok(fleet::Event::ReloadAsked(manner, fleet::Workers::Configured(workers)))

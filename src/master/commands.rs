@@ -139,12 +139,19 @@ impl Master {
             self.checks.rhythm.set(rhythm(&config.life));
             self.workers.starter.config = Rc::clone(&config);
             self.config = config;
+            self.sizing.begin(self.config.range);
         }
     }
 
     /// `maitred scale`.
     async fn scale_asked(&mut self, size: Size, answer: oneshot::Sender<String>) {
         let before = self.fleet.wanted();
+        if let (Some(range), Ok(workers)) = (self.config.range, self.fleet.size_after(size.into()))
+            && !(range.min..=range.max).contains(&workers)
+        {
+            let why = format!("{workers} workers are outside of --workers {}..{}", range.min, range.max);
+            return drop(answer.send(refusal(&why)));
+        }
         let text = match self.fleet.size_after(size.into()) {
             Ok(workers) => {
                 self.handle_fleet(fleet::Event::Resize(size.into())).await;

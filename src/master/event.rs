@@ -1,6 +1,7 @@
 //! Everything that can happen to the master, as one closed list.
 
 use super::requests::event as request;
+use super::sizing;
 use crate::core::fleet::Stop;
 use crate::{control, front, kernel, lifecycle, triggers, workers};
 use tokio::sync::mpsc;
@@ -37,6 +38,8 @@ pub enum Event {
     Fewer,
     /// `HUP`.
     Reload,
+    /// Something that the number of workers depends on.
+    Sizing(sizing::Event),
     /// Something asks for a reload by itself.
     Trigger(triggers::Event),
     /// `WINCH` without a terminal.

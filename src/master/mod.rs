@@ -15,6 +15,7 @@ mod requests;
 pub mod run;
 pub mod service;
 pub mod signals;
+mod sizing;
 pub mod status;
 mod steering;
 pub mod upgrade;

@@ -7,9 +7,10 @@ use super::pid_file::PidFile;
 use super::program::Host;
 use super::program::Program;
 use super::run::End;
-use super::run::{Master, form_of_lines};
+use super::run::Master;
 use super::service::Manager;
 use super::signals::forward_signals;
+use super::sizing::Sizing;
 use super::steering;
 use crate::adapt::preload::Shim;
 use crate::aside::Aside;
@@ -29,6 +30,7 @@ use crate::sys::process::{descent, limits};
 use crate::sys::taken::{self, Taken};
 use crate::sys::{dispose, fd};
 use crate::triggers;
+use crate::workers::form::Form;
 use crate::workers::leftovers::Leftovers;
 use crate::workers::output::Output;
 use crate::workers::pool::Pool;
@@ -47,9 +49,10 @@ impl Master {
     /// Acquires everything that can be refused, before the first worker is forked.
     pub(super) fn prepare(mut config: Config, mut host: Host) -> Result<(Master, mpsc::Receiver<Event>), RunError> {
         let limit = limits::raise_descriptor_limit()?;
-        let needed = u64::from(config.workers) * DESCRIPTORS_PER_WORKER + DESCRIPTORS_OF_MASTER;
+        let workers = config.range.map_or(config.workers, |range| range.max);
+        let needed = u64::from(workers) * DESCRIPTORS_PER_WORKER + DESCRIPTORS_OF_MASTER;
         if needed > limit.hard {
-            return Err(RunError::Descriptors { workers: config.workers, needed, limit: limit.hard });
+            return Err(RunError::Descriptors { workers, needed, limit: limit.hard });
         }
         steering::is_possible(&config)?;
         let control = bind_control(&mut config)?;
@@ -86,7 +89,7 @@ impl Master {
             old_shims: Vec::new(),
             rendezvous: Rendezvous::open()?,
             output,
-            form: form_of_lines(&config),
+            form: Form::of(&config),
             descriptors: limit.soft,
             taken,
             common: Rc::clone(&common),
@@ -120,6 +123,7 @@ impl Master {
             workers: Pool::new(starter),
             front: Front::new(config.mode, listeners, Datagrams::new(config.mode), Vec::new(), 0),
             shares: Shares::new(Reports::wrapped(&sender, Event::Shares)),
+            sizing: Sizing::new(Reports::wrapped(&sender, Event::Sizing)),
             checks: Checks::new(&config, Reports::wrapped(&sender, Event::Lifecycle)),
             failures: Failures::default(),
             program,

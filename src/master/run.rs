@@ -5,9 +5,10 @@ use super::event::{Event, Events};
 use super::program::Host;
 use super::program::Program;
 use super::service::Manager;
+use super::sizing::Sizing;
 use super::status::View;
 use crate::clock;
-use crate::config::{Config, Mode, Prefix, WorkerLog};
+use crate::config::{Config, Mode};
 use crate::control;
 use crate::control::server::ControlSocket;
 use crate::core::fleet::{self, Action, Fleet, Resize, Stop, WaitReason};
@@ -24,12 +25,11 @@ use crate::lifecycle::{ending, health, ready};
 use crate::sys::process::reap;
 use crate::wire::packet::ToWorker;
 use crate::workers;
-use crate::workers::form::Form;
 use crate::workers::pool::Pool;
 use crate::workers::start::StartError;
 use crate::workers::worker::{MayProbe, Worker};
 use std::collections::HashSet;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -54,6 +54,7 @@ pub async fn run(config: Config, mut host: Host) -> Result<(), RunError> {
     master.handle_fleet(fleet::Event::Begin).await;
     master.checks.begin(&master.front);
     tokio::task::spawn_local(look_after_guard(Rc::clone(&master.workers.starter.guard)));
+    master.sizing.begin(master.config.range);
     master.shares.begin(&master.config);
     let later = master.events.clone();
     tokio::task::spawn_local(async move {
@@ -93,6 +94,8 @@ pub(super) struct Master {
     pub(super) front: Front,
     /// In kernel mode, what is known of the workers' loads.
     pub(super) shares: Shares,
+    /// How many workers there should be.
+    pub(super) sizing: Sizing,
     /// The recurring checks.
     pub(super) checks: Checks,
     /// Why workers failed, and why the master does.
@@ -137,6 +140,7 @@ impl Master {
             Event::More => self.handle_fleet(fleet::Event::Resize(Resize::By(1))).await,
             Event::Fewer => self.handle_fleet(fleet::Event::Resize(Resize::By(-1))).await,
             Event::Reload => self.reload_by_signal().await,
+            Event::Sizing(event) => self.handle_sizing(event).await,
             Event::Trigger(event) => self.reload_by_itself(event).await,
             Event::Pause => {
                 info!("draining all workers; HUP or TTIN brings them back");
@@ -385,17 +389,7 @@ impl Master {
             reloads: &self.reloads,
             last_words: &self.failures.last_words,
             program: &self.program,
+            sizing: &self.sizing,
         }
-    }
-}
-
-/// What lines of workers' output look like.
-pub(super) fn form_of_lines(config: &Config) -> Form {
-    match (config.worker_log, config.prefix) {
-        (WorkerLog::Json, _) => Form::Json,
-        (_, Prefix::Name) => Form::Name(config.name.as_str().into()),
-        (_, Prefix::Always) => Form::Slot,
-        (_, Prefix::Auto) if io::stdout().is_terminal() => Form::Slot,
-        (_, Prefix::Auto | Prefix::Never) => Form::Plain,
     }
 }

@@ -1,6 +1,7 @@
 //! Putting together what `maitred status` shows.
 
 use super::program::Program;
+use super::sizing::Sizing;
 use crate::adapt::Chosen;
 use crate::clock;
 use crate::config::{Config, Mode};
@@ -33,6 +34,7 @@ pub struct View<'a> {
     pub reloads: &'a Reloads,
     pub last_words: &'a HashMap<Slot, String>,
     pub program: &'a Program,
+    pub sizing: &'a Sizing,
 }
 
 impl View<'_> {
@@ -74,6 +76,7 @@ impl View<'_> {
                 .chain(self.front.datagrams.addresses().map(datagrams))
                 .collect(),
             workers,
+            scaling: self.sizing.status(self.config.range),
             leaving: self.leaving(),
             generation: self.fleet.generation().0,
             reloading: self.fleet.reloading().map(|generation| generation.0),

@@ -1,9 +1,11 @@
 //! What lines of workers' output look like when they are passed on.
 
 use super::output::Kind;
+use crate::config::{Config, Prefix, WorkerLog};
 use crate::core::ids::Slot;
 use crate::logs::Log;
 use serde::Serialize;
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -18,6 +20,20 @@ pub enum Form {
     Name(Arc<str>),
     /// An object of JSON: time, slot, stream, line.
     Json,
+}
+
+impl Form {
+    /// The one that was asked for.
+    #[must_use]
+    pub fn of(config: &Config) -> Form {
+        match (config.worker_log, config.prefix) {
+            (WorkerLog::Json, _) => Form::Json,
+            (_, Prefix::Name) => Form::Name(config.name.as_str().into()),
+            (_, Prefix::Always) => Form::Slot,
+            (_, Prefix::Auto) if std::io::stdout().is_terminal() => Form::Slot,
+            (_, Prefix::Auto | Prefix::Never) => Form::Plain,
+        }
+    }
 }
 
 /// A line as an object. Scripts rely on these names: they only ever grow.

@@ -287,6 +287,7 @@ fn meant(mut args: RunArgs, source: Source) -> Result<(LogArgs, Config), String>
         None => Control::Usual(control::socket_path(&name)),
     };
     let triggers = args.life.triggers()?;
+    let range = args.workers.workers.range().map(|range| args.life.range(range));
     let life = args.life.meant()?;
     let for_processes = args.process.meant()?;
     if args.mode != Mode::Handoff && (life.probing.is_some() || matches!(life.ready, Ready::Http(_))) {
@@ -313,6 +314,7 @@ fn meant(mut args: RunArgs, source: Source) -> Result<(LogArgs, Config), String>
     let log = LogArgs { options: args.log, before, files: args.files };
     let config = Config {
         workers: args.workers.count(),
+        range,
         bind: args.bind,
         mode: args.mode,
         policy: args.workers.policy,

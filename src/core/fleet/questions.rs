@@ -40,6 +40,14 @@ impl Fleet {
         self.slots.iter().all(|state| state.serving().is_some() && !state.is_starting())
     }
 
+    /// Whether exactly the wanted workers serve, and no change is under way.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let as_many = self.slots.len() == self.wanted() as usize;
+        let runs = matches!(self.wanted, Wanted::Running(_)) && self.delayed.is_none();
+        runs && as_many && self.reload.is_none() && self.pending.is_none() && self.all_ready()
+    }
+
     /// The worker, whichever slot it is in.
     #[must_use]
     pub fn occupant(&self, worker: WorkerId) -> Option<&Occupant> {

@@ -25,9 +25,10 @@ use crate::master::pid_file::PidFile;
 use crate::master::program::Host;
 use crate::master::program::Program;
 use crate::master::run::End;
-use crate::master::run::{Master, form_of_lines};
+use crate::master::run::Master;
 use crate::master::service::Manager;
 use crate::master::signals::forward_signals;
+use crate::master::sizing::Sizing;
 use crate::reports::Reports;
 use crate::sys::dispose::{self, Foreign};
 use crate::sys::exec::Taking;
@@ -37,6 +38,7 @@ use crate::sys::process::limits;
 use crate::sys::taken::Taken;
 use crate::sys::{fd, watch};
 use crate::triggers;
+use crate::workers::form::Form;
 use crate::workers::holders::Holders;
 use crate::workers::leftovers::Leftovers;
 use crate::workers::looks::Looks;
@@ -140,7 +142,7 @@ impl Master {
             old_shims,
             rendezvous: Rendezvous::take(state.rendezvous, &taking)?,
             output,
-            form: form_of_lines(&config),
+            form: Form::of(&config),
             descriptors: state.descriptors,
             taken: state.taken.map(|number| Taken::take(number, &taking)).transpose()?,
             common: Rc::clone(&common),
@@ -169,6 +171,7 @@ impl Master {
             workers: Pool::of(starter, HashMap::new(), newest_worker),
             front: Front::new(config.mode, listeners, datagrams, counters, state.accepted_before),
             shares: Shares::new(Reports::wrapped(&sender, Event::Shares)),
+            sizing: Sizing::new(Reports::wrapped(&sender, Event::Sizing)),
             checks: Checks::new(&config, Reports::wrapped(&sender, Event::Lifecycle)),
             failures: Failures::remembered(state.last_words),
             program,

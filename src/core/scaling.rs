@@ -1,0 +1,386 @@
+//! How many workers there should be, within a range (`--workers A..B`). Samples come in, changes go out.
+//!
+//! It grows soon: while connections wait everywhere, or while all workers are busy. It shrinks late: when for a long time
+//! fewer would have done. Between the two there is room, so that a constant load does not make it go back and forth:
+//! one more worker is wanted from [`BUSY`] on, and one less only if the others would then be below [`FITS`]. Where
+//! workers block and use no processor time, what they have open tells how many are occupied, measured against what they
+//! had open when connections waited.
+
+use super::moment::Moment;
+use std::time::Duration;
+
+/// Time from one sample to the next.
+pub const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// A sample that comes later than this after the last says nothing of the time between: this process stood still.
+const STALE: Duration = Duration::from_secs(4);
+/// How many samples in a row must say the same before it grows.
+pub const GROWS_AFTER: u32 = 3;
+/// The same where not all have connections that wait for them, but none is free: by chance that is more often so.
+pub const GROWS_AFTER_OCCUPIED: u32 = 10;
+/// All workers are busy from this share of a core each on.
+pub const BUSY: f64 = 0.8;
+/// The others must stay below this share of a core each when one leaves.
+pub const FITS: f64 = 0.6;
+/// When connections wait again this soon after a worker left, it left too early.
+const REGRET: Duration = Duration::from_secs(60);
+/// How much less must be going on then so that it may become too low again: this share of what fits.
+const MUCH_LESS: f64 = 0.5;
+/// How long the number stays above the one that was too low, the first time and at most; it doubles each time.
+const FLOOR_FIRST: Duration = Duration::from_secs(600);
+const FLOOR_MAX: Duration = Duration::from_secs(4 * 3600);
+
+/// The range, and how fast it is gone through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// Never fewer.
+    pub min: u32,
+    /// Never more.
+    pub max: u32,
+    /// How many at a time.
+    pub step: u32,
+    /// For how long fewer must have been enough.
+    pub down_after: Duration,
+}
+
+/// What was seen at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sample {
+    /// The workers that serve; all that are wanted do.
+    pub workers: Vec<Load>,
+    /// Connections that wait to be accepted.
+    pub waiting: u64,
+    /// Processor seconds that all have used, ever.
+    pub cpu_s: f64,
+}
+
+/// What one worker has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Connections that wait for it.
+    pub queued: u64,
+    /// Connections that it has open.
+    pub open: u64,
+}
+
+impl Sample {
+    fn serving(&self) -> u32 {
+        u32::try_from(self.workers.len()).unwrap_or(u32::MAX)
+    }
+
+    fn open(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.open).sum()
+    }
+
+    /// Whether connections wait for every worker.
+    fn waits_everywhere(&self) -> bool {
+        let serving = u64::from(self.serving());
+        serving > 0 && (self.waiting >= serving || self.workers.iter().all(|worker| worker.queued > 0))
+    }
+
+    /// Whether connections wait and no worker is free, where a worker can have this many open. One slow worker, for
+    /// which some wait, is no reason.
+    fn is_pressed(&self, capacity: Option<f64>) -> bool {
+        let waits = self.waiting > 0 || self.workers.iter().any(|worker| worker.queued > 0);
+        let is_full = |worker: &Load| worker.queued > 0 || capacity.is_some_and(|most| worker.open as f64 >= most);
+        self.waits_everywhere() || waits && self.workers.iter().all(is_full)
+    }
+}
+
+/// Why the number changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// Connections wait for every worker.
+    Waiting,
+    /// All workers are busy.
+    Busy,
+    /// Fewer have been enough for a long time.
+    Quiet,
+}
+
+impl Because {
+    /// In words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Because::Waiting => "connections wait for every worker",
+            Because::Busy => "all workers are busy",
+            Because::Quiet => "fewer were enough for a long time",
+        }
+    }
+}
+
+/// A change of the number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// From this many.
+    pub from: u32,
+    /// To this many.
+    pub to: u32,
+    /// Why.
+    pub because: Because,
+}
+
+/// What it remembers.
+#[derive(Clone, Debug, Default)]
+pub struct Scaling {
+    last: Option<Last>,
+    /// Samples in a row in which connections waited for every worker, in which no worker was free, and in which all
+    /// were busy.
+    waits: u32,
+    pressed: u32,
+    busy: u32,
+    quiet: Option<Quiet>,
+    /// What one worker had open when connections waited: as many as it can have.
+    capacity: Option<f64>,
+    shrunk: Option<(Moment, u32)>,
+    floor: Option<(Moment, u32)>,
+    floor_for: Duration,
+}
+
+/// The last sample.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    at: Moment,
+    serving: u32,
+    cpu_s: f64,
+}
+
+/// A time in which nothing waited.
+#[derive(Clone, Copy, Debug)]
+struct Quiet {
+    since: Moment,
+    cpu_s: f64,
+    most_open: u64,
+}
+
+impl Scaling {
+    /// The number of workers changes otherwise, or is not settled: what was seen does not count.
+    pub fn forget(&mut self) {
+        self.last = None;
+        self.begin_anew();
+    }
+
+    fn begin_anew(&mut self) {
+        (self.waits, self.pressed, self.busy, self.quiet) = (0, 0, 0, None);
+    }
+
+    /// Whether the number should change now.
+    pub fn sample(&mut self, now: Moment, sample: &Sample, range: &Range) -> Option<Change> {
+        let from = sample.serving();
+        let before = self.last.replace(Last { at: now, serving: from, cpu_s: sample.cpu_s });
+        let Some(before) = before.filter(|was| now.since(was.at) < STALE && was.serving == from) else {
+            self.begin_anew();
+            return self.into_range(from, range);
+        };
+        let share = (sample.cpu_s - before.cpu_s) / now.since(before.at).as_secs_f64().max(f64::MIN_POSITIVE);
+        let is_busy = share >= BUSY * f64::from(from);
+        self.busy = if is_busy { self.busy + 1 } else { 0 };
+        if sample.waits_everywhere() {
+            // Where nothing is known to be open, nothing can be told from that.
+            let open = Some(sample.open()).filter(|open| *open > 0);
+            self.capacity = open.map(|open| (open as f64 / f64::from(from)).max(1.0));
+            self.waits += 1;
+        } else {
+            self.waits = 0;
+        }
+        if sample.is_pressed(self.capacity) {
+            self.pressed += 1;
+            self.quiet = None;
+        } else {
+            self.pressed = 0;
+            let quiet = self.quiet.get_or_insert(Quiet { since: before.at, cpu_s: before.cpu_s, most_open: 0 });
+            quiet.most_open = quiet.most_open.max(sample.open());
+        }
+        if let Some(outside) = self.into_range(from, range) {
+            return Some(outside);
+        }
+        let waits = self.waits >= GROWS_AFTER || self.pressed >= GROWS_AFTER_OCCUPIED;
+        let because = match (waits, self.busy >= GROWS_AFTER) {
+            (true, _) => Some(Because::Waiting),
+            (false, true) => Some(Because::Busy),
+            (false, false) => None,
+        };
+        if let Some(because) = because.filter(|_| from < range.max) {
+            return Some(self.grow(now, from, because, range));
+        }
+        self.shrink(now, sample, range)
+    }
+
+    /// Somebody else chose a number outside, or the range is another one.
+    fn into_range(&mut self, from: u32, range: &Range) -> Option<Change> {
+        let to = from.clamp(range.min, range.max);
+        let because = if to > from { Because::Busy } else { Because::Quiet };
+        (to != from).then(|| self.change(Change { from, to, because }))
+    }
+
+    fn grow(&mut self, now: Moment, from: u32, because: Because, range: &Range) -> Change {
+        if let Some((at, too_few)) = self.shrunk.take_if(|(at, _)| now.since(*at) < REGRET) {
+            self.floor_for = (self.floor_for * 2).clamp(FLOOR_FIRST, FLOOR_MAX);
+            self.floor = Some((at + self.floor_for, too_few + 1));
+        }
+        let to = (from + range.step.max(1)).min(range.max);
+        self.change(Change { from, to, because })
+    }
+
+    fn shrink(&mut self, now: Moment, sample: &Sample, range: &Range) -> Option<Change> {
+        let from = sample.serving();
+        let quiet = self.quiet.filter(|quiet| now.since(quiet.since) >= range.down_after)?;
+        self.floor = self.floor.filter(|(until, _)| *until > now);
+        let floor = self.floor;
+        let share = (sample.cpu_s - quiet.cpu_s) / now.since(quiet.since).as_secs_f64().max(f64::MIN_POSITIVE);
+        let fits = |workers: u32, room: f64| {
+            let workers = f64::from(workers) * room;
+            share < FITS * workers && self.capacity.is_none_or(|each| quiet.most_open as f64 <= each * workers)
+        };
+        // Not below a number that was too low before, unless much less is going on now.
+        let may = |workers: u32| match floor {
+            Some((_, floor)) if workers < floor => self.capacity.is_some() && fits(workers, MUCH_LESS),
+            _ => fits(workers, 1.0),
+        };
+        let least = from.saturating_sub(range.step.max(1)).max(range.min);
+        match (least..from).find(|workers| *workers > 0 && may(*workers)) {
+            Some(to) => {
+                self.shrunk = Some((now, to));
+                Some(self.change(Change { from, to, because: Because::Quiet }))
+            }
+            None => {
+                // What was long ago says nothing of now.
+                self.quiet = None;
+                None
+            }
+        }
+    }
+
+    fn change(&mut self, change: Change) -> Change {
+        self.forget();
+        change
+    }
+}
+
+#[cfg(test)]
+mod simulation;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RANGE: Range = Range { min: 2, max: 8, step: 1, down_after: Duration::from_secs(60) };
+
+    fn at(seconds: u64) -> Moment {
+        Moment::at(Duration::from_secs(seconds))
+    }
+
+    /// This many workers, each with so many connections that wait and that are open.
+    fn each(workers: usize, queued: u64, open: u64) -> Sample {
+        Sample { workers: vec![Load { queued, open }; workers], ..Sample::default() }
+    }
+
+    /// What comes of samples, a second apart.
+    fn changes(scaling: &mut Scaling, samples: impl IntoIterator<Item = Sample>, range: &Range) -> Vec<(u64, Change)> {
+        let seconds = samples.into_iter().zip(0..);
+        seconds.filter_map(|(sample, second)| Some((second, scaling.sample(at(second), &sample, range)?))).collect()
+    }
+
+    /// Nothing waits, and all workers together use this share of a core.
+    fn calm(serving: usize, share: f64) -> impl Iterator<Item = Sample> {
+        (0..).map(move |second| Sample { cpu_s: share * f64::from(second), ..each(serving, 0, 0) })
+    }
+
+    #[test]
+    fn it_grows_when_connections_wait_for_everybody_three_times_in_a_row() {
+        let (pressed, calm) = (each(2, 1, 1), each(2, 0, 1));
+        let mut scaling = Scaling::default();
+        let found = changes(&mut scaling, vec![pressed.clone(); 4], &RANGE);
+        assert_eq!(found, [(3, Change { from: 2, to: 3, because: Because::Waiting })]);
+        let mut samples = vec![pressed; 6];
+        samples[3] = calm;
+        assert!(changes(&mut Scaling::default(), samples, &RANGE).is_empty());
+    }
+
+    #[test]
+    fn it_grows_when_all_are_busy_and_by_no_more_than_a_step_and_not_beyond_the_range() {
+        let wide = Range { step: 3, ..RANGE };
+        let busy = |share: f64, serving, range: &Range| {
+            let mut scaling = Scaling::default();
+            changes(&mut scaling, calm(serving, share).take(4), range).first().map(|(_, change)| change.to)
+        };
+        assert_eq!((busy(1.7, 2, &RANGE), busy(1.7, 2, &wide), busy(6.0, 7, &wide)), (Some(3), Some(5), Some(8)));
+        assert_eq!((busy(1.5, 2, &RANGE), busy(8.0, 8, &RANGE)), (None, None));
+    }
+
+    #[test]
+    fn one_slow_worker_is_no_reason() {
+        let mut slow = Sample { waiting: 3, ..each(4, 0, 1) };
+        slow.workers[1] = Load { queued: 64, open: 9 };
+        assert!(changes(&mut Scaling::default(), vec![slow; 30], &RANGE).is_empty());
+    }
+
+    #[test]
+    fn where_some_wait_and_all_others_are_occupied_it_grows() {
+        let mut backlog = each(2, 0, 1);
+        backlog.workers[0].queued = 8;
+        let samples = [vec![each(2, 1, 1); 2], vec![backlog; 9]].concat();
+        assert_eq!(changes(&mut Scaling::default(), samples, &RANGE).len(), 1);
+    }
+
+    #[test]
+    fn it_shrinks_by_a_step_when_fewer_were_enough_for_long() {
+        let mut scaling = Scaling::default();
+        let found = changes(&mut scaling, calm(4, 0.5).take(62), &RANGE);
+        assert_eq!(found, [(60, Change { from: 4, to: 3, because: Because::Quiet })]);
+        assert!(changes(&mut Scaling::default(), calm(2, 0.0).take(300), &RANGE).is_empty());
+        // Three workers would be at 0.6.
+        assert!(changes(&mut Scaling::default(), calm(4, 1.8).take(300), &RANGE).is_empty());
+        let wide = Range { step: 9, ..RANGE };
+        let found = changes(&mut Scaling::default(), calm(8, 2.0).take(61), &wide);
+        assert_eq!(found, [(60, Change { from: 8, to: 4, because: Because::Quiet })]);
+    }
+
+    #[test]
+    fn workers_that_block_are_needed_by_what_they_have_open() {
+        // Each can have one: with four open, four are needed.
+        let samples = |occupied: usize| {
+            let mut calm = each(4, 0, 0);
+            calm.workers[..occupied].fill(Load { queued: 0, open: 1 });
+            vec![each(4, 1, 1); 3].into_iter().chain(std::iter::repeat_n(calm, 70))
+        };
+        let full = Range { max: 4, ..RANGE };
+        assert!(changes(&mut Scaling::default(), samples(4), &full).is_empty());
+        let found = changes(&mut Scaling::default(), samples(3), &full);
+        assert!(matches!(found[..], [(_, Change { from: 4, to: 3, .. })]), "{found:?}");
+    }
+
+    #[test]
+    fn a_number_outside_the_range_comes_back() {
+        let mut scaling = Scaling::default();
+        assert_eq!(scaling.sample(at(0), &each(9, 0, 0), &RANGE).map(|change| change.to), Some(8));
+        assert_eq!(scaling.sample(at(1), &each(1, 0, 0), &RANGE).map(|change| change.to), Some(2));
+    }
+
+    #[test]
+    fn who_left_too_early_is_not_let_go_again_soon() {
+        let mut scaling = Scaling::default();
+        let mut now = 0;
+        let mut feed = |scaling: &mut Scaling, sample: Sample, times: u64| {
+            let mut found = Vec::new();
+            for _ in 0..times {
+                found.extend(scaling.sample(at(now), &sample, &RANGE).map(|change| change.to));
+                now += 1;
+            }
+            found
+        };
+        assert_eq!(feed(&mut scaling, each(3, 0, 0), 62), [2]);
+        assert_eq!(feed(&mut scaling, each(2, 9, 0), 5), [3]);
+        assert!(feed(&mut scaling, each(3, 0, 0), 500).is_empty());
+        assert_eq!(feed(&mut scaling, each(3, 0, 0), 200)[..1], [2]);
+    }
+
+    #[test]
+    fn a_time_in_which_this_process_stood_still_says_nothing() {
+        let mut scaling = Scaling::default();
+        for second in [0, 1, 2, 60, 61, 62] {
+            assert_eq!(scaling.sample(at(second), &each(2, 1, 1), &RANGE), None, "{second}");
+        }
+        assert!(scaling.sample(at(63), &each(2, 1, 1), &RANGE).is_some());
+    }
+}

@@ -1,0 +1,140 @@
+//! How many workers there should be, where that is not fixed (`--workers A..B`): takes samples, and carries out what
+//! [`crate::core::scaling`] decides.
+
+use super::run::Master;
+use crate::clock;
+use crate::config::Mode;
+use crate::control::status;
+use crate::core::fleet::{self, Resize};
+use crate::core::ids::Slot;
+use crate::core::moment::Moment;
+use crate::core::scaling::{Change, Load, Range, SAMPLE_EVERY, Sample, Scaling};
+use crate::front::listener::Listener;
+use crate::kernel::group::Group;
+use crate::reports::Reports;
+use crate::sys::process::{self, Usage};
+use nix::unistd::Pid;
+use std::collections::HashMap;
+use tracing::info;
+
+/// What the number depends on.
+#[derive(Debug)]
+pub enum Event {
+    /// It is time to look.
+    Due,
+    /// What the workers use of the machine.
+    Measured(HashMap<Pid, Usage>),
+}
+
+/// What is remembered.
+#[derive(Debug)]
+pub struct Sizing {
+    scaling: Scaling,
+    last: Option<(Moment, Change)>,
+    reports: Reports<Event>,
+    looks: Looks,
+}
+
+/// Whether somebody looks at the workers again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Looks {
+    No,
+    Yes,
+}
+
+impl Sizing {
+    /// Nothing is known.
+    #[must_use]
+    pub fn new(reports: Reports<Event>) -> Sizing {
+        Sizing { scaling: Scaling::default(), last: None, reports, looks: Looks::No }
+    }
+
+    /// Begins to look, once there is a range.
+    pub fn begin(&mut self, range: Option<Range>) {
+        if range.is_none() || self.looks == Looks::Yes {
+            return;
+        }
+        self.looks = Looks::Yes;
+        let reports = self.reports.clone();
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(SAMPLE_EVERY).await;
+                if reports.send(Event::Due).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// For `status`.
+    #[must_use]
+    pub fn status(&self, range: Option<Range>) -> Option<status::Scaling> {
+        let last = |(at, change): (Moment, Change)| status::Scaled {
+            from: change.from,
+            to: change.to,
+            because: change.because.name().to_owned(),
+            since_s: clock::now().since(at).as_secs_f64(),
+        };
+        range.map(|range| status::Scaling { min: range.min, max: range.max, last: self.last.map(last) })
+    }
+}
+
+impl Master {
+    pub(super) async fn handle_sizing(&mut self, event: Event) {
+        match event {
+            Event::Due => self.measure(),
+            Event::Measured(usage) => self.size(&usage).await,
+        }
+    }
+
+    /// Reading `/proc` takes a while, so it happens in the background.
+    fn measure(&self) {
+        if self.config.range.is_none() {
+            return;
+        }
+        let (groups, ports, reports) = (self.workers.groups(), self.front.ports(), self.sizing.reports.clone());
+        // If too many jobs wait already, the next look does it.
+        let Ok(place) = self.front.common.aside.place() else { return };
+        tokio::task::spawn_local(async move {
+            if let Ok(usage) = place.run(move || process::usage(&groups, &ports)).await {
+                let _ = reports.send(Event::Measured(usage)).await;
+            }
+        });
+    }
+
+    async fn size(&mut self, usage: &HashMap<Pid, Usage>) {
+        let Some(range) = self.config.range else { return };
+        if !self.fleet.is_settled() {
+            return self.sizing.scaling.forget();
+        }
+        let (now, sample) = (clock::now(), self.sample(usage));
+        let Some(change) = self.sizing.scaling.sample(now, &sample, &range) else { return };
+        let Change { from, to, because } = change;
+        info!(from, to, because = because.name(), "the number of workers should change");
+        self.sizing.last = Some((now, change));
+        self.handle_fleet(fleet::Event::Resize(Resize::To(to))).await;
+    }
+
+    fn sample(&self, usage: &HashMap<Pid, Usage>) -> Sample {
+        let mut sample = Sample::default();
+        let listeners = || self.front.listeners.iter();
+        // In kernel mode each slot has a queue of its own, and there is no other.
+        sample.waiting = match self.config.mode {
+            Mode::Kernel => 0,
+            Mode::Handoff | Mode::Shared => listeners().map(|listener| u64::from(listener.queued())).sum(),
+        };
+        for (state, slot) in self.fleet.slots().iter().zip((0..).map(Slot)) {
+            let Some(worker) = state.serving().and_then(|occupant| self.workers.get(occupant.worker)) else { continue };
+            let used = usage.get(&worker.pid).copied().unwrap_or_default();
+            let queued: u64 = listeners().map(|listener| queued_at(listener, slot)).sum();
+            sample.workers.push(Load { queued, open: used.open });
+            sample.cpu_s += used.cpu_s;
+        }
+        sample
+    }
+}
+
+/// Connections that are pending for a slot's worker.
+fn queued_at(listener: &Listener, slot: Slot) -> u64 {
+    listener.workers.queued_at(slot) + listener.group.as_ref().map_or(0, |group: &Group| group.queued_at(slot))
+}
