@@ -15,8 +15,10 @@ pub const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 const STALE: Duration = Duration::from_secs(4);
 /// How many samples in a row must say the same before it grows.
 pub const GROWS_AFTER: u32 = 3;
-/// The same where not all have connections that wait for them, but none is free: by chance that is more often so.
-pub const GROWS_AFTER_OCCUPIED: u32 = 10;
+/// The same where connections wait for some workers only: by chance that is more often so.
+pub const GROWS_AFTER_SOME: u32 = 5;
+/// A worker that takes less than this share of what each takes on average is slow: what waits for it is no reason.
+const SLOW: f64 = 0.5;
 /// All workers are busy from this share of a core each on.
 pub const BUSY: f64 = 0.8;
 /// The others must stay below this share of a core each when one leaves.
@@ -60,6 +62,8 @@ pub struct Load {
     pub queued: u64,
     /// Connections that it has open.
     pub open: u64,
+    /// Connections that it has taken, ever.
+    pub taken: u64,
 }
 
 impl Sample {
@@ -77,12 +81,13 @@ impl Sample {
         serving > 0 && (self.waiting >= serving || self.workers.iter().all(|worker| worker.queued > 0))
     }
 
-    /// Whether connections wait and no worker is free, where a worker can have this many open. One slow worker, for
-    /// which some wait, is no reason.
-    fn is_pressed(&self, capacity: Option<f64>) -> bool {
-        let waits = self.waiting > 0 || self.workers.iter().any(|worker| worker.queued > 0);
-        let is_full = |worker: &Load| worker.queued > 0 || capacity.is_some_and(|most| worker.open as f64 >= most);
-        self.waits_everywhere() || waits && self.workers.iter().all(is_full)
+    /// Connections that wait, without those that wait for slow workers.
+    fn waits_since(&self, taken_before: &[u64]) -> u64 {
+        let took =
+            || self.workers.iter().zip(taken_before).map(|(worker, before)| worker.taken.saturating_sub(*before));
+        let mean = took().sum::<u64>() as f64 / f64::from(self.serving().max(1));
+        let healthy = self.workers.iter().zip(took()).filter(|(_, took)| *took as f64 >= SLOW * mean);
+        self.waiting + healthy.map(|(worker, _)| worker.queued).sum::<u64>()
     }
 }
 
@@ -124,8 +129,8 @@ pub struct Change {
 #[derive(Clone, Debug, Default)]
 pub struct Scaling {
     last: Option<Last>,
-    /// Samples in a row in which connections waited for every worker, in which no worker was free, and in which all
-    /// were busy.
+    /// Samples in a row in which connections waited for every worker, in which as many waited as there are
+    /// workers, and in which all were busy.
     waits: u32,
     pressed: u32,
     busy: u32,
@@ -138,10 +143,10 @@ pub struct Scaling {
 }
 
 /// The last sample.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Last {
     at: Moment,
-    serving: u32,
+    taken: Vec<u64>,
     cpu_s: f64,
 }
 
@@ -167,8 +172,10 @@ impl Scaling {
     /// Whether the number should change now.
     pub fn sample(&mut self, now: Moment, sample: &Sample, range: &Range) -> Option<Change> {
         let from = sample.serving();
-        let before = self.last.replace(Last { at: now, serving: from, cpu_s: sample.cpu_s });
-        let Some(before) = before.filter(|was| now.since(was.at) < STALE && was.serving == from) else {
+        let taken = sample.workers.iter().map(|worker| worker.taken).collect();
+        let before = self.last.replace(Last { at: now, taken, cpu_s: sample.cpu_s });
+        let fresh = |was: &Last| now.since(was.at) < STALE && was.taken.len() == sample.workers.len();
+        let Some(before) = before.filter(fresh) else {
             self.begin_anew();
             return self.into_range(from, range);
         };
@@ -183,18 +190,18 @@ impl Scaling {
         } else {
             self.waits = 0;
         }
-        if sample.is_pressed(self.capacity) {
-            self.pressed += 1;
+        let somewhere = sample.waits_since(&before.taken) >= u64::from(from);
+        self.pressed = if somewhere { self.pressed + 1 } else { 0 };
+        if somewhere {
             self.quiet = None;
         } else {
-            self.pressed = 0;
             let quiet = self.quiet.get_or_insert(Quiet { since: before.at, cpu_s: before.cpu_s, most_open: 0 });
             quiet.most_open = quiet.most_open.max(sample.open());
         }
         if let Some(outside) = self.into_range(from, range) {
             return Some(outside);
         }
-        let waits = self.waits >= GROWS_AFTER || self.pressed >= GROWS_AFTER_OCCUPIED;
+        let waits = self.waits >= GROWS_AFTER || self.pressed >= GROWS_AFTER_SOME;
         let because = match (waits, self.busy >= GROWS_AFTER) {
             (true, _) => Some(Because::Waiting),
             (false, true) => Some(Because::Busy),
@@ -272,7 +279,7 @@ mod tests {
 
     /// This many workers, each with so many connections that wait and that are open.
     fn each(workers: usize, queued: u64, open: u64) -> Sample {
-        Sample { workers: vec![Load { queued, open }; workers], ..Sample::default() }
+        Sample { workers: vec![Load { queued, open, taken: 0 }; workers], ..Sample::default() }
     }
 
     /// What comes of samples, a second apart.
@@ -309,18 +316,20 @@ mod tests {
     }
 
     #[test]
-    fn one_slow_worker_is_no_reason() {
-        let mut slow = Sample { waiting: 3, ..each(4, 0, 1) };
-        slow.workers[1] = Load { queued: 64, open: 9 };
-        assert!(changes(&mut Scaling::default(), vec![slow; 30], &RANGE).is_empty());
-    }
-
-    #[test]
-    fn where_some_wait_and_all_others_are_occupied_it_grows() {
-        let mut backlog = each(2, 0, 1);
-        backlog.workers[0].queued = 8;
-        let samples = [vec![each(2, 1, 1); 2], vec![backlog; 9]].concat();
-        assert_eq!(changes(&mut Scaling::default(), samples, &RANGE).len(), 1);
+    fn one_slow_worker_is_no_reason_and_a_backlog_at_one_that_works_is() {
+        // Each second the others take ten.
+        let backlog = |takes: u64| {
+            (0..30).map(move |second| {
+                let mut sample = Sample { waiting: 3, ..each(4, 0, 1) };
+                sample.workers.iter_mut().for_each(|worker| worker.taken = 10 * second);
+                sample.workers[1] = Load { queued: 64, open: 9, taken: takes * second };
+                sample
+            })
+        };
+        for takes in [0, 3] {
+            assert!(changes(&mut Scaling::default(), backlog(takes), &RANGE).is_empty());
+        }
+        assert_eq!(changes(&mut Scaling::default(), backlog(10).take(6), &RANGE).len(), 1);
     }
 
     #[test]
@@ -341,7 +350,7 @@ mod tests {
         // Each can have one: with four open, four are needed.
         let samples = |occupied: usize| {
             let mut calm = each(4, 0, 0);
-            calm.workers[..occupied].fill(Load { queued: 0, open: 1 });
+            calm.workers[..occupied].fill(Load { queued: 0, open: 1, taken: 0 });
             vec![each(4, 1, 1); 3].into_iter().chain(std::iter::repeat_n(calm, 70))
         };
         let full = Range { max: 4, ..RANGE };

@@ -296,7 +296,8 @@ fn look_at(occupant: &Occupant, now: Moment, workers: &mut Pool, front: &Front) 
 }
 
 /// Connections that wait for a worker, and how many it has taken.
-fn waiting_and_taken(worker: &Worker, workers: &Pool, front: &Front) -> (u64, u64) {
+#[must_use]
+pub fn waiting_and_taken(worker: &Worker, workers: &Pool, front: &Front) -> (u64, u64) {
     match front.mode() {
         Mode::Shared => (0, 0),
         Mode::Handoff => {

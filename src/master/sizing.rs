@@ -6,11 +6,9 @@ use crate::clock;
 use crate::config::Mode;
 use crate::control::status;
 use crate::core::fleet::{self, Resize};
-use crate::core::ids::Slot;
 use crate::core::moment::Moment;
 use crate::core::scaling::{Change, Load, Range, SAMPLE_EVERY, Sample, Scaling};
-use crate::front::listener::Listener;
-use crate::kernel::group::Group;
+use crate::lifecycle::health;
 use crate::reports::Reports;
 use crate::sys::process::{self, Usage};
 use nix::unistd::Pid;
@@ -117,24 +115,20 @@ impl Master {
 
     fn sample(&self, usage: &HashMap<Pid, Usage>) -> Sample {
         let mut sample = Sample::default();
-        let listeners = || self.front.listeners.iter();
         // In kernel mode each slot has a queue of its own, and there is no other.
         sample.waiting = match self.config.mode {
             Mode::Kernel => 0,
-            Mode::Handoff | Mode::Shared => listeners().map(|listener| u64::from(listener.queued())).sum(),
+            Mode::Handoff | Mode::Shared => {
+                self.front.listeners.iter().map(|listener| u64::from(listener.queued())).sum()
+            }
         };
-        for (state, slot) in self.fleet.slots().iter().zip((0..).map(Slot)) {
+        for state in self.fleet.slots() {
             let Some(worker) = state.serving().and_then(|occupant| self.workers.get(occupant.worker)) else { continue };
             let used = usage.get(&worker.pid).copied().unwrap_or_default();
-            let queued: u64 = listeners().map(|listener| queued_at(listener, slot)).sum();
-            sample.workers.push(Load { queued, open: used.open });
+            let (queued, taken) = health::waiting_and_taken(worker, &self.workers, &self.front);
+            sample.workers.push(Load { queued, open: used.open, taken });
             sample.cpu_s += used.cpu_s;
         }
         sample
     }
-}
-
-/// Connections that are pending for a slot's worker.
-fn queued_at(listener: &Listener, slot: Slot) -> u64 {
-    listener.workers.queued_at(slot) + listener.group.as_ref().map_or(0, |group: &Group| group.queued_at(slot))
 }

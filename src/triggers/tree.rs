@@ -49,6 +49,8 @@ impl Tree {
     /// # Errors
     /// [`WatchError`].
     pub fn appeared(&mut self, path: &Path) -> Result<(), WatchError> {
+        // What was there under this name is watched no longer: a link may lead elsewhere now.
+        self.gone(path);
         match self.roots.iter().any(|root| root == path) {
             true => self.watch_root(path),
             false if path.is_dir() => self.watch_below(path),

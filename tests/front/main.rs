@@ -30,6 +30,9 @@
 //! - `messages`: what is said to people, where nobody reads it, and by threads that cannot be had
 //! - `paths`: the shim's file, the control socket, and what is trusted on the way there
 //! - `rights`: workers get what their own user may have, and no more
+//! - `processes`: what workers' processes get: a user, limits, a root directory; the pid file; who may ask
+//! - `triggers`: reloads when files change, and at certain times
+//! - `sizing`: as many workers as are needed
 //! - `refusals`: what cannot be started, and what is said about it
 //! - `manual`: the README and the manual do what they say
 
@@ -66,6 +69,7 @@ mod misbehaviour;
 mod native;
 mod paths;
 mod policies;
+mod processes;
 mod ready;
 mod refusals;
 mod reload;
@@ -74,9 +78,11 @@ mod screen;
 mod seccomp;
 mod service;
 mod serving;
+mod sizing;
 mod steering;
 mod strangers;
 mod supervision;
+mod triggers;
 mod up;
 mod upgrade;
 mod wrappers;

@@ -61,7 +61,7 @@ fn run(seed: u64, kind: Kind, range: &Range, load: &[f64], slow: impl Fn(u32) ->
     let (mut workers, mut wanted, mut since) = (range.min, range.min, 0);
     // Each worker's requests: what is left of the one that it serves, and how many wait for it.
     let mut busy_until: Vec<f64> = vec![0.0; 64];
-    let mut queued: Vec<u64> = vec![0; 64];
+    let (mut queued, mut taken): (Vec<u64>, Vec<u64>) = (vec![0; 64], vec![0; 64]);
     let (mut turn, mut cpu_s) = (0, 0.0);
     for (second, rate) in (0..).zip(load) {
         for step in 0..STEPS {
@@ -81,6 +81,7 @@ fn run(seed: u64, kind: Kind, range: &Range, load: &[f64], slow: impl Fn(u32) ->
                 }
                 while queued[worker] > 0 && busy_until[worker] <= now {
                     queued[worker] -= 1;
+                    taken[worker] += 1;
                     busy_until[worker] = busy_until[worker].max(now - 1.0 / f64::from(STEPS)) + 1.0 / kind.rate();
                     if matches!(kind, Kind::Computes) {
                         cpu_s += 1.0 / kind.rate();
@@ -90,7 +91,11 @@ fn run(seed: u64, kind: Kind, range: &Range, load: &[f64], slow: impl Fn(u32) ->
         }
         let end = f64::from(second) + 1.0;
         let serving = 0..workers as usize;
-        let load = |worker: usize| Load { queued: queued[worker], open: u64::from(busy_until[worker] > end) };
+        let load = |worker: usize| Load {
+            queued: queued[worker],
+            open: u64::from(busy_until[worker] > end),
+            taken: taken[worker],
+        };
         let loads: Vec<Load> = serving.clone().map(load).collect();
         told.workers.push(workers);
         told.waiting.push(serving.map(|worker| queued[worker]).sum());
