@@ -67,7 +67,8 @@
 //! | `clock` | what time it is for `core` | `core`, `sys` |
 //! | `aside` | work that would hold up the loop | |
 //! | `logs` | where lines go: this process's own output, or files | `sys` |
-//! | `config` | what an operator asked for | `core`, `sys::process`, `wire` |
+//! | `config` | what an operator asked for | `core`, `sys`, `sys::process`, `wire` |
+//! | `triggers` | what asks for a reload by itself: files that change, times | `config`, `core`, `reports` |
 //! | `adapt` | how an unmodified program takes part | `config`, `sys`, `sys::process`, `wire` |
 //! | `activity` | whether anything goes on | |
 //! | `kernel` | kernel mode: the program and its maps, its sockets, what each slot should get | `aside`, `activity`, `clock`, `config`, `core`, `reports`, `sys`, `sys::process`, `sys::socket` |

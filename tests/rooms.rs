@@ -16,8 +16,16 @@ fn rooms() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// Parts of parts that have no row. The shim is a crate of its own.
-const PARTS: [&str; 6] =
-    ["adapt::preload::shim", "cli::apps", "cli::bench", "cli::top", "master::requests", "master::upgrade"];
+const PARTS: [&str; 8] = [
+    "adapt::preload::shim",
+    "cli::apps",
+    "cli::bench",
+    "cli::help",
+    "cli::top",
+    "core::fleet",
+    "master::requests",
+    "master::upgrade",
+];
 
 fn sources(path: &Path, found: &mut Vec<PathBuf>) {
     if path.is_dir() {
@@ -97,7 +105,7 @@ fn files_of(room: &str, all: &[&str]) -> Vec<PathBuf> {
 #[test]
 fn no_room_uses_what_its_row_does_not_allow() {
     let rooms = rooms();
-    assert_eq!(rooms.len(), 23, "{rooms:?}");
+    assert_eq!(rooms.len(), 24, "{rooms:?}");
     let all: Vec<_> = rooms.keys().map(String::as_str).chain(PARTS).collect();
     for (room, allowed) in &rooms {
         for file in files_of(room, &all) {

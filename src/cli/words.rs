@@ -44,7 +44,12 @@ const FOREIGN: &[(&[&str], &str)] = &[
     (&["--listen-timeout"], "this is --boot-timeout DURATION here"),
     (&["--max-memory-restart"], "this is --max-rss SIZE here"),
     (&["--max-requests"], "maitred counts connections: --max-connections N"),
-    (&["--watch", "--reload"], "no files are watched; `maitred reload NAME` brings new ones"),
+    (&["--reload"], "this is --watch PATH here"),
+    (&["--ignore-watch"], "this is --watch-ignore PATTERN here"),
+    (&["--cron-restart", "--cron"], "this is --restart-cron \"0 4 * * *\" here"),
+    (&["--pid", "--pidfile"], "this is --pid-file PATH here"),
+    (&["--uid", "--gid"], "these are --user USER and --group GROUP here"),
+    (&["--stop-exit-codes"], "this is --exit-codes N,N here; another worker follows all the same"),
     (&["-f", "--config-file"], "this is -c FILE here"),
 ];
 

@@ -177,7 +177,7 @@ impl Scaling {
         let fresh = |was: &Last| now.since(was.at) < STALE && was.taken.len() == sample.workers.len();
         let Some(before) = before.filter(fresh) else {
             self.begin_anew();
-            return self.into_range(from, range);
+            return self.bring_back(from, range);
         };
         let share = (sample.cpu_s - before.cpu_s) / now.since(before.at).as_secs_f64().max(f64::MIN_POSITIVE);
         let is_busy = share >= BUSY * f64::from(from);
@@ -198,7 +198,7 @@ impl Scaling {
             let quiet = self.quiet.get_or_insert(Quiet { since: before.at, cpu_s: before.cpu_s, most_open: 0 });
             quiet.most_open = quiet.most_open.max(sample.open());
         }
-        if let Some(outside) = self.into_range(from, range) {
+        if let Some(outside) = self.bring_back(from, range) {
             return Some(outside);
         }
         let waits = self.waits >= GROWS_AFTER || self.pressed >= GROWS_AFTER_SOME;
@@ -214,7 +214,7 @@ impl Scaling {
     }
 
     /// Somebody else chose a number outside, or the range is another one.
-    fn into_range(&mut self, from: u32, range: &Range) -> Option<Change> {
+    fn bring_back(&mut self, from: u32, range: &Range) -> Option<Change> {
         let to = from.clamp(range.min, range.max);
         let because = if to > from { Because::Busy } else { Because::Quiet };
         (to != from).then(|| self.change(Change { from, to, because }))

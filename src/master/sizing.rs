@@ -114,14 +114,14 @@ impl Master {
     }
 
     fn sample(&self, usage: &HashMap<Pid, Usage>) -> Sample {
-        let mut sample = Sample::default();
         // In kernel mode each slot has a queue of its own, and there is no other.
-        sample.waiting = match self.config.mode {
+        let waiting = match self.config.mode {
             Mode::Kernel => 0,
             Mode::Handoff | Mode::Shared => {
                 self.front.listeners.iter().map(|listener| u64::from(listener.queued())).sum()
             }
         };
+        let mut sample = Sample { waiting, ..Sample::default() };
         for state in self.fleet.slots() {
             let Some(worker) = state.serving().and_then(|occupant| self.workers.get(occupant.worker)) else { continue };
             let used = usage.get(&worker.pid).copied().unwrap_or_default();
