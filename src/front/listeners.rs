@@ -11,6 +11,7 @@ use crate::core::moment::Moment;
 use crate::kernel::{Kind, Steering, Wanted};
 use crate::sys::dispose::{self, Foreign};
 use crate::sys::socket::listen::{self, Sharing};
+use crate::sys::socket::stored::Stored;
 use crate::wire::address::Address;
 use crate::wire::packet::{Listen, Ownership};
 use nix::errno::Errno;
@@ -42,6 +43,9 @@ pub struct Listeners {
     complained: Cell<bool>,
     /// The ports that were given up lately, the newest last.
     closed: RefCell<VecDeque<Closed>>,
+    /// Sockets that an earlier master had here.
+    pub stored: Stored,
+    changes: Cell<u64>,
 }
 
 /// A port whose socket may still be open in another thread, or in a task that is about to end.
@@ -88,7 +92,16 @@ impl Listeners {
     /// No listeners yet.
     #[must_use]
     pub fn new(mode: Mode, common: Rc<Common>) -> Listeners {
-        Listeners { mode, common, all: Vec::new(), complained: Cell::new(false), closed: RefCell::default() }
+        let (stored, changes) = (Stored::default(), Cell::new(0));
+        Listeners {
+            mode,
+            common,
+            all: Vec::new(),
+            complained: Cell::new(false),
+            closed: RefCell::default(),
+            stored,
+            changes,
+        }
     }
 
     /// What all listeners share.
@@ -107,8 +120,7 @@ impl Listeners {
     /// # Errors
     /// When no descriptor is free.
     pub fn add_bound(&mut self, listener: Listener) -> Rc<Listener> {
-        let listener = Rc::new(listener);
-        self.all.push(Entry { listener: Rc::clone(&listener), serving: None, watching: None });
+        let listener = self.add(listener);
         self.serve(&listener);
         listener
     }
@@ -146,7 +158,12 @@ impl Listeners {
         // net/ipv4/inet_connection_sock.c), and those of the other slots are the master's.
         let foreign = |own: &Foreign| sharing == Sharing::Group && !listen::is_of_this_user(own.as_fd());
         let adoptable = |own: &Foreign| (!plain || listen::is_steerable(own.as_fd())) && !foreign(own);
+        let kept = if sharing == Sharing::Alone { self.stored.take(asked) } else { None };
         let (socket, ownership) = match own {
+            own if kept.is_some() => {
+                styled_after = own;
+                (kept.ok_or(Errno::EINVAL)?, Ownership::Master)
+            }
             Some(own) if adoptable(&own) => (listen::adopt(&own, asked, request.umask, sharing)?, Ownership::Adopted),
             own => {
                 styled_after = own;
@@ -167,8 +184,7 @@ impl Listeners {
         if sharing == Sharing::Group {
             listener.begin_group(slot, self.steering());
         }
-        let listener = Rc::new(listener);
-        self.all.push(Entry { listener: Rc::clone(&listener), serving: None, watching: None });
+        let listener = self.add(listener);
         Ok(Found { listener, ownership, own: styled_after })
     }
 
@@ -180,9 +196,20 @@ impl Listeners {
 
     /// Adds a listener that was passed on.
     pub fn add_again(&mut self, listener: Listener) -> Rc<Listener> {
+        self.add(listener)
+    }
+
+    fn add(&mut self, listener: Listener) -> Rc<Listener> {
         let listener = Rc::new(listener);
         self.all.push(Entry { listener: Rc::clone(&listener), serving: None, watching: None });
+        self.changes.set(self.changes.get() + 1);
         listener
+    }
+
+    /// How often a listener came or went.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes.get()
     }
 
     /// Whether a worker that asks for this address would share a listener that exists.
@@ -308,6 +335,7 @@ impl Listeners {
     /// Forgets a listener on which no worker ever listened.
     pub fn discard(&mut self, listener: &Rc<Listener>) {
         self.all.retain(|entry| !Rc::ptr_eq(&entry.listener, listener));
+        self.changes.set(self.changes.get() + 1);
         self.close(listener);
     }
 
@@ -361,6 +389,7 @@ impl Listeners {
 
     fn drop_those(&mut self, which: impl FnMut(&mut Entry) -> bool) -> Vec<Rc<Listener>> {
         let dropped: Vec<Entry> = self.all.extract_if(.., which).collect();
+        self.changes.set(self.changes.get() + dropped.len() as u64);
         let dropped = dropped.iter().map(|entry| {
             entry.serving.iter().for_each(JoinHandle::abort);
             self.close(&entry.listener);

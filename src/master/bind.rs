@@ -80,6 +80,12 @@ pub fn bind_all(
         Mode::Kernel => Sharing::Group,
         Mode::Handoff | Mode::Shared => Sharing::Alone,
     };
+    let stored = inherited.stored();
+    // Those that an earlier master had come first: clients wait there already.
+    let bound = |address: &Address, bind: &dyn Fn() -> io::Result<socket2::Socket>| {
+        let kept = if sharing == Sharing::Alone { stored.take(address) } else { None };
+        kept.map_or_else(|| patiently(bind), Ok)
+    };
     let share = |slot| Share { slot, weight: config.weights.of(Slot(slot)) };
     let shares: Vec<Share> = (0..config.workers).map(share).collect();
     let mut add = |address: &Address, made: io::Result<socket2::Socket>, file: FileOf| {
@@ -114,14 +120,18 @@ pub fn bind_all(
         match bind {
             Bind::Any(port) => {
                 let (v6, v4) = (([0u16; 8], *port).into(), ([0u8; 4], *port).into());
-                let made = patiently(|| listen::bind(&Address::Tcp(v6), sharing));
+                let made = bound(&Address::Tcp(v6), &|| listen::bind(&Address::Tcp(v6), sharing));
                 match made {
                     // A machine without IPv6.
                     Err(e)
                         if e.raw_os_error() == Some(libc::EAFNOSUPPORT)
                             || e.raw_os_error() == Some(libc::EADDRNOTAVAIL) =>
                     {
-                        add(&Address::Tcp(v4), patiently(|| listen::bind(&Address::Tcp(v4), sharing)), FileOf::Nobody)?;
+                        add(
+                            &Address::Tcp(v4),
+                            bound(&Address::Tcp(v4), &|| listen::bind(&Address::Tcp(v4), sharing)),
+                            FileOf::Nobody,
+                        )?;
                     }
                     made => add(&Address::Tcp(v6), made, FileOf::Nobody)?,
                 }
@@ -130,17 +140,18 @@ pub fn bind_all(
                 for &address in addresses {
                     add(
                         &Address::Tcp(address),
-                        patiently(|| listen::bind(&Address::Tcp(address), sharing)),
+                        bound(&Address::Tcp(address), &|| listen::bind(&Address::Tcp(address), sharing)),
                         FileOf::Nobody,
                     )?;
                 }
             }
             Bind::Unix { path, mode } => {
-                add(&Address::Unix(path.clone()), patiently(|| listen::bind_unix(path, *mode)), FileOf::Master)?;
+                let address = Address::Unix(path.clone());
+                add(&address, bound(&address, &|| listen::bind_unix(path, *mode)), FileOf::Master)?;
             }
             Bind::Abstract(name) => {
                 let address = Address::Abstract(name.clone());
-                add(&address, patiently(|| listen::bind(&address, Sharing::Alone)), FileOf::Nobody)?;
+                add(&address, bound(&address, &|| listen::bind(&address, Sharing::Alone)), FileOf::Nobody)?;
             }
             Bind::Inherited(number) => {
                 let Some(socket) = inherited.remove(*number) else { continue };
@@ -151,6 +162,7 @@ pub fn bind_all(
     for (number, socket) in inherited.rest() {
         add(&inherited_address(&socket, number)?, Ok(socket), FileOf::Manager)?;
     }
+    listeners.stored = stored;
     Ok(())
 }
 

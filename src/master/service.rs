@@ -4,14 +4,27 @@ use super::run::Master;
 use crate::clock;
 use crate::core::moment::Moment;
 use crate::core::service::{Message, Phase, Service};
-use crate::sys::socket::manager;
+use crate::front::listeners::Listeners;
+use crate::sys::socket::{manager, stored};
+use std::collections::BTreeSet;
 use std::io;
+use std::os::fd::AsFd;
+use tracing::info;
 
 /// The service manager, and what it has heard.
 #[derive(Debug)]
 pub struct Manager {
     service: Service,
     manager: manager::Manager,
+    kept: Kept,
+}
+
+/// The sockets that it keeps for the next master, should this one crash.
+#[derive(Debug, Default)]
+struct Kept {
+    names: BTreeSet<String>,
+    /// How often listeners had come or gone at the last look.
+    changes: u64,
 }
 
 impl Manager {
@@ -21,7 +34,7 @@ impl Manager {
     /// When no thread can be created.
     pub fn find() -> io::Result<Option<Manager>> {
         let service = || Service::new(manager::watchdog(), clock::now());
-        Ok(manager::Manager::find()?.map(|manager| Manager { service: service(), manager }))
+        Ok(manager::Manager::find()?.map(|manager| Manager { service: service(), manager, kept: Kept::default() }))
     }
 
     /// A reload is asked for.
@@ -33,6 +46,36 @@ impl Manager {
     #[must_use]
     pub fn wakes_at(&self) -> Option<Moment> {
         self.service.wakes_at()
+    }
+
+    /// Lets it keep the sockets that should outlive this process, and no others. One that ends on purpose leaves none.
+    fn keep(&mut self, phase: Phase, listeners: &Listeners) {
+        let wanted =
+            || listeners.iter().filter(|listener| listener.group.is_none() && !listener.key.asked.is_ephemeral());
+        if phase == Phase::Stops {
+            for name in std::mem::take(&mut self.kept.names) {
+                self.forget(&name);
+            }
+            return;
+        }
+        if self.kept.changes == listeners.changes() {
+            return;
+        }
+        self.kept.changes = listeners.changes();
+        let names: BTreeSet<String> = wanted().map(|listener| stored::name_of(&listener.address)).collect();
+        self.kept.names.difference(&names).for_each(|name| self.forget(name));
+        for listener in wanted() {
+            let name = stored::name_of(&listener.address);
+            let copy = listener.socket().and_then(|socket| socket.as_fd().try_clone_to_owned().ok());
+            if let Some(copy) = copy.filter(|_| !self.kept.names.contains(&name)) {
+                self.manager.keep(&name, copy);
+            }
+        }
+        self.kept.names = names;
+    }
+
+    fn forget(&self, name: &str) {
+        self.manager.tell(format!("FDSTOREREMOVE=1\nFDNAME={name}"));
     }
 
     fn hear(&mut self, phase: Phase, status: &str) {
@@ -70,6 +113,13 @@ impl Master {
             Some(next) => (Phase::Reloads, format!("{serving}/{slots} ready, generation {next} starts")),
             None => (Phase::Serves, format!("{serving}/{slots} ready, generation {generation}")),
         };
+        manager.keep(phase, &self.front.listeners);
+        if self.program.has_served {
+            for (name, _) in self.front.listeners.stored.unclaimed() {
+                info!(name, "a socket that the service manager kept is of no use any more, closing it");
+                manager.forget(&name);
+            }
+        }
         manager.hear(phase, &status);
     }
 }

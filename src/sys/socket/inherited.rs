@@ -5,7 +5,8 @@
 //! inherited; later, `fd://11` could be the master's own control socket. Each number is taken once and has one owner.
 
 use crate::sys::socket::listen;
-use crate::wire::environment::{LISTEN_FDS, LISTEN_PID};
+use crate::sys::socket::stored::{self, Stored};
+use crate::wire::environment::{LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::Pid;
 use socket2::{Domain, Socket, Type};
@@ -22,7 +23,11 @@ pub const PASSED_MAX: i32 = 1024;
 
 /// The sockets, by number.
 #[derive(Debug, Default)]
-pub struct Inherited(BTreeMap<RawFd, Socket>);
+pub struct Inherited {
+    sockets: BTreeMap<RawFd, Socket>,
+    /// Those that an earlier master had, and a manager kept.
+    stored: Vec<Socket>,
+}
 
 /// What named a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,22 +88,33 @@ impl Inherited {
             }
             sockets.insert(number, one(number, NamedBy::Bind)?);
         }
-        for number in FIRST..FIRST + passed {
-            if let Entry::Vacant(place) = sockets.entry(number) {
+        let names = std::env::var(LISTEN_FDNAMES).unwrap_or_default();
+        let names = names.split(':').chain(std::iter::repeat(""));
+        let mut stored = Vec::new();
+        for (number, name) in (FIRST..FIRST + passed).zip(names) {
+            if stored::is_name(name) && !sockets.contains_key(&number) {
+                // One that is of no use any more is no reason not to start.
+                stored.extend(one(number, NamedBy::Manager).ok());
+            } else if let Entry::Vacant(place) = sockets.entry(number) {
                 place.insert(one(number, NamedBy::Manager)?);
             }
         }
-        Ok(Inherited(sockets))
+        Ok(Inherited { sockets, stored })
     }
 
     /// The socket with this number, which the caller then owns.
     pub fn remove(&mut self, number: RawFd) -> Option<Socket> {
-        self.0.remove(&number)
+        self.sockets.remove(&number)
+    }
+
+    /// Those that an earlier master had, and a service manager kept since.
+    pub fn stored(&mut self) -> Stored {
+        Stored::new(std::mem::take(&mut self.stored))
     }
 
     /// The sockets that were not removed.
     pub fn rest(self) -> impl Iterator<Item = (RawFd, Socket)> {
-        self.0.into_iter()
+        self.sockets.into_iter()
     }
 }
 

@@ -2,8 +2,10 @@
 
 use crate::sys::clock;
 use crate::wire::environment::{NOTIFY_SOCKET, WATCHDOG_PID, WATCHDOG_USEC};
+use sendfd::SendWithFd;
 use std::cell::Cell;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -20,7 +22,7 @@ const STACK: usize = 64 * 1024;
 /// The manager. A thread tells it: it may not read for a while, and nobody is to wait for that.
 #[derive(Debug)]
 pub struct Manager {
-    to: SyncSender<String>,
+    to: SyncSender<(String, Option<OwnedFd>)>,
     lost: Cell<u64>,
 }
 
@@ -37,11 +39,11 @@ impl Manager {
             _ => return Ok(None),
         };
         let Ok(address) = address else { return Ok(None) };
-        let (to, messages) = sync_channel::<String>(MESSAGES_MAX);
+        let (to, messages) = sync_channel::<(String, Option<OwnedFd>)>(MESSAGES_MAX);
         let tell = move || {
             let mut failed: u64 = 0;
-            for message in messages {
-                if let Err(error) = send(&address, &message) {
+            for (message, attached) in messages {
+                if let Err(error) = send(&address, &message, attached) {
                     failed += 1;
                     if failed.is_power_of_two() {
                         warn!(%error, failed, "the service manager cannot be told; what it does not hear it may wait for");
@@ -55,7 +57,18 @@ impl Manager {
 
     /// Tells it lines of `NAME=value`, as one message, soon. Never waits.
     pub fn tell(&self, lines: String) {
-        if self.to.try_send(lines).is_err() {
+        self.send(lines, None);
+    }
+
+    /// Lets it keep a copy of a socket under a name, which it gives back when this process is started again
+    /// (`FDSTORE=1`, `sd_pid_notify_with_fds(3)`).
+    pub fn keep(&self, name: &str, socket: OwnedFd) {
+        // A socket that is bound and does not listen yet looks hung up, and the manager would drop it (`FDPOLL`).
+        self.send(format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"), Some(socket));
+    }
+
+    fn send(&self, lines: String, attached: Option<OwnedFd>) {
+        if self.to.try_send((lines, attached)).is_err() {
             let lost = self.lost.get() + 1;
             self.lost.set(lost);
             if lost.is_power_of_two() {
@@ -65,8 +78,13 @@ impl Manager {
     }
 }
 
-fn send(to: &SocketAddr, lines: &str) -> io::Result<()> {
-    UnixDatagram::unbound()?.send_to_addr(lines.as_bytes(), to).map(drop)
+fn send(to: &SocketAddr, lines: &str, attached: Option<OwnedFd>) -> io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(to)?;
+    match attached {
+        None => socket.send(lines.as_bytes()).map(drop),
+        Some(attached) => socket.send_with_fd(lines.as_bytes(), &[attached.as_raw_fd()]).map(drop),
+    }
 }
 
 /// How often it wants to hear from this process at least (`sd_watchdog_enabled(3)`).

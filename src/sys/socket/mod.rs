@@ -11,3 +11,4 @@ pub mod own_pair;
 pub mod room;
 pub mod sock_diag;
 pub mod socket_file;
+pub mod stored;
