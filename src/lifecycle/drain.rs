@@ -196,7 +196,8 @@ impl Drains {
                     }
                     Err(error) => {
                         // The worker's time will run out; until then nothing is broken off.
-                        warn!(slot = slot.0, worker = id.0, %error, "cannot see the connections of a draining worker; it gets all of --grace");
+                        let advice = without_netlink(&error);
+                        warn!(slot = slot.0, worker = id.0, %error, advice, "cannot see the connections of a draining worker; it gets all of --grace");
                         return;
                     }
                 }
@@ -230,4 +231,10 @@ fn served(front: &Front) -> (HashSet<u16>, Vec<Family>, HashSet<PathBuf>) {
         }
     }
     (ports, families.into_iter().collect(), paths)
+}
+
+/// What to do where the system hides connections.
+fn without_netlink(error: &std::io::Error) -> Option<&'static str> {
+    let refused = error.raw_os_error() == Some(libc::EAFNOSUPPORT);
+    refused.then_some("a unit with RestrictAddressFamilies= must allow AF_NETLINK")
 }

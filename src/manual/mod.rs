@@ -36,6 +36,8 @@ chapters! {
     policies: "which worker gets the next connection",
     admission: "limits, refusals, slow start",
     lives: "ready, drain, reload, stalls, crashes, upgrade",
+    processes: "users, limits, as many workers as are needed, reloads by themselves",
+    deploy: "under systemd, in a container, behind a balancer",
     apps: "in the background and together: start, up, list, logs, top; coming from PM2",
     signals: "signals and exit codes",
     configuration: "commands, options, the file, addresses",

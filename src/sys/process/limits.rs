@@ -85,7 +85,8 @@ static CHANGED: AtomicBool = AtomicBool::new(false);
 /// # Errors
 /// That of `sched_setscheduler(2)`; nothing depends on it.
 pub fn wake_without_preempting() -> io::Result<()> {
-    let ordinary = libc::sched_param { sched_priority: 0 };
+    // SAFETY: plain numbers, all 0; how many there are differs from one libc to another.
+    let ordinary: libc::sched_param = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel reads one valid structure; 0 means the calling thread.
     let done = unsafe {
         if libc::sched_getscheduler(0) != libc::SCHED_OTHER {
@@ -111,7 +112,8 @@ pub fn like_before() {
 
 /// Gives this thread the ordinary policy, which every process may have. Async-signal-safe.
 fn ordinary() {
-    let ordinary = libc::sched_param { sched_priority: 0 };
+    // SAFETY: plain numbers, all 0; how many there are differs from one libc to another.
+    let ordinary: libc::sched_param = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel reads one valid structure; 0 means the calling thread.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const ordinary) };
 }
