@@ -100,6 +100,8 @@ pub enum Because {
     Busy,
     /// Fewer have been enough for a long time.
     Quiet,
+    /// There were fewer or more than there may be: somebody chose another number, or another range.
+    Outside,
 }
 
 impl Because {
@@ -110,6 +112,7 @@ impl Because {
             Because::Waiting => "connections wait for every worker",
             Because::Busy => "all workers are busy",
             Because::Quiet => "fewer were enough for a long time",
+            Because::Outside => "the number was outside the range",
         }
     }
 }
@@ -174,7 +177,9 @@ impl Scaling {
         let from = sample.serving();
         let taken = sample.workers.iter().map(|worker| worker.taken).collect();
         let before = self.last.replace(Last { at: now, taken, cpu_s: sample.cpu_s });
-        let fresh = |was: &Last| now.since(was.at) < STALE && was.taken.len() == sample.workers.len();
+        // Where less was used than before, a worker has another one in its place.
+        let same = |was: &Last| was.taken.len() == sample.workers.len() && was.cpu_s <= sample.cpu_s;
+        let fresh = |was: &Last| now.since(was.at) < STALE && same(was);
         let Some(before) = before.filter(fresh) else {
             self.begin_anew();
             return self.bring_back(from, range);
@@ -213,11 +218,9 @@ impl Scaling {
         self.shrink(now, sample, range)
     }
 
-    /// Somebody else chose a number outside, or the range is another one.
     fn bring_back(&mut self, from: u32, range: &Range) -> Option<Change> {
         let to = from.clamp(range.min, range.max);
-        let because = if to > from { Because::Busy } else { Because::Quiet };
-        (to != from).then(|| self.change(Change { from, to, because }))
+        (to != from).then(|| self.change(Change { from, to, because: Because::Outside }))
     }
 
     fn grow(&mut self, now: Moment, from: u32, because: Because, range: &Range) -> Change {
@@ -364,6 +367,16 @@ mod tests {
         let mut scaling = Scaling::default();
         assert_eq!(scaling.sample(at(0), &each(9, 0, 0), &RANGE).map(|change| change.to), Some(8));
         assert_eq!(scaling.sample(at(1), &each(1, 0, 0), &RANGE).map(|change| change.to), Some(2));
+    }
+
+    #[test]
+    fn another_worker_in_the_place_of_one_is_no_quiet_time() {
+        // All are busy, and the third has used nothing yet in place of much.
+        let samples = (0..70).map(|second: u64| {
+            let used = if second < 30 { 5000.0 } else { 0.0 };
+            Sample { cpu_s: used + 2.0 * second as f64, ..each(3, 0, 1) }
+        });
+        assert!(changes(&mut Scaling::default(), samples, &RANGE).is_empty());
     }
 
     #[test]
