@@ -22,7 +22,7 @@ fn wrong_usage() {
     check(&run(&["-w", "0", "--", "true"]), 2, &["--workers", "0 workers would serve nobody", "use 1 or more"]);
     check(&run(&["-w", "1000000", "--", "true"]), 2, &["--workers", "1000000", "1024"]);
     check(&run(&["-w", "99999999999999999999", "--", "true"]), 2, &["--workers", "1024"]);
-    check(&run(&["-w", "many", "--", "true"]), 2, &["--workers", "a number, auto, or -K"]);
+    check(&run(&["-w", "many", "--", "true"]), 2, &["--workers", "a number, A..B, auto, or -K"]);
     check(&run(&["-b", "8080", "--", "true"]), 2, &["--bind", "a port needs a colon", ":8080"]);
     check(&run(&["-b", "127.0.0.1:99999", "--", "true"]), 2, &["--bind", "99999", "0 to 65535"]);
     check(&run(&["-b", "::1:80", "--", "true"]), 2, &["brackets", "[::1]:80"]);
