@@ -32,6 +32,8 @@ const QUIET_LOOKS: u32 = 2;
 const QUIET_PAUSE: Duration = Duration::from_millis(10);
 /// How often the master looks again while it hears of closes: one may have come before it began to listen.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// Looks in one drain that may fail before it is given up to see anything.
+const FAILED_LOOKS_MAX: u32 = 50;
 /// The same where nothing reports closes.
 const LOOK_UNHEARD: Duration = Duration::from_millis(100);
 
@@ -164,7 +166,7 @@ impl Drains {
         let task = async move {
             let under_way = drains.begin(&ports);
             let mut looking = Looking::new(group, ports, families, paths, idle_after);
-            let (mut quiet, mut announced, mut idle) = (0, false, 0);
+            let (mut quiet, mut announced, mut idle, mut failed) = (0, false, 0, 0);
             while quiet < QUIET_LOOKS {
                 let queued: u64 = listeners.iter().filter_map(|l| l.group.as_ref()).map(|g| g.queued_at(slot)).sum();
                 if mode == Mode::Kernel && queued > 0 {
@@ -193,6 +195,12 @@ impl Drains {
                             info!(slot = slot.0, worker = id.0, open, "draining, until its connections are closed");
                         }
                         under_way.drains.wait(&under_way.drain, &open).await;
+                    }
+                    // No descriptor may be free for a moment.
+                    Err(error) if failed < FAILED_LOOKS_MAX && without_netlink(&error).is_none() => {
+                        failed += 1;
+                        quiet = 0;
+                        sleep(LOOK_AGAIN).await;
                     }
                     Err(error) => {
                         // The worker's time will run out; until then nothing is broken off.
