@@ -32,10 +32,10 @@ const QUIET_LOOKS: u32 = 2;
 const QUIET_PAUSE: Duration = Duration::from_millis(10);
 /// How often the master looks again while it hears of closes: one may have come before it began to listen.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// Looks in one drain that may fail before it is given up to see anything.
-const FAILED_LOOKS_MAX: u32 = 50;
 /// The same where nothing reports closes.
 const LOOK_UNHEARD: Duration = Duration::from_millis(100);
+/// Looks in one drain that may fail before it is given up to see anything.
+const FAILED_LOOKS_MAX: u32 = 50;
 
 /// All drains under way.
 #[derive(Debug, Default)]
