@@ -5,6 +5,7 @@ use super::service::Manager;
 use super::signals::SignalThread;
 use super::upgrade::state::State;
 use crate::clock;
+use crate::control::server::ControlSocket;
 use crate::core::fleet::Fleet;
 use crate::core::moment::Moment;
 use crate::logs::Sink;
@@ -72,6 +73,8 @@ pub struct Program {
     pub upgrades: u32,
     /// Who started this, if that wants to hear of it.
     pub manager: Option<Manager>,
+    /// The socket for commands, if it could be made.
+    pub control: Option<ControlSocket>,
     /// The file with this process's number.
     pub pid_file: Option<PidFile>,
     /// Whether a whole generation served.
@@ -83,7 +86,17 @@ impl Program {
     #[must_use]
     pub fn new(host: Host, signals: SignalThread, manager: Option<Manager>, pid_file: Option<PidFile>) -> Program {
         let since = clock::now();
-        Program { host, signals, since, upgrade: None, upgrades: 0, manager, pid_file, has_served: false }
+        Program {
+            host,
+            signals,
+            since,
+            upgrade: None,
+            upgrades: 0,
+            manager,
+            control: None,
+            pid_file,
+            has_served: false,
+        }
     }
 
     /// Tells who started this in the background, once, that the first generation serves.

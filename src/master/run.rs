@@ -10,7 +10,6 @@ use super::status::View;
 use crate::clock;
 use crate::config::{Config, Mode};
 use crate::control;
-use crate::control::server::ControlSocket;
 use crate::core::fleet::{self, Action, Fleet, Resize, Stop, WaitReason};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::millis;
@@ -102,7 +101,6 @@ pub(super) struct Master {
     pub(super) failures: Failures,
     /// The program that this process executes, and what is around it.
     pub(super) program: Program,
-    pub(super) control: Option<ControlSocket>,
     /// Where everything that happens is reported.
     pub(super) events: Events,
     pub(super) end: End,

@@ -208,7 +208,7 @@ impl Master {
             let in_hands = self.front.common.in_hands.get() > 0;
             let deferred = self.front.common.deferred.get() > 0 || self.front.common.unsent.get() > 0;
             let asking = self.workers.starter.rendezvous.is_busy();
-            let clients = self.control.as_ref().is_some_and(|control| control.is_busy());
+            let clients = self.program.control.as_ref().is_some_and(|control| control.is_busy());
             // What starting workers report comes on a descriptor that only this program reads.
             let starting = self.workers.values().any(|worker| worker.executes == Executes::NotYet);
             // The call that executes the new program would close what is still to be closed.

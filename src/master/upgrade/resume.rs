@@ -160,6 +160,8 @@ impl Master {
             None
         });
         let mut program = Program::new(host, signals, Manager::find()?, pid_file);
+        program.control =
+            state.control.map(|control| ControlSocket::take(control, &taking, config.access)).transpose()?;
         program.has_served = true;
         program.since = state.since;
         // A failed upgrade does not count.
@@ -175,7 +177,6 @@ impl Master {
             checks: Checks::new(&config, Reports::wrapped(&sender, Event::Lifecycle)),
             failures: Failures::remembered(state.last_words),
             program,
-            control: state.control.map(|control| ControlSocket::take(control, &taking, config.access)).transpose()?,
             events: sender.clone(),
             end: End::default(),
             config,
@@ -272,7 +273,7 @@ impl Master {
 
     /// Begins everything again that was under way.
     fn begin_again(&mut self, listeners: &[(Rc<Listener>, bool)], sender: &mpsc::Sender<Event>) -> io::Result<()> {
-        if let Some(control) = &self.control {
+        if let Some(control) = &self.program.control {
             control.serve(Reports::wrapped(sender, Event::Control));
         }
         self.workers.starter.rendezvous.serve(self.workers.starter.events.clone())?;

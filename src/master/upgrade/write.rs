@@ -82,7 +82,7 @@ impl Master {
             streams: streams.iter().map(|stream| stream.pass(passing, whose)).collect(),
             guard: self.workers.starter.guard.pass(passing),
             rendezvous: self.workers.starter.rendezvous.pass(passing),
-            control: self.control.as_ref().map(|control| control.pass(passing)),
+            control: self.program.control.as_ref().map(|control| control.pass(passing)),
             shim,
             earlier: self.workers.starter.earlier.iter().map(Kin::identity).collect(),
             old_shims: self.workers.starter.old_shims.iter().map(|shim| passing.pass(&shim.file)).collect(),
