@@ -3,7 +3,8 @@
 use crate::support::*;
 use std::sync::atomic::AtomicBool;
 
-/// Serves one request at a time, each for a tenth of a second in which it waits for something else.
+/// Serves one request at a time, each for a tenth of a second in which it waits for something else: the sleep is its
+/// work.
 const BLOCKS: &str = r#"
 import http.server, time
 class Slow(http.server.BaseHTTPRequestHandler):
