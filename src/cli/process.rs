@@ -1,7 +1,7 @@
 //! The options of `run` for the workers' processes.
 
 use crate::config::process::{self, Cores, Process};
-use crate::sys::process::attributes::{Attributes, Limit};
+use crate::sys::process::attributes::{Attributes, Gains, Limit};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -61,7 +61,7 @@ impl ProcessArgs {
             core: None,
             oom_score_adjust: self.oom_score_adjust,
             root: self.chroot,
-            gains: process::gains(self.no_new_privileges),
+            gains: if self.no_new_privileges { Gains::Never } else { Gains::Possible },
         };
         Ok(Process { attributes, cores: self.cpu_affinity })
     }

@@ -1,7 +1,7 @@
 //! What the operator asks for the workers' processes: a user, limits, a priority, a root directory.
 
 use crate::core::ids::Slot;
-use crate::sys::process::attributes::{self, Attributes, Entry, Gains, Limit, User};
+use crate::sys::process::attributes::{self, Attributes, Entry, Limit, User};
 use crate::sys::rights;
 use nix::sys::resource::{RLIM_INFINITY, Resource};
 use nix::unistd::{Gid, Group, Uid};
@@ -26,7 +26,7 @@ impl Process {
             None => Vec::new(),
             Some(Cores::These(cores)) => cores.clone(),
             // As they are now: a container's may change.
-            Some(Cores::Usable) => attributes::usable_cores().unwrap_or_default(),
+            Some(Cores::Usable) => attributes::cores_of_this_process().unwrap_or_default(),
         };
         let core = cores.get(slot.index() % cores.len().max(1)).copied();
         Attributes { core, ..self.attributes.clone() }
@@ -263,12 +263,6 @@ pub fn root(text: &str) -> Result<PathBuf, String> {
     if root.is_dir() { Ok(root) } else { Err("it is no directory".to_owned()) }
 }
 
-/// Whether a process can gain privileges.
-#[must_use]
-pub fn gains(never: bool) -> Gains {
-    if never { Gains::Never } else { Gains::Possible }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,7 +278,7 @@ mod tests {
         assert_eq!([0, 1, 2].map(|slot| process.of(Slot(slot)).core), [Some(4), Some(6), Some(4)]);
         assert_eq!(Process::default().of(Slot(0)).core, None);
         let usable = Process { cores: Some(Cores::Usable), ..Process::default() };
-        assert_eq!(usable.of(Slot(0)).core, attributes::usable_cores().unwrap().first().copied());
+        assert_eq!(usable.of(Slot(0)).core, attributes::cores_of_this_process().unwrap().first().copied());
     }
 
     #[test]

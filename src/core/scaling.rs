@@ -34,11 +34,11 @@ const FLOOR_MAX: Duration = Duration::from_secs(4 * 3600);
 /// The range, and how fast it is gone through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
-    /// Never fewer.
+    /// Never fewer; at least one.
     pub min: u32,
     /// Never more.
     pub max: u32,
-    /// How many at a time.
+    /// How many at a time, at least one.
     pub step: u32,
     /// For how long fewer must have been enough.
     pub down_after: Duration,
@@ -184,8 +184,7 @@ impl Scaling {
             self.begin_anew();
             return self.bring_back(from, range);
         };
-        let share = (sample.cpu_s - before.cpu_s) / now.since(before.at).as_secs_f64().max(f64::MIN_POSITIVE);
-        let is_busy = share >= BUSY * f64::from(from);
+        let is_busy = cores_used(before.at, before.cpu_s, now, sample) >= BUSY * f64::from(from);
         self.busy = if is_busy { self.busy + 1 } else { 0 };
         if sample.waits_everywhere() {
             // Where nothing is known to be open, nothing can be told from that.
@@ -228,7 +227,7 @@ impl Scaling {
             self.floor_for = (self.floor_for * 2).clamp(FLOOR_FIRST, FLOOR_MAX);
             self.floor = Some((at + self.floor_for, too_few + 1));
         }
-        let to = (from + range.step.max(1)).min(range.max);
+        let to = (from + range.step).min(range.max);
         self.change(Change { from, to, because })
     }
 
@@ -236,19 +235,18 @@ impl Scaling {
         let from = sample.serving();
         let quiet = self.quiet.filter(|quiet| now.since(quiet.since) >= range.down_after)?;
         self.floor = self.floor.filter(|(until, _)| *until > now);
-        let floor = self.floor;
-        let share = (sample.cpu_s - quiet.cpu_s) / now.since(quiet.since).as_secs_f64().max(f64::MIN_POSITIVE);
+        let used = cores_used(quiet.since, quiet.cpu_s, now, sample);
         let fits = |workers: u32, room: f64| {
             let workers = f64::from(workers) * room;
-            share < FITS * workers && self.capacity.is_none_or(|each| quiet.most_open as f64 <= each * workers)
+            used < FITS * workers && self.capacity.is_none_or(|each| quiet.most_open as f64 <= each * workers)
         };
         // Not below a number that was too low before, unless much less is going on now.
-        let may = |workers: u32| match floor {
+        let may = |workers: u32| match self.floor {
             Some((_, floor)) if workers < floor => self.capacity.is_some() && fits(workers, MUCH_LESS),
             _ => fits(workers, 1.0),
         };
-        let least = from.saturating_sub(range.step.max(1)).max(range.min);
-        match (least..from).find(|workers| *workers > 0 && may(*workers)) {
+        let least = from.saturating_sub(range.step).max(range.min);
+        match (least..from).find(|workers| may(*workers)) {
             Some(to) => {
                 self.shrunk = Some((now, to));
                 Some(self.change(Change { from, to, because: Because::Quiet }))
@@ -265,6 +263,11 @@ impl Scaling {
         self.forget();
         change
     }
+}
+
+/// Cores that all workers together used on average since a moment at which they had used this many seconds.
+fn cores_used(since: Moment, cpu_s: f64, now: Moment, sample: &Sample) -> f64 {
+    (sample.cpu_s - cpu_s) / now.since(since).as_secs_f64().max(f64::MIN_POSITIVE)
 }
 
 #[cfg(test)]

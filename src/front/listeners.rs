@@ -45,7 +45,7 @@ pub struct Listeners {
     closed: RefCell<VecDeque<Closed>>,
     /// Sockets that an earlier master had here.
     pub stored: Stored,
-    changes: Cell<u64>,
+    changes: u64,
 }
 
 /// A port whose socket may still be open in another thread, or in a task that is about to end.
@@ -92,15 +92,14 @@ impl Listeners {
     /// No listeners yet.
     #[must_use]
     pub fn new(mode: Mode, common: Rc<Common>) -> Listeners {
-        let (stored, changes) = (Stored::default(), Cell::new(0));
         Listeners {
             mode,
             common,
             all: Vec::new(),
             complained: Cell::new(false),
             closed: RefCell::default(),
-            stored,
-            changes,
+            stored: Stored::default(),
+            changes: 0,
         }
     }
 
@@ -158,14 +157,15 @@ impl Listeners {
         // net/ipv4/inet_connection_sock.c), and those of the other slots are the master's.
         let foreign = |own: &Foreign| sharing == Sharing::Group && !listen::is_of_this_user(own.as_fd());
         let adoptable = |own: &Foreign| (!plain || listen::is_steerable(own.as_fd())) && !foreign(own);
-        let kept = if sharing == Sharing::Alone { self.stored.take(asked) } else { None };
-        let (socket, ownership) = match own {
-            own if kept.is_some() => {
+        let (socket, ownership) = match (self.stored.take(asked, sharing), own) {
+            (Some(kept), own) => {
                 styled_after = own;
-                (kept.ok_or(Errno::EINVAL)?, Ownership::Master)
+                (kept, Ownership::Master)
             }
-            Some(own) if adoptable(&own) => (listen::adopt(&own, asked, request.umask, sharing)?, Ownership::Adopted),
-            own => {
+            (None, Some(own)) if adoptable(&own) => {
+                (listen::adopt(&own, asked, request.umask, sharing)?, Ownership::Adopted)
+            }
+            (None, own) => {
                 styled_after = own;
                 let socket = match asked {
                     Address::Unix(path) => listen::bind_unix(path, request.umask.map(|mask| 0o777 & !mask))?,
@@ -202,14 +202,14 @@ impl Listeners {
     fn add(&mut self, listener: Listener) -> Rc<Listener> {
         let listener = Rc::new(listener);
         self.all.push(Entry { listener: Rc::clone(&listener), serving: None, watching: None });
-        self.changes.set(self.changes.get() + 1);
+        self.changes += 1;
         listener
     }
 
     /// How often a listener came or went.
     #[must_use]
     pub fn changes(&self) -> u64 {
-        self.changes.get()
+        self.changes
     }
 
     /// Whether a worker that asks for this address would share a listener that exists.
@@ -335,7 +335,7 @@ impl Listeners {
     /// Forgets a listener on which no worker ever listened.
     pub fn discard(&mut self, listener: &Rc<Listener>) {
         self.all.retain(|entry| !Rc::ptr_eq(&entry.listener, listener));
-        self.changes.set(self.changes.get() + 1);
+        self.changes += 1;
         self.close(listener);
     }
 
@@ -389,7 +389,7 @@ impl Listeners {
 
     fn drop_those(&mut self, which: impl FnMut(&mut Entry) -> bool) -> Vec<Rc<Listener>> {
         let dropped: Vec<Entry> = self.all.extract_if(.., which).collect();
-        self.changes.set(self.changes.get() + dropped.len() as u64);
+        self.changes += dropped.len() as u64;
         let dropped = dropped.iter().map(|entry| {
             entry.serving.iter().for_each(JoinHandle::abort);
             self.close(&entry.listener);

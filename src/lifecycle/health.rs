@@ -17,6 +17,7 @@ use crate::core::moment::{Moment, millis};
 use crate::core::probes::{Answer, Condition, Probes};
 use crate::front::accounts::Front;
 use crate::kernel::shares::Counted;
+use crate::reports::Reports;
 use crate::sys::process;
 use crate::sys::process::Usage;
 use crate::sys::socket::{listen, own_pair};
@@ -151,15 +152,7 @@ impl Checks {
         let memory_due = now.since(self.memory_looked_at) >= LOOK_AT_MEMORY;
         if memory_due && workers.values().any(|worker| worker.config.life.max_rss.is_some()) {
             self.memory_looked_at = now;
-            let (groups, reports) = (workers.groups(), self.events.clone());
-            // If too many jobs wait already, the next look does it.
-            if let Ok(place) = front.common.aside.place() {
-                tokio::task::spawn_local(async move {
-                    if let Ok(usage) = place.run(move || process::usage(&groups, &HashSet::new())).await {
-                        let _ = reports.send(Event::Memory { usage }).await;
-                    }
-                });
-            }
+            measure(workers, front, HashSet::new(), self.events.clone(), |usage| Event::Memory { usage });
         }
         events
     }
@@ -227,6 +220,23 @@ fn counted_by_others(worker: &Worker, workers: &Pool, front: &Front) -> u64 {
 fn counted_by_itself(worker: &Worker, workers: &Pool) -> Option<u64> {
     let taken = workers.starter.taken.as_ref().filter(|_| worker.adapter == Chosen::Preload)?;
     Some(taken.get(worker.slot.index()))
+}
+
+/// Looks in the background at what the workers use of the machine, and at their connections to these ports. Reports
+/// nothing when too many jobs wait already: the next look does it.
+pub fn measure<E: 'static>(
+    workers: &Pool,
+    front: &Front,
+    ports: HashSet<u16>,
+    reports: Reports<E>,
+    report: fn(HashMap<Pid, Usage>) -> E,
+) {
+    let (Ok(place), groups) = (front.common.aside.place(), workers.groups()) else { return };
+    tokio::task::spawn_local(async move {
+        if let Ok(usage) = place.run(move || process::usage(&groups, &ports)).await {
+            let _ = reports.send(report(usage)).await;
+        }
+    });
 }
 
 /// Whether the next look may come late: nothing waits for a worker, and no worker has to be asked or counted more

@@ -83,9 +83,9 @@ pub fn bind_all(
     let stored = inherited.stored();
     // Those that an earlier master had come first: clients wait there already.
     let bound = |address: &Address, bind: &dyn Fn() -> io::Result<socket2::Socket>| {
-        let kept = if sharing == Sharing::Alone { stored.take(address) } else { None };
-        kept.map_or_else(|| patiently(bind), Ok)
+        stored.take(address, sharing).map_or_else(|| patiently(bind), Ok)
     };
+    let bound_to = |address: &Address| bound(address, &|| listen::bind(address, sharing));
     let share = |slot| Share { slot, weight: config.weights.of(Slot(slot)) };
     let shares: Vec<Share> = (0..config.workers).map(share).collect();
     let mut add = |address: &Address, made: io::Result<socket2::Socket>, file: FileOf| {
@@ -119,30 +119,23 @@ pub fn bind_all(
     for bind in &config.bind {
         match bind {
             Bind::Any(port) => {
-                let (v6, v4) = (([0u16; 8], *port).into(), ([0u8; 4], *port).into());
-                let made = bound(&Address::Tcp(v6), &|| listen::bind(&Address::Tcp(v6), sharing));
-                match made {
+                let v6 = Address::Tcp(([0u16; 8], *port).into());
+                match bound_to(&v6) {
                     // A machine without IPv6.
                     Err(e)
                         if e.raw_os_error() == Some(libc::EAFNOSUPPORT)
                             || e.raw_os_error() == Some(libc::EADDRNOTAVAIL) =>
                     {
-                        add(
-                            &Address::Tcp(v4),
-                            bound(&Address::Tcp(v4), &|| listen::bind(&Address::Tcp(v4), sharing)),
-                            FileOf::Nobody,
-                        )?;
+                        let v4 = Address::Tcp(([0u8; 4], *port).into());
+                        add(&v4, bound_to(&v4), FileOf::Nobody)?;
                     }
-                    made => add(&Address::Tcp(v6), made, FileOf::Nobody)?,
+                    made => add(&v6, made, FileOf::Nobody)?,
                 }
             }
             Bind::Tcp(addresses) => {
                 for &address in addresses {
-                    add(
-                        &Address::Tcp(address),
-                        bound(&Address::Tcp(address), &|| listen::bind(&Address::Tcp(address), sharing)),
-                        FileOf::Nobody,
-                    )?;
+                    let address = Address::Tcp(address);
+                    add(&address, bound_to(&address), FileOf::Nobody)?;
                 }
             }
             Bind::Unix { path, mode } => {

@@ -146,14 +146,12 @@ impl Master {
     /// `maitred scale`.
     async fn scale_asked(&mut self, size: Size, answer: oneshot::Sender<String>) {
         let before = self.fleet.wanted();
-        if let (Some(range), Ok(workers)) = (self.config.range, self.fleet.size_after(size.into()))
-            && !(range.min..=range.max).contains(&workers)
-        {
-            let why = format!("{workers} workers are outside of --workers {}..{}", range.min, range.max);
-            return drop(answer.send(refusal(&why)));
-        }
-        let text = match self.fleet.size_after(size.into()) {
-            Ok(workers) => {
+        let outside = |workers: u32| self.config.range.filter(|range| !(range.min..=range.max).contains(&workers));
+        let text = match self.fleet.size_after(size.into()).map(|workers| (workers, outside(workers))) {
+            Ok((workers, Some(range))) => {
+                refusal(&format!("{workers} workers are outside of --workers {}..{}", range.min, range.max))
+            }
+            Ok((workers, None)) => {
                 self.handle_fleet(fleet::Event::Resize(size.into())).await;
                 done(&format!("{before} workers become {workers}"))
             }

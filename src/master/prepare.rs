@@ -116,7 +116,7 @@ impl Master {
         let (name, workers, pid) = (&config.name, config.workers, std::process::id());
         info!(name, pid, workers, mode = config.mode.name(), depth = config.depth, "starting");
         let manager = Manager::find().map_err(needs("the thread that tells the service manager"))?;
-        let program = Program { control, ..Program::new(host, signals, manager, pid_file) };
+        let program = Program { control, pid_file, ..Program::new(host, signals, manager) };
         let master = Master {
             reloads: Reloads::new(max_workers, config.source.text.clone()),
             fleet,

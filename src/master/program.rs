@@ -84,7 +84,7 @@ pub struct Program {
 impl Program {
     /// A program that has just started.
     #[must_use]
-    pub fn new(host: Host, signals: SignalThread, manager: Option<Manager>, pid_file: Option<PidFile>) -> Program {
+    pub fn new(host: Host, signals: SignalThread, manager: Option<Manager>) -> Program {
         let since = clock::now();
         Program {
             host,
@@ -94,7 +94,7 @@ impl Program {
             upgrades: 0,
             manager,
             control: None,
-            pid_file,
+            pid_file: None,
             has_served: false,
         }
     }

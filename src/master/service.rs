@@ -6,7 +6,7 @@ use crate::core::moment::Moment;
 use crate::core::service::{Message, Phase, Service};
 use crate::front::listeners::Listeners;
 use crate::sys::socket::{manager, stored};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd;
 use tracing::info;
@@ -50,8 +50,6 @@ impl Manager {
 
     /// Lets it keep the sockets that should outlive this process, and no others. One that ends on purpose leaves none.
     fn keep(&mut self, phase: Phase, listeners: &Listeners) {
-        let wanted =
-            || listeners.iter().filter(|listener| listener.group.is_none() && !listener.key.asked.is_ephemeral());
         if phase == Phase::Stops {
             for name in std::mem::take(&mut self.kept.names) {
                 self.forget(&name);
@@ -62,16 +60,20 @@ impl Manager {
             return;
         }
         self.kept.changes = listeners.changes();
-        let names: BTreeSet<String> = wanted().map(|listener| stored::name_of(&listener.address)).collect();
-        self.kept.names.difference(&names).for_each(|name| self.forget(name));
-        for listener in wanted() {
-            let name = stored::name_of(&listener.address);
-            let copy = listener.socket().and_then(|socket| socket.as_fd().try_clone_to_owned().ok());
+        let fit = listeners.iter().filter(|listener| listener.group.is_none() && !listener.key.asked.is_ephemeral());
+        let wanted: BTreeMap<String, _> =
+            fit.map(|listener| (stored::name_of(&listener.address), listener.socket())).collect();
+        let (names, gone) =
+            std::mem::take(&mut self.kept.names).into_iter().partition(|name| wanted.contains_key(name));
+        self.kept.names = names;
+        BTreeSet::iter(&gone).for_each(|name| self.forget(name));
+        for (name, socket) in wanted {
+            let copy = socket.and_then(|socket| socket.as_fd().try_clone_to_owned().ok());
             if let Some(copy) = copy.filter(|_| !self.kept.names.contains(&name)) {
                 self.manager.keep(&name, copy);
+                self.kept.names.insert(name);
             }
         }
-        self.kept.names = names;
     }
 
     fn forget(&self, name: &str) {

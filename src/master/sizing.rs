@@ -10,9 +10,10 @@ use crate::core::moment::Moment;
 use crate::core::scaling::{Change, Load, Range, SAMPLE_EVERY, Sample, Scaling};
 use crate::lifecycle::health;
 use crate::reports::Reports;
-use crate::sys::process::{self, Usage};
+use crate::sys::process::Usage;
 use nix::unistd::Pid;
 use std::collections::HashMap;
+use tokio::task::JoinHandle;
 use tracing::info;
 
 /// What the number depends on.
@@ -30,38 +31,24 @@ pub struct Sizing {
     scaling: Scaling,
     last: Option<(Moment, Change)>,
     reports: Reports<Event>,
-    looks: Looks,
-}
-
-/// Whether somebody looks at the workers again and again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Looks {
-    No,
-    Yes,
+    /// Looks again and again.
+    looks: Option<JoinHandle<()>>,
 }
 
 impl Sizing {
     /// Nothing is known.
     #[must_use]
     pub fn new(reports: Reports<Event>) -> Sizing {
-        Sizing { scaling: Scaling::default(), last: None, reports, looks: Looks::No }
+        Sizing { scaling: Scaling::default(), last: None, reports, looks: None }
     }
 
-    /// Begins to look, once there is a range.
+    /// Looks as long as there is a range.
     pub fn begin(&mut self, range: Option<Range>) {
-        if range.is_none() || self.looks == Looks::Yes {
-            return;
+        match (range, &self.looks) {
+            (None, _) => self.looks.take().into_iter().for_each(|looks| looks.abort()),
+            (Some(_), Some(_)) => {}
+            (Some(_), None) => self.looks = Some(tokio::task::spawn_local(look(self.reports.clone()))),
         }
-        self.looks = Looks::Yes;
-        let reports = self.reports.clone();
-        tokio::task::spawn_local(async move {
-            loop {
-                tokio::time::sleep(SAMPLE_EVERY).await;
-                if reports.send(Event::Due).await.is_err() {
-                    return;
-                }
-            }
-        });
     }
 
     /// For `status`.
@@ -77,27 +64,24 @@ impl Sizing {
     }
 }
 
+async fn look(reports: Reports<Event>) {
+    loop {
+        tokio::time::sleep(SAMPLE_EVERY).await;
+        if reports.send(Event::Due).await.is_err() {
+            return;
+        }
+    }
+}
+
 impl Master {
     pub(super) async fn handle_sizing(&mut self, event: Event) {
         match event {
-            Event::Due => self.measure(),
+            Event::Due => {
+                let (ports, reports) = (self.front.ports(), self.sizing.reports.clone());
+                health::measure(&self.workers, &self.front, ports, reports, Event::Measured);
+            }
             Event::Measured(usage) => self.size(&usage).await,
         }
-    }
-
-    /// Reading `/proc` takes a while, so it happens in the background.
-    fn measure(&self) {
-        if self.config.range.is_none() {
-            return;
-        }
-        let (groups, ports, reports) = (self.workers.groups(), self.front.ports(), self.sizing.reports.clone());
-        // If too many jobs wait already, the next look does it.
-        let Ok(place) = self.front.common.aside.place() else { return };
-        tokio::task::spawn_local(async move {
-            if let Ok(usage) = place.run(move || process::usage(&groups, &ports)).await {
-                let _ = reports.send(Event::Measured(usage)).await;
-            }
-        });
     }
 
     async fn size(&mut self, usage: &HashMap<Pid, Usage>) {

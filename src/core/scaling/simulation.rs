@@ -55,8 +55,13 @@ impl Told {
     }
 }
 
-/// A server under a load: requests a second, by the second. In each second there may be one that stands still.
+/// A server under a load: requests a second, by the second. In each second the first worker may stand still.
 fn run(seed: u64, kind: Kind, range: &Range, load: &[f64], slow: impl Fn(u32) -> bool) -> Told {
+    run_stalling(seed, kind, range, load, |worker, second| worker == 0 && slow(second))
+}
+
+/// The same where any worker may stand still.
+fn run_stalling(seed: u64, kind: Kind, range: &Range, load: &[f64], stalls: impl Fn(usize, u32) -> bool) -> Told {
     let (mut scaling, mut chance, mut told) = (Scaling::default(), Chance::new(seed), Told::default());
     let (mut workers, mut wanted, mut since) = (range.min, range.min, 0);
     // Each worker's requests: what is left of the one that it serves, and how many wait for it.
@@ -76,7 +81,7 @@ fn run(seed: u64, kind: Kind, range: &Range, load: &[f64], slow: impl Fn(u32) ->
                 expected -= 1.0;
             }
             for worker in 0..workers as usize {
-                if worker == 0 && slow(second) {
+                if stalls(worker, second) {
                     continue;
                 }
                 while queued[worker] > 0 && busy_until[worker] <= now {
@@ -202,6 +207,18 @@ fn one_slow_worker_does_not_bring_others() {
     for seed in SEEDS {
         let told = run(seed, Kind::Computes, &RANGE, &level(Kind::Computes, 0.6, 300), |second| second > 100);
         assert!(told.changes.is_empty(), "{:?}", told.changes);
+    }
+}
+
+#[test]
+fn a_stall_of_everything_brings_workers_and_they_leave_again() {
+    // A database that all wait for answers nothing for 20 seconds.
+    for seed in SEEDS {
+        let load = level(Kind::Blocks, 1.2, 900);
+        let told = run_stalling(seed, Kind::Blocks, &RANGE, &load, |_, second| (100..120).contains(&second));
+        assert!(told.workers.iter().max() <= Some(&RANGE.max) && told.waiting[160..].iter().max() < Some(&20));
+        assert!(told.reversals_in_a_minute() <= 1, "{:?}", told.changes);
+        assert_eq!(told.workers.last(), Some(&2), "{:?}", told.changes);
     }
 }
 

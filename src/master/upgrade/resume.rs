@@ -159,13 +159,16 @@ impl Master {
             warn!(%error, "the pid file stays as it is");
             None
         });
-        let mut program = Program::new(host, signals, Manager::find()?, pid_file);
-        program.control =
-            state.control.map(|control| ControlSocket::take(control, &taking, config.access)).transpose()?;
-        program.has_served = true;
-        program.since = state.since;
-        // A failed upgrade does not count.
-        program.upgrades = state.upgrades.saturating_sub(u32::from(failed.is_some()));
+        let control = state.control.map(|control| ControlSocket::take(control, &taking, config.access)).transpose()?;
+        let program = Program {
+            control,
+            pid_file,
+            has_served: true,
+            since: state.since,
+            // A failed upgrade does not count.
+            upgrades: state.upgrades.saturating_sub(u32::from(failed.is_some())),
+            ..Program::new(host, signals, Manager::find()?)
+        };
         let datagrams = Datagrams::take(config.mode, state.datagrams, &taking)?;
         let mut master = Master {
             reloads,

@@ -59,7 +59,7 @@ pub struct Entry {
     pub shell: PathBuf,
 }
 
-/// A limit of a resource. Nothing is unlimited.
+/// A limit of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     /// What is limited.
@@ -84,7 +84,7 @@ pub enum Gains {
 ///
 /// # Errors
 /// That of `sched_getaffinity(2)`.
-pub fn usable_cores() -> io::Result<Vec<usize>> {
+pub fn cores_of_this_process() -> io::Result<Vec<usize>> {
     let set = sched_getaffinity(Pid::from_raw(0))?;
     Ok((0..CpuSet::count()).filter(|core| set.is_set(*core) == Ok(true)).collect())
 }

@@ -92,11 +92,11 @@ impl Inherited {
         let names = names.split(':').chain(std::iter::repeat(""));
         let mut stored = Vec::new();
         for (number, name) in (FIRST..FIRST + passed).zip(names) {
-            if stored::is_name(name) && !sockets.contains_key(&number) {
+            let Entry::Vacant(place) = sockets.entry(number) else { continue };
+            match one(number, NamedBy::Manager) {
                 // One that is of no use any more is no reason not to start.
-                stored.extend(one(number, NamedBy::Manager).ok());
-            } else if let Entry::Vacant(place) = sockets.entry(number) {
-                place.insert(one(number, NamedBy::Manager)?);
+                found if stored::is_name(name) => stored.extend(found.ok()),
+                found => drop(place.insert(found?)),
             }
         }
         Ok(Inherited { sockets, stored })

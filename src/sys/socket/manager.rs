@@ -22,8 +22,15 @@ const STACK: usize = 64 * 1024;
 /// The manager. A thread tells it: it may not read for a while, and nobody is to wait for that.
 #[derive(Debug)]
 pub struct Manager {
-    to: SyncSender<(String, Option<OwnedFd>)>,
+    to: SyncSender<Message>,
     lost: Cell<u64>,
+}
+
+/// Lines of `NAME=value`, and a descriptor that goes with them.
+#[derive(Debug)]
+struct Message {
+    lines: String,
+    attached: Option<OwnedFd>,
 }
 
 impl Manager {
@@ -39,11 +46,11 @@ impl Manager {
             _ => return Ok(None),
         };
         let Ok(address) = address else { return Ok(None) };
-        let (to, messages) = sync_channel::<(String, Option<OwnedFd>)>(MESSAGES_MAX);
+        let (to, messages) = sync_channel::<Message>(MESSAGES_MAX);
         let tell = move || {
             let mut failed: u64 = 0;
-            for (message, attached) in messages {
-                if let Err(error) = send(&address, &message, attached) {
+            for message in messages {
+                if let Err(error) = send(&address, &message) {
                     failed += 1;
                     if failed.is_power_of_two() {
                         warn!(%error, failed, "the service manager cannot be told; what it does not hear it may wait for");
@@ -68,7 +75,7 @@ impl Manager {
     }
 
     fn send(&self, lines: String, attached: Option<OwnedFd>) {
-        if self.to.try_send((lines, attached)).is_err() {
+        if self.to.try_send(Message { lines, attached }).is_err() {
             let lost = self.lost.get() + 1;
             self.lost.set(lost);
             if lost.is_power_of_two() {
@@ -78,7 +85,7 @@ impl Manager {
     }
 }
 
-fn send(to: &SocketAddr, lines: &str, attached: Option<OwnedFd>) -> io::Result<()> {
+fn send(to: &SocketAddr, Message { lines, attached }: &Message) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(to)?;
     match attached {

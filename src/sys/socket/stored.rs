@@ -1,7 +1,7 @@
 //! Listening sockets that a service manager kept while no process had them, and gave back (`FileDescriptorStoreMax=`,
 //! systemd.service(5)). Each has a name that says whose it was.
 
-use crate::sys::socket::listen;
+use crate::sys::socket::listen::{self, Sharing};
 use crate::wire::address::Address;
 use socket2::Socket;
 use std::cell::RefCell;
@@ -36,8 +36,11 @@ impl Stored {
         Stored(RefCell::new(sockets))
     }
 
-    /// The one that is bound to this address.
-    pub fn take(&self, address: &Address) -> Option<Socket> {
+    /// The one that is bound to this address; none is where each slot has a socket of its own.
+    pub fn take(&self, address: &Address, sharing: Sharing) -> Option<Socket> {
+        if sharing == Sharing::Group {
+            return None;
+        }
         let mut sockets = self.0.borrow_mut();
         let at =
             sockets.iter().position(|socket| listen::local_address(socket).is_ok_and(|bound| bound == *address))?;
@@ -73,8 +76,9 @@ mod tests {
         let (first, second) = (socket(), socket());
         let [at, other] = [&first, &second].map(|socket| listen::local_address(socket).unwrap());
         let stored = Stored::new(vec![first, second]);
-        assert!(stored.take(&"tcp:127.0.0.1:1".parse().unwrap()).is_none());
-        assert!(stored.take(&at).is_some() && stored.take(&at).is_none());
+        let take = |address: &Address| stored.take(address, Sharing::Alone);
+        assert!(take(&"tcp:127.0.0.1:1".parse().unwrap()).is_none() && stored.take(&at, Sharing::Group).is_none());
+        assert!(take(&at).is_some() && take(&at).is_none());
         let left: Vec<String> = stored.unclaimed().into_iter().map(|(name, _)| name).collect();
         assert_eq!(left, [name_of(&other)]);
         assert!(stored.unclaimed().is_empty());
