@@ -214,7 +214,7 @@ fn one_slow_worker_does_not_bring_others() {
 fn a_stall_of_everything_brings_workers_and_they_leave_again() {
     // A database that all wait for answers nothing for 20 seconds.
     for seed in SEEDS {
-        let load = level(Kind::Blocks, 1.2, 900);
+        let load = level(Kind::Blocks, 0.4, 900);
         let told = run_stalling(seed, Kind::Blocks, &RANGE, &load, |_, second| (100..120).contains(&second));
         assert!(told.workers.iter().max() <= Some(&RANGE.max) && told.waiting[160..].iter().max() < Some(&20));
         assert!(told.reversals_in_a_minute() <= 1, "{:?}", told.changes);
