@@ -5,6 +5,7 @@ mod apps;
 mod bench;
 mod check;
 mod config;
+mod events;
 mod failure;
 mod files;
 mod guard;
@@ -98,6 +99,8 @@ enum Command {
     Describe(apps::describe::DescribeArgs),
     /// Show what apps in the background wrote, and follow it
     Logs(apps::logs::LogsArgs),
+    /// Show what happens to a running maitred and its workers: forked, ready, exited, reload begun, and so on
+    Events(events::EventsArgs),
     /// Run more workers, or fewer
     Scale(scale::ScaleArgs),
     /// Check a file, or show what it means
@@ -157,6 +160,7 @@ fn command() -> ExitCode {
         Command::Delete(args) => stop::delete(&args),
         Command::Describe(args) => apps::describe::main(&args),
         Command::Logs(args) => apps::logs::main(&args),
+        Command::Events(args) => events::main(&args),
         Command::Scale(args) => scale::main(&args),
         Command::Config(args) => config::main(&args),
         Command::Save(args) => apps::save::main(&args),

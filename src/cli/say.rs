@@ -33,6 +33,14 @@ pub fn shown(text: &str) -> io::Result<()> {
 }
 
 /// The same for JSON.
+///
+/// # Errors
+/// That of `write(2)`, such as `BrokenPipe`.
+pub fn shown_json(text: &str) -> io::Result<()> {
+    write(&visible::json(text))
+}
+
+/// Writes JSON to standard output; the exit code is `code`, or that of a failure if it cannot be written.
 #[must_use]
 pub fn json(text: &str, code: ExitCode) -> ExitCode {
     written(write(&visible::json(text)), code)

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tracing::warn;
 
 /// Clients that have said nothing yet. When one more comes, the oldest is dismissed.
@@ -19,6 +19,7 @@ pub struct Desk {
     next: Cell<u64>,
     present: Cell<usize>,
     answered: Cell<usize>,
+    left: Notify,
     /// How many were dismissed so far.
     dismissed: Cell<u64>,
 }
@@ -39,6 +40,13 @@ impl Desk {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.present.get() > 0
+    }
+
+    /// Waits until no client is connected.
+    pub async fn empties(&self) {
+        while self.is_busy() {
+            self.left.notified().await;
+        }
     }
 
     /// Adds a client. If there are too many, dismisses the one that has said nothing for the longest. The receiver
@@ -82,6 +90,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.has_spoken();
         self.desk.present.set(self.desk.present.get() - 1);
+        self.desk.left.notify_one();
     }
 }
 

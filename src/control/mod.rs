@@ -3,6 +3,7 @@
 
 pub mod client;
 mod desk;
+pub mod journal;
 pub mod server;
 pub mod status;
 
@@ -63,6 +64,15 @@ pub enum Request {
         signal: String,
         /// Only to the worker in this slot.
         slot: Option<u32>,
+    },
+    /// Tell what happened after an event.
+    Events {
+        /// Which journal that event is of.
+        #[serde(default)]
+        journal: u64,
+        /// Its number.
+        #[serde(default)]
+        after: u64,
     },
     /// Tell the last lines that were written.
     Lines {

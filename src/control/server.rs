@@ -151,6 +151,11 @@ impl ControlSocket {
         self.desk.is_busy()
     }
 
+    /// Waits until no client waits for an answer.
+    pub async fn rests(&self) {
+        self.desk.empties().await;
+    }
+
     /// Passes it on to the next program of this process.
     pub fn pass(&self, passing: &Passing) -> Passed {
         Passed { path: self.path.clone(), listener: passing.pass(&*self.listener), lock: None, file: self.file }

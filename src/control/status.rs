@@ -1,7 +1,9 @@
 //! What `maitred status --json` prints. Scripts rely on these names: they only ever grow.
 
 use crate::core::fairness::Fairness;
+use crate::core::histogram::Histogram;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The whole master.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,10 +60,45 @@ pub struct Status {
     /// Lines of the log and of workers' output that could not be written, for example to a full disk.
     #[serde(default)]
     pub lines_lost: u64,
+    /// How often things happened, and how long they took.
+    #[serde(default)]
+    pub counts: Counts,
+    /// What the master itself uses of the machine.
+    #[serde(default)]
+    pub master: Used,
     /// Sums over the master's life.
     pub totals: Totals,
     /// Evenness over the slots of `handed`, or in shared mode of `taken`.
     pub fairness: Fairness,
+}
+
+/// How often things happened, and how long they took. The reasons are few and fixed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// Workers that took the place of another, by the reason.
+    pub restarts: BTreeMap<String, u64>,
+    /// Workers that ended, by the reason.
+    pub exits: BTreeMap<String, u64>,
+    /// Signs that a worker does not work, by the sign.
+    pub stalls: BTreeMap<String, u64>,
+    /// How long reloads took that were done.
+    pub reloads_done: Histogram,
+    /// How long reloads took that were given up.
+    pub reloads_given_up: Histogram,
+    /// How long connections wait in the front, of a sample; in hand-off mode.
+    pub front_wait: Histogram,
+    /// The number of the last event.
+    pub events: u64,
+}
+
+/// What a process uses.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Used {
+    /// Resident memory.
+    pub rss_bytes: u64,
+    /// Processor seconds.
+    pub cpu_s: f64,
 }
 
 /// The range of the number of workers, and its last change.

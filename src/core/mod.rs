@@ -11,6 +11,7 @@ pub mod claim;
 pub mod fairness;
 pub mod fleet;
 pub mod health;
+pub mod histogram;
 pub mod ids;
 pub mod jitter;
 pub mod ledger;

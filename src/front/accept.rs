@@ -14,6 +14,7 @@ use super::next::{EXHAUSTED_PAUSE, Next, wait_after};
 use super::refuse::refuse;
 use super::refused::Because;
 use super::rescue::{await_room, place_waiting};
+use super::waits;
 use super::worker_set::{Arrival, Offered};
 use crate::clock;
 use crate::config::admission::WhenFull;
@@ -191,11 +192,14 @@ fn burst(listener: &Listener, socket: &Socket, most: u32) -> Result<(u32, Next),
         }
         match got {
             Accepted::Connection(connection, peer) => {
-                listener.accepted.set(listener.accepted.get() + 1);
+                let number = listener.accepted.get() + 1;
+                listener.accepted.set(number);
+                waits::accepted(listener, number);
                 if listener.exhausted.replace(false) {
                     info!(listener = %listener.address, "accepting again");
                 }
                 let next = hand_over(listener, connection, listen::peer_bytes(&peer));
+                waits::left(listener);
                 listener.common.reserve.refill();
                 if next != Next::Again {
                     return Ok((accepted + 1, next));

@@ -6,6 +6,7 @@ use super::listener::{Listener, Phase};
 use super::next::{Next, wait_after};
 use super::refuse::refuse;
 use super::refused::Because;
+use super::waits;
 use super::worker_set::{Arrival, Offered};
 use crate::clock;
 use crate::config::admission::WhenFull;
@@ -118,6 +119,7 @@ pub fn place_held(listener: &Listener) -> Next {
         }
         return wait_after(listener, &offered);
     }
+    waits::left(listener);
     line.leave(listener);
     Next::Again
 }

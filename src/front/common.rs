@@ -6,6 +6,7 @@ use super::handoff::Depth;
 use super::refused::Refused;
 use super::returning::Returning;
 use super::returns::Returns;
+use super::waits::Waits;
 use super::worker_set::WorkerSet;
 use crate::activity::Activity;
 use crate::aside::Aside;
@@ -53,6 +54,8 @@ pub struct Common {
     pub returning: Returning,
     /// Which listener gets the next place.
     pub admission_queue: AdmissionQueue,
+    /// How long connections wait in the front.
+    pub waits: Waits,
     /// Lines of the log that workers provoked.
     pub provoked: Provoked,
     /// Does what takes too long for the loop.
@@ -82,6 +85,7 @@ impl Common {
             returns: Returns::default(),
             returning: Returning::default(),
             admission_queue: AdmissionQueue::default(),
+            waits: Waits::default(),
             provoked: Provoked::default(),
             aside,
             kicker: OnceCell::new(),

@@ -97,6 +97,8 @@ pub struct Listener {
     /// A connection that was taken from the kernel and for which no worker had room. There is at most one: the next is
     /// taken only when this one is gone.
     pub held: RefCell<Option<TakenBack>>,
+    /// When the connection that is timed was accepted.
+    pub timed: Cell<Option<Moment>>,
     /// When the held connection will have waited for as long as it may.
     pub held_until: Cell<Option<Moment>>,
     /// Since when there has been at least one worker without a break.
@@ -154,6 +156,7 @@ impl Listener {
             common,
             saturated: RefCell::default(),
             held: RefCell::new(None),
+            timed: Cell::new(None),
             held_until: Cell::new(None),
             served_since: Cell::new(None),
             adopted_from: Cell::new(None),

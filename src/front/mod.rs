@@ -26,6 +26,7 @@ pub mod returned;
 pub mod returning;
 pub mod returns;
 mod room;
+pub mod waits;
 pub mod worker_set;
 
 use crate::core::ids::WorkerId;

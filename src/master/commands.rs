@@ -2,6 +2,7 @@
 
 use super::run::Master;
 use super::status::add_usage;
+use crate::control::status::Used;
 use crate::control::{self, Size, Until, Usage, done, refusal};
 use crate::core::fleet::{self, Manner, Stop};
 use crate::core::ids::Generation;
@@ -31,6 +32,10 @@ impl Master {
             control::Request::Signal { signal, slot } => {
                 let _ = answer.send(self.signal_workers(&signal, slot));
             }
+            control::Request::Events { journal, after } => {
+                let events = self.program.recorder.journal.clone();
+                self.answer_aside(answer, move || to_json(&events.after(journal, after)));
+            }
             control::Request::Lines { wanted } => {
                 let kept = self.program.host.logs.out.kept().clone();
                 self.answer_aside(answer, move || to_json(&kept.lines(&wanted)));
@@ -48,6 +53,8 @@ impl Master {
         self.answer_aside(answer, move || {
             if usage == Usage::Told {
                 add_usage(&mut status, &process::usage(&groups, &ports));
+                let used = process::own_usage();
+                status.master = Used { rss_bytes: used.rss_bytes, cpu_s: used.cpu_s };
             }
             to_json(&status)
         });

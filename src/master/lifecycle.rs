@@ -33,6 +33,7 @@ impl Master {
             Event::Drained { worker } => Some(fleet::Event::Emptied(worker)),
             Event::Probed { worker, now } => self.workers.get(worker).map(|worker| health::probed(worker, now)),
             Event::LookAfter => {
+                self.program.recorder.limits(self.front.listeners.iter().any(|listener| listener.is_full()));
                 self.give_up_unheld_datagrams();
                 self.look_at_those_who_wait().await;
                 let found = self.checks.look(&mut self.workers, &self.fleet, &self.front);

@@ -11,6 +11,7 @@ mod lifecycle;
 pub mod pid_file;
 mod prepare;
 pub mod program;
+mod recorder;
 mod requests;
 pub mod run;
 pub mod service;

@@ -1,6 +1,7 @@
 //! The program that this process executes, what is around it, and its replacement under way.
 
 use super::pid_file::PidFile;
+use super::recorder::Recorder;
 use super::service::Manager;
 use super::signals::SignalThread;
 use super::upgrade::state::State;
@@ -77,6 +78,8 @@ pub struct Program {
     pub control: Option<ControlSocket>,
     /// The file with this process's number.
     pub pid_file: Option<PidFile>,
+    /// Writes down what happens.
+    pub recorder: Recorder,
     /// Whether a whole generation served.
     pub has_served: bool,
 }
@@ -95,6 +98,7 @@ impl Program {
             manager,
             control: None,
             pid_file: None,
+            recorder: Recorder::begin(),
             has_served: false,
         }
     }

@@ -31,11 +31,15 @@ use std::collections::HashSet;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
 /// How long workers may take to listen before the log warns.
 const LOOK_AROUND: Duration = Duration::from_secs(10);
+
+/// How long the master stays at its end for those who follow its events; nobody waits if there are none.
+const LAST_EVENTS: Duration = Duration::from_millis(500);
 
 /// Runs until the fleet has ended.
 ///
@@ -77,6 +81,8 @@ pub async fn run(config: Config, mut host: Host) -> Result<(), RunError> {
         master.steer();
         master.go_on_with_upgrade(&mut events).await;
     }
+    // Who is late hears of the end by its own means.
+    let _ = timeout(LAST_EVENTS, master.tell_of_the_end(&mut events)).await;
     master.failures.failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
@@ -172,6 +178,9 @@ impl Master {
             workers::Event::Signalled { worker } => self.hear_signals_first(worker),
             workers::Event::Ended { worker } => self.ended(worker).await,
             workers::Event::Executed { worker, result } => {
+                if result.is_ok() {
+                    self.program.recorder.online(worker);
+                }
                 self.failures.executed(worker, result, &mut self.workers, &self.fleet);
             }
             workers::Event::LeftBehind { worker, found } => {
@@ -181,11 +190,32 @@ impl Master {
         }
     }
 
+    /// Who follows the events asks again in a moment, and hears of the last ones, too.
+    async fn tell_of_the_end(&mut self, events: &mut mpsc::Receiver<Event>) {
+        if !self.program.recorder.journal.is_followed() {
+            return;
+        }
+        while self.program.recorder.journal.is_followed() {
+            match events.recv().await {
+                Some(Event::Control(control::Event::Requested { request, answer })) => {
+                    self.answer(request, answer).await;
+                }
+                Some(_) => {}
+                None => return,
+            }
+        }
+        if let Some(control) = &self.program.control {
+            control.rests().await;
+        }
+    }
+
     /// Passes an event to the fleet and carries out what it decides. A failed fork is another event.
     pub(super) async fn handle_fleet(&mut self, event: fleet::Event) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
+            self.program.recorder.event(&event, &self.fleet, &self.failures.last_words);
             for action in self.fleet.handle(clock::now(), event) {
+                self.program.recorder.action(&action);
                 let forks = matches!(action, Action::Fork { .. });
                 let consequence = self.carry_out(action).await;
                 if forks {
@@ -274,6 +304,7 @@ impl Master {
             Action::ReloadAborted { generation, because } => {
                 let more = self.failures.failed_because.take();
                 self.reloads.aborted(generation, because, more, &self.config, &mut self.fleet);
+                self.program.recorder.given_up(generation, self.reloads.last.clone());
             }
             Action::Resized { workers } => info!(workers, "the number of workers changes"),
         }
@@ -293,6 +324,7 @@ impl Master {
                     generation = generation.0,
                     "worker forked"
                 );
+                self.program.recorder.forked(&worker, &self.fleet);
                 self.workers.insert(worker);
                 if let Some(worker) = self.workers.get_mut(id) {
                     ready::await_readiness(worker, &self.checks.events);

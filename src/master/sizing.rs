@@ -94,6 +94,7 @@ impl Master {
         let Change { from, to, because } = change;
         info!(from, to, because = because.name(), "the number of workers should change");
         self.sizing.last = Some((now, change));
+        self.program.recorder.why_scaled = Some(because.name());
         self.handle_fleet(fleet::Event::Resize(Resize::To(to))).await;
     }
 

@@ -84,6 +84,12 @@ impl View<'_> {
             upgrades: self.program.upgrades,
             lines_lost: self.program.host.logs.lost(),
             log_left_out: self.front.common.provoked.left_out(),
+            counts: status::Counts {
+                front_wait: self.front.common.waits.so_far(),
+                events: self.program.recorder.journal.last(),
+                ..self.program.recorder.counts.clone()
+            },
+            master: status::Used::default(),
             totals: status::Totals {
                 accepted: self.front.accepted() + in_kernel,
                 handed: ledger.handed + steered,

@@ -99,6 +99,7 @@ impl Listener {
             phase: Cell::new(if socket.is_some() { Phase::Open } else { Phase::GivenUp }),
             saturated: RefCell::default(),
             held: RefCell::new(held.transpose()?),
+            timed: Cell::new(None),
             held_until: Cell::new(common.admission.longest_wait().map(|most| clock::now() + most)),
             served_since: Cell::new(None),
             adopted_from: Cell::new(passed.adopted_from),

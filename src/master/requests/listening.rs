@@ -85,10 +85,14 @@ impl Master {
         if let Some(worker) = self.workers.get_mut(id) {
             ready::ask_until_ready(worker, &self.checks.events);
         }
+        let told = self.front.common.provoked.tell(id, Kind::Listens);
+        if told.is_some() {
+            self.program.recorder.listening(id, listener.address.to_string());
+        }
         self.readiness(id, Signal::Listens).await;
         let admitted = self.workers.get(id).is_some_and(|worker| worker.admitted);
         let message = if admitted { "worker ready" } else { "worker listens" };
-        if let Some(told) = self.front.common.provoked.tell(id, Kind::Listens) {
+        if let Some(told) = told {
             info!(slot, worker = id.0, address = %listener.address, uptime_ms, left_out = told.left_out, "{message}");
         }
         self.drop_unused_listeners();

@@ -262,6 +262,7 @@ impl Master {
         }
         let to = env!("CARGO_PKG_VERSION");
         info!(from, to, upgrades = self.program.upgrades, "the new binary goes on");
+        self.program.recorder.upgraded(from, to);
         tell(client, &done(&format!("version {to} goes on in the place of {from}")));
     }
 }

@@ -24,6 +24,7 @@ use crate::master::event::{EVENTS_MAX, Event};
 use crate::master::pid_file::PidFile;
 use crate::master::program::Host;
 use crate::master::program::Program;
+use crate::master::recorder::Recorder;
 use crate::master::run::End;
 use crate::master::run::Master;
 use crate::master::service::Manager;
@@ -193,6 +194,7 @@ impl Master {
             let stream = Stream::take(passed, &taking, master.workers.starter.form.clone(), words)?;
             master.workers.starter.output.add(stream);
         }
+        master.program.recorder = Recorder::go_on(state.recorder, master.workers.values());
         master.begin_again(&all, &sender)?;
         // As at a start: the limit may have been lowered.
         limits::raise_descriptor_limit()?;

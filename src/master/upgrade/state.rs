@@ -13,6 +13,7 @@ use crate::front::handoff::passing as handoffs;
 use crate::front::listener::passing as listeners;
 use crate::front::refused;
 use crate::kernel::group;
+use crate::master::recorder;
 use crate::opens;
 use crate::provoked;
 use crate::sys::exec::{Kind, Number};
@@ -70,6 +71,8 @@ pub struct State {
     pub descriptors: u64,
     #[serde(default)]
     pub policy: limits::Chosen,
+    #[serde(default)]
+    pub recorder: Option<recorder::Passed>,
     pub last_words: Vec<(Slot, String)>,
     pub last_reload: Option<String>,
     pub handoffs: Vec<handoffs::Passed>,

@@ -74,6 +74,7 @@ impl Master {
             provoked: self.front.common.provoked.pass(),
             descriptors: self.workers.starter.descriptors,
             policy: limits::policy_chosen(),
+            recorder: Some(self.program.recorder.pass()),
             last_words: self.failures.last_words.iter().map(|(slot, words)| (*slot, words.clone())).collect(),
             last_reload: self.reloads.last.clone(),
             handoffs: table.0.iter().map(|handoff| handoff.pass(passing)).collect(),

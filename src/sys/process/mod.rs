@@ -58,6 +58,15 @@ pub fn usage(groups: &[Pid], ports: &HashSet<u16>) -> HashMap<Pid, Usage> {
     found
 }
 
+/// The usage of this process alone; its connections are not counted.
+#[must_use]
+pub fn own_usage() -> Usage {
+    let stat = Process::myself().and_then(|process| process.stat());
+    // Without `/proc` nothing is known.
+    let used = |stat: &Stat| Usage { rss_bytes: stat.rss_bytes().get(), cpu_s: cpu_seconds(stat), open: 0 };
+    stat.as_ref().map(used).unwrap_or_default()
+}
+
 /// How many TCP connections on these ports each of these process groups has open. `/proc` is read only when there is
 /// one.
 #[must_use]
