@@ -36,10 +36,13 @@
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 #[cfg(feature = "cli")]
 mod activity;
-#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod adapt;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing))]
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod admin;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing))]
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -19,6 +19,12 @@ pub fn ups() -> Option<PathBuf> {
     state().map(|apps| apps.with_file_name("up"))
 }
 
+/// The file with the token of an app's admin address; none if this user has no home.
+#[must_use]
+pub fn token(name: &str) -> Option<PathBuf> {
+    state().map(|apps| apps.with_file_name("tokens").join(format!("{name}.token")))
+}
+
 /// The directory with the logs of one app; none if this user has no home.
 #[must_use]
 pub fn logs(name: &str) -> Option<PathBuf> {

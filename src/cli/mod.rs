@@ -1,5 +1,6 @@
 //! The command line. Each subcommand turns the typed words into settings.
 
+mod admin;
 mod admission;
 mod apps;
 mod bench;
@@ -101,6 +102,8 @@ enum Command {
     Logs(apps::logs::LogsArgs),
     /// Show what happens to a running maitred and its workers: forked, ready, exited, reload begun, and so on
     Events(events::EventsArgs),
+    /// Serve metrics, probes, events and a page for all apps of the machine
+    Admin(admin::AdminCommand),
     /// Run more workers, or fewer
     Scale(scale::ScaleArgs),
     /// Check a file, or show what it means
@@ -161,6 +164,7 @@ fn command() -> ExitCode {
         Command::Describe(args) => apps::describe::main(&args),
         Command::Logs(args) => apps::logs::main(&args),
         Command::Events(args) => events::main(&args),
+        Command::Admin(args) => admin::main(&args),
         Command::Scale(args) => scale::main(&args),
         Command::Config(args) => config::main(&args),
         Command::Save(args) => apps::save::main(&args),

@@ -1,5 +1,6 @@
 //! `maitred run`: turns the command line into a [`Config`], then runs the master's loop.
 
+use super::admin::{AdminArgs, OnEventArgs};
 use super::admission::AdmissionArgs;
 use super::failure::{self, Failure};
 use super::files::FileArgs;
@@ -143,6 +144,12 @@ pub struct RunArgs {
 
     #[command(flatten)]
     process: ProcessArgs,
+
+    #[command(flatten)]
+    admin: AdminArgs,
+
+    #[command(flatten)]
+    on_event: OnEventArgs,
 
     /// The server and its arguments; {slot}, {worker}, {generation}, {port} and {fd} are replaced
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]

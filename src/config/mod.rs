@@ -1,5 +1,6 @@
 //! One validated configuration: everything in it can be carried out, as far as that can be known in advance.
 
+pub mod admin;
 pub mod admission;
 pub mod bind;
 pub mod choice;
@@ -19,6 +20,7 @@ pub mod workers;
 use crate::core::fleet::{Plan, Succession};
 use crate::core::scaling::Range;
 use crate::sys::process::trusted::Access;
+use admin::Admin;
 use admission::Admission;
 use bind::Bind;
 use choice::{Policy, Weights};
@@ -187,6 +189,8 @@ pub struct Config {
     pub worker_log: WorkerLog,
     /// What asks for a reload by itself.
     pub triggers: Triggers,
+    /// What is seen from outside.
+    pub admin: Admin,
     /// What the workers' processes get.
     pub process: Process,
     /// Settings for the lifecycle of the workers.
@@ -332,6 +336,7 @@ mod tests {
             control: Control::Usual("/run/maitred/true.sock".into()),
             access: Access::default(),
             pid_file: None,
+            admin: Admin::default(),
             private: Vec::new(),
             port_zero: PortZero::Private,
             env: Vec::new(),

@@ -189,6 +189,9 @@ pub const OPTIONS: &[RunOption] = &[
     option("oom-score-adjust", InFile::Value, Reload::Changes, Acts::Workers),
     option("chroot", InFile::Value, Reload::Changes, Acts::Workers),
     option("no-new-privileges", InFile::Switch, Reload::Changes, Acts::Workers),
+    option("admin", InFile::Values, stays!(admin.addresses), Acts::Program),
+    option("admin-token-file", InFile::Value, stays!(admin.token_file), Acts::Program),
+    option("on-event", InFile::Value, stays!(admin.on_event), Acts::Program),
 ];
 
 /// The option that names files of variables.

@@ -1,6 +1,7 @@
 //! Why the master did not start, or could not go on, in words that say what to do.
 
 use super::pid_file::PidFileError;
+use crate::admin::AdminError;
 use crate::control::server::ControlError;
 use crate::lifecycle::failures::Failure;
 use crate::triggers::WatchError;
@@ -9,6 +10,9 @@ use std::io;
 /// Why the master did not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// An admin address cannot be served.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// The control socket is not available.
     #[error("{0}")]
     Control(#[from] ControlError),

@@ -116,7 +116,8 @@ impl Master {
         let (name, workers, pid) = (&config.name, config.workers, std::process::id());
         info!(name, pid, workers, mode = config.mode.name(), depth = config.depth, "starting");
         let manager = Manager::find().map_err(needs("the thread that tells the service manager"))?;
-        let program = Program { control, pid_file, ..Program::new(host, signals, manager) };
+        let mut program = Program { control, pid_file, ..Program::new(host, signals, manager) };
+        program.serve_admin(&config, Reports::wrapped(&sender, Event::Control))?;
         let master = Master {
             reloads: Reloads::new(max_workers, config.source.text.clone()),
             fleet,

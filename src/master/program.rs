@@ -5,11 +5,16 @@ use super::recorder::Recorder;
 use super::service::Manager;
 use super::signals::SignalThread;
 use super::upgrade::state::State;
+use crate::admin::{AdminError, Bound, Serving, Source, TokenFile};
 use crate::clock;
+use crate::config::Config;
+use crate::config::admin::Admin;
+use crate::control;
 use crate::control::server::ControlSocket;
 use crate::core::fleet::Fleet;
 use crate::core::moment::Moment;
 use crate::logs::Sink;
+use crate::reports::Reports;
 use crate::sys::socket::inherited::Inherited;
 use nix::unistd::Pid;
 use std::io;
@@ -78,6 +83,8 @@ pub struct Program {
     pub control: Option<ControlSocket>,
     /// The file with this process's number.
     pub pid_file: Option<PidFile>,
+    /// Serves the admin addresses.
+    pub admin: Option<Serving>,
     /// Writes down what happens.
     pub recorder: Recorder,
     /// Whether a whole generation served.
@@ -98,9 +105,25 @@ impl Program {
             manager,
             control: None,
             pid_file: None,
+            admin: None,
             recorder: Recorder::begin(),
             has_served: false,
         }
+    }
+
+    /// Serves the admin addresses, if there are any.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub fn serve_admin(&mut self, config: &Config, requests: Reports<control::Event>) -> Result<(), AdminError> {
+        let Admin { addresses, token_file, .. } = &config.admin;
+        if !addresses.is_empty() {
+            let token = TokenFile::of(token_file.clone(), &config.name)?;
+            let (name, journal) = (config.name.clone(), self.recorder.journal.clone());
+            let bound = Bound::bind(addresses, &token)?;
+            self.admin = Some(bound.serve(Source::Own { name, requests, journal })?);
+        }
+        Ok(())
     }
 
     /// Tells who started this in the background, once, that the first generation serves.

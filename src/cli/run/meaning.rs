@@ -300,6 +300,7 @@ fn meant(mut args: RunArgs, source: Source) -> Result<(LogArgs, Config), String>
         args.control_group.as_deref().map(process::group_number).transpose().map_err(|error| error.to_string())?;
     let access = Access { mode: args.control_mode, group };
     let pid_file = args.pid_file.map(std::path::absolute).transpose().map_err(|error| error.to_string())?;
+    let admin = args.admin.meant(args.on_event);
     let admission = args.admission.meant()?;
     let mut env = Vec::new();
     for path in &args.env_file {
@@ -330,6 +331,7 @@ fn meant(mut args: RunArgs, source: Source) -> Result<(LogArgs, Config), String>
         control,
         access,
         pid_file,
+        admin,
         env,
         // The link is followed anew for each worker.
         cwd: args.workers.cwd.or_else(|| if for_processes.root().is_some() { None } else { directory::named() }),

@@ -195,6 +195,9 @@ impl Master {
             master.workers.starter.output.add(stream);
         }
         master.program.recorder = Recorder::go_on(state.recorder, master.workers.values());
+        if let Err(error) = master.program.serve_admin(&master.config, Reports::wrapped(&sender, Event::Control)) {
+            warn!(%error, "the admin addresses are not served any more");
+        }
         master.begin_again(&all, &sender)?;
         // As at a start: the limit may have been lowered.
         limits::raise_descriptor_limit()?;
