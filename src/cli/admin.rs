@@ -2,7 +2,7 @@
 
 use super::failure::{Failure, ended};
 use super::logging::{self, LogOptions};
-use crate::admin::{Bound, Source, TokenFile};
+use crate::admin::{AdminError, Bound, Serving, Source, TokenFile};
 use crate::config::admin::{self, Admin};
 use crate::config::bind::Bind;
 use crate::logs::kept::Kept;
@@ -62,8 +62,8 @@ pub struct AdminCommand {
     log: LogOptions,
 }
 
-/// The token of all apps of the machine.
-pub const OF_MACHINE: &str = "admin";
+/// Whose token it is where all apps are served: no app has this name.
+const OF_MACHINE: &str = "all";
 
 /// Serves until a signal ends it.
 pub fn main(args: &AdminCommand) -> ExitCode {
@@ -75,12 +75,17 @@ fn serve(args: &AdminCommand) -> Result<ExitCode, Failure> {
     signals.thread_block().map_err(|errno| Failure::cannot_start(format_args!("no signals can be held: {errno}")))?;
     let log = Sink::open(Log::Master, None, Rotation::NEVER, &Kept::new(0)).map_err(Failure::cannot_start)?;
     logging::start(&args.log, log, None).map_err(Failure::cannot_start)?;
-    let token = TokenFile::of(args.admin_token_file.clone(), OF_MACHINE);
-    let bound = token.and_then(|token| Bound::bind(&args.listen, &token));
-    let serving = bound.and_then(|bound| bound.serve(Source::Machine));
-    let _serving = serving.map_err(Failure::cannot_start)?;
+    let _serving = serve_all(&args.listen, args.admin_token_file.clone()).map_err(Failure::cannot_start)?;
     // Until it comes.
     let _ = signals.wait();
     logging::flush();
     Ok(ExitCode::SUCCESS)
+}
+
+/// Serves all apps of the machine at these addresses.
+///
+/// # Errors
+/// [`AdminError`].
+pub fn serve_all(addresses: &[Bind], token_file: Option<PathBuf>) -> Result<Serving, AdminError> {
+    Bound::bind(addresses, &TokenFile::of(token_file, OF_MACHINE)?)?.serve(Source::Machine)
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::Notify;
 
 /// Events that are kept; older ones are let go.
 pub const KEPT_MAX: usize = 1000;
@@ -99,6 +100,9 @@ pub struct About {
     /// Why, or how.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// What a worker that failed wrote last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub words: Option<String>,
 }
 
 /// Events, in their order.
@@ -116,7 +120,13 @@ pub struct Events {
 
 /// The last events. Clones are the same.
 #[derive(Clone, Debug)]
-pub struct Journal(Arc<Mutex<Kept>>);
+pub struct Journal(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    kept: Mutex<Kept>,
+    grows: Notify,
+}
 
 #[derive(Debug)]
 struct Kept {
@@ -134,14 +144,18 @@ impl Journal {
         // Small enough for the numbers of JavaScript.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let id = (u64::from(std::process::id()) << 20 ^ u64::try_from(now.as_micros()).unwrap_or_default()) >> 8;
-        Journal(Arc::new(Mutex::new(Kept { id, last: 0, events: VecDeque::new(), asked: None })))
+        Journal::of(Kept { id, last: 0, events: VecDeque::new(), asked: None })
     }
 
     /// Goes on with a journal that the program before this one wrote.
     #[must_use]
     pub fn go_on(written: Events) -> Journal {
         let Events { journal, events, last, .. } = written;
-        Journal(Arc::new(Mutex::new(Kept { id: journal, last, events: events.into(), asked: None })))
+        Journal::of(Kept { id: journal, last, events: events.into(), asked: None })
+    }
+
+    fn of(kept: Kept) -> Journal {
+        Journal(Arc::new(Shared { kept: Mutex::new(kept), grows: Notify::new() }))
     }
 
     /// Writes down what happened now.
@@ -153,6 +167,12 @@ impl Journal {
         }
         let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
         kept.events.push_back(Happened { number: kept.last, time, event, about });
+        self.0.grows.notify_one();
+    }
+
+    /// Waits until something happens. Only one may wait.
+    pub async fn grows(&self) {
+        self.0.grows.notified().await;
     }
 
     /// What happened after the event with this number of this journal; of another journal, all that is kept.
@@ -160,6 +180,14 @@ impl Journal {
     pub fn after(&self, journal: u64, number: u64) -> Events {
         let mut kept = self.kept();
         kept.asked = Some((Instant::now(), kept.last));
+        drop(kept);
+        self.peek(journal, number)
+    }
+
+    /// The same for somebody who does not ask again and again.
+    #[must_use]
+    pub fn peek(&self, journal: u64, number: u64) -> Events {
+        let kept = self.kept();
         let number = if journal == kept.id { number } else { 0 };
         let events: Vec<Happened> = kept.events.iter().filter(|event| event.number > number).cloned().collect();
         let missed = kept.last.saturating_sub(number).saturating_sub(events.len() as u64);
@@ -173,6 +201,12 @@ impl Journal {
         kept.asked.is_some_and(|(at, last)| last < kept.last && at.elapsed() < FOLLOWS)
     }
 
+    /// Its number among journals.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.kept().id
+    }
+
     /// The number of the last event.
     #[must_use]
     pub fn last(&self) -> u64 {
@@ -180,7 +214,7 @@ impl Journal {
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

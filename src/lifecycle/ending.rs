@@ -309,22 +309,20 @@ pub fn clean_up_after_upgrade(workers: &Pool, scene: Scene) {
 }
 
 /// The facts that a search for leftovers needs. `of` is about to be forgotten, `before` are sockets that the master
-/// had, and `checking` is a process of the master that is not a worker.
+/// had, and `helpers` are processes of the master that are no workers.
 #[must_use]
-pub fn scene(
-    of: Option<WorkerId>,
-    workers: &Pool,
-    front: &Front,
-    before: &HashSet<u64>,
-    checking: Option<Pid>,
-) -> Scene {
+pub fn scene(of: Option<WorkerId>, workers: &Pool, front: &Front, before: &HashSet<u64>, helpers: &[Pid]) -> Scene {
     let firsts = workers.values().filter(|worker| worker.runs()).map(|worker| worker.pid);
     // What this process had before it was maitred, such as the log reader of a start script, is not the master's to
     // end.
     let earlier = descent::still_there(&workers.starter.earlier);
     Scene {
         family: workers.starter.guard.family(),
-        without: firsts.chain([workers.starter.guard.process()]).chain(checking).chain(earlier).collect(),
+        without: firsts
+            .chain([workers.starter.guard.process()])
+            .chain(helpers.iter().copied())
+            .chain(earlier)
+            .collect(),
         living: workers.ids().filter(|id| Some(*id) != of).collect(),
         newest: workers.newest(),
         sockets: our_sockets(workers, front).union(before).copied().collect(),

@@ -19,6 +19,8 @@ use tracing::error;
 pub struct Failures {
     /// What a failed worker of each slot said last.
     pub last_words: HashMap<Slot, String>,
+    /// What that worker wrote last.
+    pub written: HashMap<Slot, String>,
     /// Why a worker of the new generation failed.
     pub failed_because: Option<String>,
     /// Why the master will end with an error.
@@ -140,6 +142,8 @@ impl Failures {
             Some(advice) => format!("`{}` went into the background, which ends it here: {advice}", command_of(worker)),
         };
         self.last_words.insert(worker.slot, format!("{ended}; {said}"));
+        let lines = [worker.last_words.now(), worker.last_out.now()].concat();
+        self.written.insert(worker.slot, lines.join("\n"));
         if starting && fleet.reloading() == Some(worker.generation) {
             let advice = if fleet.is_old_first() { "" } else { old_first_advice(worker) };
             self.failed_because = Some(format!("{ended}; {said}{advice}"));

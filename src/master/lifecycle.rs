@@ -146,9 +146,9 @@ impl Master {
 
     /// The first process of a worker ended.
     pub(super) async fn ended(&mut self, id: WorkerId) {
-        let (sockets, checking) = (self.end.sockets.clone(), self.checking());
+        let (sockets, helpers) = (self.end.sockets.clone(), self.helpers());
         let (fleet, front, groups, events) = (&self.fleet, &self.front, &self.checks.groups, &self.checks.events);
-        let scene = |workers: &Pool| ending::scene(Some(id), workers, front, &sockets, checking);
+        let scene = |workers: &Pool| ending::scene(Some(id), workers, front, &sockets, &helpers);
         if let Some(death) = ending::ended(id, &mut self.workers, fleet, front, scene, groups, events) {
             self.died(death).await;
         }
@@ -198,7 +198,7 @@ impl Master {
     }
 
     pub(super) fn scene(&self, of: Option<WorkerId>) -> Scene {
-        ending::scene(of, &self.workers, &self.front, &self.end.sockets, self.checking())
+        ending::scene(of, &self.workers, &self.front, &self.end.sockets, &self.helpers())
     }
 
     pub(super) fn tell_guard_of_sockets(&self) {

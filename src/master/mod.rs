@@ -7,6 +7,7 @@ pub mod bind;
 mod commands;
 pub mod error;
 pub mod event;
+pub mod hook;
 mod lifecycle;
 pub mod pid_file;
 mod prepare;

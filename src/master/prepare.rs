@@ -117,6 +117,7 @@ impl Master {
         info!(name, pid, workers, mode = config.mode.name(), depth = config.depth, "starting");
         let manager = Manager::find().map_err(needs("the thread that tells the service manager"))?;
         let mut program = Program { control, pid_file, ..Program::new(host, signals, manager) };
+        program.begin_to_tell(&config, 0);
         program.serve_admin(&config, Reports::wrapped(&sender, Event::Control))?;
         let master = Master {
             reloads: Reloads::new(max_workers, config.source.text.clone()),

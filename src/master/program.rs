@@ -1,5 +1,6 @@
 //! The program that this process executes, what is around it, and its replacement under way.
 
+use super::hook::Hook;
 use super::pid_file::PidFile;
 use super::recorder::Recorder;
 use super::service::Manager;
@@ -83,6 +84,8 @@ pub struct Program {
     pub control: Option<ControlSocket>,
     /// The file with this process's number.
     pub pid_file: Option<PidFile>,
+    /// Tells a command what happens.
+    pub hook: Option<Hook>,
     /// Serves the admin addresses.
     pub admin: Option<Serving>,
     /// Writes down what happens.
@@ -105,10 +108,17 @@ impl Program {
             manager,
             control: None,
             pid_file: None,
+            hook: None,
             admin: None,
             recorder: Recorder::begin(),
             has_served: false,
         }
+    }
+
+    /// Tells the command of `--on-event` what happens, if there is one; it knows everything up to this event.
+    pub fn begin_to_tell(&mut self, config: &Config, told: u64) {
+        let (name, journal) = (config.name.clone(), self.recorder.journal.clone());
+        self.hook = config.admin.on_event.clone().map(|command| Hook::begin(command, name, journal, told));
     }
 
     /// Serves the admin addresses, if there are any.

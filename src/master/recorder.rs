@@ -46,6 +46,9 @@ struct Known {
 pub struct Passed {
     journal: Events,
     counts: Counts,
+    /// The last event that the command of `--on-event` was told.
+    #[serde(default)]
+    pub told: u64,
 }
 
 impl Recorder {
@@ -57,7 +60,7 @@ impl Recorder {
 
     /// Goes on where another program stopped; these workers run.
     pub fn go_on<'a>(passed: Option<Passed>, workers: impl Iterator<Item = &'a Worker>) -> Recorder {
-        let Some(Passed { journal, counts }) = passed else { return Recorder::begin() };
+        let Some(Passed { journal, counts, .. }) = passed else { return Recorder::begin() };
         let mut recorder = Recorder::of(Journal::go_on(journal), counts);
         workers.for_each(|worker| recorder.know(worker));
         recorder
@@ -82,8 +85,8 @@ impl Recorder {
 
     /// For the next program.
     #[must_use]
-    pub fn pass(&self) -> Passed {
-        Passed { journal: self.journal.after(0, 0), counts: self.counts.clone() }
+    pub fn pass(&self, told: u64) -> Passed {
+        Passed { journal: self.journal.peek(0, 0), counts: self.counts.clone(), told }
     }
 
     /// A worker was forked.
@@ -127,7 +130,8 @@ impl Recorder {
         }
     }
 
-    /// Something is about to reach the fleet. `words` are those of the slot's last worker that failed.
+    /// Something is about to reach the fleet. `words` are those that each slot's last worker that
+    /// failed wrote.
     pub fn event(&mut self, event: &fleet::Event, fleet: &Fleet, words: &HashMap<Slot, String>) {
         match event {
             fleet::Event::Exited(worker, exit) => self.ended(*worker, Some(*exit), fleet, words),
@@ -167,13 +171,14 @@ impl Recorder {
         count(&mut self.counts.exits, reason);
         self.ended.insert(known.slot, reason);
         let how = exit.map_or_else(|| "it did not start".to_owned(), |exit| exit.to_string());
-        let why = match words.get(&known.slot).filter(|_| !leaving) {
-            Some(words) => words.clone(),
-            None if known.killed.is_some() => format!("{how}, killed: {reason}"),
+        let why = match known.killed {
+            Some(_) => format!("{how}, killed: {reason}"),
             None if leaving => format!("{how}, as it was asked to end"),
             None => how,
         };
-        self.journal.note(What::Exited, About { why: Some(visible::lines(&why).into_owned()), ..about });
+        let words = words.get(&known.slot).filter(|words| !leaving && !words.is_empty());
+        let words = words.map(|words| visible::lines(words).into_owned());
+        self.journal.note(What::Exited, About { why: Some(why), words, ..about });
     }
 
     /// The fleet decided on this, and it is done.

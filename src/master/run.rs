@@ -41,6 +41,9 @@ const LOOK_AROUND: Duration = Duration::from_secs(10);
 /// How long the master stays at its end for those who follow its events; nobody waits if there are none.
 const LAST_EVENTS: Duration = Duration::from_millis(500);
 
+/// How long the command of --on-event may take for what happened last.
+const LAST_CALLS: Duration = Duration::from_secs(5);
+
 /// Runs until the fleet has ended.
 ///
 /// # Errors
@@ -83,6 +86,9 @@ pub async fn run(config: Config, mut host: Host) -> Result<(), RunError> {
     }
     // Who is late hears of the end by its own means.
     let _ = timeout(LAST_EVENTS, master.tell_of_the_end(&mut events)).await;
+    if let Some(hook) = &master.program.hook {
+        let _ = timeout(LAST_CALLS, hook.tells_all(&master.program.recorder.journal)).await;
+    }
     master.failures.failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
@@ -213,7 +219,7 @@ impl Master {
     pub(super) async fn handle_fleet(&mut self, event: fleet::Event) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
-            self.program.recorder.event(&event, &self.fleet, &self.failures.last_words);
+            self.program.recorder.event(&event, &self.fleet, &self.failures.written);
             for action in self.fleet.handle(clock::now(), event) {
                 self.program.recorder.action(&action);
                 let forks = matches!(action, Action::Fork { .. });
@@ -402,8 +408,9 @@ impl Master {
     }
 
     pub(super) fn reap_strangers(&self) {
-        let strangers =
-            reap::reap_strangers(|pid| self.workers.values().any(|worker| worker.pid == pid) || self.is_checking(pid));
+        let helpers = self.helpers();
+        let ours = |pid| self.workers.values().any(|worker| worker.pid == pid) || helpers.contains(&pid);
+        let strangers = reap::reap_strangers(ours);
         if strangers > 0 {
             debug!(strangers, "reaped processes that workers left behind");
         }

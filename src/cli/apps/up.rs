@@ -3,6 +3,7 @@
 use crate::apps::plan::{Planned, changes};
 use crate::apps::up::record::{self, Record, RecordError, What};
 use crate::apps::up::{self, Milestone, Plan, Together};
+use crate::cli::admin::{AdminArgs, serve_all};
 use crate::cli::failure::{Failure, ended};
 use crate::cli::logging::{self, LogFormat, LogOptions};
 use crate::cli::run::meaning::{self, Apps, ChosenFile};
@@ -52,6 +53,9 @@ pub struct UpArgs {
     /// Only print what HUP, or a first start, would do
     #[arg(long)]
     dry_run: bool,
+
+    #[command(flatten)]
+    admin: AdminArgs,
 
     #[command(flatten)]
     log: LogOptions,
@@ -106,6 +110,10 @@ fn run(args: &UpArgs) -> Result<ExitCode, Failure> {
     let log = Sink::open(crate::logs::Log::Master, None, Rotation::NEVER, &kept).map_err(Failure::cannot_start)?;
     let before = (args.log.log_format == LogFormat::Text).then(|| "maitred| ".to_owned());
     logging::start(&args.log, log, before).map_err(Failure::cannot_start)?;
+    let serving = match &args.admin.admin[..] {
+        [] => None,
+        addresses => Some(serve_all(addresses, args.admin.admin_token_file.clone()).map_err(Failure::cannot_start)?),
+    };
     let what = What { file: file.path.clone(), profile: args.profile.clone(), names: args.names.clone() };
     let record = match Record::take(what) {
         Ok(record) => Some(record),
@@ -126,6 +134,7 @@ fn run(args: &UpArgs) -> Result<ExitCode, Failure> {
     let outcome = tokio::task::LocalSet::new().block_on(&runtime, up::run(together));
     // Whoever still waits for an earlier master is not waited for.
     runtime.shutdown_background();
+    drop(serving);
     logging::flush();
     match outcome {
         Ok(Outcome::Stopped) => Ok(ExitCode::SUCCESS),

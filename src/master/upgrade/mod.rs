@@ -21,6 +21,7 @@ pub(crate) fn is_state(bytes: &[u8]) -> bool {
 }
 
 use super::event::Event;
+use super::hook::Hook;
 use super::program::{Identity, Stage, Upgrade};
 use super::run::Master;
 use super::signals::Heed;
@@ -70,16 +71,12 @@ impl Master {
         self.program.upgrade = Some(Upgrade { client, stage: Stage::Waits });
     }
 
-    /// Whether this is the process that tries the new binary.
-    pub(super) fn is_checking(&self, pid: Pid) -> bool {
-        self.program
-            .upgrade
-            .as_ref()
-            .is_some_and(|upgrade| matches!(upgrade.stage, Stage::Checking(checking, _) if checking == pid))
+    /// Our own processes that are no workers: the trial of a new binary, and the command that is told of events.
+    pub(super) fn helpers(&self) -> Vec<Pid> {
+        self.checking().into_iter().chain(self.program.hook.as_ref().and_then(Hook::process)).collect()
     }
 
-    /// The process that tries the new binary, if there is one.
-    pub(super) fn checking(&self) -> Option<Pid> {
+    fn checking(&self) -> Option<Pid> {
         match self.program.upgrade.as_ref()?.stage {
             Stage::Checking(pid, _) => Some(pid),
             Stage::Waits | Stage::Checked(_) => None,
@@ -168,6 +165,7 @@ impl Master {
             // Something began meanwhile. The upgrade is tried again later.
             return Ok(());
         }
+        self.program.hook.iter().for_each(Hook::abandon);
         let path = self.program.host.executable.clone();
         if Identity::of(&path).ok() != Some(identity) {
             return Err(format!("{} changed while it was tried", path.display()));

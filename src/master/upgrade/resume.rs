@@ -194,7 +194,9 @@ impl Master {
             let stream = Stream::take(passed, &taking, master.workers.starter.form.clone(), words)?;
             master.workers.starter.output.add(stream);
         }
+        let told = state.recorder.as_ref().map_or(0, |recorder| recorder.told);
         master.program.recorder = Recorder::go_on(state.recorder, master.workers.values());
+        master.program.begin_to_tell(&master.config, told);
         if let Err(error) = master.program.serve_admin(&master.config, Reports::wrapped(&sender, Event::Control)) {
             warn!(%error, "the admin addresses are not served any more");
         }

@@ -2,6 +2,7 @@
 
 use crate::front::handoff::Handoff;
 use crate::front::listener::Listener;
+use crate::master::hook::Hook;
 use crate::master::run::Master;
 use crate::sys::exec::Passing;
 use crate::sys::process::descent::Kin;
@@ -74,7 +75,7 @@ impl Master {
             provoked: self.front.common.provoked.pass(),
             descriptors: self.workers.starter.descriptors,
             policy: limits::policy_chosen(),
-            recorder: Some(self.program.recorder.pass()),
+            recorder: Some(self.program.recorder.pass(self.program.hook.as_ref().map_or(0, Hook::told))),
             last_words: self.failures.last_words.iter().map(|(slot, words)| (*slot, words.clone())).collect(),
             last_reload: self.reloads.last.clone(),
             handoffs: table.0.iter().map(|handoff| handoff.pass(passing)).collect(),
