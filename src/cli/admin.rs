@@ -2,13 +2,15 @@
 
 use super::failure::{Failure, ended};
 use super::logging::{self, LogOptions};
+use super::say;
 use crate::admin::{AdminError, Bound, Serving, Source, TokenFile};
 use crate::config::admin::{self, Admin};
 use crate::config::bind::Bind;
 use crate::logs::kept::Kept;
 use crate::logs::rotation::Rotation;
 use crate::logs::{Log, Sink};
-use clap::Args;
+use crate::manual;
+use clap::{Args, ValueEnum};
 use nix::sys::signal::{SigSet, Signal};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -58,8 +60,21 @@ pub struct AdminCommand {
     #[arg(long, value_name = "PATH")]
     admin_token_file: Option<PathBuf>,
 
+    /// Print a dashboard for Grafana, or alert rules for Prometheus, and end
+    #[arg(long, value_enum, value_name = "WHAT")]
+    print: Option<Print>,
+
     #[command(flatten)]
     log: LogOptions,
+}
+
+/// What can be printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Print {
+    /// A dashboard, as Grafana imports it
+    Dashboard,
+    /// Alert rules, for rule_files of Prometheus
+    Alerts,
 }
 
 /// Whose token it is where all apps are served: no app has this name.
@@ -67,7 +82,11 @@ const OF_MACHINE: &str = "all";
 
 /// Serves until a signal ends it.
 pub fn main(args: &AdminCommand) -> ExitCode {
-    ended(serve(args))
+    match args.print {
+        None => ended(serve(args)),
+        Some(Print::Dashboard) => say::lines(manual::DASHBOARD, ExitCode::SUCCESS),
+        Some(Print::Alerts) => say::lines(manual::ALERTS, ExitCode::SUCCESS),
+    }
 }
 
 fn serve(args: &AdminCommand) -> Result<ExitCode, Failure> {

@@ -7,7 +7,7 @@ mod terminal;
 pub use terminal::width;
 
 use super::{Cli, say};
-use crate::manual::{CHAPTERS, Chapter};
+use crate::manual::{ALERTS, CHAPTERS, Chapter, DASHBOARD};
 use clap::{Args, CommandFactory};
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
@@ -29,7 +29,7 @@ pub struct HelpArgs {
 /// Options of `maitred package`.
 #[derive(Debug, Args)]
 pub struct PackageArgs {
-    /// Directory that gets man1, man7 and completions
+    /// Directory that gets man1, man7, completions and monitoring
     directory: PathBuf,
 }
 
@@ -98,13 +98,17 @@ pub fn package(args: &PackageArgs) -> ExitCode {
 fn write_all(directory: &Path) -> io::Result<()> {
     let (commands, chapters, completions) =
         (directory.join("man1"), directory.join("man7"), directory.join("completions"));
-    for directory in [&commands, &chapters, &completions] {
+    let monitoring = directory.join("monitoring");
+    for directory in [&commands, &chapters, &completions, &monitoring] {
         std::fs::create_dir_all(directory)?;
     }
     clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), &commands)?;
     for chapter in CHAPTERS {
         let page = man::render(chapter, &blocks::of(chapter.text));
         std::fs::write(chapters.join(format!("maitred-{}.7", chapter.name)), page)?;
+    }
+    for (name, text) in [("grafana.json", DASHBOARD), ("alerts.yml", ALERTS)] {
+        std::fs::write(monitoring.join(name), text)?;
     }
     for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
         clap_complete::generate_to(shell, &mut Cli::command(), "maitred", &completions)?;

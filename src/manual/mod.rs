@@ -11,6 +11,11 @@ pub struct Chapter {
     pub text: &'static str,
 }
 
+/// A dashboard for Grafana, in JSON.
+pub const DASHBOARD: &str = include_str!("monitoring/grafana.json");
+/// Alert rules for Prometheus, in YAML.
+pub const ALERTS: &str = include_str!("monitoring/alerts.yml");
+
 macro_rules! chapters {
     ($($name:ident: $about:literal,)*) => {
         /// All chapters, in the order in which one would read them.
@@ -39,6 +44,7 @@ chapters! {
     processes: "users, limits, as many workers as are needed, reloads by themselves",
     deploy: "under systemd, in a container, behind a balancer",
     apps: "in the background and together: start, up, list, logs, top; coming from PM2",
+    monitoring: "metrics, probes, events and a page to look at",
     signals: "signals and exit codes",
     configuration: "commands, options, the file, addresses",
     status: "what status shows",
