@@ -6,10 +6,11 @@
 use super::token::Token;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 /// Who can reach an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reach {
     /// Who may open the file of the socket.
     File,

@@ -48,6 +48,17 @@ pub struct Place {
     pub path: Option<PathBuf>,
 }
 
+impl Place {
+    /// The same with another descriptor of its socket.
+    ///
+    /// # Errors
+    /// When no descriptor is free.
+    pub fn copy(&self) -> io::Result<Place> {
+        let (address, socket) = (self.address.clone(), self.socket.try_clone()?);
+        Ok(Place { address, socket, reach: self.reach, path: self.path.clone() })
+    }
+}
+
 /// Removes a socket's file at the end.
 struct File(PathBuf);
 

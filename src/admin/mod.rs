@@ -16,12 +16,14 @@ pub use apps::Source;
 
 use crate::apps::places;
 use crate::config::bind::Bind;
+use crate::sys::exec::{Number, Passing, Taking};
 use crate::sys::socket::listen::{self, Sharing};
 use crate::wire::address::Address;
 use access::Reach;
 use answers::Admin;
 use apps::Apps;
 use connections::Place;
+use serde::{Deserialize, Serialize};
 use socket2::Socket;
 use std::io;
 use std::net::SocketAddr;
@@ -86,6 +88,13 @@ impl TokenFile {
         let kept = || places::token(name).map(TokenFile::Kept);
         given.map(TokenFile::Given).or_else(kept).ok_or(AdminError::NoHome)
     }
+
+    fn token(&self) -> Result<Token, TokenError> {
+        match self {
+            TokenFile::Given(path) => Token::read(path),
+            TokenFile::Kept(path) => Token::kept(path),
+        }
+    }
 }
 
 /// Addresses that are bound, and the token. They serve nobody yet.
@@ -98,6 +107,8 @@ pub struct Bound {
 /// The thread that serves. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Serving {
+    /// Copies of the sockets, for the next program of this process.
+    sockets: Vec<Place>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -109,11 +120,21 @@ impl Bound {
     /// [`AdminError`].
     pub fn bind(addresses: &[Bind], token: &TokenFile) -> Result<Bound, AdminError> {
         let places = addresses.iter().map(sockets).collect::<Result<Vec<_>, _>>()?;
-        let token = match token {
-            TokenFile::Given(path) => Token::read(path)?,
-            TokenFile::Kept(path) => Token::kept(path)?,
+        Ok(Bound { places: places.into_iter().flatten().collect(), token: token.token()? })
+    }
+
+    /// Takes over sockets that another program of this process bound.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub fn take(passed: Vec<Passed>, token: &TokenFile, taking: &Taking) -> Result<Bound, AdminError> {
+        let place = |passed: Passed| {
+            let Passed { address, reach, path, socket } = passed;
+            let socket = taking.take(socket).map_err(|source| AdminError::Bind { address: address.clone(), source })?;
+            Ok::<_, AdminError>(Place { address, socket: socket.into(), reach, path })
         };
-        Ok(Bound { places: places.into_iter().flatten().collect(), token })
+        let places = passed.into_iter().map(place).collect::<Result<Vec<_>, _>>()?;
+        Ok(Bound { places, token: token.token()? })
     }
 
     /// Serves them from now on.
@@ -127,6 +148,8 @@ impl Bound {
         for place in &self.places {
             info!(address = %place.address, "serving metrics, probes, events and the page");
         }
+        let sockets =
+            self.places.iter().map(Place::copy).collect::<io::Result<Vec<_>>>().map_err(AdminError::Thread)?;
         let admin = Arc::new(Admin::new(Apps::of(source), self.token));
         let (stop, stopped) = oneshot::channel::<()>();
         let serve = move || {
@@ -143,8 +166,30 @@ impl Bound {
             runtime.shutdown_background();
         };
         let thread = std::thread::Builder::new().name("admin".into()).spawn(serve).map_err(AdminError::Thread)?;
-        Ok(Serving { stop: Some(stop), thread: Some(thread) })
+        Ok(Serving { sockets, stop: Some(stop), thread: Some(thread) })
     }
+}
+
+impl Serving {
+    /// Passes its sockets on to the next program of this process.
+    pub fn pass(&self, passing: &Passing) -> Vec<Passed> {
+        let pass = |place: &Place| Passed {
+            address: place.address.clone(),
+            reach: place.reach,
+            path: place.path.clone(),
+            socket: passing.pass(&place.socket),
+        };
+        self.sockets.iter().map(pass).collect()
+    }
+}
+
+/// A socket as it is passed on.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Passed {
+    address: String,
+    reach: Reach,
+    path: Option<PathBuf>,
+    socket: Number,
 }
 
 impl Drop for Serving {

@@ -39,6 +39,9 @@ struct Inner {
     /// The number of the last event that was told.
     told: Cell<u64>,
     has_told: Notify,
+    /// Whether nothing more is told for now.
+    rests: Cell<bool>,
+    goes_on: Notify,
     failed: Cell<u64>,
 }
 
@@ -58,6 +61,11 @@ impl Hook {
         self.0.running.get()
     }
 
+    /// Tells nothing more while the master ends whatever descends from it.
+    pub fn rest(&self) {
+        self.0.rests.set(true);
+    }
+
     /// Ends what is told now: this program is about to be replaced, and the next one tells it again.
     pub fn abandon(&self) {
         // If it is gone, nothing needs to be done.
@@ -72,6 +80,8 @@ impl Hook {
 
     /// Waits until everything was told.
     pub async fn tells_all(&self, journal: &Journal) {
+        self.0.rests.set(false);
+        self.0.goes_on.notify_one();
         while self.told() < journal.last() {
             self.0.has_told.notified().await;
         }
@@ -86,6 +96,9 @@ impl Hook {
             }
             let mut missed = new.missed;
             for event in &new.events {
+                while self.0.rests.get() {
+                    self.0.goes_on.notified().await;
+                }
                 if let Err(why) = self.tell(&command, &name, event, std::mem::take(&mut missed)).await {
                     self.0.failed.set(self.0.failed.get() + 1);
                     let failed = self.0.failed.get();

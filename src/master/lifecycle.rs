@@ -1,6 +1,7 @@
 //! What the master does about what happens to workers: [`crate::lifecycle`] says what that means, the fleet decides.
 
 use super::event::Event;
+use super::hook::Hook;
 use super::requests::event::Deferred;
 use super::run::Master;
 use crate::config::Mode;
@@ -179,6 +180,7 @@ impl Master {
 
     /// All workers are gone.
     pub(super) fn begin_end(&mut self) {
+        self.program.hook.iter().for_each(Hook::rest);
         let scene = self.scene(None);
         ending::end(&self.workers, &self.fleet, &self.config, scene, &self.checks.events);
     }

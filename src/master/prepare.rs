@@ -13,6 +13,7 @@ use super::signals::forward_signals;
 use super::sizing::Sizing;
 use super::steering;
 use crate::adapt::preload::Shim;
+use crate::admin::Bound;
 use crate::aside::Aside;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, Mode, WORKERS_MAX};
 use crate::core::fleet::{Fleet, OCCUPANTS_MAX};
@@ -118,7 +119,7 @@ impl Master {
         let manager = Manager::find().map_err(needs("the thread that tells the service manager"))?;
         let mut program = Program { control, pid_file, ..Program::new(host, signals, manager) };
         program.begin_to_tell(&config, 0);
-        program.serve_admin(&config, Reports::wrapped(&sender, Event::Control))?;
+        program.serve_admin(&config, Reports::wrapped(&sender, Event::Control), Bound::bind)?;
         let master = Master {
             reloads: Reloads::new(max_workers, config.source.text.clone()),
             fleet,

@@ -10,6 +10,7 @@ use crate::admin::{AdminError, Bound, Serving, Source, TokenFile};
 use crate::clock;
 use crate::config::Config;
 use crate::config::admin::Admin;
+use crate::config::bind::Bind;
 use crate::control;
 use crate::control::server::ControlSocket;
 use crate::core::fleet::Fleet;
@@ -121,16 +122,20 @@ impl Program {
         self.hook = config.admin.on_event.clone().map(|command| Hook::begin(command, name, journal, told));
     }
 
-    /// Serves the admin addresses, if there are any.
+    /// Serves the admin addresses, if there are any, on the sockets that `bind` makes or has.
     ///
     /// # Errors
     /// [`AdminError`].
-    pub fn serve_admin(&mut self, config: &Config, requests: Reports<control::Event>) -> Result<(), AdminError> {
+    pub fn serve_admin(
+        &mut self,
+        config: &Config,
+        requests: Reports<control::Event>,
+        bind: impl FnOnce(&[Bind], &TokenFile) -> Result<Bound, AdminError>,
+    ) -> Result<(), AdminError> {
         let Admin { addresses, token_file, .. } = &config.admin;
         if !addresses.is_empty() {
-            let token = TokenFile::of(token_file.clone(), &config.name)?;
+            let bound = bind(addresses, &TokenFile::of(token_file.clone(), &config.name)?)?;
             let (name, journal) = (config.name.clone(), self.recorder.journal.clone());
-            let bound = Bound::bind(addresses, &token)?;
             self.admin = Some(bound.serve(Source::Own { name, requests, journal })?);
         }
         Ok(())

@@ -133,21 +133,18 @@ impl Recorder {
     /// Something is about to reach the fleet. `words` are those that each slot's last worker that
     /// failed wrote.
     pub fn event(&mut self, event: &fleet::Event, fleet: &Fleet, words: &HashMap<Slot, String>) {
+        let shows = |worker, sign| fleet.occupant(worker).is_none_or(|occupant| occupant.signs.has(sign));
         match event {
             fleet::Event::Exited(worker, exit) => self.ended(*worker, Some(*exit), fleet, words),
             fleet::Event::Daemonized(worker) | fleet::Event::ForkFailed(worker) => {
                 self.ended(*worker, None, fleet, words);
             }
-            fleet::Event::Stalled(worker, sign) => {
-                if fleet.occupant(*worker).is_some_and(|occupant| !occupant.signs.has(*sign)) {
-                    count(&mut self.counts.stalls, sign_of(*sign));
-                    self.note_of(What::Stalled, *worker, Some(sign.name().to_owned()));
-                }
+            fleet::Event::Stalled(worker, sign) if !shows(*worker, *sign) => {
+                count(&mut self.counts.stalls, sign_of(*sign));
+                self.note_of(What::Stalled, *worker, Some(sign.name().to_owned()));
             }
-            fleet::Event::Recovered(worker, sign) => {
-                if fleet.occupant(*worker).is_some_and(|occupant| occupant.signs.has(*sign)) {
-                    self.note_of(What::Recovered, *worker, Some(sign.name().to_owned()));
-                }
+            fleet::Event::Recovered(worker, sign) if shows(*worker, *sign) => {
+                self.note_of(What::Recovered, *worker, Some(sign.name().to_owned()));
             }
             fleet::Event::StopAsked(stop) if !fleet.is_stopping() => {
                 self.journal.note(What::Stopping, because(stop.name()));

@@ -3,6 +3,7 @@
 //!
 //! - `serving`: every way of waiting gets its exact share
 //! - `policies`: which worker gets a connection
+//! - `admin`: metrics, probes, events and changes over HTTP, also under attack
 //! - `admission`: who is let in, and what becomes of the others
 //! - `addresses`: what can be bound, by whom, and who may have it afterwards
 //! - `background`: apps that are started, found, stopped and forgotten, and their logs
@@ -40,6 +41,7 @@
 mod support;
 
 mod addresses;
+mod admin;
 mod admission;
 mod background;
 mod bypass;

@@ -1,7 +1,9 @@
 //! The next program: it takes what was written down and goes on.
 
 use crate::adapt::preload::Shim;
+use crate::admin::{Bound, TokenFile};
 use crate::aside::Aside;
+use crate::config::bind::Bind;
 use crate::config::{Config, DESCRIPTORS_OF_MASTER, DESCRIPTORS_PER_WORKER, WORKERS_MAX};
 use crate::control::server::ControlSocket;
 use crate::core::fleet::{Drain, Life, Occupant};
@@ -197,7 +199,13 @@ impl Master {
         let told = state.recorder.as_ref().map_or(0, |recorder| recorder.told);
         master.program.recorder = Recorder::go_on(state.recorder, master.workers.values());
         master.program.begin_to_tell(&master.config, told);
-        if let Err(error) = master.program.serve_admin(&master.config, Reports::wrapped(&sender, Event::Control)) {
+        let bind = |addresses: &[Bind], token: &TokenFile| match state.admin {
+            // The version before this one had none.
+            none if none.is_empty() => Bound::bind(addresses, token),
+            passed => Bound::take(passed, token, &taking),
+        };
+        let requests = Reports::wrapped(&sender, Event::Control);
+        if let Err(error) = master.program.serve_admin(&master.config, requests, bind) {
             warn!(%error, "the admin addresses are not served any more");
         }
         master.begin_again(&all, &sender)?;

@@ -1,6 +1,7 @@
 //! Everything that the next program must know, as JSON; descriptors by their numbers.
 
 use crate::adapt::Chosen;
+use crate::admin;
 use crate::config::Config;
 use crate::control::server::{self};
 use crate::core::claim::Claim;
@@ -71,6 +72,8 @@ pub struct State {
     pub descriptors: u64,
     #[serde(default)]
     pub policy: limits::Chosen,
+    #[serde(default)]
+    pub admin: Vec<admin::Passed>,
     #[serde(default)]
     pub recorder: Option<recorder::Passed>,
     pub last_words: Vec<(Slot, String)>,
