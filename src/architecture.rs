@@ -48,6 +48,12 @@
 //! `maitred start` runs `maitred run` as a process of its own and remembers what was typed ([`crate::apps`]). There is
 //! no process above the masters: the commands find each at its control socket, and what does not run in the state.
 //!
+//! # Seen from outside
+//!
+//! [`crate::master`] writes down what happens in a journal ([`crate::control::journal`]) and counts it. A thread of its
+//! own serves that over HTTP ([`crate::admin`]); it asks masters as any client of the control socket does, so the same
+//! code shows one app or all of the machine.
+//!
 //! # Measuring
 //!
 //! [`mod@crate::bench`] runs this very program in each mode under its own clients and compares: how evenly, how
@@ -78,6 +84,7 @@
 //! | `workers` | one worker as a process | `adapt`, `activity`, `clock`, `config`, `core`, `front`, `logs`, `provoked`, `reports`, `sys`, `sys::process`, `sys::socket`, `wire` |
 //! | `lifecycle` | what happens to workers | `adapt`, `activity`, `clock`, `config`, `control`, `core`, `front`, `kernel`, `reports`, `sys`, `sys::process`, `sys::socket`, `wire`, `workers` |
 //! | `apps` | what is started in the background, and what runs together: what is remembered of it, its logs | `clock`, `config`, `control`, `core`, `logs`, `sys`, `sys::process` |
+//! | `admin` | HTTP: metrics, probes, events, the page | `apps`, `config`, `control`, `core`, `reports`, `sys`, `sys::process`, `sys::socket`, `wire` |
 //! | `worker` | for servers written in Rust | `sys`, `wire` |
 //! | `manual` | the chapters | |
 //! | `control` | the socket for commands, and its client | `core`, `logs`, `reports`, `sys`, `sys::process`, `sys::socket` |

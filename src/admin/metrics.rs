@@ -387,3 +387,75 @@ impl Scrape {
         write.counter("events", "Events, as `maitred events` tells them", self.of_apps(|status| status.counts.events))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    /// An app in which everything happened that is counted.
+    fn sample() -> Shown {
+        let mut status: Status = serde_json::from_str(include_str!("metrics/sample.json")).unwrap();
+        let once = |reason: &str| BTreeMap::from([(reason.to_owned(), 1)]);
+        (status.counts.restarts, status.counts.exits) = (once("signal"), once("exit"));
+        status.counts.stalls = once("untaken");
+        for times in
+            [&mut status.counts.reloads_done, &mut status.counts.reloads_given_up, &mut status.counts.front_wait]
+        {
+            *times = Histogram::new(&[1.0]);
+            times.count(Duration::from_millis(500));
+            times.count(Duration::from_secs(2));
+        }
+        Shown { name: "shop".to_owned(), status: Some((Arc::new(status), Duration::ZERO)), error: None }
+    }
+
+    fn written(apps: Vec<Shown>, format: Format) -> String {
+        metrics(apps, OwnCounts::default(), format).unwrap()
+    }
+
+    #[test]
+    fn names_labels_and_types_are_those_of_the_list() {
+        let text = written(vec![sample()], Format::Text);
+        let mut found = BTreeSet::new();
+        let mut kind = "";
+        for line in text.lines() {
+            if let Some(typed) = line.strip_prefix("# TYPE ") {
+                kind = typed.split_once(' ').unwrap().1;
+            } else if !line.starts_with('#') {
+                let (series, _) = line.rsplit_once(' ').unwrap();
+                let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+                let names: Vec<&str> = labels.split("\",").filter_map(|label| Some(label.split_once('=')?.0)).collect();
+                found.insert(format!("{name}{{{}}} {kind}", names.join(",")));
+            }
+        }
+        let found: String = found.into_iter().map(|line| line + "\n").collect();
+        // Programs rely on them: a line may be added, and none may go.
+        assert_eq!(found, include_str!("metrics/names.txt"), "{found}");
+    }
+
+    #[test]
+    fn a_histogram_counts_up_to_each_bound_in_both_formats() {
+        for format in [Format::Text, Format::OpenMetrics] {
+            let text = written(vec![sample()], format);
+            let buckets: Vec<&str> =
+                text.lines().filter(|line| line.starts_with("maitred_front_wait_seconds_bucket")).collect();
+            assert!(
+                matches!(buckets[..], [one, all] if one.ends_with("} 1") && all.contains("+Inf") && all.ends_with("} 2")),
+                "{buckets:?}"
+            );
+            assert!(text.contains("maitred_front_wait_seconds_sum{app=\"shop\"} 2.5\n"));
+        }
+        assert!(written(Vec::new(), Format::OpenMetrics).ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn an_app_that_does_not_answer_has_no_metric_but_that() {
+        let silent = Shown { error: Some("it hangs".to_owned()), ..sample() };
+        let text = written(vec![silent, Shown { name: "api".to_owned(), ..sample() }], Format::Text);
+        let of_shop: Vec<&str> = text.lines().filter(|line| line.contains("app=\"shop\"")).collect();
+        assert_eq!(of_shop, ["maitred_up{app=\"shop\"} 0.0"]);
+        assert!(text.contains("maitred_workers{app=\"api\"}"));
+    }
+}

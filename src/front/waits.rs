@@ -13,19 +13,11 @@ const BOUNDS_S: [f64; 12] = [2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 1e-3, 1e-2, 0.1
 
 /// The times so far.
 #[derive(Debug)]
-pub struct Waits(RefCell<Histogram>);
+pub struct Waits(pub RefCell<Histogram>);
 
 impl Default for Waits {
     fn default() -> Waits {
         Waits(RefCell::new(Histogram::new(&BOUNDS_S)))
-    }
-}
-
-impl Waits {
-    /// A copy.
-    #[must_use]
-    pub fn so_far(&self) -> Histogram {
-        self.0.borrow().clone()
     }
 }
 

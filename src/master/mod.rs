@@ -5,6 +5,7 @@
 
 pub mod bind;
 mod commands;
+mod end;
 pub mod error;
 pub mod event;
 pub mod hook;

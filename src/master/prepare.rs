@@ -1,12 +1,12 @@
 //! A master that starts anew. One that continues from another program comes from [`super::upgrade`].
 
 use super::bind::{bind_all, bind_control};
+use super::end::End;
 use super::error::RunError;
 use super::event::{EVENTS_MAX, Event};
 use super::pid_file::PidFile;
 use super::program::Host;
 use super::program::Program;
-use super::run::End;
 use super::run::Master;
 use super::service::Manager;
 use super::signals::forward_signals;

@@ -1,5 +1,6 @@
 //! The master's loop: one event at a time in, the fleet's actions out.
 
+use super::end::End;
 use super::error::RunError;
 use super::event::{Event, Events};
 use super::program::Host;
@@ -10,13 +11,13 @@ use super::status::View;
 use crate::clock;
 use crate::config::{Config, Mode};
 use crate::control;
-use crate::core::fleet::{self, Action, Fleet, Resize, Stop, WaitReason};
+use crate::core::fleet::{self, Action, Fleet, Resize, WaitReason};
 use crate::core::ids::{Generation, Slot, WorkerId};
 use crate::core::moment::millis;
 use crate::front;
 use crate::front::accounts::Front;
 use crate::kernel::shares::Shares;
-use crate::lifecycle::failures::{Failure, Failures};
+use crate::lifecycle::failures::Failures;
 use crate::lifecycle::guard::look_after_guard;
 use crate::lifecycle::health::Checks;
 use crate::lifecycle::reload::Reloads;
@@ -27,22 +28,13 @@ use crate::workers;
 use crate::workers::pool::Pool;
 use crate::workers::start::StartError;
 use crate::workers::worker::{MayProbe, Worker};
-use std::collections::HashSet;
-use std::io;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
-use tracing::{debug, error, info, warn};
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
 
 /// How long workers may take to listen before the log warns.
 const LOOK_AROUND: Duration = Duration::from_secs(10);
-
-/// How long the master stays at its end for those who follow its events; nobody waits if there are none.
-const LAST_EVENTS: Duration = Duration::from_millis(500);
-
-/// How long the command of --on-event may take for what happened last.
-const LAST_CALLS: Duration = Duration::from_secs(5);
 
 /// Runs until the fleet has ended.
 ///
@@ -84,11 +76,7 @@ pub async fn run(config: Config, mut host: Host) -> Result<(), RunError> {
         master.steer();
         master.go_on_with_upgrade(&mut events).await;
     }
-    // Who is late hears of the end by its own means.
-    let _ = timeout(LAST_EVENTS, master.tell_of_the_end(&mut events)).await;
-    if let Some(hook) = &master.program.hook {
-        let _ = timeout(LAST_CALLS, hook.tells_all(&master.program.recorder.journal)).await;
-    }
+    master.tell_of_the_end(&mut events).await;
     master.failures.failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
@@ -116,16 +104,6 @@ pub(super) struct Master {
     /// Where everything that happens is reported.
     pub(super) events: Events,
     pub(super) end: End,
-}
-
-/// The end of the master.
-#[derive(Debug, Default)]
-pub(super) struct End {
-    /// Listeners that were told to close and have not reported yet.
-    pub(super) closing: usize,
-    /// Our sockets at the time when the listeners were told to close.
-    pub(super) sockets: HashSet<u64>,
-    pub(super) finished: bool,
 }
 
 impl Master {
@@ -193,25 +171,6 @@ impl Master {
                 self.died(ending::left_behind(worker, found, &self.workers, &self.fleet)).await;
             }
             workers::Event::NobodyLeft { but } => self.nobody_left_running(&but),
-        }
-    }
-
-    /// Who follows the events asks again in a moment, and hears of the last ones, too.
-    async fn tell_of_the_end(&mut self, events: &mut mpsc::Receiver<Event>) {
-        if !self.program.recorder.journal.is_followed() {
-            return;
-        }
-        while self.program.recorder.journal.is_followed() {
-            match events.recv().await {
-                Some(Event::Control(control::Event::Requested { request, answer })) => {
-                    self.answer(request, answer).await;
-                }
-                Some(_) => {}
-                None => return,
-            }
-        }
-        if let Some(control) = &self.program.control {
-            control.rests().await;
         }
     }
 
@@ -365,46 +324,11 @@ impl Master {
         self.checks.begin_with(id, &mut self.workers, &self.fleet, &self.front);
     }
 
-    pub(super) fn finish(&mut self) {
-        self.front.close();
-        if self.fleet.resting().next().is_some() {
-            self.failures.failure.get_or_insert(Failure::SlotsRest(self.failures.why_slots_rest(&self.fleet)));
-        }
-        let totals = self.view().status().totals;
-        let (accepted, handed, rescued) = (totals.accepted, totals.handed, totals.rescued);
-        let (refused, lost) = (totals.refused, totals.lost);
-        self.front.check_sum();
-        let uptime_s = clock::now().since(self.program.since).as_secs();
-        info!(accepted, handed, rescued, refused, lost, uptime_s, "stopped");
-        self.end.finished = true;
-    }
-
     fn emptied(&mut self, worker: WorkerId) {
         self.drop_unused_listeners();
         if !self.front.has_untaken(worker) && self.fleet.occupant(worker).is_some_and(fleet::Occupant::is_leaving) {
             self.watch_drain(worker);
         }
-    }
-
-    async fn listener_closed(&mut self) {
-        self.end.closing = self.end.closing.saturating_sub(1);
-        if self.end.closing == 0 {
-            self.handle_fleet(fleet::Event::ListenersClosed).await;
-        }
-    }
-
-    /// An address can accept nothing any more. The others go on; if none is left, the master has nothing to do.
-    async fn listener_failed(&mut self, address: String, error: io::Error) {
-        if self.fleet.is_stopping() {
-            return;
-        }
-        if self.front.listeners.iter().any(|listener| listener.socket().is_some()) {
-            error!(address, %error, "cannot go on accepting here; this address is given up, the others go on");
-            return;
-        }
-        error!(address, %error, "cannot go on accepting, and no other address is left; stopping");
-        self.failures.failure.get_or_insert(Failure::Listener { address, source: error });
-        self.handle_fleet(fleet::Event::StopAsked(Stop::Graceful)).await;
     }
 
     pub(super) fn reap_strangers(&self) {

@@ -85,7 +85,7 @@ impl View<'_> {
             lines_lost: self.program.host.logs.lost(),
             log_left_out: self.front.common.provoked.left_out(),
             counts: status::Counts {
-                front_wait: self.front.common.waits.so_far(),
+                front_wait: self.front.common.waits.0.borrow().clone(),
                 events: self.program.recorder.journal.last(),
                 ..self.program.recorder.counts.clone()
             },
