@@ -145,14 +145,18 @@ impl LifeArgs {
         Range { min, max, step: self.max_surge.max(1), down_after: self.scale_down_after }
     }
 
-    /// What asks for a reload by itself.
+    /// What asks for a reload by itself; `own` are files that this process writes.
     ///
     /// # Errors
     /// When there is no working directory, to which a path is relative.
-    pub fn triggers(&self) -> Result<Triggers, String> {
-        let watch = self.watch.iter().map(std::path::absolute).collect::<Result<_, _>>();
+    pub fn triggers(&self, own: impl Iterator<Item = PathBuf>) -> Result<Triggers, String> {
+        let absolute = |paths: Vec<PathBuf>| {
+            let paths: Result<Vec<_>, _> = paths.iter().map(std::path::absolute).collect();
+            paths.map_err(|error| error.to_string())
+        };
+        let (watch, own) = (absolute(self.watch.clone())?, absolute(own.collect())?);
         let (ignore, times) = (self.watch_ignore.clone(), self.restart_cron.clone());
-        Ok(Triggers { watch: watch.map_err(|error| error.to_string())?, ignore, delay: self.watch_delay, times })
+        Ok(Triggers { watch, ignore, own, delay: self.watch_delay, times })
     }
 
     /// The settings that these options mean.

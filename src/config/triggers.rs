@@ -14,6 +14,8 @@ pub struct Triggers {
     pub watch: Vec<PathBuf>,
     /// What is left out there.
     pub ignore: Vec<Ignored>,
+    /// Files that this process writes, which do not count there.
+    pub own: Vec<PathBuf>,
     /// How long it must have been quiet after a change.
     pub delay: Duration,
     /// Times of reloads.

@@ -12,6 +12,9 @@ pub const SILENT_MAX: usize = 32;
 /// Clients that wait for an answer or read it. One more is told to come later.
 pub const ANSWERED_MAX: usize = 128;
 
+/// The same of other users, who may only ask for the status: they are to keep nobody from an answer.
+const OTHERS_MAX: usize = 8;
+
 /// All clients that are connected.
 #[derive(Debug, Default)]
 pub struct Desk {
@@ -19,6 +22,7 @@ pub struct Desk {
     next: Cell<u64>,
     present: Cell<usize>,
     answered: Cell<usize>,
+    others: Cell<usize>,
     left: Notify,
     /// How many were dismissed so far.
     dismissed: Cell<u64>,
@@ -33,7 +37,17 @@ pub struct Place {
 
 /// The place of a client that gets an answer, given up when dropped.
 #[derive(Debug)]
-pub struct Turn(Rc<Desk>);
+pub struct Turn {
+    desk: Rc<Desk>,
+    whose: Whose,
+}
+
+/// Who waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    Owner,
+    Other,
+}
 
 impl Desk {
     /// Whether any client is connected.
@@ -71,11 +85,27 @@ impl Desk {
 
     /// A client has said what it wants and waits now. `None` when too many wait.
     pub fn answer(self: &Rc<Self>) -> Option<Turn> {
-        let answered = self.answered.get();
-        (answered < ANSWERED_MAX).then(|| {
-            self.answered.set(answered + 1);
-            Turn(Rc::clone(self))
+        self.turn(Whose::Owner, ANSWERED_MAX)
+    }
+
+    /// The same for a client of another user.
+    pub fn answer_other(self: &Rc<Self>) -> Option<Turn> {
+        self.turn(Whose::Other, OTHERS_MAX)
+    }
+
+    fn turn(self: &Rc<Self>, whose: Whose, most: usize) -> Option<Turn> {
+        let waiting = self.waiting(whose);
+        (waiting.get() < most).then(|| {
+            waiting.set(waiting.get() + 1);
+            Turn { desk: Rc::clone(self), whose }
         })
+    }
+
+    fn waiting(&self, whose: Whose) -> &Cell<usize> {
+        match whose {
+            Whose::Owner => &self.answered,
+            Whose::Other => &self.others,
+        }
     }
 }
 
@@ -96,7 +126,8 @@ impl Drop for Place {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.answered.set(self.0.answered.get() - 1);
+        let waiting = self.desk.waiting(self.whose);
+        waiting.set(waiting.get() - 1);
     }
 }
 
@@ -123,7 +154,10 @@ mod tests {
         let desk = Rc::<Desk>::default();
         let all: Vec<_> = std::iter::from_fn(|| desk.answer()).take(ANSWERED_MAX * 2).collect();
         assert_eq!(all.len(), ANSWERED_MAX);
+        // Others have turns of their own, and fewer.
+        let others: Vec<_> = std::iter::from_fn(|| desk.answer_other()).take(OTHERS_MAX * 2).collect();
+        assert_eq!(others.len(), OTHERS_MAX);
         drop(all);
-        assert!(desk.answer().is_some());
+        assert!(desk.answer().is_some() && desk.answer_other().is_none());
     }
 }

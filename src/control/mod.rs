@@ -93,6 +93,8 @@ pub enum Usage {
     Told,
     /// It does not: who asks many masters looks at the processes of all at once.
     LeftOut,
+    /// It does not, nor what workers wrote before they ended: who asks is another user.
+    ForOthers,
 }
 
 /// An answer in words.

@@ -1,7 +1,7 @@
 //! The master's side of the control socket.
 
-use super::desk::{ANSWERED_MAX, Desk, Place};
-use super::{Event, Refusal, Request};
+use super::desk::{Desk, Place};
+use super::{Event, Refusal, Request, Usage};
 use crate::core::visible;
 use crate::reports::Reports;
 use crate::sys::exec::{Number, Passing, Taking};
@@ -277,9 +277,12 @@ async fn serve(
         _ = dismissed => Ok(Err("too many clients of the control socket say nothing; ask again".to_owned())),
     };
     place.has_spoken();
-    let turn = desk.answer();
+    let turn = match heard {
+        Ok(Ok(Request::Status { usage: Usage::ForOthers })) => desk.answer_other(),
+        _ => desk.answer(),
+    };
     let answer = match heard {
-        Ok(Ok(_)) if turn.is_none() => Err(format!("{ANSWERED_MAX} clients wait for answers already; ask again later")),
+        Ok(Ok(_)) if turn.is_none() => Err("too many clients wait for answers already; ask again later".to_owned()),
         // The next program answers, so the master takes the client now.
         Ok(Ok(Request::Upgrade)) => match client.into_std() {
             Ok(client) => {
@@ -316,8 +319,8 @@ async fn hear(client: &mut UnixStream, access: Access) -> Result<Request, String
     read.map_err(|error| error.to_string())?;
     let request = serde_json::from_str(&line).map_err(|error| format!("cannot understand the request: {error}"))?;
     match request {
-        Request::Status { .. } => Ok(request),
         _ if is_owner => Ok(request),
+        Request::Status { .. } => Ok(Request::Status { usage: Usage::ForOthers }),
         _ => Err(format!("this maitred belongs to user {me}; others may ask for its status, and for nothing else")),
     }
 }

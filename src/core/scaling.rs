@@ -227,7 +227,7 @@ impl Scaling {
             self.floor_for = (self.floor_for * 2).clamp(FLOOR_FIRST, FLOOR_MAX);
             self.floor = Some((at + self.floor_for, too_few + 1));
         }
-        let to = (from + range.step).min(range.max);
+        let to = from.saturating_add(range.step).min(range.max);
         self.change(Change { from, to, because })
     }
 

@@ -354,15 +354,15 @@ impl Listener {
         }
     }
 
-    /// Closes the socket. One that was a worker's own is shut down first, because the worker still has it (unless it
-    /// never listened and is a client's by now). One that a service manager passed must stay as it is for the next
-    /// start.
+    /// Closes the socket. It is shut down first, unless a service manager passed it: a worker may have it, whose own it
+    /// was (unless it never listened and is a client's by now), or a manager that keeps it, and clients are to be
+    /// refused.
     pub fn close(&self) {
         if let Some(group) = &self.group {
             group.close();
         }
         if let Some(socket) = self.socket.borrow_mut().take()
-            && self.origin == Origin::Worker
+            && (self.origin == Origin::Worker || self.held_by.get() == HeldBy::Master)
         {
             if self.backlog.get() > 0 {
                 // The worker may have turned it into a connection since, and decides how long the close of that one

@@ -197,14 +197,14 @@ impl Drains {
                         under_way.drains.wait(&under_way.drain, &open).await;
                     }
                     // No descriptor may be free for a moment.
-                    Err(error) if failed < FAILED_LOOKS_MAX && without_netlink(&error).is_none() => {
+                    Err(error) if failed < FAILED_LOOKS_MAX && what_is_missing(&error).is_none() => {
                         failed += 1;
                         quiet = 0;
                         sleep(LOOK_AGAIN).await;
                     }
                     Err(error) => {
                         // The worker's time will run out; until then nothing is broken off.
-                        let advice = without_netlink(&error);
+                        let advice = what_is_missing(&error);
                         warn!(slot = slot.0, worker = id.0, %error, advice, "cannot see the connections of a draining worker; it gets all of --grace");
                         return;
                     }
@@ -241,8 +241,14 @@ fn served(front: &Front) -> (HashSet<u16>, Vec<Family>, HashSet<PathBuf>) {
     (ports, families.into_iter().collect(), paths)
 }
 
-/// What to do where the system hides connections.
-fn without_netlink(error: &std::io::Error) -> Option<&'static str> {
-    let refused = error.raw_os_error() == Some(libc::EAFNOSUPPORT);
-    refused.then_some("a unit with RestrictAddressFamilies= must allow AF_NETLINK")
+/// What to do where the system will hide connections however often one looks.
+fn what_is_missing(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error() {
+        Some(libc::EAFNOSUPPORT) => Some("a unit with RestrictAddressFamilies= must allow AF_NETLINK"),
+        // `/proc/PID/fd` belongs to the other user, and shows only who could trace the process (`proc_pid_fd(5)`).
+        Some(libc::EACCES | libc::EPERM) => Some(
+            "a master that is not root needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH to see those of another --user",
+        ),
+        _ => None,
+    }
 }

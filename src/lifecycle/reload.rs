@@ -69,6 +69,9 @@ impl Reloads {
         // Where the number is not fixed, it is as large as it has become.
         let workers = next.range.map_or(next.workers, |range| fleet.wanted().clamp(range.min, range.max));
         fleet.size_after(fleet::Resize::To(workers))?;
+        if let Some(range) = next.range.filter(|_| !fleet.is_stopping()) {
+            fleet.size_after(fleet::Resize::To(range.max))?;
+        }
         self.next = Some(Rc::new(next));
         Ok(fleet::Event::ReloadAsked(manner, fleet::Workers::Configured(workers)))
     }

@@ -50,6 +50,10 @@ impl Master {
         self.front.common.opens.ask_now();
         let (mut status, groups, ports) = (self.view().status(), self.workers.groups(), self.front.ports());
         self.front.check_sum();
+        if usage == Usage::ForOthers {
+            status.workers.iter_mut().for_each(|worker| worker.reason = None);
+            status.last_reload = None;
+        }
         self.answer_aside(answer, move || {
             if usage == Usage::Told {
                 add_usage(&mut status, &process::usage(&groups, &ports));

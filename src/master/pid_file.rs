@@ -1,10 +1,15 @@
 //! The file with the master's number (`--pid-file`), which init scripts and monitoring read.
 
-use crate::sys::lock::{Lock, try_lock};
+use crate::sys::exec::{Number, Passing, Taking};
+use crate::sys::lock::try_own;
+use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+/// How often it is tried again when the file was removed just then.
+const ATTEMPTS_MAX: u32 = 10;
 
 /// Why there is no such file.
 #[derive(Debug, thiserror::Error)]
@@ -45,35 +50,64 @@ impl PidFile {
     /// [`PidFileError`]; a file that another master holds stays as it is.
     pub fn write(path: &Path) -> Result<PidFile, PidFileError> {
         let io = |source| PidFileError::Io { path: path.to_owned(), source };
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .custom_flags(flags)
-            .open(path)
-            .map_err(io)?;
-        if !file.metadata().map_err(io)?.is_file() {
-            return Err(io(io::Error::other("it is no regular file")));
+        for _ in 0..ATTEMPTS_MAX {
+            let mut file = open(path).map_err(io)?;
+            if !try_own(&file).map_err(io)? {
+                let mut text = String::new();
+                let _ = (&mut file).take(32).read_to_string(&mut text);
+                return Err(PidFileError::Taken { path: path.to_owned(), pid: text.trim().parse().ok() });
+            }
+            let held = PidFile { path: path.to_owned(), file };
+            if held.is_there() {
+                held.file.set_len(0).map_err(io)?;
+                writeln!(&held.file, "{}", std::process::id()).map_err(io)?;
+                return Ok(held);
+            }
+            // The master before this one removed it after it was opened here.
         }
-        if !try_lock(&file, Lock::Exclusive).map_err(io)? {
-            let mut text = String::new();
-            let _ = (&mut file).take(32).read_to_string(&mut text);
-            return Err(PidFileError::Taken { path: path.to_owned(), pid: text.trim().parse().ok() });
-        }
-        file.set_len(0).map_err(io)?;
-        writeln!(file, "{}", std::process::id()).map_err(io)?;
-        Ok(PidFile { path: path.to_owned(), file })
+        Err(io(io::Error::other("it is removed again and again")))
     }
+
+    /// Passes it on to the next program of this process; the lock goes with it.
+    pub fn pass(&self, passing: &Passing) -> Passed {
+        Passed { path: self.path.clone(), file: passing.pass(&self.file) }
+    }
+
+    /// Takes over a file that was passed on.
+    ///
+    /// # Errors
+    /// When the descriptor is missing.
+    pub fn take(passed: Passed, taking: &Taking) -> io::Result<PidFile> {
+        Ok(PidFile { path: passed.path, file: taking.take(passed.file)?.into() })
+    }
+
+    /// Whether the path still leads to it.
+    fn is_there(&self) -> bool {
+        let id = |found: std::fs::Metadata| (found.dev(), found.ino());
+        let there = self.path.symlink_metadata().ok().map(id);
+        there.is_some() && there == self.file.metadata().ok().map(id)
+    }
+}
+
+/// A pid file as it is passed on.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Passed {
+    path: PathBuf,
+    file: Number,
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o644).custom_flags(flags);
+    let file = options.open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        let id = |found: std::fs::Metadata| (found.dev(), found.ino());
         // Somebody may have put another one there.
-        if self.path.symlink_metadata().ok().map(id) == self.file.metadata().ok().map(id) {
+        if self.is_there() {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -103,6 +137,16 @@ mod tests {
         std::fs::write(&path, "another").unwrap();
         drop(first);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "another");
+    }
+
+    #[test]
+    fn who_may_only_read_it_cannot_hold_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.pid");
+        std::fs::write(&path, "1\n").unwrap();
+        let reader = File::open(&path).unwrap();
+        assert!(crate::sys::lock::try_lock(&reader, crate::sys::lock::Lock::Exclusive).unwrap());
+        assert!(PidFile::write(&path).is_ok());
     }
 
     #[test]

@@ -5,7 +5,8 @@ use crate::clock;
 use crate::core::moment::Moment;
 use crate::core::service::{Message, Phase, Service};
 use crate::front::listeners::Listeners;
-use crate::sys::socket::{manager, stored};
+use crate::sys::socket::manager::{self, Told};
+use crate::sys::socket::stored;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd;
@@ -51,33 +52,31 @@ impl Manager {
     /// Lets it keep the sockets that should outlive this process, and no others. One that ends on purpose leaves none.
     fn keep(&mut self, phase: Phase, listeners: &Listeners) {
         if phase == Phase::Stops {
-            for name in std::mem::take(&mut self.kept.names) {
-                self.forget(&name);
-            }
-            return;
+            return self.kept.names.retain(|name| forget(&self.manager, name) == Told::Lost);
         }
         if self.kept.changes == listeners.changes() {
             return;
         }
-        self.kept.changes = listeners.changes();
-        let fit = listeners.iter().filter(|listener| listener.group.is_none() && !listener.key.asked.is_ephemeral());
+        let fit = listeners.iter().filter(|listener| {
+            listener.group.is_none() && !listener.key.asked.is_ephemeral() && stored::can_be_kept(&listener.address)
+        });
         let wanted: BTreeMap<String, _> =
             fit.map(|listener| (stored::name_of(&listener.address), listener.socket())).collect();
-        let (names, gone) =
-            std::mem::take(&mut self.kept.names).into_iter().partition(|name| wanted.contains_key(name));
-        self.kept.names = names;
-        BTreeSet::iter(&gone).for_each(|name| self.forget(name));
+        self.kept.names.retain(|name| wanted.contains_key(name) || forget(&self.manager, name) == Told::Lost);
+        let mut lost = self.kept.names.len() > wanted.len();
         for (name, socket) in wanted {
             let copy = socket.and_then(|socket| socket.as_fd().try_clone_to_owned().ok());
             if let Some(copy) = copy.filter(|_| !self.kept.names.contains(&name)) {
-                self.manager.keep(&name, copy);
-                self.kept.names.insert(name);
+                match self.manager.keep(&name, copy) {
+                    Told::Soon => drop(self.kept.names.insert(name)),
+                    Told::Lost => lost = true,
+                }
             }
         }
-    }
-
-    fn forget(&self, name: &str) {
-        self.manager.tell(format!("FDSTOREREMOVE=1\nFDNAME={name}"));
+        if !lost {
+            // Otherwise it is tried again.
+            self.kept.changes = listeners.changes();
+        }
     }
 
     fn hear(&mut self, phase: Phase, status: &str) {
@@ -85,6 +84,11 @@ impl Manager {
             self.manager.tell(in_words(&message));
         }
     }
+}
+
+/// It keeps this socket no longer.
+fn forget(manager: &manager::Manager, name: &str) -> Told {
+    manager.tell(format!("FDSTOREREMOVE=1\nFDNAME={name}"))
 }
 
 /// The message as it is sent.
@@ -119,9 +123,12 @@ impl Master {
         if self.program.has_served {
             for (name, _) in self.front.listeners.stored.unclaimed() {
                 info!(name, "a socket that the service manager kept is of no use any more, closing it");
-                manager.forget(&name);
+                forget(&manager.manager, &name);
             }
         }
+        self.front.listeners.stored.useless().iter().for_each(|name| {
+            forget(&manager.manager, name);
+        });
         manager.hear(phase, &status);
     }
 }

@@ -36,7 +36,22 @@ pub fn try_lock(file: impl AsFd, lock: Lock) -> io::Result<bool> {
     }
 }
 
-/// The same, as soon as no other holder has it. Tells whether that was within this time.
+/// Takes the whole file for this open file alone, which must be open for writing; tells that another one has it. Unlike
+/// with `flock(2)`, who may only read the file cannot take it (`F_OFD_SETLK`, `fcntl(2)`).
+///
+/// # Errors
+/// That of `fcntl(2)`.
+pub fn try_own(file: impl AsFd) -> io::Result<bool> {
+    let whole =
+        libc::flock { l_type: libc::F_WRLCK as _, l_whence: libc::SEEK_SET as _, l_start: 0, l_len: 0, l_pid: 0 };
+    match nix::fcntl::fcntl(file, nix::fcntl::FcntlArg::F_OFD_SETLK(&whole)) {
+        Ok(_) => Ok(true),
+        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// The same as [`try_lock`], as soon as no other holder has it. Tells whether that was within this time.
 ///
 /// # Errors
 /// That of `flock(2)`.

@@ -36,7 +36,7 @@ pub fn watch(triggers: &Triggers, reports: Reports<Event>) -> Result<(), WatchEr
     };
     let other = |error: notify::Error| WatchError::Other { path: first(), what: error.to_string() };
     let watcher = RecommendedWatcher::new(hear, Config::default().with_follow_symlinks(false)).map_err(other)?;
-    let tree = Tree::new(&triggers.watch, &triggers.ignore, watcher)?;
+    let tree = Tree::new(triggers, watcher)?;
     let watching = Watching { tree, changes, missed, delay: triggers.delay, reports };
     std::thread::Builder::new().name("watch".into()).spawn(|| watching.run()).map_err(WatchError::Thread)?;
     Ok(())

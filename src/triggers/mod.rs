@@ -58,11 +58,8 @@ pub enum WatchError {
 /// # Errors
 /// [`WatchError`].
 pub fn begin(triggers: &Triggers, reports: &Reports<Event>) -> Result<(), WatchError> {
-    if !triggers.watch.is_empty() {
-        files::watch(triggers, reports.clone())?;
-    }
     if !triggers.times.is_empty() {
         tokio::task::spawn_local(times::keep(triggers.times.clone(), reports.clone()));
     }
-    Ok(())
+    if triggers.watch.is_empty() { Ok(()) } else { files::watch(triggers, reports.clone()) }
 }

@@ -1,7 +1,7 @@
 //! What is watched: files and directories, without what is left out there.
 
 use super::WatchError;
-use crate::config::triggers::Ignored;
+use crate::config::triggers::{Ignored, Triggers};
 use notify::{ErrorKind, RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,19 @@ use walkdir::WalkDir;
 /// file.
 const IGNORED: [&str; 7] = [".*", "node_modules", "__pycache__", "*.pyc", "*~", "*.swp", "4913"];
 
+/// The link by which Kubernetes replaces all files of a mounted ConfigMap or Secret at once (`atomic_writer.go`).
+const VOLUME: &str = "..data";
+
 /// The files and directories that are named, and which directories are watched for them.
 pub struct Tree {
     roots: Vec<PathBuf>,
     ignore: Vec<Ignored>,
     watcher: RecommendedWatcher,
     watched: HashSet<PathBuf>,
+    /// Where named links lead.
+    targets: HashSet<PathBuf>,
+    /// Files of this process.
+    own: Vec<PathBuf>,
 }
 
 impl Tree {
@@ -24,10 +31,12 @@ impl Tree {
     ///
     /// # Errors
     /// [`WatchError`].
-    pub fn new(roots: &[PathBuf], ignore: &[Ignored], watcher: RecommendedWatcher) -> Result<Tree, WatchError> {
+    pub fn new(triggers: &Triggers, watcher: RecommendedWatcher) -> Result<Tree, WatchError> {
+        let Triggers { watch: roots, ignore, own, .. } = triggers;
         let always = IGNORED.iter().filter_map(|pattern| Ignored::new(pattern).ok());
         let ignore = always.chain(ignore.iter().cloned()).collect();
-        let mut tree = Tree { roots: roots.to_vec(), ignore, watcher, watched: HashSet::new() };
+        let (watched, targets) = (HashSet::new(), HashSet::new());
+        let mut tree = Tree { roots: roots.clone(), ignore, watcher, watched, targets, own: own.clone() };
         for root in roots {
             root.metadata().map_err(|source| WatchError::NotThere { path: root.clone(), source })?;
             tree.watch_root(root)?;
@@ -38,10 +47,15 @@ impl Tree {
     /// Whether a change of this path counts: it is one of the named ones, or in one and not left out.
     #[must_use]
     pub fn counts(&self, path: &Path) -> bool {
-        self.roots.iter().any(|root| match path.strip_prefix(root) {
-            Ok(inside) => !self.ignore.iter().any(|ignored| ignored.fits(inside)),
-            Err(_) => false,
-        })
+        // What this process writes itself would never come to an end.
+        if self.own.iter().any(|own| is_of(path, own)) {
+            return false;
+        }
+        self.targets.contains(path)
+            || self.roots.iter().any(|root| match path.strip_prefix(root) {
+                Ok(inside) => inside == Path::new(VOLUME) || !self.ignore.iter().any(|ignored| ignored.fits(inside)),
+                Err(_) => path == beside(root).join(VOLUME),
+            })
     }
 
     /// Something has appeared here. If it is a directory, what is in it is watched, too.
@@ -96,6 +110,10 @@ impl Tree {
     /// link that is changed, or go and come again.
     fn watch_root(&mut self, root: &Path) -> Result<(), WatchError> {
         self.watch(&beside(root))?;
+        if let Some(target) = root.canonicalize().ok().filter(|target| target != root && target.is_file()) {
+            self.watch(&beside(&target))?;
+            self.targets.insert(target);
+        }
         if root.is_dir() { self.watch_below(root) } else { Ok(()) }
     }
 
@@ -126,6 +144,13 @@ impl Tree {
             },
         }
     }
+}
+
+/// Whether a path is this file, or one that was put aside under its name (`x.log.1`, `x.log.2.gz`).
+fn is_of(path: &Path, own: &Path) -> bool {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let rest = || name(path).strip_prefix(&name(own)).map(|rest| rest.is_empty() || rest.starts_with('.'));
+    path.parent() == own.parent() && rest().unwrap_or(false)
 }
 
 /// The directory that has this one or this file in it.

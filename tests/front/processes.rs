@@ -30,6 +30,19 @@ class Who(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("127.0.0.1", 0), Who).serve_forever()
 "#;
 
+/// Says the same of itself, where it may not open its error output again.
+const WHO_QUIET: &str = r#"
+import http.server, json, os, resource
+class Who(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        status = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\t" in line)
+        body = json.dumps({"uid": os.getresuid(), "nofile": resource.getrlimit(resource.RLIMIT_NOFILE),
+            "capabilities": [status[name] for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")]}).encode()
+        self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers(); self.wfile.write(body)
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", 0), Who).serve_forever()
+"#;
+
 /// Serves, and does something half a second after it was asked for the first time.
 const ONCE: &str = r#"
 import http.server, os, socket, sys, threading
@@ -212,6 +225,32 @@ fn others_may_ask_for_the_status_where_the_operator_allows_it_and_for_nothing_el
     maitred.stop();
     check(&run(&["--control-mode", "060", "--", "true"]), 2, &["--control-mode", "660"]);
     check(&run(&["--control-group", "no-such-group", "--", "true"]), 2, &["no-such-group"]);
+}
+
+/// A service manager may give a user a few capabilities in place of root's.
+#[test]
+fn a_worker_of_another_user_keeps_none_of_the_capabilities_of_a_master_that_is_not_root() {
+    if !can_be_others() {
+        return;
+    }
+    let rights = "+setuid,+setgid,+kill,+net_bind_service,+sys_ptrace,+dac_read_search";
+    let program = ["setpriv", "--reuid", "61641", "--clear-groups", "--regid", "61641"];
+    let program = [&program[..], &["--inh-caps", rights, "--ambient-caps", rights, "--bounding-set", rights]].concat();
+    let own = scratch("own");
+    std::fs::create_dir(&own).unwrap();
+    std::os::unix::fs::chown(&own, Some(61641), Some(61641)).unwrap();
+    let control = own.join("control.sock");
+    let options = ["--control", control.to_str().unwrap(), "-w", "1", "--user", "daemon", "--rlimit", "nofile=64"];
+    let maitred = Maitred::start_as(maitred_by(&program), &[&options[..], &["--", PYTHON, "-c", WHO_QUIET]].concat());
+    let address = tcp(&maitred.wait_for("worker ready", 1)[0]["address"]);
+    let Reply::Body(text) = request(address) else { panic!("{}", maitred.output()) };
+    let who: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&who["uid"][0], &who["nofile"][0]), (&1.into(), &64.into()), "{who}");
+    for set in who["capabilities"].as_array().unwrap() {
+        assert_eq!(set.as_str().unwrap().trim_start_matches('0'), "", "{who}");
+    }
+    maitred.signal(SIGTERM);
+    assert_eq!(maitred.wait().0.code(), Some(0));
 }
 
 #[test]

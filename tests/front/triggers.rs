@@ -102,6 +102,60 @@ fn one_file_is_watched_also_in_a_configuration_and_after_an_upgrade() {
 }
 
 #[test]
+fn files_that_maitred_writes_itself_bring_no_reload() {
+    let tree = tree();
+    let at = |name: &str| tree.join(name).to_str().unwrap().to_owned();
+    let (log, out, pid) = (at("m.log"), at("out.log"), at("x.pid"));
+    let options = ["--watch", tree.to_str().unwrap(), "--watch-delay", "100ms", "--out-file", &out, "--pid-file", &pid];
+    let maitred = serve(&options);
+    // As the log would: it is read from standard error here.
+    std::fs::write(&log, "").unwrap();
+    maitred.wait_for("reload done: the new generation serves", 1);
+    // Each reload writes there, and there would be no end to it.
+    for round in 0..5 {
+        std::fs::write(&out, format!("{round}\n")).unwrap();
+        std::fs::write(format!("{out}.1"), "").unwrap();
+        assert!(matches!(request(maitred.address()), Reply::Body(_)));
+    }
+    brings_a_reload_after(&maitred, 1, || std::fs::write(tree.join("a/b/file"), "1").unwrap());
+    let changed = maitred.logged(CHANGED);
+    assert!(changed[1]["path"].as_str().unwrap().ends_with("a/b/file"), "{changed:?}");
+    maitred.stop();
+}
+
+/// So many came before, and one more comes.
+fn brings_a_reload_after(maitred: &Maitred, before: usize, change: impl FnOnce()) {
+    assert_eq!(maitred.logged(CHANGED).len(), before);
+    brings_a_reload(maitred, "the one that counts", change);
+}
+
+/// As the kubelet does it: a link to a directory is replaced by one to another directory.
+#[test]
+fn a_mounted_volume_of_kubernetes_and_the_target_of_a_link_are_watched() {
+    let volume = scratch("volume");
+    let publish = |number: u32| {
+        let now = volume.join(format!("..2026_{number}"));
+        std::fs::create_dir_all(&now).unwrap();
+        std::fs::write(now.join("app.conf"), number.to_string()).unwrap();
+        std::os::unix::fs::symlink(&now, volume.join("..data_tmp")).unwrap();
+        std::fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
+    };
+    publish(1);
+    std::os::unix::fs::symlink("..data/app.conf", volume.join("app.conf")).unwrap();
+    for watched in [volume.clone(), volume.join("app.conf")] {
+        let maitred = serve(&["--watch", watched.to_str().unwrap(), "--watch-delay", "100ms"]);
+        brings_a_reload(&maitred, "the kubelet publishes", || publish(maitred.child.id()));
+        maitred.stop();
+    }
+    let (target, link) = (scratch("target"), scratch("link"));
+    std::fs::write(&target, "1").unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let maitred = serve(&["--watch", link.to_str().unwrap(), "--watch-delay", "100ms"]);
+    brings_a_reload(&maitred, "the target is written", || std::fs::write(&target, "2").unwrap());
+    maitred.stop();
+}
+
+#[test]
 fn a_large_tree_is_watched() {
     let tree = scratch("large");
     for directory in 0..1000 {

@@ -13,6 +13,7 @@ use crate::config::options::{OPTIONS, RunOption};
 use crate::config::process;
 use crate::config::{Config, Control, Mode, Named, PortZero, Prefix, Source, env_file, file, found};
 use crate::control;
+use crate::logs::Log;
 use crate::sys::process::directory;
 use crate::sys::process::trusted::Access;
 use clap::{CommandFactory, Parser};
@@ -286,7 +287,8 @@ fn meant(mut args: RunArgs, source: Source) -> Result<(LogArgs, Config), String>
         Some(path) => Control::Explicit(path),
         None => Control::Usual(control::socket_path(&name)),
     };
-    let triggers = args.life.triggers()?;
+    let own = Log::ALL.into_iter().filter_map(|log| args.files.given(log)).chain(args.pid_file.clone());
+    let triggers = args.life.triggers(own)?;
     let range = args.workers.workers.range().map(|range| args.life.range(range));
     let life = args.life.meant()?;
     let for_processes = args.process.meant()?;

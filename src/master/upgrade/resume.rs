@@ -157,7 +157,13 @@ impl Master {
             warn!(%error, "no reload comes when files change");
         }
         common.begin_to_accept()?;
-        let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose();
+        let pid_file = match state.pid_file {
+            Some(passed) => Some(PidFile::take(passed, &taking)?),
+            // The version before this one did not pass it on.
+            None => None,
+        };
+        let written = || config.pid_file.as_deref().map(PidFile::write).transpose();
+        let pid_file = pid_file.map_or_else(written, |file| Ok(Some(file)));
         let pid_file = pid_file.unwrap_or_else(|error| {
             warn!(%error, "the pid file stays as it is");
             None

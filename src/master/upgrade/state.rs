@@ -14,7 +14,7 @@ use crate::front::handoff::passing as handoffs;
 use crate::front::listener::passing as listeners;
 use crate::front::refused;
 use crate::kernel::group;
-use crate::master::recorder;
+use crate::master::{pid_file, recorder};
 use crate::opens;
 use crate::provoked;
 use crate::sys::exec::{Kind, Number};
@@ -72,6 +72,8 @@ pub struct State {
     pub descriptors: u64,
     #[serde(default)]
     pub policy: limits::Chosen,
+    #[serde(default)]
+    pub pid_file: Option<pid_file::Passed>,
     #[serde(default)]
     pub admin: Vec<admin::Passed>,
     #[serde(default)]

@@ -75,6 +75,7 @@ impl Master {
             provoked: self.front.common.provoked.pass(),
             descriptors: self.workers.starter.descriptors,
             policy: limits::policy_chosen(),
+            pid_file: self.program.pid_file.as_ref().map(|file| file.pass(passing)),
             admin: self.program.admin.as_ref().map(|admin| admin.pass(passing)).unwrap_or_default(),
             recorder: Some(self.program.recorder.pass(self.program.hook.as_ref().map_or(0, Hook::told))),
             last_words: self.failures.last_words.iter().map(|(slot, words)| (*slot, words.clone())).collect(),

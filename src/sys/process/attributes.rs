@@ -96,12 +96,12 @@ pub fn cores_of_this_process() -> io::Result<Vec<usize>> {
 /// When that cannot be the root directory: `chroot(2)` needs `CAP_SYS_CHROOT`.
 pub fn under<T: Send>(root: &Path, look: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
-        let look = scope.spawn(|| -> io::Result<T> {
+        let look = std::thread::Builder::new().name("under-root".into()).spawn_scoped(scope, || -> io::Result<T> {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
             nix::unistd::chroot(root)?;
             nix::unistd::chdir("/")?;
             Ok(look())
-        });
+        })?;
         look.join().unwrap_or_else(|_| Err(io::Error::other("an internal error")))
     })
 }

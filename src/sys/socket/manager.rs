@@ -14,8 +14,9 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 use tracing::warn;
 
-/// Messages that may wait to be sent. What is beyond that is lost: the manager does not read.
-const MESSAGES_MAX: usize = 64;
+/// Messages that may wait to be sent: one for each address there may be, and some more. What is beyond that is lost: the
+/// manager does not read.
+const MESSAGES_MAX: usize = 1024 + 64;
 /// Enough to send a message.
 const STACK: usize = 64 * 1024;
 
@@ -24,6 +25,15 @@ const STACK: usize = 64 * 1024;
 pub struct Manager {
     to: SyncSender<Message>,
     lost: Cell<u64>,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It is sent soon.
+    Soon,
+    /// Too many wait already.
+    Lost,
 }
 
 /// Lines of `NAME=value`, and a descriptor that goes with them.
@@ -63,25 +73,27 @@ impl Manager {
     }
 
     /// Tells it lines of `NAME=value`, as one message, soon. Never waits.
-    pub fn tell(&self, lines: String) {
-        self.send(lines, None);
+    pub fn tell(&self, lines: String) -> Told {
+        self.send(lines, None)
     }
 
     /// Lets it keep a copy of a socket under a name, which it gives back when this process is started again
     /// (`FDSTORE=1`, `sd_pid_notify_with_fds(3)`).
-    pub fn keep(&self, name: &str, socket: OwnedFd) {
+    pub fn keep(&self, name: &str, socket: OwnedFd) -> Told {
         // A socket that is bound and does not listen yet looks hung up, and the manager would drop it (`FDPOLL`).
-        self.send(format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"), Some(socket));
+        self.send(format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"), Some(socket))
     }
 
-    fn send(&self, lines: String, attached: Option<OwnedFd>) {
+    fn send(&self, lines: String, attached: Option<OwnedFd>) -> Told {
         if self.to.try_send(Message { lines, attached }).is_err() {
             let lost = self.lost.get() + 1;
             self.lost.set(lost);
             if lost.is_power_of_two() {
                 warn!(lost, "the service manager does not read; what it should hear is lost");
             }
+            return Told::Lost;
         }
+        Told::Soon
     }
 }
 

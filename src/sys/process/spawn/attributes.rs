@@ -2,14 +2,40 @@
 //! prepared before.
 
 use super::child::Step;
-use crate::sys::process::attributes::{Attributes, Gains};
+use crate::sys::process::attributes::{Attributes, Gains, Limit};
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::resource::setrlimit;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Pid, Uid, chdir, chroot, fchown, setgroups, setresgid, setresuid};
 use std::ffi::{CStr, CString, OsString};
 use std::io::{self, Cursor, Write};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+
+/// The hard limit needs the rights of the parent where it is raised; the soft one stays for now.
+fn raise_hard(limit: &Limit) -> nix::Result<()> {
+    let (soft, hard) = getrlimit(limit.resource)?;
+    if limit.hard > hard { setrlimit(limit.resource, soft, limit.hard) } else { Ok(()) }
+}
+
+/// Gives all capabilities up. The kernel does so by itself only where root becomes another user; one that is not root
+/// and has some would keep them, and ambient ones over `execve`, too (`capabilities(7)`).
+fn give_capabilities_up() -> io::Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: libc::c_int,
+    }
+    // `_LINUX_CAPABILITY_VERSION_3`, which takes two sets of 32 (`capset(2)`).
+    let header = Header { version: 0x2008_0522, pid: 0 };
+    let none = [[0_u32; 3]; 2];
+    // SAFETY: plain numbers; a kernel that knows no ambient capabilities has none to clear.
+    unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
+    // SAFETY: both structures are laid out as the call reads them, and live as long as it.
+    match unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
 
 /// Attributes as the child can use them.
 pub(super) struct Prepared<'a> {
@@ -52,7 +78,12 @@ impl Prepared<'_> {
             self.adjust_oom_score().map_err(|error| (Step::OomScoreAdjust, error))?;
         }
         for limit in &attributes.limits {
-            setrlimit(limit.resource, limit.soft, limit.hard).map_err(at(Step::Limit))?;
+            match limit.resource {
+                // The master's descriptors are open until the program is executed, and there may be more than this.
+                Resource::RLIMIT_NOFILE => raise_hard(limit),
+                resource => setrlimit(resource, limit.soft, limit.hard),
+            }
+            .map_err(at(Step::Limit))?;
         }
         if let Some(nice) = attributes.nice {
             // SAFETY: plain numbers; 0 means this process.
@@ -68,7 +99,8 @@ impl Prepared<'_> {
                 // SAFETY: standard output and error are open here.
                 let output = unsafe { BorrowedFd::borrow_raw(output) };
                 let (uid, gid) = (user.uid.map(Uid::from_raw), Some(Gid::from_raw(user.gid)));
-                fchown(output, uid, gid).map_err(at(Step::User))?;
+                // Without CAP_CHOWN it can write there, and not open it again.
+                let _ = fchown(output, uid, gid);
             }
         }
         if let Some(root) = &self.root {
@@ -87,6 +119,9 @@ impl Prepared<'_> {
             setresgid(gid, gid, gid).map_err(at(Step::Group))?;
             if let Some(uid) = user.uid.map(Uid::from_raw) {
                 setresuid(uid, uid, uid).map_err(at(Step::User))?;
+                if !uid.is_root() {
+                    give_capabilities_up().map_err(|error| (Step::User, error))?;
+                }
             }
         }
         if let Some(umask) = attributes.umask {
@@ -97,6 +132,14 @@ impl Prepared<'_> {
             nix::sys::prctl::set_no_new_privs().map_err(at(Step::Gains))?;
         }
         Ok(())
+    }
+
+    /// The limit of descriptors, just before the program is executed; `usual` is what it starts with otherwise.
+    pub(super) fn limit_descriptors(&self, usual: libc::rlim_t) -> Result<(), (Step, io::Error)> {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((usual, usual));
+        let asked = self.attributes.limits.iter().find(|limit| limit.resource == Resource::RLIMIT_NOFILE);
+        let (soft, hard) = asked.map_or((usual.min(hard), hard), |limit| (limit.soft, limit.hard));
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).map_err(|errno| (Step::Limit, errno.into()))
     }
 
     fn adjust_oom_score(&self) -> io::Result<()> {

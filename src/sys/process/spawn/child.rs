@@ -99,11 +99,6 @@ impl ChildPlan<'_> {
                     self.fail(Step::Prepare);
                 }
             }
-            let mut limit: libc::rlimit = std::mem::zeroed();
-            if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
-                limit.rlim_cur = self.descriptors;
-                libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
-            }
             let output = |from: RawFd, number| (from >= 0).then_some(number);
             if let Err((step, error)) =
                 self.attributes.before_directory([output(self.stdout, 1), output(self.stderr, 2)])
@@ -119,6 +114,9 @@ impl ChildPlan<'_> {
             // The kernel forgets it when a process becomes another user (`commit_creds` in kernel/cred.c).
             self.die_with_the_master();
             self.submit_to_filter();
+            if let Err((step, error)) = self.attributes.limit_descriptors(self.descriptors) {
+                self.fail_because(step, &error);
+            }
             libc::execve(self.path, self.argv, self.envp);
             self.fail(Step::Exec)
         }
