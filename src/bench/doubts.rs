@@ -27,15 +27,44 @@ const STDERR_MAX: u64 = 1 << 20;
 #[must_use]
 pub fn doubts(plan: &Plan, runs: &[Run], summaries: &[Summary], cores: usize) -> Vec<String> {
     let mut doubts = Vec::new();
+    let mut grouped = Grouped::default();
     machine(plan, runs, summaries, cores, &mut doubts);
     if plan.repeat < REPEAT_DEFAULT {
         doubts.push(format!("few rounds: with {} there is no telling how far results scatter", plan.repeat));
     }
     for summary in summaries {
         let of = |run: &&Run| run.subject == summary.subject && run.invalid.is_empty();
-        subject(plan, summary, &runs.iter().filter(of).collect::<Vec<_>>(), &mut doubts);
+        subject(plan, summary, &runs.iter().filter(of).collect::<Vec<_>>(), &mut grouped);
     }
+    doubts.extend(grouped.lines());
     doubts
+}
+
+/// Doubts of the same kind about several subjects, which make one line.
+#[derive(Default)]
+struct Grouped(Vec<Group>);
+
+struct Group {
+    kind: &'static str,
+    of: Vec<String>,
+    advice: String,
+}
+
+impl Grouped {
+    fn add(&mut self, kind: &'static str, subject: &str, detail: &str, advice: impl Into<String>) {
+        let of = if detail.is_empty() { subject.to_owned() } else { format!("{subject} {detail}") };
+        match self.0.iter_mut().find(|group| group.kind == kind) {
+            Some(group) => group.of.push(of),
+            None => self.0.push(Group { kind, of: vec![of], advice: advice.into() }),
+        }
+    }
+
+    fn lines(self) -> impl Iterator<Item = String> {
+        self.0.into_iter().map(|Group { kind, of, advice }| {
+            let advice = if advice.is_empty() { advice } else { format!("; {advice}") };
+            format!("{kind}: {}{advice}", of.join(", "))
+        })
+    }
 }
 
 fn machine(plan: &Plan, runs: &[Run], summaries: &[Summary], cores: usize, doubts: &mut Vec<String>) {
@@ -77,41 +106,34 @@ fn machine(plan: &Plan, runs: &[Run], summaries: &[Summary], cores: usize, doubt
     }
 }
 
-fn subject(plan: &Plan, summary: &Summary, runs: &[&Run], doubts: &mut Vec<String>) {
+fn subject(plan: &Plan, summary: &Summary, runs: &[&Run], doubts: &mut Grouped) {
     let name = &summary.subject;
     let shortest = runs.iter().map(|run| run.took_s).fold(f64::MAX, f64::min);
     if shortest < SECONDS_MIN {
-        doubts.push(format!("{name}: run too short, {shortest:.2} s; give more --connections or --duration"));
+        doubts.add("run too short", name, &format!("{shortest:.2} s"), "give more --connections or --duration");
     }
     let rate = summary.connections_per_s;
     if rate.range() > RANGE_MAX {
-        doubts.push(format!(
-            "{name}: rates scatter by {:.0} % of their median ({:.0} … {:.0})",
-            100.0 * rate.range(),
-            rate.min,
-            rate.max
-        ));
+        let detail = format!("by {:.0} % ({:.0} … {:.0})", 100.0 * rate.range(), rate.min, rate.max);
+        doubts.add("rates scatter around their median", name, &detail, "");
     }
     let ran = &summary.commands;
     if ran.failed > 0 {
-        doubts.push(format!(
-            "{name}: the disturbing command failed {} of {} times{}",
-            ran.failed,
-            ran.times,
-            ran.last_words.as_ref().map(|words| format!(", as in: {words}")).unwrap_or_default()
-        ));
+        let words = ran.last_words.as_ref().map(|words| format!(", as in: {words}")).unwrap_or_default();
+        let detail = format!("{} of {} times{words}", ran.failed, ran.times);
+        doubts.add("the disturbing command failed", name, &detail, "");
     }
     let wanted = plan.disturb.as_ref().and_then(|command| command.times).unwrap_or(0) * runs.len() as u64;
     if ran.times < wanted {
-        doubts
-            .push(format!("{name}: the clients were through when the command had run {} of {wanted} times", ran.times));
+        let detail = format!("{} of {wanted} times", ran.times);
+        doubts.add("the clients were through before the command had run as often as asked", name, &detail, "");
     }
     let endings = &summary.endings;
     // Connections that the front turned away as configured are no reason for doubt.
     let as_told = summary.front.map_or(0, |front| front.refused);
     if endings.unanswered() > as_told {
-        doubts.push(format!(
-            "{name}: {} of {} connections were not answered ({} failed, {} refused, {} reset, {} times 503, {} hung){}{}",
+        let detail = format!(
+            "{} of {} ({} failed, {} refused, {} reset, {} times 503, {} hung){}{}",
             endings.unanswered(),
             endings.all(),
             endings.failed,
@@ -121,37 +143,46 @@ fn subject(plan: &Plan, summary: &Summary, runs: &[&Run], doubts: &mut Vec<Strin
             endings.hung,
             if as_told > 0 { format!(", {as_told} of them turned away as told") } else { String::new() },
             summary.example.as_ref().map(|why| format!(", as in: {why}")).unwrap_or_default()
-        ));
+        );
+        doubts.add("connections were not answered", name, &detail, "");
     }
     let late = runs.iter().map(|run| run.late_p99_us).max().unwrap_or(0);
     if matches!(plan.load.arrival, Arrival::Open { .. }) && late > LATE_MAX_US {
-        doubts.push(format!(
-            "{name}: the clients began connections up to {:.1} ms late (99th percentile) by their own fault",
-            late as f64 / 1e3
-        ));
+        let detail = format!("up to {:.1} ms (99th percentile)", late as f64 / 1e3);
+        doubts.add("the clients began connections late by their own fault", name, &detail, "");
     }
     let held: u64 = runs.iter().map(|run| run.held_back).sum();
     if held > 0 {
-        doubts.push(format!(
-            "{name}: {held} times a connection waited because {} were open; its wait is in the latency",
-            plan.load.open_max
-        ));
+        let advice = format!("{} may be open at once, and the wait is in the latency", plan.load.open_max);
+        doubts.add("connections waited in the clients", name, &format!("{held} times"), advice);
     }
     let answers: u64 = runs.iter().map(|run| run.requests).sum();
     if answers < ANSWERS_FOR_P99_9 {
-        doubts.push(format!("{name}: with {answers} answers in all, p99.9 is the luck of a few"));
+        doubts.add("p99.9 is the luck of a few", name, &format!("with {answers} answers in all"), "");
     }
     if summary.counted_by == CountedBy::Nobody {
-        doubts.push(format!(
-            "{name}: who served what is not known, because neither the front counts it nor the server sends the header {}",
-            super::load::answer::SLOT_HEADER
-        ));
+        let header = super::load::answer::SLOT_HEADER;
+        let advice = format!("neither the front counts it nor does the server send the header {header}");
+        doubts.add("who served what is not known", name, "", advice);
     }
     let written = runs.iter().map(|run| run.stderr_bytes).max().unwrap_or(0);
     if written > STDERR_MAX {
-        doubts.push(format!(
-            "{name}: it wrote {:.1} MB to standard error in a run, which takes time; turn its access log off",
-            written as f64 / 1e6
-        ));
+        let detail = format!("{:.1} MB in a run", written as f64 / 1e6);
+        doubts.add("much written to standard error, which takes time", name, &detail, "turn the access log off");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doubts_of_one_kind_make_one_line() {
+        let mut grouped = Grouped::default();
+        grouped.add("run too short", "handoff", "0.5 s", "give more");
+        grouped.add("who knows", "handoff", "", "");
+        grouped.add("run too short", "shared", "0.6 s", "give more");
+        let lines: Vec<String> = grouped.lines().collect();
+        assert_eq!(lines, ["run too short: handoff 0.5 s, shared 0.6 s; give more", "who knows: handoff"]);
     }
 }

@@ -17,7 +17,8 @@
 //! Three parties count which worker served what, as far as each can: the front ([`crate::control::status`]), the
 //! clients by the header `Maitred-Slot`, and the kernel (open connections, sampled; [`observe`] says how). If they
 //! should agree and do not ([`agree`]), the run is invalid. [`crate::core::spread`] says what is computed from the
-//! counts, [`workload`] what the clients do, [`doubts`] what a reader should treat with care.
+//! counts, [`workload`] what the clients do, [`verdict`] the result in words,
+//! [`doubts`] what a reader should treat with care.
 
 pub mod agree;
 pub mod command;
@@ -36,5 +37,6 @@ pub mod sources;
 pub mod stop;
 pub mod subject;
 pub mod summary;
+pub mod verdict;
 pub mod worker;
 pub mod workload;

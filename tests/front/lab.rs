@@ -94,6 +94,48 @@ fn an_earlier_measurement_is_shown_again_as_it_was() {
 }
 
 #[test]
+fn a_verdict_says_it_in_words_and_two_measurements_are_compared() {
+    let markdown = scratch("bench.md");
+    let mut command = maitred();
+    command.args(["bench", "-w", "2", "--modes", "handoff,shared", "--connections", "300", "--repeat", "3"]);
+    let output = command.args(["--json", "-", "--markdown"]).arg(&markdown).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    // Standard output has the JSON, and nothing else.
+    let mut report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let verdicts = report["verdicts"].as_array().unwrap();
+    assert_eq!(verdicts[0], "handoff: exact turns");
+    let shared = verdicts[1].as_str().unwrap();
+    assert!(shared.starts_with("shared: ") && shared.contains("handoff"), "{shared}");
+    let page = std::fs::read_to_string(markdown).unwrap();
+    assert!(
+        page.contains("- handoff: exact turns\n") && page.contains("| rate and latency | connections/s |"),
+        "{page}"
+    );
+
+    let (before, after) = (scratch("before.json"), scratch("after.json"));
+    std::fs::write(&before, &output.stdout).unwrap();
+    let compare = || maitred().args(["bench", "--compare"]).args([&before, &after]).output().unwrap();
+    let said = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    std::fs::write(&after, &output.stdout).unwrap();
+    let same = compare();
+    assert_eq!(same.status.code(), Some(0));
+    assert!(said(&same).contains("handoff: no difference to before beyond the scatter\n"), "{}", said(&same));
+    for run in report["runs"].as_array_mut().unwrap() {
+        run["connections_per_s"] = (run["connections_per_s"].as_f64().unwrap() / 100.0).into();
+    }
+    std::fs::write(&after, report.to_string()).unwrap();
+    let slower = compare();
+    assert_eq!(slower.status.code(), Some(1));
+    assert!(
+        said(&slower).contains("times the rate of before") && said(&slower).contains("(worse)"),
+        "{}",
+        said(&slower)
+    );
+    std::fs::write(&after, "nothing").unwrap();
+    check_complaint(&compare(), 2, "cannot read");
+}
+
+#[test]
 fn a_server_that_tells_nothing_is_counted_by_the_front_in_every_mode() {
     let report = valid(&["-w", "2", "--connections", "200", "--", &server(), "epoll", "0"]);
     assert_eq!(counts(run(&report, "handoff")), [100, 100]);

@@ -190,7 +190,17 @@ fn open(report: &Report) -> Figures {
     };
     Figures {
         title: "open connections",
-        columns: vec!["mean", "SD", "by chance", "Jain", "by chance", "max/mean", "by chance", "samples", "seen by"],
+        columns: vec![
+            "mean",
+            "SD",
+            "SD by chance",
+            "Jain",
+            "Jain by chance",
+            "max/mean",
+            "max/mean by chance",
+            "samples",
+            "seen by",
+        ],
         rows: report.summaries.iter().filter_map(row).collect(),
         note: "over the workers, mean of the samples with at least a connection a worker; seen by the clients: a hundred \
                times a second, until no connection more is begun; by the kernel: five times a second",
@@ -237,13 +247,13 @@ fn costs(report: &Report) -> Figures {
         columns: vec![
             "front CPU",
             "workers CPU",
-            "switches",
-            "switches",
+            "front switches",
+            "workers switches",
             "front RSS",
             "workers RSS",
             "client CPU",
-            "allocations",
-            "busy",
+            "client allocations",
+            "client busy",
         ],
         rows: report.summaries.iter().map(row).collect(),
         note: "context switches and most resident memory of the front, then of the workers together; the clients' \

@@ -1,8 +1,10 @@
 //! The output of a measurement: a table for the terminal, and files to keep.
 
+pub mod comparison;
 pub mod csv;
 pub mod figures;
 pub mod html;
+pub mod markdown;
 pub mod plots;
 pub mod table;
 
@@ -11,6 +13,7 @@ use super::plan::Plan;
 use super::record::Run;
 use super::session::Finish;
 use super::summary::{Summary, summarise};
+use super::verdict::verdicts;
 use crate::config::workers::usable_cores;
 use procfs::Current;
 use serde::{Deserialize, Serialize};
@@ -40,6 +43,9 @@ pub struct Report {
     pub ended_early: Option<String>,
     /// The results of each subject.
     pub summaries: Vec<Summary>,
+    /// The result in words.
+    #[serde(default)]
+    pub verdicts: Vec<String>,
     /// What a reader should doubt.
     pub doubts: Vec<String>,
     /// Every single run.
@@ -86,6 +92,7 @@ impl Report {
     pub fn new(plan: Plan, runs: Vec<Run>, finish: &Finish, invocation: String, began: SystemTime) -> Report {
         let machine = Machine::here();
         let summaries = summarise(&plan, &runs);
+        let verdicts = verdicts(&summaries, &runs);
         let doubts = doubts(&plan, &runs, &summaries, machine.cores);
         Report {
             form: FORM,
@@ -104,6 +111,7 @@ impl Report {
             machine,
             plan,
             summaries,
+            verdicts,
             doubts,
             runs,
         }

@@ -19,7 +19,9 @@ pub fn text(report: &Report) -> String {
         tables.iter().for_each(|figures| text += &format!("{}: {}\n", figures.title, figures.note));
     }
     let invalid = report.invalid();
-    for (title, lines) in [("doubts:", &report.doubts), ("INVALID, not counted above:", &invalid)] {
+    for (title, lines) in
+        [("verdict:", &report.verdicts), ("doubts:", &report.doubts), ("INVALID, not counted above:", &invalid)]
+    {
         if !lines.is_empty() {
             text += &format!("\n{title}\n");
             lines.iter().for_each(|line| text += &format!("  - {line}\n"));

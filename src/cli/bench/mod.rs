@@ -11,8 +11,9 @@ use super::workers::WorkerArgs;
 use crate::bench::command::Command;
 use crate::bench::load::Protocol;
 use crate::bench::plan::{Options, Plan, REPEAT_DEFAULT, SOURCES_MAX, Subject, load};
-use crate::bench::report::{self, Report};
+use crate::bench::report::{self, Report, comparison};
 use crate::bench::session::{self, Finish};
+use crate::bench::verdict::verdicts;
 use crate::bench::worker;
 use crate::bench::workload::Workload;
 use crate::config::Mode;
@@ -146,7 +147,11 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "command", "target", "peer", "variant", "modes"])]
     from: Option<PathBuf>,
 
-    /// Write everything that was measured to this file, as JSON
+    /// Measure nothing: say what changed from one JSON file to a later one; ends with 1 if something is slower
+    #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"], conflicts_with_all = ["from", "json", "command", "target", "peer", "variant", "modes"])]
+    compare: Option<Vec<PathBuf>>,
+
+    /// Write everything that was measured to this file, as JSON; - is standard output, without the tables then
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
@@ -157,6 +162,10 @@ pub struct BenchArgs {
     /// Write a page with plots to this file; it needs nothing from the network
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+
+    /// Write the tables and the verdict to this file, as Markdown
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
 
     /// Write the plots into this directory
     #[arg(long, value_name = "DIR")]
@@ -171,6 +180,9 @@ pub struct BenchArgs {
 pub fn main(args: BenchArgs) -> ExitCode {
     if let Some(file) = &args.from {
         return again(file, &Outputs::of(&args));
+    }
+    if let Some([before, after]) = args.compare.as_deref() {
+        return compare(before, after);
     }
     let began = SystemTime::now();
     let limit = match limits::raise_descriptor_limit() {
@@ -198,11 +210,30 @@ pub fn main(args: BenchArgs) -> ExitCode {
     finish_up(&report, &finish, &outputs, &interrupted)
 }
 
-/// Shows an earlier measurement.
-fn again(file: &Path, outputs: &Outputs) -> ExitCode {
+/// Reads an earlier measurement. Those of earlier versions have no verdict yet.
+fn read(file: &Path) -> Result<Report, String> {
     let read = std::fs::read_to_string(file).map_err(|error| error.to_string());
     let report = read.and_then(|text| serde_json::from_str::<Report>(&text).map_err(|error| error.to_string()));
-    match report {
+    let mut report = report.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    report.verdicts = verdicts(&report.summaries, &report.runs);
+    Ok(report)
+}
+
+/// Says what changed between two measurements.
+fn compare(before: &Path, after: &Path) -> ExitCode {
+    let compared = read(before).and_then(|before| comparison::compare(&before, &read(after)?));
+    match compared {
+        Ok(compared) => {
+            let code = if compared.is_worse { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            say::lines(&compared.text, code)
+        }
+        Err(error) => usage(&error),
+    }
+}
+
+/// Shows an earlier measurement.
+fn again(file: &Path, outputs: &Outputs) -> ExitCode {
+    match read(file) {
         Ok(report) => {
             let shown = say::lines(&report::table::text(&report), ExitCode::SUCCESS);
             match outputs.check().and_then(|()| outputs.write(&report)) {
@@ -210,7 +241,7 @@ fn again(file: &Path, outputs: &Outputs) -> ExitCode {
                 Err(error) => usage(&error),
             }
         }
-        Err(error) => usage(&format!("cannot read {}: {error}", file.display())),
+        Err(error) => usage(&error),
     }
 }
 
@@ -228,7 +259,9 @@ pub fn worker() -> ExitCode {
 fn finish_up(report: &Report, finish: &Finish, outputs: &Outputs, interrupted: &Interrupted) -> ExitCode {
     let (mut shown, mut written) = (ExitCode::SUCCESS, Ok(()));
     if !report.runs.is_empty() {
-        shown = say::lines(&report::table::text(report), shown);
+        if !outputs.to_standard_output() {
+            shown = say::lines(&report::table::text(report), shown);
+        }
         written = outputs.write(report);
     }
     if let Err(error) = &written {

@@ -2,6 +2,7 @@
 
 use super::BenchArgs;
 use crate::bench::report::{self, Report};
+use crate::cli::say;
 use std::path::{Path, PathBuf};
 
 /// The files to write.
@@ -10,17 +11,33 @@ pub struct Outputs {
     csv: Option<PathBuf>,
     html: Option<PathBuf>,
     svg: Option<PathBuf>,
+    markdown: Option<PathBuf>,
 }
+
+/// In place of a file: standard output, where nothing else is written then.
+const STANDARD_OUTPUT: &str = "-";
 
 impl Outputs {
     /// The files that the command line names.
     pub fn of(args: &BenchArgs) -> Outputs {
-        Outputs { json: args.json.clone(), csv: args.csv.clone(), html: args.html.clone(), svg: args.svg.clone() }
+        Outputs {
+            json: args.json.clone(),
+            csv: args.csv.clone(),
+            html: args.html.clone(),
+            svg: args.svg.clone(),
+            markdown: args.markdown.clone(),
+        }
+    }
+
+    /// Whether standard output has the JSON, and so nothing else.
+    pub fn to_standard_output(&self) -> bool {
+        self.json.as_deref() == Some(Path::new(STANDARD_OUTPUT))
     }
 
     /// Checks before the measurement, which takes minutes, whether the files can be written.
     pub fn check(&self) -> Result<(), String> {
-        for file in [&self.json, &self.csv, &self.html].into_iter().flatten() {
+        let json = self.json.as_ref().filter(|_| !self.to_standard_output());
+        for file in [json, self.csv.as_ref(), self.html.as_ref(), self.markdown.as_ref()].into_iter().flatten() {
             let existed = file.exists();
             let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
             opened.map_err(|error| cannot_write(file, &error))?;
@@ -38,7 +55,14 @@ impl Outputs {
     pub fn write(&self, report: &Report) -> Result<(), String> {
         let put = |file: &Path, text: String| std::fs::write(file, text).map_err(|error| cannot_write(file, &error));
         if let Some(file) = &self.json {
-            put(file, serde_json::to_string_pretty(report).map_err(|error| cannot_write(file, &error))? + "\n")?;
+            let text = serde_json::to_string_pretty(report).map_err(|error| cannot_write(file, &error))? + "\n";
+            match self.to_standard_output() {
+                true => say::shown_json(&text).map_err(|error| cannot_write(file, &error))?,
+                false => put(file, text)?,
+            }
+        }
+        if let Some(file) = &self.markdown {
+            put(file, report::markdown::text(report))?;
         }
         if let Some(file) = &self.csv {
             put(file, report::csv::text(report).map_err(|error| cannot_write(file, &error))?)?;
