@@ -4,7 +4,7 @@
 use crate::control::client::{self, ClientError, Patience};
 use crate::control::journal::{Events, Happened, Journal, KEPT_MAX};
 use crate::control::status::Status;
-use crate::control::{self, Done, Refusal, Request};
+use crate::control::{self, Done, Refusal, Request, Usage};
 use crate::reports::Reports;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, VecDeque};
@@ -12,12 +12,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// A status is asked for again when it is older.
 const FRESH: Duration = Duration::from_millis(250);
 /// How long a master may take before it counts as one that does not answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+/// What workers use of the machine is read from `/proc`, which takes milliseconds: that is done this often, and by
+/// itself, as long as somebody has asked for the app within [`WATCHED`].
+const USAGE_EVERY: Duration = Duration::from_secs(2);
+const WATCHED: Duration = Duration::from_secs(60);
 /// How long a reload, and other changes that are waited for, may take to be accepted.
 const ACTS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -55,6 +59,11 @@ struct Known {
     /// A question that it has not answered. No other is asked meanwhile.
     asking: Option<JoinHandle<Result<String, String>>>,
     tail: Tail,
+    /// When it was shown last.
+    shown: Option<Instant>,
+    /// What its processes used at the last look, and whether it is looked again.
+    usage: Option<Arc<Status>>,
+    looking: bool,
 }
 
 /// Its last events.
@@ -122,15 +131,23 @@ impl Apps {
     }
 
     /// One of them as it is shown; the name is one of [`Apps::names`].
-    pub async fn shown(&self, name: &str) -> Shown {
-        let known = self.known(name);
-        let mut known = known.lock().await;
+    pub async fn shown(self: &Arc<Self>, name: &str) -> Shown {
+        let shared = self.known(name);
+        let mut known = shared.lock().await;
+        known.shown = Some(Instant::now());
+        if !std::mem::replace(&mut known.looking, true) {
+            tokio::spawn(Arc::clone(self).look(name.to_owned(), Arc::clone(&shared)));
+        }
         if known.asked.as_ref().is_none_or(|(at, _)| at.elapsed() >= FRESH) {
             let answer = self.ask_once(name, &mut known).await;
             let status = answer.and_then(|answer| read::<Status>(&answer));
             let error = match status {
-                Ok(status) => {
-                    known.status = Some((Instant::now(), Arc::new(status)));
+                Ok(mut status) => {
+                    // The first status has it.
+                    known.usage.iter().for_each(|usage| add_usage(&mut status, usage));
+                    let status = Arc::new(status);
+                    known.usage.get_or_insert_with(|| Arc::clone(&status));
+                    known.status = Some((Instant::now(), status));
                     None
                 }
                 Err(error) => Some(error),
@@ -141,11 +158,27 @@ impl Apps {
         Shown { name: name.to_owned(), status, error: known.asked.as_ref().and_then(|(_, error)| error.clone()) }
     }
 
+    /// Looks again and again at what an app uses, until nobody has asked for it for long.
+    async fn look(self: Arc<Self>, name: String, known: Arc<tokio::sync::Mutex<Known>>) {
+        loop {
+            sleep(USAGE_EVERY).await;
+            let answer = self.ask(&name, Request::Status { usage: Usage::Told }).await;
+            let usage = answer.and_then(|answer| read::<Status>(&answer)).ok();
+            let mut known = known.lock().await;
+            if known.shown.is_none_or(|at| at.elapsed() >= WATCHED) {
+                (known.looking, known.usage) = (false, None);
+                return;
+            }
+            known.usage = usage.map(Arc::new).or(known.usage.take());
+        }
+    }
+
     /// Asks for the status, unless an earlier question is still not answered.
     async fn ask_once(&self, name: &str, known: &mut Known) -> Result<String, String> {
+        let usage = if known.usage.is_some() { Usage::LeftOut } else { Usage::Told };
         let asking = match &mut known.asking {
             Some(asking) => asking,
-            asking @ None => asking.insert(tokio::spawn(self.ask(name, Request::Status { usage: Default::default() }))),
+            asking @ None => asking.insert(tokio::spawn(self.ask(name, Request::Status { usage }))),
         };
         let answered = timeout(ANSWERS_WITHIN, asking).await;
         let within = humantime::format_duration(ANSWERS_WITHIN);
@@ -218,6 +251,21 @@ impl Apps {
             let (answer, answered) = oneshot::channel();
             requests.send(control::Event::Requested { request, answer }).await.map_err(|_| ends())?;
             answered.await.map_err(|_| ends())
+        }
+    }
+}
+
+/// Fills in what the same processes used at the last look.
+fn add_usage(status: &mut Status, usage: &Status) {
+    let counted = status.admission.open.is_some();
+    status.master = usage.master;
+    for worker in &mut status.workers {
+        let found = usage.workers.get(worker.slot as usize);
+        if let Some(found) = found.filter(|found| found.pid == worker.pid && found.pid.is_some()) {
+            (worker.rss_bytes, worker.cpu_s) = (found.rss_bytes, found.cpu_s);
+            if !counted {
+                worker.open = found.open;
+            }
         }
     }
 }
